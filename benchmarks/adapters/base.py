@@ -1,0 +1,41 @@
+"""What a workload asks of a client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TOKEN = "r8_benchmark000000000000000000000000000"
+"""A token of the usual shape (HTTP API, section 1.2)."""
+
+
+class Adapter:
+    """One client, reduced to the calls that workloads make.
+
+    A subclass overrides what its client can do. A workload whose call an adapter lacks leaves
+    that adapter out. Each adapter module has a subclass named ``Client``.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        """Keep *base_url*, the origin of the server without ``/v1``."""
+        self.base_url: str = base_url
+
+    async def open(self) -> None:
+        """Make the client. It runs in the loop that will use it."""
+
+    async def close(self) -> None:
+        """Close the client and its connections."""
+
+    async def run(self, ref: str, given: dict[str, Any], *, wait: bool = True) -> Any:
+        """Create a prediction, wait for it, return its output.
+
+        With *wait* in sync mode (HTTP API, section 4.4), else by polling from the start.
+        """
+        raise NotImplementedError
+
+    async def list_predictions(self) -> int:
+        """Go through all pages of predictions and return how many of them have succeeded."""
+        raise NotImplementedError
+
+    def parse(self, page: bytes) -> Any:
+        """Turn the body of one page of predictions into what the client gives its user."""
+        raise NotImplementedError

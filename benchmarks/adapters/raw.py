@@ -1,0 +1,80 @@
+"""Hand-written aiohttp and ``json.loads``: the lower bound.
+
+It does the visible work of the other adapters and no more: sends, checks the status, decodes, and
+looks whether the prediction succeeded. Its timeouts are those a careful user would set: none for
+the whole call, since a prediction may take long, but for connecting and for silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+
+from adapters.base import TOKEN, Adapter
+
+POLL_SECONDS = 0.5
+"""The usual interval, which all official clients have (HTTP API, section 16)."""
+
+
+class Client(Adapter):
+    """aiohttp, by hand."""
+
+    async def open(self) -> None:
+        """Make the session."""
+        self.session: aiohttp.ClientSession = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=70),
+        )
+
+    async def close(self) -> None:
+        """Close the session."""
+        await self.session.close()
+
+    async def _call(
+        self,
+        method: str,
+        url: str,
+        body: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        async with self.session.request(method, url, json=body, headers=headers) as response:
+            content = await response.read()
+            if response.status >= 400:
+                raise RuntimeError(f"{method} {url}: {response.status} {content[:200]!r}")
+            return json.loads(content)
+
+    async def run(self, ref: str, given: dict[str, Any], *, wait: bool = True) -> Any:
+        """Create, poll while unfinished, return the output."""
+        name, _, version = ref.partition(":")
+        body: dict[str, Any] = {"input": given}
+        if version:
+            body["version"] = version
+            url = f"{self.base_url}/v1/predictions"
+        else:
+            url = f"{self.base_url}/v1/models/{name}/predictions"
+        headers = {"Prefer": "wait"} if wait else None
+        prediction = await self._call("POST", url, body, headers)
+        while prediction["status"] in ("starting", "processing"):
+            await asyncio.sleep(POLL_SECONDS)
+            prediction = await self._call("GET", prediction["urls"]["get"])
+        if prediction["status"] != "succeeded":
+            raise RuntimeError(prediction["error"])
+        return prediction["output"]
+
+    async def list_predictions(self) -> int:
+        """Follow ``next`` from page to page."""
+        succeeded = 0
+        url: str | None = f"{self.base_url}/v1/predictions"
+        while url:
+            page = await self._call("GET", url)
+            for prediction in page["results"]:
+                succeeded += prediction["status"] == "succeeded"
+            url = page["next"]
+        return succeeded
+
+    def parse(self, page: bytes) -> Any:
+        """Decode to dictionaries."""
+        return json.loads(page)

@@ -1,0 +1,192 @@
+"""An asyncio-first client for Replicate's HTTP API.
+
+```python
+import replicate_async as replicate
+
+output = await replicate.run("owner/name", {"prompt": "a red square"})
+```
+
+The verbs and namespaces of this module are those of a default client, which is made at first use and
+configured by the environment. Everything is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from . import exceptions as exceptions
+    from . import types as types
+    from ._files import FileOutput as FileOutput
+    from .client import Client as Client
+    from .exceptions import (
+        ModelError as ModelError,
+    )
+    from .exceptions import (
+        ReplicateError as ReplicateError,
+    )
+    from .exceptions import (
+        ReplicateException as ReplicateException,
+    )
+    from .resources._base import Listing as Listing
+    from .resources._base import Page as Page
+    from .resources.accounts import Accounts
+    from .resources.collections import Collection as Collection
+    from .resources.collections import Collections
+    from .resources.deployments import Deployment as Deployment
+    from .resources.deployments import Deployments
+    from .resources.files import Files
+    from .resources.hardware import HardwareNamespace
+    from .resources.models import Model as Model
+    from .resources.models import Models
+    from .resources.models import Version as Version
+    from .resources.predictions import Prediction as Prediction
+    from .resources.predictions import Predictions
+    from .resources.search import SearchResults as SearchResults
+    from .resources.trainings import Training as Training
+    from .resources.trainings import Trainings
+    from .resources.webhooks import Webhooks
+    from .types import (
+        Account as Account,
+    )
+    from .types import (
+        File as File,
+    )
+    from .types import (
+        Hardware as Hardware,
+    )
+    from .types import (
+        Limits as Limits,
+    )
+    from .types import (
+        Progress as Progress,
+    )
+    from .types import (
+        Retry as Retry,
+    )
+    from .types import (
+        Timeout as Timeout,
+    )
+    from .types import (
+        Update as Update,
+    )
+
+    run = Client().run
+    search = Client().search
+    paginate = Client().paginate
+    accounts: Accounts
+    collections: Collections
+    deployments: Deployments
+    files: Files
+    hardware: HardwareNamespace
+    models: Models
+    predictions: Predictions
+    trainings: Trainings
+    webhooks: Webhooks
+
+__all__ = (
+    "Account",
+    "Client",
+    "Collection",
+    "Deployment",
+    "File",
+    "FileOutput",
+    "Hardware",
+    "Limits",
+    "Listing",
+    "Model",
+    "ModelError",
+    "Page",
+    "Prediction",
+    "Progress",
+    "RateLimit",
+    "ReplicateError",
+    "ReplicateException",
+    "Retry",
+    "SearchResults",
+    "Stats",
+    "Timeout",
+    "Training",
+    "Update",
+    "Version",
+    "__version__",
+    "accounts",
+    "collections",
+    "deployments",
+    "exceptions",
+    "files",
+    "hardware",
+    "models",
+    "paginate",
+    "predictions",
+    "run",
+    "search",
+    "trainings",
+    "types",
+    "webhooks",
+)
+
+_HOMES = {
+    "Account": "types",
+    "Client": "client",
+    "Collection": "resources.collections",
+    "Deployment": "resources.deployments",
+    "File": "types",
+    "FileOutput": "_files",
+    "Hardware": "types",
+    "Limits": "types",
+    "Listing": "resources._base",
+    "Model": "resources.models",
+    "ModelError": "exceptions",
+    "Page": "resources._base",
+    "Prediction": "resources.predictions",
+    "Progress": "types",
+    "ReplicateError": "exceptions",
+    "ReplicateException": "exceptions",
+    "RateLimit": "types",
+    "Retry": "types",
+    "SearchResults": "resources.search",
+    "Stats": "types",
+    "Timeout": "types",
+    "Training": "resources.trainings",
+    "Update": "types",
+    "Version": "resources.models",
+}
+
+_OF_THE_DEFAULT_CLIENT = frozenset(
+    {
+        "accounts",
+        "collections",
+        "deployments",
+        "files",
+        "hardware",
+        "models",
+        "paginate",
+        "predictions",
+        "run",
+        "search",
+        "trainings",
+        "webhooks",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_THE_DEFAULT_CLIENT:
+        from .client import default_client
+
+        return getattr(default_client(), name)
+    if name in ("exceptions", "types"):
+        return import_module(f".{name}", __name__)
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

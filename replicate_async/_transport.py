@@ -1,0 +1,846 @@
+"""The only module that talks HTTP.
+
+A `Pool` owns one aiohttp session for each event loop; a `Transport` is a view on a pool with its own base
+URL, token, headers, timeouts and retries. It makes the attempts of a `Call` and returns an `Answer`, or
+raises one of our exceptions. aiohttp is imported at the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote, urljoin, urlsplit
+
+import attrs
+
+from . import _policy, exceptions
+from ._codec import decode_json, encode_json, structure
+from ._limits import Gates, RateClass, Slots, gates_for
+from ._policy import Kind
+from ._version import __version__
+from .types import Limits, RateLimit, Retry, Stats, Timeout
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+    import aiohttp
+    import yarl
+
+_logger = logging.getLogger("replicate_async")
+
+Origin = tuple[str, str, int | None]
+Param = str | int | bool | None
+
+DEFAULT_BASE_URL: Final = "https://api.replicate.com"
+USER_AGENT: Final = f"replicate-async/{__version__}"
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS: Final = 5
+_LARGE: Final = 256 * 1024  # bytes of JSON above which a worker thread reads or writes it
+
+
+# -- What goes in and what comes out -----------------------------------------------------------
+
+
+@attrs.frozen
+class Call:
+    """One operation of the API, or one URL that the API gave."""
+
+    method: str
+    """The HTTP method."""
+    path: str
+    """The path below `/v1`, percent-encoded, with its leading slash; or an absolute URL, used as it is."""
+    kind: Kind = Kind.READ
+    """What repeating it would mean."""
+    expects: Literal["json", "text", "nothing"] = "json"
+    """What a good answer holds."""
+    result: type[Any] | None = None
+    """The class of the object in a JSON answer; None: any JSON."""
+    params: Mapping[str, Param] | None = None
+    """The query; None is left out."""
+    json: Any = None
+    """A JSON body."""
+    content: bytes | Body | None = None
+    """Another body."""
+    headers: Mapping[str, str] | None = None
+    """Headers of this operation."""
+    held: float = 0.0
+    """Seconds that the server was asked to hold its answer back."""
+    urgent: bool = False
+    """Whether it passes all queues: for what stops costs."""
+    rate_class: RateClass = "others"
+    """How the API counts it."""
+
+
+@attrs.frozen
+class Body:
+    """A body that is made anew for each attempt."""
+
+    size: int | None
+    """Its length in bytes, if known."""
+    make: Callable[[], AsyncIterator[bytes]]
+    """Yields its bytes."""
+    repeatable: bool = True
+    """Whether it can be made a second time."""
+
+
+@attrs.frozen
+class Answer:
+    """A good answer."""
+
+    status: int
+    """The HTTP status, 200 to 299."""
+    headers: Mapping[str, str]
+    """The headers, case-insensitive."""
+    data: Any
+    """The object, the JSON, the text, or None."""
+    method: str
+    """The method of the request."""
+    url: str
+    """Where the request went, without its query."""
+
+    def unreadable(self, error: ValueError) -> exceptions.UnreadableAnswer:
+        """Return the error that tells that the JSON has not the shape that was expected."""
+        return exceptions.UnreadableAnswer(
+            self.method, self.url, self.status, repr(self.data)[:1000], str(error)
+        )
+
+
+@attrs.frozen
+class Config:
+    """How a transport makes requests."""
+
+    base_url: str
+    """Scheme, host and perhaps a prefix; without `/v1`, without a slash at the end."""
+    token: str | Callable[[], str] | None
+    """The token, or what gives it. None: the environment's, looked up for each request."""
+    headers: Mapping[str, str]
+    """Headers of all requests to the API."""
+    timeout: Timeout
+    """How long to wait for the network."""
+    retry: Retry
+    """How to repeat."""
+    limits: Limits
+    """What may be held in memory."""
+    rate_limit: RateLimit | None
+    """The account's limits; None: nobody counts."""
+
+
+def check_base_url(url: str) -> str:
+    """Return a base URL in the form that `Config` wants."""
+    url = url.strip().rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise exceptions.ArgumentError(
+            "base_url", f"{url!r} is no URL such as {DEFAULT_BASE_URL!r}"
+        )
+    if parts.path.endswith("/v1"):
+        url = url.removesuffix("/v1")
+    return url
+
+
+def check_token(token: object) -> str:
+    """Return a token without the white space around it, fit for a header."""
+    if not isinstance(token, str):
+        raise exceptions.ArgumentTypeError(
+            "api_token", f"expected a string, got {type(token).__name__}"
+        )
+    token = token.strip()
+    if not token:
+        raise exceptions.MissingToken
+    if not all("!" <= character <= "~" for character in token):
+        # The token itself must not appear in a message.
+        raise exceptions.ArgumentError(
+            "api_token", "there are spaces, control or non-ASCII characters in the token"
+        )
+    return token
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of headers that can be sent."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise exceptions.ArgumentTypeError("headers", f"{name!r} and its value must be strings")
+        if (
+            not name
+            or any(not "!" <= c <= "~" or c == ":" for c in name)
+            or any((c < " " and c != "\t") or c == "\x7f" for c in value)
+        ):
+            raise exceptions.ArgumentError("headers", f"{name!r} or its value cannot be sent")
+    return dict(headers)
+
+
+def origin(url: str) -> Origin:
+    """Return scheme, host and port of a URL, in lower case and with the port that it implies."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").lower(), port or {"http": 80, "https": 443}.get(scheme)
+
+
+# -- Sessions ----------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class _Session:
+    """What belongs to one event loop."""
+
+    client: aiohttp.ClientSession
+    slots: Slots
+    proxies: dict[Origin, str | None] = attrs.field(factory=dict[Origin, "str | None"])
+    guard: AsyncGenerator[None, None] | None = None
+
+
+class Pool:
+    """One aiohttp session for each event loop, opened at the first request there.
+
+    A loop that ends in an orderly way (`asyncio.run`) closes its session; one that was inherited by a
+    fork is left alone, since its sockets are the parent's.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        trace_configs: Sequence[aiohttp.TraceConfig] | None = None,
+        session: aiohttp.ClientSession | None = None,
+        connections: int = 256,
+    ) -> None:
+        self._proxy = proxy
+        self._ssl = True if ssl is None else ssl
+        self._traces = list(trace_configs or ())
+        self._given = session
+        self._connections = connections
+        self._pid = os.getpid()
+        self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
+        self._left_behind: list[object] = []
+        self._closed = False
+        self.stats = Stats()
+
+    async def session(self) -> _Session:
+        """Return the session of the running loop."""
+        if self._closed:
+            raise exceptions.ClientClosed
+        loop = asyncio.get_running_loop()
+        found = self._sessions.get(loop)
+        if found is not None and self._pid == os.getpid() and not found.client.closed:
+            return found
+        if "aiohttp" not in sys.modules:
+            # It takes 0.1 s: not on the event loop.
+            await loop.run_in_executor(None, _import_aiohttp)
+        return self._sessions.get(loop) or await self._open(loop)
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> _Session:
+        self._forget()
+        if self._given is not None:
+            if self._given.closed:
+                raise exceptions.ArgumentError("session", "this aiohttp session is closed")
+            if self._sessions:
+                raise exceptions.ArgumentError(
+                    "session", "this aiohttp session belongs to another event loop"
+                )
+            opened = _Session(self._given, Slots(self._connections))
+            self._sessions[loop] = opened
+            return opened
+        opened = _Session(self._make_session(), Slots(self._connections))
+        self._sessions[loop] = opened
+        opened.guard = _guard(opened.client)
+        await anext(opened.guard)
+        return opened
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        connector = aiohttp.TCPConnector(
+            limit=0,  # `Slots` counts, outside of the timeouts
+            resolver=aiohttp.ThreadedResolver(),
+            socket_factory=_socket_with_keepalive,
+            ssl=self._ssl,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=self._traces,
+        )
+
+    def _forget(self) -> None:
+        """Let go of the sessions of loops that are gone."""
+        if self._pid != os.getpid():
+            # Kept alive for ever: their finalizers would touch sockets of the parent.
+            self._left_behind.append(list(self._sessions.values()))
+            self._sessions.clear()
+            self._pid = os.getpid()
+        for loop, session in list(self._sessions.items()):
+            if loop.is_closed() or session.client.closed:
+                del self._sessions[loop]
+
+    def proxy_for(self, url: str, session: _Session) -> str | None:
+        """Return the proxy for a URL: the caller's, or the environment's."""
+        if self._proxy is not None:
+            return self._proxy
+        key = origin(url)
+        try:
+            return session.proxies[key]
+        except KeyError:
+            found = session.proxies[key] = _environment_proxy(key)
+            return found
+
+    async def aclose(self) -> None:
+        """Close the session of the running loop; others close with their loops."""
+        self._closed = True
+        if self._pid != os.getpid():
+            return
+        mine = self._sessions.pop(asyncio.get_running_loop(), None)
+        if mine is not None and mine.guard is not None:
+            await mine.guard.aclose()
+
+
+async def _guard(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Close a session when its loop shuts down its asynchronous generators, or when told to."""
+    try:
+        yield
+    finally:
+        await session.close()
+
+
+def _import_aiohttp() -> None:
+    __import__("aiohttp")
+
+
+def _socket_with_keepalive(info: Any) -> socket.socket:
+    """Make a socket whose peer is probed: behind a NAT, a long silence would end the connection."""
+    made = socket.socket(family=info[0], type=info[1], proto=info[2])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5)):
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
+
+
+def _environment_proxy(target: Origin) -> str | None:
+    from urllib.request import getproxies, proxy_bypass
+
+    scheme, host, port = target
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(f"{host}:{port}" if port else host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+# -- Requests ----------------------------------------------------------------------------------
+
+
+class Transport:
+    """Makes the requests of one client, or of one view of it."""
+
+    def __init__(self, config: Config, pool: Pool) -> None:
+        self.config = config
+        self.pool = pool
+        self._origin = origin(config.base_url)
+        self._prefix = urlsplit(config.base_url).path
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._urls: dict[str, yarl.URL] = {}
+        self._token_checked: tuple[str, str] = ("", "")
+        self._gates: tuple[str, Gates] | None = None
+
+    def with_config(self, config: Config) -> Transport:
+        """Return a view with another configuration over the same connections."""
+        return Transport(config, self.pool)
+
+    def is_api(self, url: str) -> bool:
+        """Tell whether a URL is at the origin of the API, to which alone the token goes."""
+        return origin(url) == self._origin
+
+    async def send(self, call: Call, patience: float = _policy.LONGEST_WAIT) -> Answer:
+        """Make the attempts of a call until there is a good answer.
+
+        Args:
+            call: What to send.
+            patience: Seconds after which no further attempt is begun.
+
+        Raises:
+            ReplicateError: The API answered with an error.
+            TransportError: There was no usable answer.
+            MissingToken: There is no token.
+            ClientClosed: The client is closed.
+        """
+        attempt = 1
+        started = time.monotonic()
+        throttled = False
+        while True:
+            try:
+                return await self._attempt(call, again=throttled)
+            except exceptions.ReplicateException as error:
+                if isinstance(call.content, Body) and not call.content.repeatable:
+                    raise
+                elapsed = time.monotonic() - started
+                delay = _policy.retry_delay(
+                    call.kind, error, attempt, elapsed, self.config.retry, random.random()
+                )
+                if delay is None or elapsed + delay > patience:
+                    raise
+                throttled = isinstance(error, exceptions.RateLimitError)
+                if throttled and self.config.rate_limit is not None:
+                    delay = 0.0  # the gate makes the pause, for all requests of its class
+                level = logging.WARNING if attempt % 10 == 3 else logging.DEBUG
+                _logger.log(level, "%s; attempt %d in %.2f s", error, attempt + 1, delay)
+            if delay:
+                await sleep(delay)
+            attempt += 1
+            self.pool.stats.retried += 1
+
+    async def _attempt(self, call: Call, *, again: bool) -> Answer:
+        session = await self.pool.session()
+        await self._pass_gate(call, first=again)
+        if call.urgent:
+            return await self._exchange(call, session)
+        await session.slots.acquire()
+        try:
+            return await self._exchange(call, session)
+        finally:
+            session.slots.release()
+
+    # The rate limit
+
+    async def _pass_gate(self, call: Call, *, first: bool) -> None:
+        if self.config.rate_limit is None or not self.is_api(self._absolute(call.path)):
+            return
+        gate = self._gates_now(self.config.rate_limit).of(call.rate_class)
+        if call.urgent:
+            gate.force()
+        elif not gate.try_pass():
+            stats = self.pool.stats
+            stats.waited += 1
+            stats.waited_seconds += await gate.wait(sleep, first=first)
+
+    def _gates_now(self, limit: RateLimit) -> Gates:
+        token = self.token()
+        if self._gates is None or self._gates[0] is not token:
+            self._gates = token, gates_for((self._origin, token), limit)
+        return self._gates[1]
+
+    def _learn(self, call: Call, headers: Mapping[str, str], status: int) -> None:
+        """Tell the gate what an answer says of the limit."""
+        if self._gates is not None and status < 500:
+            self._gates[1].of(call.rate_class).learn(headers)
+
+    def _refused(self, call: Call, error: exceptions.ReplicateError) -> None:
+        """Close the gate for all requests of a class, after a 429."""
+        if self._gates is not None and isinstance(error, exceptions.RateLimitError):
+            seconds = 1.0 if error.retry_after is None else error.retry_after
+            seconds = min(seconds, self.config.retry.max_wait)
+            self._gates[1].of(call.rate_class).refused(seconds, error.detail)
+
+    async def _exchange(self, call: Call, session: _Session) -> Answer:
+        method, url = call.method, self.url_of(call)
+        shown = _shown(url)
+        data, headers = await _body(call)
+        headers |= self._headers(url, call.headers)
+        started = time.perf_counter()
+        for _ in range(_MOST_REDIRECTS + 1):
+            try:
+                response = await session.client.request(
+                    method,
+                    self._parsed(url),
+                    data=data,
+                    headers=headers,
+                    timeout=self._timeout(call.held),
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    proxy=self.pool.proxy_for(url, session),
+                )
+                async with response:
+                    status = response.status
+                    if _logger.isEnabledFor(logging.DEBUG):
+                        took = time.perf_counter() - started
+                        _logger.debug("%s %s: %d in %.3f s", method, shown, status, took)
+                    if status in _REDIRECTS:
+                        url = _redirected(call, url, response)
+                        headers = self._headers(url, call.headers)
+                        continue
+                    if not 200 <= status < 300:
+                        refusal = await self._error(call, shown, response)
+                        self._refused(call, refusal)
+                        raise refusal
+                    self._learn(call, response.headers, status)
+                    body = b""
+                    if call.expects != "nothing":
+                        body = await self._read(call, shown, response)
+                    answered = response.headers
+            except exceptions.ReplicateException:
+                raise
+            except Exception as error:
+                translated = _translated(error, method, shown)
+                if translated is error:
+                    raise
+                raise translated from error
+            return Answer(
+                status, answered, await _decoded(call, shown, status, body), method, shown
+            )
+        raise exceptions.RefusedRedirect(method, shown, _shown(url), "too many redirects")
+
+    @asynccontextmanager
+    async def open(
+        self, url: str, *, headers: Mapping[str, str] | None = None, silence: float | None = None
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Hold a GET open while its body is read: one attempt, no limit on its duration.
+
+        Args:
+            url: Where to, used as it is. The token goes along only to the API.
+            headers: Further headers.
+            silence: Seconds without a byte after which it fails; the `read` timeout by default.
+
+        Raises:
+            ReplicateError: The answer has an error status.
+            TransportError: There was no answer, or the connection broke while the body was read.
+        """
+        import aiohttp
+
+        session = await self.pool.session()
+        shown = _shown(url)
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            sock_connect=self.config.timeout.connect,
+            sock_read=silence or self.config.timeout.read,
+        )
+        call = Call("GET", url, headers=headers)
+        response: aiohttp.ClientResponse | None = None
+        await session.slots.acquire()
+        try:
+            for _ in range(_MOST_REDIRECTS + 1):
+                response = await session.client.request(
+                    "GET",
+                    self._parsed(url),
+                    headers=self._headers(url, headers),
+                    timeout=timeout,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    proxy=self.pool.proxy_for(url, session),
+                )
+                if response.status not in _REDIRECTS:
+                    break
+                url = _redirected(call, url, response)
+                response.close()
+            else:
+                raise exceptions.RefusedRedirect("GET", shown, _shown(url), "too many redirects")
+            if not 200 <= response.status < 300:
+                raise await self._error(call, shown, response)
+            yield response
+        except exceptions.ReplicateException:
+            raise
+        except Exception as error:
+            if _is_network_error(error):
+                raise _translated(error, "GET", shown) from error
+            raise
+        finally:
+            session.slots.release()
+            if response is not None:
+                # Not release(): an abandoned body must not be waited for.
+                response.close()
+
+    # What a request is made of
+
+    def url_of(self, call: Call) -> str:
+        """Return the URL of a call, with its query."""
+        url = self._absolute(call.path)
+        if call.params:
+            query = "&".join(
+                f"{quote(name, safe='')}={quote(_text(value), safe='')}"
+                for name, value in call.params.items()
+                if value is not None
+            )
+            if query:
+                url += ("&" if "?" in url else "?") + query
+        return url
+
+    def _absolute(self, path: str) -> str:
+        return f"{self.config.base_url}/v1{path}" if path.startswith("/") else path
+
+    def _parsed(self, url: str) -> yarl.URL:
+        found = self._urls.get(url)
+        if found is None:
+            from yarl import URL
+
+            # As it is: quoting a signed URL anew would break it.
+            try:
+                found = URL(url, encoded=True)
+            except ValueError as error:
+                raise exceptions.ConnectError("GET", _shown(url), str(error)) from error
+            if len(self._urls) >= 64:
+                self._urls.clear()
+            self._urls[url] = found
+        return found
+
+    def _headers(self, url: str, further: Mapping[str, str] | None) -> dict[str, str]:
+        if self.is_api(url):
+            headers = {**self.config.headers, "Authorization": f"Bearer {self.token()}"}
+        else:
+            headers = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
+        if further:
+            headers.update(further)
+        return headers
+
+    def token(self) -> str:
+        """Return the token for a request to be made now.
+
+        Raises:
+            MissingToken: There is none.
+            ArgumentError: It cannot be sent in a header.
+        """
+        token = self.config.token
+        found = token() if callable(token) else token or _environment_token()
+        if found is None:
+            raise exceptions.MissingToken
+        if found is not self._token_checked[0]:
+            self._token_checked = (found, check_token(found))
+        return self._token_checked[1]
+
+    def _timeout(self, held: float) -> aiohttp.ClientTimeout:
+        found = self._timeouts.get(held)
+        if found is None:
+            import aiohttp
+
+            timeout = self.config.timeout
+            silence = timeout.read + held
+            # The total bounds an answer that comes in drips; it has nothing to do with streams.
+            found = self._timeouts[held] = aiohttp.ClientTimeout(
+                total=timeout.connect + 3 * timeout.read + silence,
+                sock_connect=timeout.connect,
+                sock_read=silence,
+            )
+        return found
+
+    # What an answer is made of
+
+    async def _read(self, call: Call, shown: str, response: aiohttp.ClientResponse) -> bytes:
+        limit = self.config.limits.answer
+        content = response.content
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await content.readany():
+            size += len(chunk)
+            if size > limit:
+                response.close()
+                raise exceptions.AnswerTooLarge(call.method, shown, limit)
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _error(
+        self, call: Call, shown: str, response: aiohttp.ClientResponse
+    ) -> exceptions.ReplicateError:
+        limit = self.config.limits.error
+        body = bytearray()
+        try:
+            while len(body) < limit and (chunk := await response.content.readany()):
+                body += chunk
+        except Exception as error:
+            if not _is_network_error(error):
+                raise
+            # The status alone tells enough.
+        return make_error(
+            call.method, shown, response.status, response.headers, bytes(body[:limit])
+        )
+
+
+def make_error(
+    method: str, url: str, status: int, headers: Mapping[str, str], body: bytes
+) -> exceptions.ReplicateError:
+    """Return the exception for an error answer (HTTP API, section 2)."""
+    known = {name.lower(): value for name, value in headers.items()}
+    try:
+        said = decode_json(body)
+    except ValueError:
+        said = None
+    retry_after = _policy.retry_after(known, said)
+    title = detail = kind = instance = None
+    fields: list[Mapping[str, Any]] = []
+    if isinstance(said, dict):
+        title, detail, kind, instance = (
+            value if isinstance(value := said.get(key), str) else None
+            for key in ("title", "detail", "type", "instance")
+        )
+        for key in ("invalid_fields", "errors"):
+            entries = said.get(key)
+            if isinstance(entries, list):
+                fields += [entry for entry in entries if isinstance(entry, dict)]
+    if detail is None and title is None:
+        detail = " ".join(body[:2000].decode("utf-8", "replace").split())[:500] or None
+    return exceptions.ReplicateError.class_for(status)(
+        method,
+        url,
+        status,
+        title=title,
+        detail=detail,
+        type=kind,
+        instance=instance,
+        invalid_fields=fields,
+        retry_after=retry_after,
+        headers=known,
+    )
+
+
+async def load_anyio() -> None:
+    """Have anyio load its backend in a thread: at first use it would hold up the event loop."""
+    global _anyio_loaded
+    if not _anyio_loaded:
+        await asyncio.get_running_loop().run_in_executor(None, _use_anyio)
+        _anyio_loaded = True
+
+
+def _use_anyio() -> None:
+    import anyio
+
+    anyio.run(anyio.sleep, 0)
+
+
+_anyio_loaded = False
+
+
+async def sleep(seconds: float) -> None:
+    """Sleep."""
+    await load_anyio()
+    import anyio
+
+    await anyio.sleep(seconds)
+
+
+async def _body(call: Call) -> tuple[Any, dict[str, str]]:
+    content = call.content
+    if call.json is not None:
+        data = await _encoded(call.json)
+        return data, {"Content-Type": "application/json"}
+    if isinstance(content, Body):
+        length = {} if content.size is None else {"Content-Length": str(content.size)}
+        return content.make(), length
+    return content, {}
+
+
+async def _encoded(value: Any) -> Any:
+    if not _is_large(value):
+        body = encode_json(value)
+    else:
+        body = await asyncio.get_running_loop().run_in_executor(None, encode_json, value)
+    if len(body) > 2**20:
+        import io
+
+        return io.BytesIO(body)  # aiohttp writes large bytes in one go, and warns of it
+    return body
+
+
+def _is_large(value: Any, budget: int = _LARGE) -> bool:
+    """Tell whether the strings in a JSON value are long together, looking at a few of them only."""
+    todo = [value]
+    for _ in range(1000):
+        if not todo:
+            return False
+        item = todo.pop()
+        if isinstance(item, str):
+            budget -= len(item)
+            if budget < 0:
+                return True
+        elif isinstance(item, dict):
+            todo.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            todo.extend(item)
+    return True
+
+
+async def _decoded(call: Call, shown: str, status: int, body: bytes) -> Any:
+    if call.expects == "nothing":
+        return None
+    if call.expects == "text":
+        return body.decode("utf-8", "replace")
+    try:
+        if len(body) < _LARGE:
+            data = decode_json(body)
+        else:
+            data = await asyncio.get_running_loop().run_in_executor(None, decode_json, body)
+        return data if call.result is None else structure(data, call.result)
+    except ValueError as error:
+        raise exceptions.UnreadableAnswer(
+            call.method, shown, status, body[:1000], str(error)
+        ) from error
+
+
+def _redirected(call: Call, url: str, response: aiohttp.ClientResponse) -> str:
+    """Return where a redirect leads; only what is read is redirected."""
+    location = response.headers.get("Location", "")
+    shown = _shown(url)
+    if call.method not in {"GET", "HEAD"}:
+        raise exceptions.RefusedRedirect(
+            call.method, shown, location, f"{response.status} on a {call.method}"
+        )
+    target = urljoin(url, location)
+    scheme = urlsplit(target).scheme
+    if not location or scheme not in {"http", "https"}:
+        raise exceptions.RefusedRedirect(call.method, shown, location, "no http or https URL")
+    if urlsplit(url).scheme == "https" and scheme == "http":
+        raise exceptions.RefusedRedirect(call.method, shown, location, "from https to http")
+    return target
+
+
+def _is_network_error(error: Exception) -> bool:
+    import aiohttp
+
+    return isinstance(error, (aiohttp.ClientError, OSError, asyncio.TimeoutError))
+
+
+def _translated(error: Exception, method: str, url: str) -> Exception:
+    """Return our exception for one of aiohttp's; the one place that knows theirs."""
+    import aiohttp
+
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    match error:
+        # What belongs to the connect phase comes first: some of it is a subclass of what follows.
+        case (
+            aiohttp.ClientConnectorError()
+            | aiohttp.ConnectionTimeoutError()
+            | aiohttp.ClientHttpProxyError()
+            | aiohttp.InvalidURL()
+        ):
+            return exceptions.ConnectError(method, url, reason)
+        case TimeoutError():
+            return exceptions.TransportTimeout(method, url, reason)
+        case aiohttp.ClientResponseError():
+            return exceptions.UnreadableAnswer(method, url, error.status, "", reason)
+        case aiohttp.ClientError() | OSError():
+            return exceptions.ConnectionLost(method, url, reason)
+        case RuntimeError() if str(error) == "Session is closed":
+            return exceptions.ClientClosed()
+    return error
+
+
+def _environment_token() -> str | None:
+    """Return the token of the current Cog scope, else that of the environment."""
+    cog = sys.modules.get("cog")
+    if cog is not None:
+        try:
+            context = cog.current_scope().context
+            for name, value in context.items():
+                if name.upper() == "REPLICATE_API_TOKEN":
+                    return str(value)
+        except Exception:  # another package's internals; the environment is next
+            _logger.debug("no token in the Cog scope", exc_info=True)
+    return os.environ.get("REPLICATE_API_TOKEN")
+
+
+def _shown(url: str) -> str:
+    """Return a URL as it may stand in messages: without its query, which may be a signature."""
+    return url.partition("?")[0].partition("#")[0]
+
+
+def _text(value: Param) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

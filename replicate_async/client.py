@@ -1,0 +1,412 @@
+"""The client: options, namespaces and verbs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+import attrs
+
+from . import _policy, _runs, exceptions
+from ._codec import structure
+from ._files import FileEncodingStrategy
+from ._transport import (
+    DEFAULT_BASE_URL,
+    USER_AGENT,
+    Config,
+    Pool,
+    Transport,
+    check_base_url,
+    check_headers,
+    check_token,
+)
+from .resources import _base
+from .resources._base import Context, Listing, Page
+from .resources.predictions import Options, Output, Predictions
+from .types import Limits, RateLimit, Retry, Stats, Timeout, WebhookEvent
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+    import aiohttp
+
+    from .resources.accounts import Accounts
+    from .resources.collections import Collections
+    from .resources.deployments import Deployment, Deployments
+    from .resources.files import Files
+    from .resources.hardware import HardwareNamespace
+    from .resources.models import Model, Models, Version
+    from .resources.search import SearchResults
+    from .resources.trainings import Trainings
+    from .resources.webhooks import Webhooks
+
+__all__ = ("Client",)
+
+T = TypeVar("T")
+
+
+class Client:
+    """A client of Replicate's HTTP API.
+
+    It may be used from several event loops, one after the other or at a time: each has a session of its
+    own, which is opened at the first request. Close it with `aclose()` or `async with`.
+
+    ```python
+    async with Client() as client:
+        output = await client.run("owner/name", {"prompt": "a red square"})
+    ```
+    """
+
+    def __init__(
+        self,
+        api_token: str | Callable[[], str] | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+        user_agent: str | None = None,
+        retry: Retry | None = None,
+        limits: Limits | None = None,
+        rate_limit: RateLimit | Literal[False] | None = None,
+        poll_interval: float | None = None,
+        use_file_output: bool = True,
+        file_encoding_strategy: FileEncodingStrategy = "url",
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        trace_configs: Sequence[aiohttp.TraceConfig] | None = None,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        """Make a client; nothing is opened and nothing is sent.
+
+        Args:
+            api_token: The token, or a function that returns it for each request. By default the token
+                of the current Cog scope, else the environment variable REPLICATE_API_TOKEN.
+            base_url: Where the API is, without `/v1`; by default the environment variable
+                REPLICATE_BASE_URL, else `https://api.replicate.com`.
+            timeout: How long to wait for the network: a `Timeout`, or the seconds of silence that it
+                calls `read`. It does not bound runs: that is `run(timeout=...)`.
+            headers: Further headers for each request to the API.
+            user_agent: Another `User-Agent`.
+            retry: How requests that may be repeated are repeated.
+            limits: What may be held in memory, and how many connections there may be.
+            rate_limit: The account's limits, which all clients of this process with the same token
+                share; by default 600 creates and 3000 other requests per minute. False: nobody counts.
+            poll_interval: Seconds between two looks at a running prediction; by default they follow its
+                age, or the environment variable REPLICATE_POLL_INTERVAL.
+            use_file_output: Whether file URLs in outputs become `FileOutput` objects.
+            file_encoding_strategy: `"url"` uploads files in inputs, `"base64"` sends them inside of
+                the request.
+            proxy: The URL of a proxy; by default those of the environment (`HTTPS_PROXY`,
+                `NO_PROXY`, ...).
+            ssl: An SSL context, or False for no verification.
+            trace_configs: Of aiohttp, to observe the requests.
+            session: An aiohttp session of your own, for one event loop. You close it.
+
+        Raises:
+            ArgumentError: An argument has an impossible value.
+        """
+        if session is not None and (proxy is not None or ssl is not None or trace_configs):
+            raise exceptions.ArgumentError(
+                "session", "`proxy`, `ssl` and `trace_configs` belong to the session you bring"
+            )
+        if isinstance(api_token, str):
+            check_token(api_token)
+        elif api_token is not None and not callable(api_token):
+            raise exceptions.ArgumentTypeError("api_token", "expected a string or a function")
+        where = base_url or os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL
+        limits = limits or Limits()
+        config = Config(
+            base_url=check_base_url(where),
+            token=api_token,
+            headers=_headers(headers, user_agent),
+            timeout=_timeout(timeout),
+            retry=retry or Retry(),
+            limits=limits,
+            rate_limit=None if rate_limit is False else rate_limit or RateLimit(),
+        )
+        pool = Pool(
+            proxy=proxy,
+            ssl=ssl,
+            trace_configs=trace_configs,
+            session=session,
+            connections=limits.connections,
+        )
+        self._context = Context(
+            transport=Transport(config, pool),
+            use_file_output=use_file_output,
+            file_encoding_strategy=_strategy(file_encoding_strategy),
+            poll_interval=_poll_interval(poll_interval),
+            rebind=_rebind,
+        )
+
+    def with_options(
+        self,
+        *,
+        api_token: str | Callable[[], str] | None = None,
+        timeout: float | Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
+        user_agent: str | None = None,
+        retry: Retry | None = None,
+        poll_interval: float | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+    ) -> Client:
+        """Return a view with other options over the same connections; what is None stays as it is.
+
+        Closing either closes both.
+
+        Args:
+            api_token: The token, or a function that returns it.
+            timeout: How long to wait for the network.
+            headers: Headers to add to those of this client.
+            user_agent: Another `User-Agent`.
+            retry: How requests that may be repeated are repeated.
+            poll_interval: Seconds between two looks at a running prediction.
+            use_file_output: Whether file URLs in outputs become `FileOutput` objects.
+            file_encoding_strategy: `"url"` or `"base64"`.
+        """
+        context = self._context
+        config = context.transport.config
+        if isinstance(api_token, str):
+            check_token(api_token)
+        config = attrs.evolve(
+            config,
+            token=config.token if api_token is None else api_token,
+            timeout=config.timeout if timeout is None else _timeout(timeout),
+            headers={
+                **config.headers,
+                **check_headers(headers or {}),
+                **({} if user_agent is None else _headers(None, user_agent)),
+            },
+            retry=retry or config.retry,
+        )
+        view = object.__new__(type(self))
+        view._context = Context(
+            transport=context.transport.with_config(config),
+            use_file_output=context.use_file_output if use_file_output is None else use_file_output,
+            file_encoding_strategy=_strategy(
+                file_encoding_strategy or context.file_encoding_strategy
+            ),
+            poll_interval=context.poll_interval
+            if poll_interval is None
+            else _poll_interval(poll_interval),
+            rebind=_rebind,
+        )
+        return view
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; the client cannot be used any more.
+
+        Connections of other loops are closed by their loops when they end. It may be called twice.
+        """
+        await self._context.transport.pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    @property
+    def stats(self) -> Stats:
+        """What this client and its views have done so far."""
+        return self._context.transport.pool.stats
+
+    def __repr__(self) -> str:
+        return f"Client(base_url={self._context.transport.config.base_url!r})"
+
+    # Verbs
+
+    async def run(
+        self,
+        ref: str | Model | Version | Deployment,
+        input: Mapping[str, Any] | None = None,
+        *,
+        wait: bool | float = True,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        cancel_after: float | str | timedelta | None = None,
+    ) -> Output:
+        """Run a model and return its final output.
+
+        The create is sent once; polls are repeated until they succeed, so that what has been paid for
+        is not lost. Operations: models.predictions.create, predictions.create,
+        deployments.predictions.create and predictions.get (HTTP API, section 4).
+
+        ```python
+        output = await client.run("owner/name", {"prompt": "a red square"}, timeout=120)
+        ```
+
+        Args:
+            ref: `"owner/name"`, `"owner/name:version"`, a version's id, or a `Model`, `Version` or
+                `Deployment`.
+            input: What the model takes. Files anywhere in it are uploaded.
+            wait: Let the server hold its answer until there is a result: True for 60 s, seconds from
+                1 to 60, or False to poll from the start. Either way this returns only at the end.
+            timeout: Seconds, or a timedelta, for all of it. Then the prediction is cancelled. None:
+                24 hours.
+            use_file_output: Whether files become `FileOutput`; the client's by default.
+            file_encoding_strategy: `"url"` or `"base64"`; the client's by default.
+            webhook: An HTTPS URL to tell of it.
+            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
+            cancel_after: Let the server cancel it after so many seconds (5 or more), after a
+                timedelta, or after a duration such as `"1h30m"`; `timeout` implies it.
+
+        Raises:
+            PredictionFailed: The model failed.
+            PredictionCanceled: Somebody cancelled it, or its deadline has passed.
+            PredictionAborted: It ended before it started.
+            RunTimeout: The timeout has passed.
+            AmbiguousCreateError: The create got no answer: the prediction may exist.
+            ReplicateError: The API refuses.
+            ArgumentError: An argument is impossible; nothing was sent.
+        """
+        return await _runs.run(
+            self._context,
+            ref,
+            input,
+            timeout=timeout,
+            options=Options(
+                wait=wait,
+                cancel_after=cancel_after,
+                webhook=webhook,
+                webhook_events_filter=webhook_events_filter,
+                file_encoding_strategy=file_encoding_strategy,
+                use_file_output=use_file_output,
+            ),
+        )
+
+    async def search(self, query: str, *, limit: int | None = None) -> SearchResults:
+        """Search models, collections and documentation. Operation: search (HTTP API, section 13.1).
+
+        Args:
+            query: What to look for.
+            limit: How many models to return at most, 1 to 50; 20 by default.
+        """
+        from .resources.search import search
+
+        return await search(self._context, query, limit)
+
+    async def paginate(
+        self, listing: Listing[T] | Callable[[], Listing[T]]
+    ) -> AsyncIterator[Page[T]]:
+        """Yield the pages of a listing: `paginate(client.models.list)`, or of `client.models.list()`."""
+        async for page in _base.paginate(listing):
+            yield page
+
+    # Namespaces. Their modules are imported when they are first used, which keeps the start quick.
+
+    @property
+    def accounts(self) -> Accounts:
+        """The account that the token belongs to."""
+        from .resources.accounts import Accounts
+
+        return Accounts(self._context)
+
+    @property
+    def collections(self) -> Collections:
+        """Curated collections of models."""
+        from .resources.collections import Collections
+
+        return Collections(self._context)
+
+    @property
+    def deployments(self) -> Deployments:
+        """Models on machines of one's own."""
+        from .resources.deployments import Deployments
+
+        return Deployments(self._context)
+
+    @property
+    def files(self) -> Files:
+        """Uploaded files."""
+        from .resources.files import Files
+
+        return Files(self._context)
+
+    @property
+    def hardware(self) -> HardwareNamespace:
+        """The kinds of machines that models run on."""
+        from .resources.hardware import HardwareNamespace
+
+        return HardwareNamespace(self._context)
+
+    @property
+    def models(self) -> Models:
+        """Models, their versions, examples and readmes."""
+        from .resources.models import Models
+
+        return Models(self._context)
+
+    @property
+    def predictions(self) -> Predictions:
+        """Runs of models."""
+        return Predictions(self._context)
+
+    @property
+    def trainings(self) -> Trainings:
+        """Runs that make new versions of models."""
+        from .resources.trainings import Trainings
+
+        return Trainings(self._context)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks' secret, and whether a delivery is genuine."""
+        from .resources.webhooks import Webhooks
+
+        return Webhooks(self._context)
+
+
+_default: Client | None = None
+
+
+def default_client() -> Client:
+    """Return the client of the module-level verbs and namespaces, configured by the environment."""
+    global _default
+    if _default is None:
+        _default = Client()
+    return _default
+
+
+def _rebind(kind: type[T], raw: dict[str, Any]) -> T:
+    """Make an unpickled object one of the default client's."""
+    return default_client()._context.bind(structure(raw, kind))
+
+
+def _headers(headers: Mapping[str, str] | None, user_agent: str | None) -> dict[str, str]:
+    return check_headers({"User-Agent": user_agent or USER_AGENT, **(headers or {})})
+
+
+def _timeout(timeout: float | Timeout | None) -> Timeout:
+    if timeout is None:
+        return Timeout()
+    if isinstance(timeout, Timeout):
+        return timeout
+    seconds = _policy.timeout_seconds(timeout)
+    assert seconds is not None
+    return Timeout(read=seconds)
+
+
+def _strategy(strategy: FileEncodingStrategy) -> FileEncodingStrategy:
+    _policy.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
+    return strategy
+
+
+def _poll_interval(seconds: float | None) -> float | None:
+    if seconds is None:
+        said = os.environ.get("REPLICATE_POLL_INTERVAL")
+        if not said:
+            return None
+        try:
+            seconds = float(said)
+        except ValueError:
+            raise exceptions.ArgumentError(
+                "REPLICATE_POLL_INTERVAL", f"{said!r} is no number of seconds"
+            ) from None
+    return _policy.timeout_seconds(seconds, "poll_interval")

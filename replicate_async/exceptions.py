@@ -1,0 +1,499 @@
+"""Everything that this package raises.
+
+```text
+ReplicateException
+├── ReplicateError              an answer of the API with an error status
+│   ├── BadRequestError                 400
+│   ├── AuthenticationError             401
+│   ├── PaymentRequiredError            402
+│   ├── PermissionDeniedError           403
+│   ├── NotFoundError                   404
+│   ├── ConflictError                   409
+│   ├── PayloadTooLargeError            413
+│   ├── ValidationError                 422
+│   ├── RateLimitError                  429
+│   └── ServerError                     500 and above
+├── ModelError                  a prediction or training that ended without a result
+│   ├── PredictionFailed
+│   ├── PredictionCanceled
+│   ├── PredictionAborted
+│   └── RunTimeout
+├── TransportError              no usable answer
+│   ├── ConnectError                    nothing was sent
+│   ├── TransportTimeout                the server was silent for too long
+│   ├── ConnectionLost                  the connection broke
+│   ├── UnreadableAnswer                the answer is not what the API sends
+│   ├── AnswerTooLarge                  the answer exceeds what may be held in memory
+│   ├── RefusedRedirect                 a redirect that leads nowhere or away
+│   └── AmbiguousCreateError            a create that may have happened
+├── FileOutputError             a file that cannot be had
+│   ├── FileExpired
+│   └── IncompleteFile
+├── ArgumentError               (also ValueError)
+│   ├── MissingToken
+│   ├── InvalidReference
+│   └── InvalidSignature
+├── ArgumentTypeError           (also TypeError)
+└── ClientClosed                (also RuntimeError)
+```
+
+Each class makes its own message from the facts that it is given, and keeps them as attributes. All of
+them pickle, with their prediction.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .resources.predictions import Prediction
+    from .resources.trainings import Training
+
+__all__ = (
+    "AmbiguousCreateError",
+    "AnswerTooLarge",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ClientClosed",
+    "ConflictError",
+    "ConnectError",
+    "ConnectionLost",
+    "FileExpired",
+    "FileOutputError",
+    "IncompleteFile",
+    "InvalidReference",
+    "InvalidSignature",
+    "MissingToken",
+    "ModelError",
+    "NotFoundError",
+    "PayloadTooLargeError",
+    "PaymentRequiredError",
+    "PermissionDeniedError",
+    "PredictionAborted",
+    "PredictionCanceled",
+    "PredictionFailed",
+    "RateLimitError",
+    "RefusedRedirect",
+    "ReplicateError",
+    "ReplicateException",
+    "RunTimeout",
+    "ServerError",
+    "TransportError",
+    "TransportTimeout",
+    "UnreadableAnswer",
+    "ValidationError",
+)
+
+
+def _restore(cls: type[ReplicateException], message: str, facts: dict[str, Any]) -> Exception:
+    error = cls.__new__(cls, message)
+    Exception.__init__(error, message)
+    error.__dict__.update(facts)
+    return error
+
+
+class ReplicateException(Exception):
+    """The root of everything that this package raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {k: v for k, v in self.__dict__.items() if k != "__notes__"}
+        return _restore, (type(self), str(self), facts)
+
+
+# -- Answers of the API ------------------------------------------------------------------------
+
+
+class ReplicateError(ReplicateException):
+    """The API answered with an error status (HTTP API, section 2).
+
+    `status` selects the subclass; `ReplicateError` itself stands for the rest.
+    """
+
+    method: str
+    """The HTTP method of the request."""
+    url: str
+    """Where the request went, without its query."""
+    status: int
+    """The HTTP status."""
+    title: str | None
+    """The short name of the problem, if the body had one."""
+    detail: str | None
+    """The explanation for people; the beginning of the body where that was not JSON."""
+    type: str | None
+    """The URI of the problem type, if the body had one."""
+    instance: str | None
+    """The URI of this occurrence, if the body had one."""
+    invalid_fields: Sequence[Mapping[str, Any]]
+    """What is wrong with which field: `type`, `field`, `description` (or `pointer`, `detail`)."""
+    retry_after: float | None
+    """How many seconds the server asks to wait, from the header or the body."""
+    headers: Mapping[str, str]
+    """The headers of the answer, with names in lower case."""
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        status: int,
+        *,
+        title: str | None = None,
+        detail: str | None = None,
+        type: str | None = None,
+        instance: str | None = None,
+        invalid_fields: Sequence[Mapping[str, Any]] = (),
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.type = type
+        self.instance = instance
+        self.invalid_fields = tuple(invalid_fields)
+        self.retry_after = retry_after
+        self.headers = dict(headers or {})
+        said = ": ".join(part.strip() for part in (title, detail) if part and part.strip())
+        message = f"{method} {url} was answered with {status}"
+        if said:
+            message += f": {said}"
+        if retry_after is not None:
+            message += f" (the server asks to wait {retry_after:g} s)"
+        if hint := self._hint():
+            message += f"\n{hint}"
+        super().__init__(message)
+
+    def _hint(self) -> str | None:
+        return None
+
+    @staticmethod
+    def class_for(status: int) -> builtins.type[ReplicateError]:
+        """Return the class for an HTTP status."""
+        if status >= 500:
+            return ServerError
+        return _BY_STATUS.get(status, ReplicateError)
+
+
+class BadRequestError(ReplicateError):
+    """400: the request is malformed or fails the API's validation."""
+
+
+class AuthenticationError(ReplicateError):
+    """401: the token is missing, wrong or expired."""
+
+    def _hint(self) -> str | None:
+        return "Check REPLICATE_API_TOKEN, or the `api_token` given to Client."
+
+
+class PaymentRequiredError(ReplicateError):
+    """402: the account has no credit or no billing."""
+
+
+class PermissionDeniedError(ReplicateError):
+    """403: the account may not do this."""
+
+
+class NotFoundError(ReplicateError):
+    """404: there is no such object, or it is not visible to this account."""
+
+
+class ConflictError(ReplicateError):
+    """409: the name is taken."""
+
+
+class PayloadTooLargeError(ReplicateError):
+    """413: the file is larger than the API takes."""
+
+
+class ValidationError(ReplicateError):
+    """422: the input or another part of the body is invalid; see `invalid_fields`."""
+
+
+class RateLimitError(ReplicateError):
+    """429: too many requests; see `retry_after`."""
+
+
+class ServerError(ReplicateError):
+    """500 and above: the server failed."""
+
+
+_BY_STATUS: Mapping[int, type[ReplicateError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: PaymentRequiredError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: PayloadTooLargeError,
+    422: ValidationError,
+    429: RateLimitError,
+}
+
+
+# -- Predictions without a result --------------------------------------------------------------
+
+_CODE = re.compile(r"\bE\d{4}\b")
+
+
+class ModelError(ReplicateException):
+    """A prediction or training ended without a result, or not in time."""
+
+    prediction: Prediction | Training
+    """What is known of it, with its logs and its id."""
+    code: str | None
+    """The code in the error text, such as `"E1001"` (HTTP API, section 2.5)."""
+
+    def __init__(self, prediction: Prediction | Training, fact: str, advice: str = "") -> None:
+        self.prediction = prediction
+        error = prediction.error
+        found = _CODE.search(error) if error else None
+        self.code = found[0] if found else None
+        message = f"{_described(prediction)} {fact}"
+        if error:
+            message += f": {error.strip()}"
+        if advice:
+            message += f"\n{advice}"
+        if web := prediction.urls.web:
+            message += f"\n{web}"
+        super().__init__(message)
+
+
+def _described(prediction: Prediction | Training) -> str:
+    kind = type(prediction).__name__
+    model = f" of {prediction.model}" if prediction.model else ""
+    return f"{kind} {prediction.id}{model}"
+
+
+class PredictionFailed(ModelError):
+    """The model failed; its error text is in the message."""
+
+    def __init__(self, prediction: Prediction | Training) -> None:
+        super().__init__(prediction, "failed")
+
+
+class PredictionCanceled(ModelError):
+    """Somebody cancelled the prediction, or its deadline passed while it ran."""
+
+    def __init__(self, prediction: Prediction | Training) -> None:
+        super().__init__(prediction, "was canceled")
+
+
+class PredictionAborted(ModelError):
+    """The prediction ended before it started, and is not charged."""
+
+    def __init__(self, prediction: Prediction | Training) -> None:
+        super().__init__(prediction, "was aborted before it started (not charged)")
+
+
+class RunTimeout(ModelError, TimeoutError):
+    """The caller's time for a prediction was over before it ended."""
+
+    timeout: float
+    """The time that was given, in seconds."""
+
+    def __init__(
+        self, prediction: Prediction | Training, timeout: float, *, canceled: bool = False
+    ) -> None:
+        self.timeout = timeout
+        super().__init__(
+            prediction,
+            f"did not end within {timeout:g} s (last status: {prediction.status})",
+            "It has been cancelled."
+            if canceled
+            else f"It may still be running: predictions.wait({prediction.id!r}) picks it up again.",
+        )
+
+
+# -- No usable answer --------------------------------------------------------------------------
+
+
+class TransportError(ReplicateException):
+    """A request got no usable answer."""
+
+    method: str
+    """The HTTP method of the request."""
+    url: str
+    """Where the request went, without its query."""
+
+    def __init__(self, method: str, url: str, fact: str) -> None:
+        self.method = method
+        self.url = url
+        super().__init__(f"{method} {url}: {fact}")
+
+
+class ConnectError(TransportError):
+    """No connection could be made; nothing was sent, so nothing was billed."""
+
+    def __init__(self, method: str, url: str, reason: str) -> None:
+        super().__init__(method, url, f"could not connect, nothing was sent ({reason})")
+
+
+class TransportTimeout(TransportError, TimeoutError):
+    """The server was silent, or the answer dragged on, for longer than the timeouts allow."""
+
+    def __init__(self, method: str, url: str, reason: str) -> None:
+        super().__init__(method, url, f"timed out ({reason})")
+
+
+class ConnectionLost(TransportError):
+    """The connection broke after the request, or a part of it, had been sent."""
+
+    def __init__(self, method: str, url: str, reason: str) -> None:
+        super().__init__(method, url, f"the connection was lost ({reason})")
+
+
+class UnreadableAnswer(TransportError):
+    """The answer is not what the API sends: not JSON, or JSON of another shape."""
+
+    status: int
+    """The HTTP status of the answer."""
+    body: str
+    """The beginning of the answer's body."""
+
+    def __init__(self, method: str, url: str, status: int, body: bytes | str, reason: str) -> None:
+        self.status = status
+        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+        self.body = text[:500]
+        begins = f"; it begins with {text[:200]!r}" if text else "; it is empty"
+        super().__init__(method, url, f"the answer ({status}) cannot be read: {reason}{begins}")
+
+
+class AnswerTooLarge(TransportError):
+    """The answer exceeds what may be held in memory."""
+
+    limit: int
+    """The limit, in bytes after decompression."""
+
+    def __init__(self, method: str, url: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            method,
+            url,
+            f"the answer is larger than {limit} bytes; raise it with Client(limits=Limits(answer=...))"
+            " if you expect that",
+        )
+
+
+class RefusedRedirect(TransportError):
+    """A redirect was not followed."""
+
+    location: str
+    """Where it would have led."""
+
+    def __init__(self, method: str, url: str, location: str, reason: str) -> None:
+        self.location = location
+        super().__init__(method, url, f"redirect to {location!r} not followed ({reason})")
+
+
+class AmbiguousCreateError(TransportError):
+    """A create got no answer, and may have happened: look before you create again."""
+
+    reference: str
+    """What was to be created, such as `"acme/greeter"`."""
+
+    def __init__(self, method: str, url: str, reference: str, reason: str) -> None:
+        self.reference = reference
+        super().__init__(
+            method,
+            url,
+            f"the request was sent, but no answer came ({reason}). A prediction of {reference} may"
+            " have been created, and may be billed. Look at predictions.list() before you create"
+            " it again",
+        )
+
+
+# -- Files -------------------------------------------------------------------------------------
+
+
+class FileOutputError(ReplicateException):
+    """A file that a model made cannot be had."""
+
+    url: str
+    """Where the file is, or was; a data URI is shortened."""
+
+    def __init__(self, url: str, fact: str) -> None:
+        self.url = url if len(url) <= 200 else url[:100] + "…"
+        super().__init__(f"{self.url}: {fact}")
+
+
+class FileExpired(FileOutputError):
+    """The file is gone: output files are kept for one hour (HTTP API, section 3.3)."""
+
+    def __init__(self, url: str, status: int) -> None:
+        super().__init__(
+            url,
+            f"the file is gone ({status}). Output files of predictions made through the API are"
+            " deleted after one hour: save them before, or run the model again",
+        )
+
+
+class IncompleteFile(FileOutputError):
+    """The download ended before the file was complete."""
+
+    def __init__(self, url: str, received: int, expected: int | None) -> None:
+        of = f" of {expected}" if expected is not None else ""
+        super().__init__(url, f"the download broke off after {received}{of} bytes")
+
+
+# -- Arguments and state -----------------------------------------------------------------------
+
+
+class ArgumentError(ReplicateException, ValueError):
+    """An argument has an impossible value; nothing was sent."""
+
+    argument: str
+    """The name of the argument."""
+
+    def __init__(self, argument: str, fact: str) -> None:
+        self.argument = argument
+        super().__init__(f"{argument}: {fact}")
+
+
+class ArgumentTypeError(ReplicateException, TypeError):
+    """An argument has a type that cannot be used; nothing was sent."""
+
+    argument: str
+    """The name of the argument."""
+
+    def __init__(self, argument: str, fact: str) -> None:
+        self.argument = argument
+        super().__init__(f"{argument}: {fact}")
+
+
+class MissingToken(ArgumentError):
+    """There is no API token; nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "api_token",
+            "there is no API token. Set the environment variable REPLICATE_API_TOKEN, or pass"
+            " Client(api_token=...). Tokens are made at https://replicate.com/account/api-tokens;"
+            " to try things without one, see replicate_async.testing",
+        )
+
+
+class InvalidReference(ArgumentError):
+    """A string does not refer to a model, version or deployment; nothing was sent."""
+
+    def __init__(self, argument: str, value: str, expected: str) -> None:
+        super().__init__(argument, f"{value!r} is not {expected}")
+
+
+class InvalidSignature(ArgumentError):
+    """A webhook was not signed with this secret, or too long ago: do not trust it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("webhook", f"the signature does not hold: {reason}")
+
+
+class ClientClosed(ReplicateException, RuntimeError):
+    """The client was used after it had been closed."""
+
+    def __init__(self) -> None:
+        super().__init__("this client is closed; make a new one")

@@ -1,0 +1,239 @@
+"""What all namespaces and live objects share: their context, pages, and how objects are bound."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+from typing import Any, Generic, Self, TypeVar, overload
+from urllib.parse import urlsplit
+
+import attrs
+
+from .. import _policy, exceptions
+from .._codec import structure
+from .._files import FileEncodingStrategy
+from .._policy import Kind
+from .._transport import Call, Param, Transport
+from ..types import Record
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+@attrs.define(eq=False)
+class Context:
+    """What a namespace needs of its client."""
+
+    transport: Transport
+    use_file_output: bool
+    """Whether file URLs in outputs become `FileOutput`."""
+    file_encoding_strategy: FileEncodingStrategy
+    """How files in inputs are sent."""
+    poll_interval: float | None
+    """Seconds between two looks at a prediction; None: adaptive."""
+    rebind: Callable[[type[Any], dict[str, Any]], Any]
+    """How an unpickled object finds a client; an importable function."""
+    latest_versions: dict[str, tuple[float, str]] = attrs.field(
+        factory=dict[str, tuple[float, str]]
+    )
+    """Of models that are not official: when it was looked up (monotonic), and the id."""
+
+    async def fetch(self, kind: type[R], call: Call, patience: float = _policy.LONGEST_WAIT) -> R:
+        """Send a call and return the object in its answer, bound to this client."""
+        answer = await self.transport.send(attrs.evolve(call, result=kind), patience)
+        made: R = answer.data
+        return self.bind(made)
+
+    async def command(self, method: str, path: str) -> None:
+        """Send a call that changes something and answers with nothing."""
+        await self.transport.send(Call(method, path, Kind.WRITE, expects="nothing"))
+
+    def bind(self, made: T) -> T:
+        """Return a live object bound to this client; plain data as it is."""
+        if isinstance(made, Bound):
+            made._bind(self)
+        return made
+
+
+class Namespace:
+    """Operations that belong together."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+
+@attrs.define(eq=False)
+class Bound(Record):
+    """An object that can make requests about itself."""
+
+    _client: Context | None = attrs.field(
+        default=None, repr=False, init=False, metadata={"wire": False}
+    )
+
+    def _bind(self, context: Context) -> None:
+        self._client = context
+
+    @property
+    def _context(self) -> Context:
+        if self._client is None:
+            raise exceptions.ArgumentError("self", f"this {type(self).__name__} has no client")
+        return self._client
+
+    def _replace(self, fresh: Bound) -> None:
+        """Take over the state of another object of the same kind."""
+        for field in attrs.fields(type(self)):
+            if field.name != "_client":
+                setattr(self, field.name, getattr(fresh, field.name))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._context.rebind, (type(self), self._raw)
+
+    def __copy__(self) -> Self:
+        return self._context.bind(structure(self._raw, type(self)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._context.bind(structure(self.to_dict(), type(self)))
+
+
+# -- Pages -------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Page(Generic[T]):
+    """One page of a listing (HTTP API, section 1.7); a sequence of what is on it."""
+
+    results: list[T]
+    """What is on this page."""
+    next: str | None
+    """The URL of the next page."""
+    previous: str | None
+    """The URL of the page before."""
+    _fetch: Callable[[str], Coroutine[Any, Any, Page[T]]] = attrs.field(repr=False)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        return self.results[index]
+
+    async def next_page(self) -> Page[T] | None:
+        """Fetch the page after this one; None if this is the last."""
+        return None if self.next is None else await self._fetch(self.next)
+
+    async def auto_paging_iter(self) -> AsyncIterator[T]:
+        """Yield what is on this page and on all that follow, fetching them as they are needed."""
+        page: Page[T] | None = self
+        while page is not None:
+            for item in page.results:
+                yield item
+            page = await page.next_page()
+
+
+class Listing(Generic[T]):
+    """What a `list` method returns.
+
+    `await` it for the first page; `async for` it for all items of all pages.
+    """
+
+    def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T]]]) -> None:
+        self._fetch = fetch
+
+    def __await__(self) -> Generator[Any, None, Page[T]]:
+        return self._fetch().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        page = await self._fetch()
+        async for item in page.auto_paging_iter():
+            yield item
+
+
+async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
+    """Yield the pages of a listing: `paginate(client.models.list)`, or `paginate(client.models.list())`."""
+    page: Page[T] | None = await (listing if isinstance(listing, Listing) else listing())
+    while page is not None:
+        yield page
+        page = await page.next_page()
+
+
+def pages(context: Context, call: Call, kind: type[R]) -> Listing[R]:
+    """Return the listing that a call gives the first page of."""
+
+    async def first() -> Page[R]:
+        return await _page(context, call, kind)
+
+    return Listing(first)
+
+
+async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
+    answer = await context.transport.send(call)
+    data = answer.data
+    try:
+        if not isinstance(data, dict) or not isinstance(data.get("results"), list):
+            raise ValueError("this is no page: it has no list of results")
+        results = [context.bind(structure(item, kind)) for item in data["results"]]
+    except ValueError as error:
+        raise answer.unreadable(error) from error
+    here = _next_call(context, call, data.get("next"))
+
+    async def fetch(url: str) -> Page[R]:
+        following = _next_call(context, call, url)
+        if following is None:
+            raise exceptions.ArgumentError("url", f"{url!r} is no link to a page")
+        return await _page(context, following, kind)
+
+    return Page(
+        results,
+        # A server that gives the same link again would be asked for ever.
+        data["next"] if here is not None and here.path != call.path else None,
+        data["previous"] if _is_link(data.get("previous")) else None,
+        fetch,
+    )
+
+
+def _is_link(value: object) -> bool:
+    return isinstance(value, str) and value not in ("", "null")
+
+
+def _next_call(context: Context, call: Call, link: object) -> Call | None:
+    """Return the call for the next page.
+
+    The link is used as it is if it leads to the API. Otherwise, as behind a gateway of another name, its
+    query is: the token goes nowhere else (HTTP API, section 1.7).
+    """
+    if not isinstance(link, str) or not _is_link(link):
+        return None
+    transport = context.transport
+    if not transport.is_api(link):
+        path = call.path.partition("?")[0]
+        link = f"{path}?{urlsplit(link).query}"
+    return attrs.evolve(call, path=link, params=None)
+
+
+async def objects(context: Context, call: Call, kind: type[R]) -> list[R]:
+    """Return the objects of a bare array."""
+    answer = await context.transport.send(call)
+    try:
+        if not isinstance(answer.data, list):
+            raise ValueError("this is no list")
+        return [context.bind(structure(item, kind)) for item in answer.data]
+    except ValueError as error:
+        raise answer.unreadable(error) from error
+
+
+# -- Bodies ------------------------------------------------------------------------------------
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that are not None: the API refuses `null` (HTTP API, section 1.3)."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def query(**fields: Param) -> Mapping[str, Param]:
+    """Return the parameters of a query; None is left out when it is sent."""
+    return fields

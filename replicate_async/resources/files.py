@@ -1,0 +1,91 @@
+"""Uploaded files (HTTP API, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .. import exceptions
+from .._codec import encode_json
+from .._files import FileOutput, in_thread, source_of, upload
+from .._references import identifier
+from .._transport import Call
+from ..types import File
+from ._base import Listing, Namespace, pages, query
+
+__all__ = ("Files",)
+
+
+class Files(Namespace):
+    """Uploaded files (HTTP API, section 7). Inputs of models are uploaded without your doing."""
+
+    async def create(
+        self,
+        file: Any,
+        *,
+        filename: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> File:
+        """Upload a file. Operation: files.create (HTTP API, section 7.2).
+
+        Args:
+            file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or a
+                file that is open for reading bytes; up to 100 MiB.
+            filename: Its name; by default that of the path. At most 255 bytes in UTF-8.
+            content_type: Its media type; by default what the name suggests.
+            metadata: JSON to keep with it.
+
+        Raises:
+            ArgumentError: It cannot be read, or is too large; nothing was sent.
+            ReplicateError: The API refuses.
+        """
+        if filename is not None and not 0 < len(filename.encode()) <= 255:
+            raise exceptions.ArgumentError("filename", "it must have 1 to 255 bytes in UTF-8")
+        if metadata is not None:
+            try:
+                encode_json(dict(metadata))
+            except (TypeError, ValueError) as error:
+                raise exceptions.ArgumentError("metadata", f"it is not JSON: {error}") from error
+        given = Path(file) if isinstance(file, str) else file
+        source = await in_thread(
+            lambda: source_of(given, "file", name=filename, content_type=content_type)
+        )
+        answer = await upload(self._context.transport, source, metadata)
+        created: File = answer.data
+        return created
+
+    async def get(self, id: str) -> File:
+        """Fetch what is known of a file. Operation: files.get (HTTP API, section 7.4)."""
+        return await self._context.fetch(File, Call("GET", f"/files/{identifier(id, 'id')}"))
+
+    def list(self) -> Listing[File]:
+        """List the account's files, newest first. Operation: files.list (HTTP API, section 7.3)."""
+        return pages(self._context, Call("GET", "/files"), File)
+
+    async def delete(self, id: str) -> None:
+        """Delete a file. Operation: files.delete (HTTP API, section 7.5)."""
+        await self._context.command("DELETE", f"/files/{identifier(id, 'id')}")
+
+    def download(
+        self, id: str, *, owner: str, expiry: datetime | int, signature: str
+    ) -> FileOutput:
+        """Return the content of a file, to be read or saved. Operation: files.download (section 7.6).
+
+        Args:
+            id: The file.
+            owner: The account that uploaded it.
+            expiry: Until when the signature is good: a datetime, or seconds since 1970.
+            signature: The signature of owner, id and expiry, in base64.
+        """
+        seconds = int(expiry.timestamp()) if isinstance(expiry, datetime) else int(expiry)
+        url = self._context.transport.url_of(
+            Call(
+                "GET",
+                f"/files/{identifier(id, 'id')}/download",
+                params=query(owner=owner, expiry=seconds, signature=signature),
+            )
+        )
+        return FileOutput(url, transport=self._context.transport)

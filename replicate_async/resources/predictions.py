@@ -1,0 +1,478 @@
+"""Predictions: runs of models (HTTP API, section 4)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+
+import attrs
+
+from .. import _policy, exceptions
+from .._codec import structure
+from .._files import FileEncodingStrategy, encode_input, to_output
+from .._policy import Kind
+from .._references import identifier, parse_name, parse_reference
+from .._transport import Call
+from ..types import PredictionUrls, Progress, Status, Update, WebhookEvent
+from . import _jobs
+from ._base import Bound, Context, Listing, Namespace, given, pages, query
+
+if TYPE_CHECKING:
+    from .deployments import Deployment
+    from .models import Model, Version
+
+__all__ = ("Output", "Prediction", "Predictions")
+
+_logger = logging.getLogger("replicate_async")
+
+Output: TypeAlias = Any
+"""JSON in which files are `FileOutput` objects."""
+
+
+@attrs.define(eq=False)
+class Prediction(Bound):
+    """One run of a model (HTTP API, section 4.1).
+
+    What `reload()` and `wait()` learn is written into the object itself.
+    """
+
+    _computed: ClassVar[frozenset[str]] = frozenset({"output"})
+
+    id: str
+    """What identifies it."""
+    status: Status = ""
+    """Where it is."""
+    model: str | None = None
+    """The model, `owner/name`."""
+    version: str | None = None
+    """The id of the version; `"hidden"` for official models."""
+    deployment: str | None = None
+    """The deployment that ran it."""
+    input: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    """What the model was given."""
+    logs: str = ""
+    """What the model has logged so far."""
+    error: str | None = None
+    """Why it failed."""
+    metrics: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images."""
+    data_removed: bool = False
+    """Whether input, output and logs have been deleted, as they are after one hour."""
+    source: str | None = None
+    """`"api"` or `"web"`."""
+    created_at: datetime | None = None
+    """When it was created."""
+    started_at: datetime | None = None
+    """When the model started."""
+    completed_at: datetime | None = None
+    """When it ended."""
+    deadline: datetime | None = None
+    """When it will be cancelled, if `cancel_after` was given."""
+    webhook: str | None = None
+    """The URL that is told of it."""
+    webhook_events_filter: list[str] = attrs.field(factory=list[str])
+    """What the webhook is called for."""
+    urls: PredictionUrls = attrs.field(factory=PredictionUrls)
+    """Where it can be reached."""
+
+    _since: float = attrs.field(
+        factory=time.monotonic, repr=False, init=False, metadata={"wire": False}
+    )
+    _files: bool | None = attrs.field(
+        default=None, repr=False, init=False, metadata={"wire": False}
+    )
+    _output: tuple[Any, Any] | None = attrs.field(
+        default=None, repr=False, init=False, metadata={"wire": False}
+    )
+
+    @property
+    def output(self) -> Output:
+        """What the model made so far; None if nothing. File URLs are `FileOutput` objects."""
+        raw = self._raw.get("output")
+        if self._output is None or self._output[0] is not raw:
+            context = self._context
+            files = context.use_file_output if self._files is None else self._files
+            self._output = raw, to_output(raw, context.transport, files=files)
+        return self._output[1]
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it is, if its logs tell (HTTP API, section 4.14)."""
+        return _policy.progress(self.logs)
+
+    async def reload(self) -> Self:
+        """Fetch the state that it has now, and return the prediction itself.
+
+        Operation: predictions.get.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
+        await self._look(Kind.READ)
+        return self
+
+    async def wait(self, *, timeout: float | timedelta | None = None) -> Self:
+        """Wait until it has ended, and return the prediction itself. A failure is no error here.
+
+        Failed requests are repeated until the time is over.
+
+        Args:
+            timeout: Seconds, or a timedelta; None: 24 hours.
+
+        Raises:
+            RunTimeout: The time was over first. The prediction goes on.
+            ReplicateError: The API refuses.
+        """
+        return await _jobs.wait(self, self._poll, timeout)
+
+    async def cancel(self) -> Self:
+        """Stop it, and return the prediction itself. One that has ended stays as it is.
+
+        Operation: predictions.cancel.
+        """
+        fresh = await _cancel(self._context, self.id)
+        self._adopt(fresh)
+        return self
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """Yield its status, new log text and progress: at first as they are, then whenever they change.
+
+        It ends with the prediction. To stop early, leave the loop: the prediction goes on.
+        """
+        async for update in _jobs.updates(self, self._poll):
+            yield update
+
+    async def _poll(self, patience: float) -> None:
+        await self._look(Kind.POLL, patience)
+        _jobs.log_end(self)
+
+    async def _look(self, kind: Kind, patience: float = _policy.LONGEST_WAIT) -> None:
+        call = Call("GET", f"/predictions/{identifier(self.id, 'id')}", kind)
+        self._adopt(await self._context.fetch(Prediction, call, patience))
+
+    def _adopt(self, fresh: Prediction) -> None:
+        since, files = self._since, self._files
+        self._replace(fresh)
+        self._since, self._files = since, files
+
+
+class Predictions(Namespace):
+    """Predictions: runs of models (HTTP API, section 4)."""
+
+    async def create(
+        self,
+        version: str | Version | None = None,
+        input: Mapping[str, Any] | None = None,
+        *,
+        model: str | Model | None = None,
+        deployment: str | Deployment | None = None,
+        wait: bool | float | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        use_file_output: bool | None = None,
+        stream: bool | None = None,
+    ) -> Prediction:
+        """Create a prediction and return it as the server describes it, finished or not.
+
+        It runs, and costs, from now on. Operations: predictions.create (HTTP API, section 4.7),
+        models.predictions.create and deployments.predictions.create.
+
+        Args:
+            version: What to run: a version's id, `owner/name:version`, or `owner/name` of an
+                official model. Exactly one of `version`, `model` and `deployment` is given.
+            input: What the model takes. Files anywhere in it are uploaded.
+            model: Or an official model, `owner/name`.
+            deployment: Or a deployment, `owner/name`.
+            wait: Let the server wait for the result: True for 60 s, or seconds from 1 to 60.
+            cancel_after: Let the server cancel it after so many seconds (5 or more), after a
+                timedelta, or after a duration such as `"1h30m"`.
+            webhook: An HTTPS URL to tell of it.
+            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
+            file_encoding_strategy: `"url"` uploads files, `"base64"` sends them inside of the
+                request; the client's by default.
+            use_file_output: Whether files in the output become `FileOutput`; the client's by
+                default.
+            stream: Deprecated by the API, without effect.
+
+        Raises:
+            ArgumentError: An argument is impossible; nothing was sent.
+            ReplicateError: The API refuses; nothing was created.
+            AmbiguousCreateError: No answer came: the prediction may exist.
+        """
+        named = [target for target in (version, model, deployment) if target is not None]
+        if len(named) != 1:
+            raise exceptions.ArgumentError(
+                "version", "give exactly one of `version`, `model` and `deployment`"
+            )
+        options = Options(
+            wait=wait,
+            cancel_after=cancel_after,
+            webhook=webhook,
+            webhook_events_filter=webhook_events_filter,
+            file_encoding_strategy=file_encoding_strategy,
+            use_file_output=use_file_output,
+            stream=stream,
+        )
+        if model is not None:
+            owner, name = parse_name(*full_name(model, "model"), "model")
+            order = await prepare(self._context, input, options)
+            return await create_with_model(self._context, f"{owner}/{name}", order)
+        if version is not None:
+            target = Target.version(version if isinstance(version, str) else version.id)
+        else:
+            assert deployment is not None
+            names = parse_name(*full_name(deployment, "deployment"), "deployment")
+            target = Target.deployment(*names)
+        return await create(self._context, target, await prepare(self._context, input, options))
+
+    async def get(self, id: str) -> Prediction:
+        """Fetch a prediction. Operation: predictions.get (HTTP API, section 4.10)."""
+        call = Call("GET", f"/predictions/{identifier(id, 'id')}")
+        return await self._context.fetch(Prediction, call)
+
+    def list(
+        self,
+        *,
+        created_after: datetime | str | None = None,
+        created_before: datetime | str | None = None,
+        source: str | None = None,
+    ) -> Listing[Prediction]:
+        """List the account's predictions, newest first. Operation: predictions.list (section 4.11).
+
+        Args:
+            created_after: Only those made at this time or later: a datetime or ISO 8601.
+            created_before: Only those made before.
+            source: `"web"` for those made on the web site in the last 14 days; all by default.
+        """
+        parameters = query(
+            created_after=None
+            if created_after is None
+            else _policy.timestamp(created_after, "created_after"),
+            created_before=None
+            if created_before is None
+            else _policy.timestamp(created_before, "created_before"),
+            source=None if source is None else _policy.one_of(source, ("web",), "source"),
+        )
+        return pages(self._context, Call("GET", "/predictions", params=parameters), Prediction)
+
+    async def cancel(self, id: str) -> Prediction:
+        """Stop a prediction. Operation: predictions.cancel (HTTP API, section 4.12)."""
+        return await _cancel(self._context, id)
+
+    async def wait(
+        self, prediction: Prediction | str, *, timeout: float | timedelta | None = None
+    ) -> Prediction:
+        """Wait until a prediction has ended, and return it. A failure is no error here.
+
+        With an id, it picks up a prediction that another process began.
+
+        Args:
+            prediction: The prediction, or its id.
+            timeout: Seconds, or a timedelta; None: 24 hours.
+
+        Raises:
+            RunTimeout: The time was over first. The prediction goes on.
+            ReplicateError: The API refuses.
+        """
+        if not isinstance(prediction, str):
+            return await prediction.wait(timeout=timeout)
+        _policy.timeout_seconds(timeout)
+        found = self._context.bind(structure({"id": prediction}, Prediction))
+        identifier(prediction, "prediction")
+        return await _jobs.wait(found, found._poll, timeout, at_once=True)
+
+
+@attrs.frozen
+class Target:
+    """What is to be run: one of the three endpoints that create predictions."""
+
+    path: str
+    """The path of the endpoint."""
+    fields: Mapping[str, Any]
+    """What its body has beside the input."""
+    shown: str
+    """How messages call it."""
+
+    @classmethod
+    def version(cls, text: str) -> Target:
+        """A version: its id, `owner/name:version`, or `owner/name` of an official model."""
+        reference = parse_reference(text, "version")
+        return cls("/predictions", {"version": reference.version or str(reference)}, str(reference))
+
+    @classmethod
+    def model(cls, owner: str, name: str) -> Target:
+        """An official model."""
+        return cls(f"/models/{owner}/{name}/predictions", {}, f"{owner}/{name}")
+
+    @classmethod
+    def deployment(cls, owner: str, name: str) -> Target:
+        """A deployment."""
+        return cls(f"/deployments/{owner}/{name}/predictions", {}, f"deployment {owner}/{name}")
+
+
+@attrs.frozen
+class Options:
+    """What a prediction is created with, beside its target and input."""
+
+    wait: bool | float | None = None
+    cancel_after: float | str | timedelta | None = None
+    webhook: str | None = None
+    webhook_events_filter: Sequence[WebhookEvent] | None = None
+    file_encoding_strategy: FileEncodingStrategy | None = None
+    use_file_output: bool | None = None
+    stream: bool | None = None
+
+
+@attrs.frozen
+class Order:
+    """What is sent to create a prediction, except for where it is sent."""
+
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    held: float
+    """Seconds for which the server may hold its answer back."""
+    use_file_output: bool | None
+
+
+async def prepare(context: Context, input: Mapping[str, Any] | None, options: Options) -> Order:
+    """Check what is to be sent, and upload the files in the input."""
+    preference, held = _policy.wait_preference(options.wait)
+    headers: dict[str, str] = {}
+    if preference is not None:
+        headers["Prefer"] = preference
+    if options.cancel_after is not None:
+        headers["Cancel-After"] = f"{_policy.cancel_after_seconds(options.cancel_after)}s"
+    further = given(
+        webhook=check_webhook(options.webhook),
+        webhook_events_filter=check_events(options.webhook_events_filter),
+        stream=options.stream,
+    )
+    context.transport.token()  # before a file is uploaded in vain
+    strategy = options.file_encoding_strategy or context.file_encoding_strategy
+    encoded = await encode_input(input, context.transport, strategy)
+    return Order({"input": encoded, **further}, headers, held, options.use_file_output)
+
+
+async def create(context: Context, target: Target, order: Order) -> Prediction:
+    """Create a prediction: what the three endpoints have in common."""
+    call = Call(
+        "POST",
+        target.path,
+        Kind.CREATE,
+        result=Prediction,
+        rate_class="creates",
+        json={**target.fields, **order.body},
+        headers=order.headers,
+        held=order.held,
+    )
+    prediction: Prediction = await send_create(context, call, target.shown)
+    prediction._files = order.use_file_output
+    _logger.info("prediction %s of %s created", prediction.id, target.shown)
+    _jobs.log_end(prediction)
+    return prediction
+
+
+_LATEST_VERSION_LIVES = 300.0
+"""Seconds for which the latest version of a model that is not official is remembered."""
+
+
+async def create_with_model(context: Context, full_name: str, order: Order) -> Prediction:
+    """Create a prediction with a model: as an official one or, on a 404, with its latest version."""
+    known = context.latest_versions.get(full_name)
+    if known is None or time.monotonic() - known[0] > _LATEST_VERSION_LIVES:
+        try:
+            target = Target.model(*full_name.split("/"))
+            return await create(context, target, order)
+        except exceptions.NotFoundError as error:
+            # Not official: nothing was created, nothing was billed.
+            known = time.monotonic(), await _latest_version(context, full_name, error)
+            context.latest_versions[full_name] = known
+    return await create(context, Target.version(f"{full_name}:{known[1]}"), order)
+
+
+async def _latest_version(
+    context: Context, full_name: str, refused: exceptions.NotFoundError
+) -> str:
+    try:
+        model = (await context.transport.send(Call("GET", f"/models/{full_name}"))).data
+    except exceptions.NotFoundError as error:
+        raise exceptions.NotFoundError(
+            refused.method,
+            refused.url,
+            404,
+            title="No such model",
+            detail=f"there is no model {full_name}, or it is not visible to this account. (A"
+            " deployment is run with predictions.create(deployment=...), or by passing the Deployment)",
+        ) from error
+    match model:
+        case {"latest_version": {"id": str(version)}}:
+            return version
+    raise exceptions.NotFoundError(
+        refused.method,
+        refused.url,
+        404,
+        title="Nothing to run",
+        detail=f"the model {full_name} exists, but it is not official and has no version",
+    ) from refused
+
+
+async def send_create(context: Context, call: Call, shown: str) -> Any:
+    """Send a create once, and tell when it is not known whether it happened."""
+    try:
+        answer = await context.transport.send(call)
+    except exceptions.ConnectError:
+        raise
+    except exceptions.TransportError as error:
+        raise exceptions.AmbiguousCreateError(error.method, error.url, shown, str(error)) from error
+    context.transport.pool.stats.created += 1
+    return context.bind(answer.data)
+
+
+def full_name(
+    value: str | tuple[str, str] | Model | Deployment, argument: str
+) -> tuple[str, str | None]:
+    """Return owner and name of what users pass for a model or deployment."""
+    if isinstance(value, str):
+        return value, None
+    if isinstance(value, tuple) and len(value) == 2:
+        return value
+    owner, name = getattr(value, "owner", None), getattr(value, "name", None)
+    if isinstance(owner, str) and isinstance(name, str):
+        return owner, name
+    raise exceptions.ArgumentTypeError(
+        argument, f"expected 'owner/name', got a {type(value).__name__}"
+    )
+
+
+def check_webhook(url: str | None) -> str | None:
+    """Return a webhook's URL, which must be of HTTPS (HTTP API, section 6.1)."""
+    if url is not None and not (isinstance(url, str) and url.lower().startswith("https://")):
+        raise exceptions.ArgumentError("webhook", f"{url!r} is no https URL")
+    return url
+
+
+def check_events(events: Sequence[WebhookEvent] | None) -> list[str] | None:
+    """Return the events that a webhook shall be called for."""
+    if events is None:
+        return None
+    if isinstance(events, str):
+        raise exceptions.ArgumentTypeError(
+            "webhook_events_filter", f"expected a list of events, got the string {events!r}"
+        )
+    allowed = ("start", "output", "logs", "completed")
+    return [_policy.one_of(event, allowed, "webhook_events_filter") for event in events]
+
+
+async def _cancel(context: Context, id: str) -> Prediction:
+    # Cancelling twice is cancelling once, so it is repeated as a read is.
+    call = Call("POST", f"/predictions/{identifier(id, 'id')}/cancel", Kind.READ, urgent=True)
+    cancelled = await context.fetch(Prediction, call)
+    context.transport.pool.stats.cancelled += 1
+    _logger.info("prediction %s cancelled", cancelled.id)
+    return cancelled

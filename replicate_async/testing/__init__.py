@@ -1,0 +1,70 @@
+"""A local emulator of Replicate's API, for tests, demos and work without a network.
+
+Names are imported when they are used: the pytest plugin makes every test run import this package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._clock import Clock
+    from ._emulator import TOKEN, WEBHOOK_SECRET, Emulator, Middleware
+    from ._functions import (
+        AsyncConcatenateIterator,
+        ConcatenateIterator,
+        Input,
+        OutputFile,
+        log,
+    )
+    from ._ledger import Ledger, Life, Request
+    from ._limits import RateLimits
+    from ._webhooks import Delivery
+
+__all__ = (
+    "TOKEN",
+    "WEBHOOK_SECRET",
+    "AsyncConcatenateIterator",
+    "Clock",
+    "ConcatenateIterator",
+    "Delivery",
+    "Emulator",
+    "Input",
+    "Ledger",
+    "Life",
+    "Middleware",
+    "OutputFile",
+    "RateLimits",
+    "Request",
+    "log",
+)
+
+_HOMES = {
+    "_clock": ("Clock",),
+    "_emulator": ("TOKEN", "WEBHOOK_SECRET", "Emulator", "Middleware"),
+    "_functions": (
+        "AsyncConcatenateIterator",
+        "ConcatenateIterator",
+        "Input",
+        "OutputFile",
+        "log",
+    ),
+    "_ledger": ("Ledger", "Life", "Request"),
+    "_limits": ("RateLimits",),
+    "_webhooks": ("Delivery",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

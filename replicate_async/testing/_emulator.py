@@ -1,0 +1,814 @@
+"""Replicate's HTTP API on loopback, with Python functions as models.
+
+```python
+with Emulator() as emulator:
+    @emulator.model("acme/shout")
+    def shout(text: str) -> str:
+        return text.upper()
+    ...  # any client with base URL `emulator.url` and token `emulator.token`
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future as ThreadFuture
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlencode
+
+import anyio
+from aiohttp import web
+
+from ._api import Api
+from ._api_catalog import CatalogApi
+from ._api_files import FilesApi, download_signature
+from ._api_predictions import ExpiredAnswers, PredictionsApi, SyncAnswers
+from ._clock import NANOSECONDS, Clock, Timers
+from ._delivery import DeliveryServer
+from ._functions import Code
+from ._http import Match, match
+from ._ledger import Ledger, Origin, Request
+from ._lifecycle import Engine
+from ._limits import AccountLimits, RateLimits
+from ._problems import PROBLEM_JSON, Problem
+from ._store import (
+    Account,
+    Collection,
+    Credit,
+    Model,
+    Prediction,
+    Status,
+    Store,
+    Visibility,
+    nanoseconds,
+    new_id,
+)
+from ._streams import StreamServer
+from ._views import Views, encode
+from ._webhooks import Delivery, Outside, Webhooks
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from types import TracebackType
+    from typing import Self
+
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_parser import RawRequestMessage
+    from aiohttp.streams import StreamReader
+    from aiohttp.web_protocol import RequestHandler
+
+F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T")
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Middleware = Callable[[web.BaseRequest, Request, Answer], Awaitable[web.StreamResponse]]
+"""Stands between the wire and the servers of all three origins: gets the request, its entry in the
+ledger (with ``origin`` and ``operation``), and the function that answers it."""
+
+TOKEN = "r8_" + "Emulator".ljust(37, "0")
+"""The token of the emulator's account, unless another is given. It opens nothing else."""
+WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"emulator-webhook-secret!").decode()
+"""The webhook secret of the emulator's account."""
+PAGE_SIZES: Mapping[str, int] = {
+    "predictions": 100,
+    "trainings": 100,
+    "models": 25,
+    "search": 25,
+    "versions": 25,
+    "examples": 25,
+    "deployments": 25,
+    "files": 100,
+    "collections": 100,
+}
+"""Items on a page (HTTP API, section 1.7)."""
+
+_COLLECTIONS: Mapping[str, str] = {
+    "examples": "Small models to try things with.",
+    "official": "Models that are always on.",
+    "text-to-image": "Models that make images from text.",
+    "language-models": "Models that write text.",
+    "image-to-text": "Models that describe images.",
+    "trainable": "Models that can be trained.",
+}
+_MAX_BODY = 1024**3
+_START_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+_SHUTDOWN_SECONDS = 0.5
+_CALL_SECONDS = 10.0
+
+_log = logging.getLogger("replicate_async.testing")
+
+
+class Emulator:
+    """A local server with Replicate's API, output files and streams, each on an origin of its own.
+
+    Use it as ``async with`` (it runs in the current event loop) or as ``with`` (it runs in a thread
+    with a loop of its own). It can be started once. Methods may be called from any thread.
+
+    Args:
+        host: Address to listen on.
+        port: Port of the API; 0 takes a free one. The two other origins always take free ones.
+        token: API token of the account. Defaults to `TOKEN`.
+        account: User name of the account that the token belongs to.
+        built_in: Whether the built-in models are there, such as ``replicate/hello-world``.
+        rate_limits: Limits for each account; True for those of the service, False for none.
+        latency: Real seconds that each request takes longer, half before and half after.
+        clock: The clock to go by; a test may advance it or let it run faster.
+        page_sizes: Items on a page, by kind: see `PAGE_SIZES`.
+        sync_answers: How a sync create answers that ended in time: ``recorded`` (``processing``, files
+            as data URIs; HTTP API, section 4.4) or ``final`` (``succeeded``, files as URLs).
+        expired_waits: How a sync create answers whose wait expired: as ``starting`` without output,
+            or with the ``actual`` status and the output so far.
+        list_lag: Seconds of the clock before a new prediction appears in the list.
+
+    Attributes:
+        url: Base URL without ``/v1``, once started.
+        files_url: Origin of output files, once started.
+        stream_url: Origin of streams, once started.
+        token: API token of the account.
+        account: User name of the account.
+        webhook_secret: Key of webhook signatures, as the API gives it.
+        clock: The emulator's time: ``now()``, ``advance(seconds)``.
+        ledger: What happened.
+        deliveries: Webhooks, whether or not they could be posted.
+        webhook_hosts: Maps the host of webhook URLs to a local origin, such as
+            ``{"example.com": "http://127.0.0.1:8000"}``. Deliveries to other hosts are recorded only.
+        web_files: Content of URLs that models may fetch, for URLs that are not local.
+        middlewares: Functions that every request of every origin passes, outermost first.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str | None = None,
+        account: str = "acme",
+        built_in: bool = True,
+        rate_limits: bool | RateLimits = True,
+        latency: float = 0.0,
+        clock: Clock | None = None,
+        page_sizes: Mapping[str, int] | None = None,
+        sync_answers: SyncAnswers = "recorded",
+        expired_waits: ExpiredAnswers = "starting",
+        list_lag: float = 0.0,
+    ) -> None:
+        unknown = set(page_sizes or ()) - set(PAGE_SIZES)
+        if unknown:
+            raise ValueError(f"page_sizes: unknown {', '.join(sorted(unknown))}")
+        self._host: str = host
+        self._port: int = port
+        self.token: str = TOKEN if token is None else token
+        self.account: str = account
+        self.webhook_secret: str = WEBHOOK_SECRET
+        self.clock: Clock = Clock() if clock is None else clock
+        self.ledger: Ledger = Ledger()
+        self.deliveries: list[Delivery] = []
+        self.webhook_hosts: dict[str, str] = {}
+        self.middlewares: list[Middleware] = []
+        self.latency: float = latency
+        self._sync_answers: SyncAnswers = sync_answers
+        self._list_lag: float = list_lag
+        self._expired_waits: ExpiredAnswers = expired_waits
+        self._page_sizes: dict[str, int] = {**PAGE_SIZES, **(page_sizes or {})}
+        if rate_limits is True:
+            limits: RateLimits | None = RateLimits()
+        else:
+            limits = rate_limits or None
+        self._store: Store = Store(self.clock, limits)
+        self.web_files: dict[str, bytes] = self._store.web_files
+        self._account: Account = self._store.add_account(
+            Account(account, "user", account.capitalize(), self.token, self.webhook_secret)
+        )
+        self._sockets: list[socket.socket] = []
+        self._urls: tuple[str, str, str] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: int | None = None
+        self._stopping: asyncio.Event | None = None
+        self._handling: set[asyncio.Task[Any]] = set()
+        self._thread: threading.Thread | None = None
+        self._host_task: asyncio.Task[None] | None = None
+        if built_in:
+            self._add_built_in()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._loop is None else "running"
+        return f"<Emulator {self._urls[0] if self._urls else 'not started'}, {state}>"
+
+    # --- where it is
+
+    def _started(self) -> tuple[str, str, str]:
+        if self._urls is None:
+            raise RuntimeError("the emulator was not started: use it in a `with` block")
+        return self._urls
+
+    @property
+    def url(self) -> str:
+        """Base URL of the API, without ``/v1``."""
+        return self._started()[0]
+
+    @property
+    def files_url(self) -> str:
+        """Origin of output files."""
+        return self._started()[1]
+
+    @property
+    def stream_url(self) -> str:
+        """Origin of streams."""
+        return self._started()[2]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment variables that point clients here."""
+        return {"REPLICATE_API_TOKEN": self.token, "REPLICATE_BASE_URL": self.url}
+
+    # --- models
+
+    def model(
+        self,
+        name: str,
+        *,
+        official: bool = False,
+        cog_version: str = "0.16.7",
+        description: str | None = None,
+        train: Callable[..., object] | None = None,
+        streams: bool | None = None,
+        setup: float = 0.0,
+        visibility: Visibility = "public",
+        readme: str | None = None,
+        stream_logs: bool = False,
+        stream_retry: int | None = None,
+    ) -> Callable[[F], F]:
+        """Make a function a model: its hints become the schemas of input and output.
+
+        The function may be plain, async, a generator or an async generator, and is returned
+        unchanged. Used again with the same name, it adds a version.
+
+        Args:
+            name: ``owner/name``.
+            official: Whether the model runs by its name alone and shows no versions.
+            cog_version: Version of Cog that the schema pretends to come from.
+            description: What the model does.
+            train: Function that trains; the model's versions are then trainable.
+            streams: Whether predictions have a stream. Defaults to iterators and file outputs.
+            setup: Seconds of the emulator's clock that predictions stay in ``starting``.
+            visibility: ``public`` or ``private``.
+            readme: Markdown.
+            stream_logs: Whether streams carry ``logs`` events. Some official clients choke on them.
+            stream_retry: Milliseconds for a ``retry:`` field at the start of streams.
+        """
+
+        def register(function: F) -> F:
+            self.add_model(
+                name,
+                function,
+                official=official,
+                cog_version=cog_version,
+                description=description,
+                train=train,
+                streams=streams,
+                setup=setup,
+                visibility=visibility,
+                readme=readme,
+                stream_logs=stream_logs,
+                stream_retry=stream_retry,
+            )
+            return function
+
+        return register
+
+    def add_model(
+        self,
+        name: str,
+        predict: Callable[..., object] | None = None,
+        *,
+        official: bool = False,
+        cog_version: str = "0.16.7",
+        description: str | None = None,
+        train: Callable[..., object] | None = None,
+        streams: bool | None = None,
+        setup: float = 0.0,
+        visibility: Visibility = "public",
+        readme: str | None = None,
+        stream_logs: bool = False,
+        stream_retry: int | None = None,
+    ) -> str | None:
+        """Add a model, or a version to a model, as `model` does.
+
+        Args:
+            name: ``owner/name``.
+            predict: The function; None for a model without versions.
+            official: See `model`, also for the rest.
+            cog_version: See `model`.
+            description: See `model`.
+            train: See `model`.
+            streams: See `model`.
+            setup: See `model`.
+            visibility: See `model`.
+            readme: See `model`.
+            stream_logs: See `model`.
+            stream_retry: See `model`.
+
+        Returns:
+            The id of the new version, if there is one.
+        """
+        owner, slash, rest = name.partition("/")
+        if not (owner and slash and rest) or "/" in rest or ":" in name:
+            raise ValueError(f"a model's name has the form owner/name, not {name!r}")
+        model = self._store.models.get(name)
+        if model is None:
+            model = Model(owner, rest, self._store.tick(), visibility=visibility)
+            self._store.models[name] = model
+        model.official = model.official or official
+        model.description = description or model.description
+        model.readme = readme or model.readme
+        if predict is None:
+            return None
+        code = Code(predict, train=train, cog_version=cog_version)
+        version = self._store.add_version(
+            model,
+            code,
+            cog_version=cog_version,
+            streams=_streams(code) if streams is None else streams,
+            setup=setup,
+            stream_logs=stream_logs,
+            stream_retry=stream_retry,
+        )
+        return version.id
+
+    def models(self) -> list[tuple[str, str]]:
+        """Return name and description of each model."""
+        return [(m.full_name, m.description or "") for m in list(self._store.models.values())]
+
+    def _add_built_in(self) -> None:
+        from ._models import built_in
+
+        for known in built_in():
+            model = Model(
+                known.owner,
+                known.name,
+                self._store.tick(),
+                official=known.official,
+                description=known.description,
+                readme=known.readme,
+                tags=tuple(known.collections),
+            )
+            self._store.models[model.full_name] = model
+            self._store.add_version(
+                model,
+                known.code,
+                id=known.version,
+                cog_version=known.code.cog_version,
+                streams=_streams(known.code),
+            )
+            for slug in known.collections:
+                collection = self._store.collections.get(slug)
+                if collection is None:
+                    name = slug.replace("-", " ").capitalize()
+                    text = _COLLECTIONS.get(slug, name)
+                    collection = Collection(slug, name, text, f"## Overview\n\n{text}")
+                    self._store.collections[slug] = collection
+                collection.models.append(model)
+            if known.train_destination is not None:
+                name = f"{self.account}/{known.train_destination}"
+                self.add_model(name, description="A place for trained versions")
+        self.add_example("replicate/hello-world", {"text": "Alice"}, "hello Alice", is_default=True)
+
+    # --- records
+
+    def add_account(
+        self,
+        username: str,
+        *,
+        token: str | None = None,
+        type: Literal["user", "organization"] = "user",
+    ) -> str:
+        """Add another account and return its token."""
+        token = f"r8_{username}{new_id()}{new_id()}"[:40] if token is None else token
+        secret = "whsec_" + base64.b64encode(new_id()[:24].encode()).decode()
+        account = Account(username, type, username.capitalize(), token, secret)
+        self._on_loop(lambda: self._store.add_account(account))
+        return token
+
+    @property
+    def credit(self) -> Credit:
+        """What the account has: ``ample``, ``low`` (6 creates a minute), ``none`` or ``no-billing``."""
+        return self._account.credit
+
+    @credit.setter
+    def credit(self, credit: Credit) -> None:
+        self._account.credit = credit
+
+    def set_rate_limits(self, limits: RateLimits | None) -> None:
+        """Give the account fresh limits; None for none."""
+        self._account.limits = None if limits is None else AccountLimits(self.clock, limits)
+
+    def add_prediction(
+        self,
+        model: str,
+        input: dict[str, Any],
+        output: object = None,
+        *,
+        status: Status = "succeeded",
+        logs: str = "",
+        error: str | None = None,
+        source: Literal["api", "web"] = "api",
+        created_at: datetime | None = None,
+    ) -> str:
+        """Add a prediction to the account's list without running anything.
+
+        Args:
+            model: ``owner/name`` of a model that has a version.
+            input: Its input.
+            output: Its output, as JSON.
+            status: Its status; it stays as it is.
+            logs: Its logs.
+            error: Its error.
+            source: How it was made.
+            created_at: When. Defaults to now.
+
+        Returns:
+            Its id.
+        """
+        prediction = self._made(model, input, output, logs, created_at)
+        prediction.status = status
+        prediction.error = error
+        prediction.source = source
+        if not prediction.terminal:
+            prediction.completed = None
+            prediction.metrics = {}
+        self._on_loop(lambda: self._store.insert(prediction))
+        return prediction.id
+
+    def add_example(
+        self,
+        model: str,
+        input: dict[str, Any],
+        output: object,
+        *,
+        logs: str = "",
+        is_default: bool = False,
+    ) -> str:
+        """Add an example to a model and return the prediction's id. Its data is never removed."""
+        prediction = self._made(model, input, output, logs, None)
+
+        def add() -> None:
+            self._store.predictions[prediction.id] = prediction
+            record = prediction.version.model
+            record.examples.append(prediction)
+            if is_default:
+                record.default_example = prediction
+
+        self._on_loop(add)
+        return prediction.id
+
+    def _made(
+        self,
+        model: str,
+        input: dict[str, Any],
+        output: object,
+        logs: str,
+        created_at: datetime | None,
+    ) -> Prediction:
+        record = self._store.models.get(model)
+        if record is None or record.latest is None:
+            raise ValueError(f"{model!r} is no model with a version")
+        created = self._store.tick() if created_at is None else nanoseconds(created_at)
+        prediction = Prediction(
+            id=new_id(),
+            kind="prediction",
+            account=self._account,
+            version=record.latest,
+            shown_version="hidden" if record.official else record.latest.id,
+            input=input,
+            created=created,
+            model_name=model,
+            status="succeeded",
+            started=created + NANOSECONDS // 100,
+            completed=created + NANOSECONDS // 10,
+            output=output,
+            metrics={"predict_time": 0.09, "total_time": 0.1},
+            kept=True,
+        )
+        if logs:
+            prediction.add_logs(logs)
+        return prediction
+
+    def file_content(self, id: str) -> bytes:
+        """Return the bytes of an uploaded file.
+
+        Raises:
+            KeyError: There is no such file.
+        """
+        for account in list(self._store.accounts.values()):
+            if id in account.files:
+                return account.files[id].content
+        raise KeyError(id)
+
+    def download_url(self, id: str, *, expires_in: float = 3600.0) -> str:
+        """Return a signed download URL for an uploaded file (HTTP API, section 7.6)."""
+        expiry = int(self.clock.time() + expires_in)
+        signature = download_signature(self.account, id, expiry)
+        query = urlencode({"expiry": expiry, "owner": self.account, "signature": signature})
+        return f"{self.url}/v1/files/{id}/download?{query}"
+
+    def _on_loop(self, work: Callable[[], T]) -> T:
+        """Do something in the loop's thread, or here if there is no loop elsewhere."""
+        loop = self._loop
+        if loop is None or threading.get_ident() == self._loop_thread:
+            return work()
+        result: ThreadFuture[T] = ThreadFuture()
+
+        def do() -> None:
+            try:
+                result.set_result(work())
+            except Exception as error:  # noqa: BLE001 - carried to the caller
+                result.set_exception(error)
+
+        loop.call_soon_threadsafe(do)
+        return result.result(_CALL_SECONDS)
+
+    # --- starting and stopping
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        self._bind()
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._host_task = asyncio.create_task(self._serve(partial(_succeed, ready)))
+        await asyncio.wait({self._host_task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            await self._host_task
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        task, self._host_task = self._host_task, None
+        if task is None:
+            return
+        if self._stopping is not None:
+            self._stopping.set()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task}, timeout=_STOP_SECONDS)
+        if task.done():
+            task.result()
+
+    def start(self) -> None:
+        """Start in a thread with an event loop of its own, and return when it serves.
+
+        Raises:
+            OSError: The port is taken.
+            RuntimeError: It was started before.
+        """
+        self._bind()
+        ready: ThreadFuture[None] = ThreadFuture()
+        self._thread = threading.Thread(
+            target=self._run_thread, args=(ready,), name="replicate-emulator", daemon=True
+        )
+        self._thread.start()
+        ready.result(_START_SECONDS)
+
+    def stop(self) -> None:
+        """Stop what `start` started, within seconds, whatever models and clients do."""
+        thread, self._thread = self._thread, None
+        loop, stopping = self._loop, self._stopping
+        if thread is None:
+            return
+        if loop is not None and stopping is not None:
+            with suppress(RuntimeError):  # the loop ended by itself
+                loop.call_soon_threadsafe(stopping.set)
+        thread.join(_STOP_SECONDS)
+        if thread.is_alive():
+            raise RuntimeError("the emulator did not stop")
+
+    def _run_thread(self, ready: ThreadFuture[None]) -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(self._serve(lambda: ready.set_result(None)))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        except BaseException as error:  # noqa: BLE001 - start() raises it
+            if ready.done():
+                _log.exception("the emulator ended")
+            else:
+                ready.set_exception(error)
+        finally:
+            loop.close()
+
+    def _bind(self) -> None:
+        if self._urls is not None:
+            raise RuntimeError("an emulator can be started once; make another")
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
+        shown = f"[{shown}]" if ":" in shown else shown
+        try:
+            for port in (self._port, 0, 0):
+                self._sockets.append(
+                    socket.create_server((self._host, port), family=family, backlog=1024)
+                )
+        except OSError:
+            self._close_sockets()
+            raise
+        ports = [sock.getsockname()[1] for sock in self._sockets]
+        api, files, stream = (f"http://{shown}:{port}" for port in ports)
+        self._urls = (api, files, stream)
+
+    def _close_sockets(self) -> None:
+        while self._sockets:
+            self._sockets.pop().close()
+
+    async def _serve(self, ready: Callable[[], None]) -> None:
+        """Serve until told to stop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._stopping = stopping = asyncio.Event()
+        timers = Timers(self.clock)
+        outside = Outside()
+        engine, handlers = self._wire(timers, outside)
+        runners: list[web.ServerRunner] = []
+        try:
+            for sock, origin, answer in zip(self._sockets, _ORIGINS, handlers, strict=True):
+                server = web.Server(
+                    partial(self._handle, origin, answer),
+                    request_factory=_request,
+                    handler_cancellation=True,
+                    access_log=None,
+                    lingering_time=2.0,
+                )
+                runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
+                runners.append(runner)
+                await runner.setup()
+                await web.SockSite(runner, sock, backlog=1024).start()
+            ready()
+            await stopping.wait()
+        finally:
+            self._loop = None
+            for runner in runners:
+                for site in runner.sites:
+                    await site.stop()
+            for task in list(self._handling):
+                task.cancel()
+            await engine.aclose()
+            await outside.aclose()
+            await asyncio.gather(*(runner.cleanup() for runner in runners))
+            timers.close()
+            self._close_sockets()
+            await asyncio.sleep(0)  # lets closed transports go
+
+    def _wire(self, timers: Timers, outside: Outside) -> tuple[Engine, list[_Handler]]:
+        """Put the parts together."""
+        url, files_url, stream_url = self._started()
+        views = Views(url, stream_url, self.clock.time_ns)
+        webhooks = Webhooks(
+            self.clock,
+            timers,
+            views,
+            outside,
+            hosts=self.webhook_hosts,
+            deliveries=self.deliveries,
+            spawn=lambda work: engine.spawn(work),
+        )
+        engine = Engine(
+            self._store,
+            self.ledger,
+            timers,
+            webhooks,
+            outside,
+            api_url=url,
+            files_url=files_url,
+        )
+        sizes = self._page_sizes
+        api = Api(
+            self._store,
+            self._account,
+            CatalogApi(self._store, engine, views, url, sizes),
+            FilesApi(self._store, views, url, sizes),
+            PredictionsApi(
+                self._store,
+                engine,
+                views,
+                url,
+                sizes,
+                sync=self._sync_answers,
+                expired=self._expired_waits,
+                list_lag=self._list_lag,
+            ),
+        )
+        delivery = DeliveryServer(self._store)
+        streams = StreamServer(self._store, self.clock, timers)
+        return engine, [
+            api.handle,
+            lambda request, *_: delivery.handle(request),
+            lambda request, *_: streams.handle(request),
+        ]
+
+    # --- requests
+
+    async def _handle(
+        self, origin: Origin, handler: _Handler, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        """Take any request of any origin."""
+        url = request.rel_url
+        found = match(request.method, url.raw_path) if origin == "api" else Match()
+        record = Request(
+            origin,
+            request.method,
+            url.raw_path,
+            url.raw_query_string,
+            request.headers,
+            self.clock.time(),
+            operation=found.operation,
+        )
+        self.ledger._request(record)
+        task = asyncio.current_task()
+        if task is not None:
+            self._handling.add(task)
+        try:
+            if self.latency:
+                await asyncio.sleep(self.latency / 2)
+            answer: Answer = partial(_answer, handler, record, found)
+            for middleware in reversed(self.middlewares):
+                answer = partial(_through, middleware, record, answer)
+            response = await answer(request)
+            record.status = response.status
+            if self.latency:
+                await asyncio.sleep(self.latency / 2)
+            return response
+        finally:
+            if task is not None:
+                self._handling.discard(task)
+
+
+_Handler = Callable[[web.BaseRequest, Request, Match], Awaitable[web.StreamResponse]]
+_ORIGINS: tuple[Origin, Origin, Origin] = ("api", "files", "stream")
+
+
+async def _through(
+    middleware: Middleware, record: Request, answer: Answer, request: web.BaseRequest
+) -> web.StreamResponse:
+    return await middleware(request, record, answer)
+
+
+async def _answer(
+    handler: _Handler, record: Request, found: Match, request: web.BaseRequest
+) -> web.StreamResponse:
+    """Answer a request; errors become answers."""
+    try:
+        return await handler(request, record, found)
+    except Problem as problem:
+        return web.Response(
+            body=encode(problem.body),
+            status=problem.status,
+            headers={"Content-Type": PROBLEM_JSON, **problem.headers},
+        )
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:  # noqa: BLE001 - a bug here must not look like a lost connection
+        _log.exception("the emulator failed to answer %s %s", record.method, record.path)
+        return web.Response(
+            body=encode({"detail": "Internal server error", "status": 500}),
+            status=500,
+            headers={"Content-Type": PROBLEM_JSON},
+        )
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """Make a request object whose body may be large."""
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, task.get_loop(), client_max_size=_MAX_BODY
+    )
+
+
+def _succeed(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _streams(code: Code) -> bool:
+    return code.iterates or code.output_is_file

@@ -1,0 +1,288 @@
+"""Signed webhook deliveries (HTTP API, section 6).
+
+Connections are made to loopback addresses only. Since the API takes only HTTPS URLs, hosts are mapped
+to local servers with `Emulator.webhook_hosts`; a delivery to any other host is recorded, not sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import ipaddress
+import json
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import attrs
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from ._clock import NANOSECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from ._clock import Clock, Timers
+    from ._store import Prediction
+    from ._views import Views
+
+USER_AGENT = "replicate-emulator-webhooks"
+THROTTLE = 0.5
+"""Seconds between two ``output`` or two ``logs`` deliveries."""
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 29.0)
+"""Seconds between the attempts of a terminal delivery; the last one is a minute after the first."""
+
+_TIMEOUT = aiohttp.ClientTimeout(total=10)
+_MAX_DOWNLOAD = 256 * 1024 * 1024
+EVENTS = ("start", "output", "logs", "completed")
+
+
+@attrs.frozen
+class Delivery:
+    """One attempt to deliver a webhook.
+
+    Attributes:
+        url: Where to, as given in the create.
+        event: ``start``, ``output``, ``logs`` or ``completed``.
+        prediction: Id of the prediction or training.
+        headers: Headers sent.
+        body: Body sent.
+        attempt: 1 for the first.
+        at: Emulated Unix time in seconds.
+        status: Status of the answer; None if there was none or nothing was sent.
+        error: Why there was no answer.
+    """
+
+    url: str
+    event: str
+    prediction: str
+    headers: dict[str, str]
+    body: bytes
+    attempt: int
+    at: float
+    status: int | None = None
+    error: str | None = None
+
+    def json(self) -> Any:
+        """Return the decoded body."""
+        return json.loads(self.body)
+
+
+def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
+    """Return the ``webhook-signature`` header (HTTP API, section 6.3)."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    digest = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
+class LoopbackResolver(AbstractResolver):
+    """Knows ``localhost`` and nothing else."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return 127.0.0.1 for ``localhost``."""
+        del family
+        if host.rstrip(".").lower() != "localhost":
+            raise OSError(f"the emulator connects to loopback addresses only, not to {host!r}")
+        return [
+            ResolveResult(
+                hostname=host,
+                host="127.0.0.1",
+                port=port,
+                family=socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+        ]
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+def require_loopback(url: str) -> None:
+    """Refuse a URL that does not lead to this machine.
+
+    Raises:
+        OSError: Its host is not a loopback address.
+    """
+    host = urlsplit(url).hostname or ""
+    if host.rstrip(".").lower() == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise OSError(f"the emulator connects to loopback addresses only, not to {host!r}")
+
+
+class Outside:
+    """The emulator's way to other servers on this machine."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=LoopbackResolver()),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=_TIMEOUT,
+            )
+        return self._session
+
+    async def fetch(self, url: str) -> bytes:
+        """Return what a loopback URL serves.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        require_loopback(url)
+        try:
+            async with self._open().get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise OSError(f"{response.status} {response.reason} for url: {url}")
+                content = await response.content.read(_MAX_DOWNLOAD)
+                while chunk := await response.content.read(_MAX_DOWNLOAD - len(content)):
+                    content += chunk
+                return content
+        except (aiohttp.ClientError, ValueError, TimeoutError) as error:
+            raise OSError(f"could not fetch {url}: {error}") from error
+
+    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> int:
+        """Post to a loopback URL and return the status; redirects are not followed.
+
+        Raises:
+            OSError: There was no answer.
+        """
+        require_loopback(url)
+        try:
+            async with self._open().post(
+                url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                return response.status
+        except (aiohttp.ClientError, ValueError, TimeoutError) as error:
+            raise OSError(str(error) or type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+@attrs.define(eq=False)
+class _Feed:
+    """The deliveries of one prediction, in order."""
+
+    queue: asyncio.Queue[tuple[str, bytes]]
+    last: dict[str, int] = attrs.Factory(dict)
+
+
+class Webhooks:
+    """Turns what happens to predictions into deliveries.
+
+    Args:
+        hosts: Host (with port, if the URL has one) to local origin.
+        deliveries: Every attempt is appended here.
+        spawn: Runs a coroutine in a task of the emulator's.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        timers: Timers,
+        views: Views,
+        outside: Outside,
+        *,
+        hosts: dict[str, str],
+        deliveries: list[Delivery],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._clock = clock
+        self._timers = timers
+        self._views = views
+        self._outside = outside
+        self._hosts = hosts
+        self._deliveries = deliveries
+        self._spawn = spawn
+        self._feeds: dict[str, _Feed] = {}
+
+    def happened(self, prediction: Prediction, event: str) -> None:
+        """Queue a delivery if the prediction asked for this event and it is not throttled."""
+        if prediction.webhook is None:
+            return
+        feed = self._feeds.get(prediction.id)
+        if feed is None:
+            feed = self._feeds[prediction.id] = _Feed(asyncio.Queue())
+            self._spawn(self._deliver_all(prediction, feed))
+        now = self._clock.time_ns()
+        wanted = not prediction.webhook_events or event in prediction.webhook_events
+        if event in ("output", "logs"):
+            last = feed.last.get(event)
+            if last is not None and now < last + int(THROTTLE * NANOSECONDS):
+                wanted = False
+            elif wanted:
+                feed.last[event] = now
+        if wanted:
+            feed.queue.put_nowait((event, self._views.prediction_bytes(prediction, "webhook")))
+        elif event == "completed":
+            feed.queue.put_nowait(("", b""))
+
+    async def _deliver_all(self, prediction: Prediction, feed: _Feed) -> None:
+        try:
+            while True:
+                event, body = await feed.queue.get()
+                if event:
+                    await self._deliver(prediction, event, body)
+                if event in ("", "completed"):
+                    return
+        finally:
+            self._feeds.pop(prediction.id, None)
+
+    async def _deliver(self, prediction: Prediction, event: str, body: bytes) -> None:
+        message = f"msg_{secrets.token_urlsafe(20).replace('-', '0').replace('_', '1')}"
+        attempt = 1
+        while True:
+            again = await self._attempt(prediction, event, body, message, attempt)
+            if not again or event != "completed" or attempt > len(RETRY_DELAYS):
+                return
+            await self._timers.sleep(RETRY_DELAYS[attempt - 1])
+            attempt += 1
+
+    async def _attempt(
+        self, prediction: Prediction, event: str, body: bytes, id: str, attempt: int
+    ) -> bool:
+        """Deliver once; return whether it is worth another attempt."""
+        url = prediction.webhook or ""
+        parts = urlsplit(url)
+        at = self._clock.time()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": USER_AGENT,
+            "webhook-id": id,
+            "webhook-timestamp": str(int(at)),
+            "webhook-signature": sign(prediction.account.webhook_secret, id, str(int(at)), body),
+        }
+        status: int | None = None
+        error: str | None = None
+        origin = self._hosts.get(parts.netloc) or self._hosts.get(parts.hostname or "")
+        if origin is None:
+            error = f"no local server is mapped to {parts.netloc}"
+        else:
+            query = f"?{parts.query}" if parts.query else ""
+            try:
+                status = await self._outside.post(
+                    f"{origin.rstrip('/')}{parts.path}{query}", body, headers
+                )
+            except OSError as failure:
+                error = str(failure)
+        self._deliveries.append(
+            Delivery(url, event, prediction.id, headers, body, attempt, at, status, error)
+        )
+        return origin is not None and (status is None or status >= 400)

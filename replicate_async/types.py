@@ -1,0 +1,357 @@
+"""Plain data: what the API tells, and the options of a client.
+
+Objects of the API keep what came (`to_dict()`), so unknown fields are never lost. A field that is missing,
+`null` or of an unexpected type has its default; only what identifies an object is essential.
+"""
+
+from __future__ import annotations
+
+import copy
+from datetime import datetime
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import attrs
+
+__all__ = (
+    "Account",
+    "CollectionSummary",
+    "DeploymentConfiguration",
+    "DeploymentRelease",
+    "DocumentationPage",
+    "File",
+    "FileUrls",
+    "Hardware",
+    "Limits",
+    "ModelMatchMetadata",
+    "PredictionUrls",
+    "Progress",
+    "RateLimit",
+    "Record",
+    "Retry",
+    "SearchCollection",
+    "Stats",
+    "Status",
+    "Timeout",
+    "TrainingOutput",
+    "Update",
+    "WebhookEvent",
+)
+
+Status: TypeAlias = (
+    Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"] | str
+)
+"""Where a prediction or training is (HTTP API, section 4.2). Unknown values stay strings."""
+
+WebhookEvent: TypeAlias = Literal["start", "output", "logs", "completed"]
+"""What a webhook is called for (HTTP API, section 6.1)."""
+
+
+@attrs.define(eq=False)
+class Record:
+    """An object as the API sent it. Two records are equal if the same came."""
+
+    _computed: ClassVar[frozenset[str]] = frozenset()
+    # Known fields of the wire that are no attrs fields, since properties compute them.
+
+    _raw: dict[str, Any] = attrs.field(
+        factory=dict[str, Any], repr=False, init=False, metadata={"wire": False}
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        return copy.deepcopy(self._raw)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The fields that came and that this version of the package does not know."""
+        known = self._computed.union(field.name for field in attrs.fields(type(self)))
+        return {key: copy.deepcopy(value) for key, value in self._raw.items() if key not in known}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._raw == other._raw
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as lists and dicts are
+
+
+# -- Predictions -------------------------------------------------------------------------------
+
+
+@attrs.define
+class PredictionUrls:
+    """Where a prediction or training can be reached (HTTP API, section 4.1)."""
+
+    get: str | None = None
+    """Its state."""
+    cancel: str | None = None
+    """Where a POST cancels it."""
+    stream: str | None = None
+    """Server-sent events, if the model can stream."""
+    web: str | None = None
+    """Its page for people."""
+
+
+@attrs.frozen
+class Progress:
+    """How far a prediction is, as its logs tell (HTTP API, section 4.14)."""
+
+    percentage: float
+    """From 0.0 to 1.0."""
+    current: int
+    """Steps done."""
+    total: int
+    """Steps in all."""
+
+
+@attrs.frozen
+class Update:
+    """What has changed since the update before."""
+
+    status: Status
+    """The status now."""
+    logs: str
+    """The log text that is new."""
+    progress: Progress | None
+    """The progress now, if the logs tell it."""
+
+
+# -- Account, hardware, collections, search ----------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Account(Record):
+    """A user or an organization (HTTP API, section 15)."""
+
+    username: str
+    """The name in URLs and model references."""
+    type: str | None = None
+    """`"user"` or `"organization"`."""
+    name: str | None = None
+    """The name for people."""
+    github_url: str | None = None
+    """Its page on GitHub."""
+    avatar_url: str | None = None
+    """Its picture."""
+
+
+@attrs.define(eq=False)
+class Hardware(Record):
+    """A kind of machine that models run on (HTTP API, section 14)."""
+
+    sku: str
+    """What `hardware=` of models and deployments takes."""
+    name: str | None = None
+    """The name for people."""
+
+
+@attrs.define(eq=False)
+class CollectionSummary(Record):
+    """A curated collection of models, without the models (HTTP API, section 12.1)."""
+
+    slug: str
+    """What `collections.get` takes."""
+    name: str | None = None
+    """The name for people."""
+    description: str | None = None
+    """What is in it."""
+
+
+@attrs.define(eq=False)
+class SearchCollection(Record):
+    """A collection that matches a search (HTTP API, section 13)."""
+
+    slug: str
+    """What `collections.get` takes."""
+    name: str | None = None
+    """The name for people."""
+    description: str | None = None
+    """What is in it."""
+    models: list[str] = attrs.field(factory=list[str])
+    """The names of its models, `owner/name`."""
+
+
+@attrs.define(eq=False)
+class DocumentationPage(Record):
+    """A page of the documentation that matches a search (HTTP API, section 13)."""
+
+    href: str
+    """Its path, such as `/docs/guides/...`."""
+    name: str | None = None
+    """Its title."""
+
+
+@attrs.define
+class ModelMatchMetadata:
+    """Why a model matches a search (HTTP API, section 13)."""
+
+    generated_description: str | None = None
+    """A description made by a language model."""
+    score: float | None = None
+    """How well it matches; more is better."""
+    tags: list[str] = attrs.field(factory=list[str])
+    """What the model is for."""
+
+
+# -- Files -------------------------------------------------------------------------------------
+
+
+@attrs.define
+class FileUrls:
+    """Where an uploaded file can be reached."""
+
+    get: str | None = None
+    """The file's record; as an input of a model it stands for the content."""
+
+
+@attrs.define(eq=False)
+class File(Record):
+    """An uploaded file (HTTP API, section 7.1)."""
+
+    id: str
+    """What identifies it."""
+    name: str | None = None
+    """The name that it was uploaded with."""
+    content_type: str | None = None
+    """Its media type."""
+    size: int | None = None
+    """Its size in bytes."""
+    etag: str | None = None
+    """A tag of the content."""
+    checksums: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    """Hashes of the content, as hex digits: `sha256` and perhaps `md5`."""
+    metadata: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    """What was given at the upload."""
+    created_at: datetime | None = None
+    """When it was uploaded."""
+    expires_at: datetime | None = None
+    """When it will be deleted."""
+    urls: FileUrls = attrs.field(factory=FileUrls)
+    """Where it can be reached."""
+
+
+# -- Deployments and trainings -----------------------------------------------------------------
+
+
+@attrs.define
+class DeploymentConfiguration:
+    """What a deployment runs on (HTTP API, section 10.1)."""
+
+    hardware: str | None = None
+    """The SKU of the machines."""
+    min_instances: int | None = None
+    """Instances that are always on, 0 to 5."""
+    max_instances: int | None = None
+    """Instances at most, 0 to 20."""
+
+
+@attrs.define
+class DeploymentRelease:
+    """What a deployment runs at present (HTTP API, section 10.1)."""
+
+    number: int | None = None
+    """Counts the changes, from 1."""
+    model: str | None = None
+    """The model, `owner/name`."""
+    version: str | None = None
+    """The id of its version."""
+    created_at: datetime | None = None
+    """When the release was made."""
+    created_by: Account | None = None
+    """Who made it."""
+    configuration: DeploymentConfiguration = attrs.field(factory=DeploymentConfiguration)
+    """What it runs on."""
+
+
+@attrs.define
+class TrainingOutput:
+    """What a training made (HTTP API, section 11.1)."""
+
+    version: str | None = None
+    """The new version, `owner/name:id`."""
+    weights: str | None = None
+    """Where the weights are."""
+
+
+# -- Options of a client -----------------------------------------------------------------------
+
+
+def _positive(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        # A plain ValueError: `exceptions` stands beside this module, not below it.
+        raise ValueError(
+            f"{type(instance).__name__}.{attribute.name} must be greater than 0, not {value!r}"
+        )
+
+
+@attrs.frozen
+class Timeout:
+    """How long to wait for the network, in seconds. It bounds no model: see `run(timeout=...)`."""
+
+    connect: float = attrs.field(default=10.0, validator=_positive)
+    """For a connection, TLS included."""
+    read: float = attrs.field(default=30.0, validator=_positive)
+    """For the next bytes of an answer: silence, not duration. Waits that the server was asked for
+    (`Prefer: wait`) are added."""
+
+
+@attrs.frozen
+class Retry:
+    """How requests that may be repeated are repeated (creates: see README, "Money")."""
+
+    attempts: int = attrs.field(default=5, validator=_positive)
+    """Attempts in all, the first one included; 1 switches repeating off. Polls of a running prediction
+    are repeated until the caller's time is over."""
+    backoff: float = attrs.field(default=0.5, validator=_positive)
+    """Seconds before the second attempt, doubled for each further one. A random part of up to a half
+    is taken off."""
+    max_backoff: float = attrs.field(default=30.0, validator=_positive)
+    """The longest such pause. A longer one is made only if the server asks for it."""
+    max_wait: float = attrs.field(default=120.0, validator=_positive)
+    """If the server asks for a longer pause than this, the error is raised instead."""
+    throttled: float = attrs.field(default=600.0, validator=_positive)
+    """For how many seconds a request that the rate limit refuses (429) is sent again."""
+
+
+@attrs.define
+class Stats:
+    """What a client and its views have done so far."""
+
+    created: int = 0
+    """Predictions and trainings that were created."""
+    adopted: int = 0
+    """Those of them that were found again after a create without an answer."""
+    cancelled: int = 0
+    """Predictions and trainings that were cancelled."""
+    retried: int = 0
+    """Attempts beyond the first ones."""
+    waited: int = 0
+    """Requests that had to wait for the rate limit."""
+    waited_seconds: float = 0.0
+    """How long they waited, in all."""
+
+
+@attrs.frozen
+class RateLimit:
+    """The account's limits, as this process shall keep them (HTTP API, section 3.1)."""
+
+    creates: float = attrs.field(default=600, validator=_positive)
+    """Creates of predictions."""
+    others: float = attrs.field(default=3000, validator=_positive)
+    """All other requests."""
+    per: float = attrs.field(default=60.0, validator=_positive)
+    """The time in which so many are allowed, in seconds."""
+
+
+@attrs.frozen
+class Limits:
+    """What may be held in memory of one answer, in bytes after decompression."""
+
+    answer: int = attrs.field(default=64 * 2**20, validator=_positive)
+    """A JSON answer."""
+    error: int = attrs.field(default=64 * 2**10, validator=_positive)
+    """The body of an error, which is cut there."""
+    event: int = attrs.field(default=64 * 2**20, validator=_positive)
+    """One server-sent event."""
+    connections: int = attrs.field(default=256, validator=_positive)
+    """Connections at a time, for each event loop. What exceeds them waits its turn."""

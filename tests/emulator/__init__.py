@@ -1,0 +1,1 @@
+"""Tests of the emulator: what the reference says, over real sockets."""

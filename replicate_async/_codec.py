@@ -16,12 +16,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
-from cattrs.gen import make_dict_structure_fn, override
-
-from .types import Record
 
 T = TypeVar("T")
-Hook = Callable[[Any, Any], Any]
 
 _logger = logging.getLogger("replicate_async")
 
@@ -57,8 +53,8 @@ def structure(value: object, cls: type[T]) -> T:
         ValueError: It lacks what identifies such an object.
     """
     try:
-        made: T = _converter.structure(value, cls)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        made: T = _converter.get_structure_hook(cls)(value, cls)
+    except _BROKEN as error:
         raise ValueError(f"this is no {cls.__name__}: {error!r}") from error
     return made
 
@@ -73,152 +69,139 @@ def parse_datetime(text: str) -> datetime:
     return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
 
 
-# -- Hooks: what to do with the value of a field ----------------------------------------------
+# -- The converter -----------------------------------------------------------------------------
+#
+# cattrs finds the hook for a class; the hook is a function that is written for the class, as cattrs and
+# attrs do, too. Its own writing is needed for the leniency, at a cost near to that of the JSON itself:
+# pages of a hundred predictions are structured on the event loop.
 
 
-def _essential(kind: type) -> Hook:
-    if attrs.has(kind):
-        return lambda value, _: _converter.structure(value, kind)
-
-    def hook(value: Any, _: Any) -> Any:
-        if value.__class__ is not kind:
-            raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
-        return value
-
+def _hook_for(cls: type) -> Callable[[Any, Any], Any]:
+    """Write the function that makes an object of an attrs class from a JSON object."""
+    attrs.resolve_types(cls)
+    names: dict[str, Any] = {
+        "cls": cls,
+        "new": object.__new__,
+        "odd": _odd,
+        "parse": datetime.fromisoformat,
+        "UTC": UTC,
+        "BROKEN": _BROKEN,
+    }
+    lines = ["def structure(value, _):", "get = value.get", "made = new(cls)"]
+    for number, field in enumerate(attrs.fields(cls)):
+        target = f"made.{field.name}"
+        if field.name == "_raw":
+            lines.append(f"{target} = value")
+            continue
+        if field.default is attrs.NOTHING:
+            lines += _essential(field, target, names, number)
+            continue
+        fallback = _fallback(field, names, number)
+        if not field.init or field.metadata.get("wire") is False:
+            lines.append(f"{target} = {fallback}")
+            continue
+        lines.append(f"v = get({field.name!r})")
+        lines += _lenient(_without_none(field.type), target, fallback, names, number)
+    lines.append("return made")
+    source = "\n    ".join(lines)
+    exec(compile(source, f"<structure {cls.__name__}>", "exec"), names)  # noqa: S102  (no input is in it)
+    hook: Callable[[Any, Any], Any] = names["structure"]
     return hook
 
 
-def _lenient(kind: Any, default: Callable[[], Any]) -> Hook:
-    """Return a hook that takes values of *kind*, and gives the default for all others."""
-    kind = _without_none(kind)
-    origin = get_origin(kind)
-    if kind is datetime:
-        return _lenient_datetime(default)
-    if kind is float:
-        return _lenient_class((float, int), default)
-    if kind in (str, int, bool):
-        return _lenient_class((kind,), default)
-    if origin is dict:
-        return _lenient_class((dict,), default)
-    if origin is list:
-        (item,) = get_args(kind)
-        return _lenient_list(item, default)
-    if attrs.has(kind):
-        return _lenient_object(kind, default)
-    return _anything
+def _essential(
+    field: attrs.Attribute[Any], target: str, names: dict[str, Any], number: int
+) -> list[str]:
+    kind = names[f"kind{number}"] = field.type
+    if kind is not None and attrs.has(kind):
+        names[f"make{number}"] = _converter.get_structure_hook(kind)
+        return [f"{target} = make{number}(value[{field.name!r}], None)"]
+    return [
+        f"v = value[{field.name!r}]",
+        f"if v.__class__ is not kind{number}: raise TypeError({field.name!r})",
+        f"{target} = v",
+    ]
 
 
-def _anything(value: Any, _: Any) -> Any:
-    return value
+def _fallback(field: attrs.Attribute[Any], names: dict[str, Any], number: int) -> str:
+    """Return an expression for the default of a field."""
+    default: Any = field.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, typed as a function
+        names[f"default{number}"] = default.factory
+        return f"default{number}()"
+    names[f"default{number}"] = default
+    return f"default{number}"
 
 
-def _lenient_class(classes: tuple[type, ...], default: Callable[[], Any]) -> Hook:
+def _lenient(
+    kind: Any, target: str, fallback: str, names: dict[str, Any], number: int
+) -> list[str]:
+    """Return lines that put the value `v` into its field, or the fallback if it does not fit."""
+    otherwise = f"{fallback} if v is None else odd(v, {fallback})"
     # `__class__ is` and not isinstance: a bool is no number here, and it is the fast way.
-    first, last = classes[0], classes[-1]
+    if kind in (str, int, bool):
+        return [f"{target} = v if v.__class__ is {kind.__name__} else {otherwise}"]
+    if kind is float:
+        return [f"{target} = v if v.__class__ is float or v.__class__ is int else {otherwise}"]
+    if get_origin(kind) is dict:
+        return [f"{target} = v if v.__class__ is dict else {otherwise}"]
+    if kind is datetime:
+        return [
+            f"if v is None: {target} = {fallback}",
+            "else:",
+            "    try:",
+            "        v = parse(v)",
+            f"        {target} = v if v.tzinfo is not None else v.replace(tzinfo=UTC)",
+            f"    except (TypeError, ValueError): {target} = odd(v, {fallback})",
+        ]
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        each = "[i for i in v if i.__class__ is str]"
+        if item is not str:
+            names[f"make{number}"] = _lenient_items(item)
+            each = f"make{number}(v)"
+        return [f"{target} = {each} if v.__class__ is list else {otherwise}"]
+    if attrs.has(kind):
+        names[f"make{number}"] = _converter.get_structure_hook(kind)
+        return [
+            f"if v.__class__ is not dict: {target} = {otherwise}",
+            "else:",
+            f"    try: {target} = make{number}(v, None)",
+            f"    except BROKEN: {target} = odd(v, {fallback})",
+        ]
+    return [f"{target} = v"]
 
-    def hook(value: Any, _: Any) -> Any:
-        if value.__class__ is first or value.__class__ is last:
-            return value
-        return _odd(value, default)
 
-    return hook
+def _lenient_items(kind: type) -> Callable[[list[Any]], list[Any]]:
+    make = _converter.get_structure_hook(kind)
 
-
-def _lenient_datetime(default: Callable[[], Any]) -> Hook:
-    parse = datetime.fromisoformat
-
-    def hook(value: Any, _: Any) -> Any:
-        try:
-            parsed = parse(value)
-        except (TypeError, ValueError):
-            return _odd(value, default)
-        return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
-
-    return hook
-
-
-def _lenient_list(item: Any, default: Callable[[], Any]) -> Hook:
-    def hook(value: Any, _: Any) -> Any:
-        if value.__class__ is not list:
-            return _odd(value, default)
-        if item is str:
-            return [entry for entry in value if entry.__class__ is str]
+    def items(values: list[Any]) -> list[Any]:
         made: list[Any] = []
-        for entry in value:
+        for value in values:
             try:
-                made.append(_converter.structure(entry, item))
-            except (KeyError, TypeError, ValueError, AttributeError):
-                _odd(entry, default)
+                made.append(make(value, kind))
+            except _BROKEN:
+                _odd(value, None)
         return made
 
-    return hook
+    return items
 
 
-def _lenient_object(kind: type, default: Callable[[], Any]) -> Hook:
-    def hook(value: Any, _: Any) -> Any:
-        if value.__class__ is not dict:
-            return _odd(value, default)
-        try:
-            return _converter.structure(value, kind)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return _odd(value, default)
-
-    return hook
-
-
-def _odd(value: Any, default: Callable[[], Any]) -> Any:
-    if value is not None and _logger.isEnabledFor(logging.DEBUG):
+def _odd(value: object, fallback: Any) -> Any:
+    if _logger.isEnabledFor(logging.DEBUG):
         _logger.debug("a field of the API has an unexpected value: %.100r", value)
-    return default()
+    return fallback
 
 
 def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
         rest = [member for member in get_args(kind) if member is not NoneType]
-        # Unions of a literal and `str` (open enumerations) are strings on the wire.
+        # Unions of literals and `str` (open enumerations) are strings on the wire.
         return rest[0] if len(rest) == 1 else str
     return kind
 
 
-# -- The converter -----------------------------------------------------------------------------
-
-
-def _object_hook(cls: type) -> Hook:
-    attrs.resolve_types(cls)
-    overrides: dict[str, Any] = {}
-    for field in attrs.fields(cls):
-        if not field.init or field.metadata.get("wire") is False:
-            overrides[field.name] = override(omit=True)
-        elif field.default is attrs.NOTHING:
-            overrides[field.name] = override(struct_hook=_essential(field.type or object))
-        else:
-            default = _default(field)
-            overrides[field.name] = override(struct_hook=_lenient(field.type, default))
-    make: Callable[[Any, Any], Any] = make_dict_structure_fn(
-        cls,
-        _converter,
-        _cattrs_detailed_validation=False,
-        _cattrs_forbid_extra_keys=False,
-        **overrides,
-    )
-    if not issubclass(cls, Record):
-        return make
-
-    def hook(value: Any, kind: Any) -> Any:
-        made = make(value, kind)
-        made._raw = value
-        return made
-
-    return hook
-
-
-def _default(field: attrs.Attribute[Any]) -> Callable[[], Any]:
-    default = field.default
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class in disguise
-        factory: Callable[[], Any] = default.factory  # type: ignore[union-attr]
-        return factory
-    return lambda: default
-
+_BROKEN = (KeyError, TypeError, ValueError, AttributeError)
 
 _converter = cattrs.Converter(detailed_validation=False)
-_converter.register_structure_hook_factory(attrs.has, _object_hook)
+_converter.register_structure_hook_factory(attrs.has, _hook_for)

@@ -23,7 +23,7 @@ import attrs
 from . import exceptions
 from ._codec import encode_json
 from ._policy import Kind
-from ._transport import Answer, Body, Call, Transport, load_anyio
+from ._transport import LARGE, Answer, Body, Call, Transport, load_anyio
 from .types import File
 
 if TYPE_CHECKING:
@@ -170,12 +170,9 @@ def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
     A file is a whole string that is an `https:` or `data:` URL, or an `http:` URL on the host of an
     `http:` API. In a list of strings all must be files: a list of tokens stays text.
     """
-    if not files:
+    if not files or value is None:
         return value
-    host = None
-    if transport is not None:
-        base = urlsplit(transport.config.base_url)
-        host = base.hostname if base.scheme == "http" else None
+    host = None if transport is None else transport.http_host
 
     def convert(value: Any) -> Any:
         if isinstance(value, str):
@@ -252,9 +249,19 @@ class Source:
     repeatable: bool
 
 
+@attrs.frozen
+class Encoded:
+    """An input as it is sent."""
+
+    value: dict[str, Any]
+    """JSON-like data of its own."""
+    large: bool
+    """Whether turning it into JSON takes so long that a thread should do it."""
+
+
 async def encode_input(
     value: Mapping[str, Any] | None, transport: Transport, strategy: FileEncodingStrategy
-) -> dict[str, Any]:
+) -> Encoded:
     """Return an input as JSON-like data, its files uploaded or inlined.
 
     Raises:
@@ -262,67 +269,86 @@ async def encode_input(
         ArgumentTypeError: Something in it cannot be sent.
     """
     if value is None:
-        return {}
+        return Encoded({}, False)
     if not isinstance(value, Mapping):
         raise exceptions.ArgumentTypeError(
             "input", f"expected a mapping, got {type(value).__name__}"
         )
-    found: list[tuple[Any, Any, str, Any]] = []
-    encoded = _plain(dict(value), "input", found)
-    if not found:
-        return dict(encoded)
-    if strategy not in ("url", "base64"):
-        raise exceptions.ArgumentError(
-            "file_encoding_strategy", f"{strategy!r} is none of 'url', 'base64'"
-        )
-    sources = await in_thread(lambda: [source_of(file, path) for *_, path, file in found])
-    send = upload_url if strategy == "url" else data_uri
-    urls = await gather([send(transport, source) for source in sources])
-    for (container, key, _, _), url in zip(found, urls, strict=True):
-        container[key] = url
-    return dict(encoded)
+    walk = _Walk()
+    encoded: dict[str, Any] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise exceptions.ArgumentTypeError("input", f"the key {key!r} is no string")
+        walk.place(encoded, key, item, "input")
+    if walk.files:
+        sources = await in_thread(lambda: [source_of(file, path) for *_, path, file in walk.files])
+        send = upload_url if strategy == "url" else data_uri
+        urls = await gather([send(transport, source) for source in sources])
+        for (container, key, _, _), url in zip(walk.files, urls, strict=True):
+            container[key] = url
+            walk.size += len(url)
+    return Encoded(encoded, walk.size > LARGE)
 
 
-def _plain(value: Any, path: str, found: list[tuple[Any, Any, str, Any]]) -> Any:
-    """Return *value* as JSON-like data; files are noted in *found* with where they belong."""
-    match value:
-        case None | bool() | int() | str():
-            return value.value if isinstance(value, Enum) else value
-        case float():
-            if value != value or value in (float("inf"), float("-inf")):
-                raise exceptions.ArgumentError(path, f"JSON has no {value!r}")
-            return value
-        case Enum():
-            return _plain(value.value, path, found)
-        case datetime() | date():
-            return value.isoformat()
-        case Mapping():
-            made: dict[str, Any] = {}
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise exceptions.ArgumentTypeError(path, f"the key {key!r} is no string")
-                _place(made, key, item, f"{path}.{key}", found)
-            return made
-        case list() | tuple() | set() | frozenset():
-            items: list[Any] = [None] * len(value)
-            for index, item in enumerate(value):
-                _place(items, index, item, f"{path}[{index}]", found)
-            return items
-    if isinstance(url := getattr(value, "url", None), str) and hasattr(value, "read"):
-        return url  # a file that a model made: it is there already
-    if hasattr(value, "tolist"):  # arrays and scalars of NumPy and its kin
-        return _plain(value.tolist(), path, found)
-    raise exceptions.ArgumentTypeError(path, f"a {type(value).__name__} cannot be sent")
+class _Walk:
+    """Copies an input into JSON-like data, and notes its files and its size."""
 
+    def __init__(self) -> None:
+        self.files: list[tuple[Any, Any, str, Any]] = []
+        """Container, key, path and file."""
+        self.size = 0
+        """About how many bytes of JSON it will be."""
 
-def _place(
-    container: Any, key: Any, value: Any, path: str, found: list[tuple[Any, Any, str, Any]]
-) -> None:
-    if is_file(value):
-        container[key] = None
-        found.append((container, key, path, value))
-    else:
-        container[key] = _plain(value, path, found)
+    def place(self, container: Any, key: Any, value: Any, path: str) -> None:
+        """Put the copy of a value, or room for a file's URL, into its container."""
+        kind = value.__class__
+        if kind is str:
+            self.size += len(value)
+            container[key] = value
+        elif kind is int or kind is bool or value is None:
+            container[key] = value
+        else:
+            path = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
+            if is_file(value):
+                container[key] = None
+                self.files.append((container, key, path, value))
+            else:
+                container[key] = self._copy(value, path)
+
+    def _copy(self, value: Any, path: str) -> Any:
+        self.size += 16
+        match value:
+            case float():
+                if value != value or value in (float("inf"), float("-inf")):
+                    raise exceptions.ArgumentError(path, f"JSON has no {value!r}")
+                return float(value)
+            case Enum():
+                holder: list[Any] = [None]
+                self.place(holder, 0, value.value, path)
+                return holder[0]
+            case str():
+                return str(value)
+            case int():
+                return int(value)
+            case datetime() | date():
+                return value.isoformat()
+            case Mapping():
+                made: dict[str, Any] = {}
+                for key, item in value.items():
+                    if not isinstance(key, str):
+                        raise exceptions.ArgumentTypeError(path, f"the key {key!r} is no string")
+                    self.place(made, key, item, path)
+                return made
+            case list() | tuple() | set() | frozenset():
+                items: list[Any] = [None] * len(value)
+                for index, item in enumerate(value):
+                    self.place(items, index, item, path)
+                return items
+        if isinstance(url := getattr(value, "url", None), str) and hasattr(value, "read"):
+            return url  # a file that a model made: it is there already
+        if hasattr(value, "tolist"):  # arrays and scalars of NumPy and its kin
+            return self._copy(value.tolist(), path)
+        raise exceptions.ArgumentTypeError(path, f"a {type(value).__name__} cannot be sent")
 
 
 def is_file(value: Any) -> bool:
@@ -354,14 +380,14 @@ def source_of(
         path = Path(file)
         try:
             with path.open("rb") as opened:
-                size = os.fstat(opened.fileno()).st_size
+                length = os.fstat(opened.fileno()).st_size
         except OSError as error:
             raise exceptions.ArgumentError(
                 argument, f"{str(path)!r} cannot be read ({error.strerror or error})"
             ) from error
         return _checked(
             argument,
-            Source(name or path.name, "", size, lambda: _of_path(path), True),
+            Source(name or path.name, "", length, lambda: _of_path(path), True),
             content_type,
         )
     if not callable(getattr(file, "read", None)):
@@ -461,16 +487,14 @@ async def upload(
         yield tail
 
     length = None if source.size is None else len(head) + source.size + len(tail)
-    return await transport.send(
-        Call(
-            "POST",
-            "/files",
-            Kind.WRITE,
-            result=File,
-            content=Body(length, parts, source.repeatable),
-            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        )
+    call = Call(
+        "POST",
+        "/files",
+        Kind.WRITE,
+        content=Body(length, parts, source.repeatable),
+        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
     )
+    return await transport.send(call, File)
 
 
 # -- Helpers -----------------------------------------------------------------------------------

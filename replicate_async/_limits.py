@@ -148,6 +148,8 @@ class Gate:
         if said is None or not said.isascii() or not said.isdigit():
             return
         left = int(said)
+        if left >= self._tokens and self._capacity >= self._limit:
+            return  # nothing new, and no need for the lock
         with self._lock:
             if left >= self._capacity < self._limit:
                 # The account's limit has been raised again.

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -44,7 +45,8 @@ USER_AGENT: Final = f"replicate-async/{__version__}"
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 5
-_LARGE: Final = 256 * 1024  # bytes of JSON above which a worker thread reads or writes it
+LARGE: Final = 256 * 1024
+"""Bytes of JSON above which a worker thread reads or writes it."""
 
 
 # -- What goes in and what comes out -----------------------------------------------------------
@@ -62,12 +64,12 @@ class Call:
     """What repeating it would mean."""
     expects: Literal["json", "text", "nothing"] = "json"
     """What a good answer holds."""
-    result: type[Any] | None = None
-    """The class of the object in a JSON answer; None: any JSON."""
     params: Mapping[str, Param] | None = None
     """The query; None is left out."""
     json: Any = None
     """A JSON body."""
+    large: bool = False
+    """Whether a thread shall encode it."""
     content: bytes | Body | None = None
     """Another body."""
     headers: Mapping[str, str] | None = None
@@ -105,12 +107,12 @@ class Answer:
     method: str
     """The method of the request."""
     url: str
-    """Where the request went, without its query."""
+    """Where the request went."""
 
     def unreadable(self, error: ValueError) -> exceptions.UnreadableAnswer:
         """Return the error that tells that the JSON has not the shape that was expected."""
         return exceptions.UnreadableAnswer(
-            self.method, self.url, self.status, repr(self.data)[:1000], str(error)
+            self.method, _shown(self.url), self.status, repr(self.data)[:1000], str(error)
         )
 
 
@@ -178,6 +180,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
+@lru_cache(maxsize=256)
 def origin(url: str) -> Origin:
     """Return scheme, host and port of a URL, in lower case and with the port that it implies."""
     parts = urlsplit(url)
@@ -192,12 +195,61 @@ def origin(url: str) -> Origin:
 # -- Sessions ----------------------------------------------------------------------------------
 
 
+class _Overdue:
+    """Ends requests whose answers come in drips, so that no silence ends them.
+
+    One timer serves all requests of a loop: one for each would be a tenth of what a request costs.
+    """
+
+    _TICK: Final = 5.0
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: dict[asyncio.Task[Any], float] = {}
+        self._ended: set[asyncio.Task[Any]] = set()
+        self._ticking = False
+
+    def begin(self, seconds: float) -> asyncio.Task[Any]:
+        """Give the current task so much time, give or take a tick."""
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        self._due[task] = self._loop.time() + seconds
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(self._TICK, self._look)
+        return task
+
+    def extend(self, task: asyncio.Task[Any], seconds: float) -> None:
+        """Give a task so much time from now on: what it sends makes progress."""
+        if task in self._due:
+            self._due[task] = self._loop.time() + seconds
+
+    def end(self, task: asyncio.Task[Any]) -> bool:
+        """Note that it is done; tell whether it was ended here, and by nobody else."""
+        self._due.pop(task, None)
+        if task not in self._ended:
+            return False
+        self._ended.discard(task)
+        return task.uncancel() == 0
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for task in [task for task, due in self._due.items() if due <= now]:
+            del self._due[task]
+            self._ended.add(task)
+            task.cancel()
+        self._ticking = bool(self._due)
+        if self._ticking:
+            self._loop.call_later(self._TICK, self._look)
+
+
 @attrs.define(eq=False)
 class _Session:
     """What belongs to one event loop."""
 
     client: aiohttp.ClientSession
     slots: Slots
+    overdue: _Overdue
     proxies: dict[Origin, str | None] = attrs.field(factory=dict[Origin, "str | None"])
     guard: AsyncGenerator[None, None] | None = None
 
@@ -251,10 +303,10 @@ class Pool:
                 raise exceptions.ArgumentError(
                     "session", "this aiohttp session belongs to another event loop"
                 )
-            opened = _Session(self._given, Slots(self._connections))
+            opened = _Session(self._given, Slots(self._connections), _Overdue(loop))
             self._sessions[loop] = opened
             return opened
-        opened = _Session(self._make_session(), Slots(self._connections))
+        opened = _Session(self._make_session(), Slots(self._connections), _Overdue(loop))
         self._sessions[loop] = opened
         opened.guard = _guard(opened.client)
         await anext(opened.guard)
@@ -350,7 +402,9 @@ class Transport:
         self.config = config
         self.pool = pool
         self._origin = origin(config.base_url)
-        self._prefix = urlsplit(config.base_url).path
+        self._root = f"{config.base_url}/v1"
+        self.http_host = self._origin[1] if self._origin[0] == "http" else None
+        """The host of an API without TLS, as an emulator is: its files have `http:` URLs, too."""
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._urls: dict[str, yarl.URL] = {}
         self._token_checked: tuple[str, str] = ("", "")
@@ -364,11 +418,17 @@ class Transport:
         """Tell whether a URL is at the origin of the API, to which alone the token goes."""
         return origin(url) == self._origin
 
-    async def send(self, call: Call, patience: float = _policy.LONGEST_WAIT) -> Answer:
+    async def send(
+        self,
+        call: Call,
+        result: type[Any] | None = None,
+        patience: float = _policy.LONGEST_WAIT,
+    ) -> Answer:
         """Make the attempts of a call until there is a good answer.
 
         Args:
             call: What to send.
+            result: The class of the object in a JSON answer; None: any JSON.
             patience: Seconds after which no further attempt is begun.
 
         Raises:
@@ -382,7 +442,7 @@ class Transport:
         throttled = False
         while True:
             try:
-                return await self._attempt(call, again=throttled)
+                return await self._attempt(call, result, again=throttled)
             except exceptions.ReplicateException as error:
                 if isinstance(call.content, Body) and not call.content.repeatable:
                     raise
@@ -402,21 +462,21 @@ class Transport:
             attempt += 1
             self.pool.stats.retried += 1
 
-    async def _attempt(self, call: Call, *, again: bool) -> Answer:
+    async def _attempt(self, call: Call, result: type[Any] | None, *, again: bool) -> Answer:
         session = await self.pool.session()
         await self._pass_gate(call, first=again)
         if call.urgent:
-            return await self._exchange(call, session)
+            return await self._exchange(call, result, session)
         await session.slots.acquire()
         try:
-            return await self._exchange(call, session)
+            return await self._exchange(call, result, session)
         finally:
             session.slots.release()
 
     # The rate limit
 
     async def _pass_gate(self, call: Call, *, first: bool) -> None:
-        if self.config.rate_limit is None or not self.is_api(self._absolute(call.path)):
+        if self.config.rate_limit is None or not (call.path[0] == "/" or self.is_api(call.path)):
             return
         gate = self._gates_now(self.config.rate_limit).of(call.rate_class)
         if call.urgent:
@@ -432,9 +492,9 @@ class Transport:
             self._gates = token, gates_for((self._origin, token), limit)
         return self._gates[1]
 
-    def _learn(self, call: Call, headers: Mapping[str, str], status: int) -> None:
+    def _learn(self, call: Call, headers: Mapping[str, str]) -> None:
         """Tell the gate what an answer says of the limit."""
-        if self._gates is not None and status < 500:
+        if self._gates is not None:
             self._gates[1].of(call.rate_class).learn(headers)
 
     def _refused(self, call: Call, error: exceptions.ReplicateError) -> None:
@@ -444,53 +504,63 @@ class Transport:
             seconds = min(seconds, self.config.retry.max_wait)
             self._gates[1].of(call.rate_class).refused(seconds, error.detail)
 
-    async def _exchange(self, call: Call, session: _Session) -> Answer:
-        method, url = call.method, self.url_of(call)
-        shown = _shown(url)
-        data, headers = await _body(call)
-        headers |= self._headers(url, call.headers)
-        started = time.perf_counter()
+    async def _exchange(self, call: Call, result: type[Any] | None, session: _Session) -> Answer:
+        url = self.url_of(call)
         for _ in range(_MOST_REDIRECTS + 1):
+            response = None
+            timeout = self._timeout(call.held)
+            seconds = 3 * (self.config.timeout.read + call.held)
+            task = session.overdue.begin(seconds)
             try:
+                data, headers = await _body(call, partial(session.overdue.extend, task, seconds))
                 response = await session.client.request(
-                    method,
+                    call.method,
                     self._parsed(url),
                     data=data,
-                    headers=headers,
-                    timeout=self._timeout(call.held),
+                    headers=self._headers(url, call.headers, headers),
+                    timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
                     proxy=self.pool.proxy_for(url, session),
                 )
-                async with response:
-                    status = response.status
-                    if _logger.isEnabledFor(logging.DEBUG):
-                        took = time.perf_counter() - started
-                        _logger.debug("%s %s: %d in %.3f s", method, shown, status, took)
-                    if status in _REDIRECTS:
-                        url = _redirected(call, url, response)
-                        headers = self._headers(url, call.headers)
-                        continue
-                    if not 200 <= status < 300:
-                        refusal = await self._error(call, shown, response)
-                        self._refused(call, refusal)
-                        raise refusal
-                    self._learn(call, response.headers, status)
-                    body = b""
-                    if call.expects != "nothing":
-                        body = await self._read(call, shown, response)
-                    answered = response.headers
-            except exceptions.ReplicateException:
-                raise
-            except Exception as error:
-                translated = _translated(error, method, shown)
+                status = response.status
+                if _logger.isEnabledFor(logging.DEBUG):
+                    _logger.debug("%s %s: %d", call.method, _shown(url), status)
+                if 200 <= status < 300:
+                    self._learn(call, response.headers)
+                    # To its end, where the connection goes back into the pool by itself.
+                    body = await self._read(call, url, response)
+                    session.overdue.end(task)
+                    return Answer(
+                        status,
+                        response.headers,
+                        await _decoded(call, result, url, status, body),
+                        call.method,
+                        url,
+                    )
+                if status not in _REDIRECTS:
+                    error = await self._error(call, url, response)
+                    session.overdue.end(task)
+                    self._refused(call, error)
+                    raise error
+                session.overdue.end(task)
+                url = _redirected(call, url, response)
+                response.release()
+            except BaseException as error:
+                overdue = session.overdue.end(task)
+                if response is not None:
+                    response.close()
+                if overdue:
+                    raise exceptions.TransportTimeout(
+                        call.method, _shown(url), "the answer came too slowly"
+                    ) from error
+                if not isinstance(error, Exception):
+                    raise
+                translated = _translated(error, call.method, _shown(url))
                 if translated is error:
                     raise
                 raise translated from error
-            return Answer(
-                status, answered, await _decoded(call, shown, status, body), method, shown
-            )
-        raise exceptions.RefusedRedirect(method, shown, _shown(url), "too many redirects")
+        raise exceptions.RefusedRedirect(call.method, _shown(url), url, "too many redirects")
 
     @asynccontextmanager
     async def open(
@@ -537,7 +607,7 @@ class Transport:
             else:
                 raise exceptions.RefusedRedirect("GET", shown, _shown(url), "too many redirects")
             if not 200 <= response.status < 300:
-                raise await self._error(call, shown, response)
+                raise await self._error(call, url, response)
             yield response
         except exceptions.ReplicateException:
             raise
@@ -567,7 +637,7 @@ class Transport:
         return url
 
     def _absolute(self, path: str) -> str:
-        return f"{self.config.base_url}/v1{path}" if path.startswith("/") else path
+        return self._root + path if path[0] == "/" else path
 
     def _parsed(self, url: str) -> yarl.URL:
         found = self._urls.get(url)
@@ -584,13 +654,14 @@ class Transport:
             self._urls[url] = found
         return found
 
-    def _headers(self, url: str, further: Mapping[str, str] | None) -> dict[str, str]:
+    def _headers(self, url: str, *further: Mapping[str, str] | None) -> dict[str, str]:
         if self.is_api(url):
             headers = {**self.config.headers, "Authorization": f"Bearer {self.token()}"}
         else:
             headers = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
-        if further:
-            headers.update(further)
+        for more in further:
+            if more:
+                headers.update(more)
         return headers
 
     def token(self) -> str:
@@ -615,9 +686,8 @@ class Transport:
 
             timeout = self.config.timeout
             silence = timeout.read + held
-            # The total bounds an answer that comes in drips; it has nothing to do with streams.
             found = self._timeouts[held] = aiohttp.ClientTimeout(
-                total=timeout.connect + 3 * timeout.read + silence,
+                total=None,  # `_Overdue` sees to it
                 sock_connect=timeout.connect,
                 sock_read=silence,
             )
@@ -625,7 +695,7 @@ class Transport:
 
     # What an answer is made of
 
-    async def _read(self, call: Call, shown: str, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, call: Call, url: str, response: aiohttp.ClientResponse) -> bytes:
         limit = self.config.limits.answer
         content = response.content
         chunks: list[bytes] = []
@@ -634,12 +704,12 @@ class Transport:
             size += len(chunk)
             if size > limit:
                 response.close()
-                raise exceptions.AnswerTooLarge(call.method, shown, limit)
+                raise exceptions.AnswerTooLarge(call.method, _shown(url), limit)
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _error(
-        self, call: Call, shown: str, response: aiohttp.ClientResponse
+        self, call: Call, url: str, response: aiohttp.ClientResponse
     ) -> exceptions.ReplicateError:
         limit = self.config.limits.error
         body = bytearray()
@@ -651,7 +721,7 @@ class Transport:
                 raise
             # The status alone tells enough.
         return make_error(
-            call.method, shown, response.status, response.headers, bytes(body[:limit])
+            call.method, _shown(url), response.status, response.headers, bytes(body[:limit])
         )
 
 
@@ -717,19 +787,27 @@ async def sleep(seconds: float) -> None:
     await anyio.sleep(seconds)
 
 
-async def _body(call: Call) -> tuple[Any, dict[str, str]]:
+async def _body(call: Call, progress: Callable[[], None]) -> tuple[Any, dict[str, str]]:
     content = call.content
     if call.json is not None:
-        data = await _encoded(call.json)
+        data = await _encoded(call.json, call.large)
         return data, {"Content-Type": "application/json"}
     if isinstance(content, Body):
         length = {} if content.size is None else {"Content-Length": str(content.size)}
-        return content.make(), length
+        return _watched(content.make(), progress), length
     return content, {}
 
 
-async def _encoded(value: Any) -> Any:
-    if not _is_large(value):
+async def _watched(
+    chunks: AsyncIterator[bytes], progress: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        progress()
+        yield chunk
+
+
+async def _encoded(value: Any, large: bool) -> Any:
+    if not large:
         body = encode_json(value)
     else:
         body = await asyncio.get_running_loop().run_in_executor(None, encode_json, value)
@@ -740,38 +818,20 @@ async def _encoded(value: Any) -> Any:
     return body
 
 
-def _is_large(value: Any, budget: int = _LARGE) -> bool:
-    """Tell whether the strings in a JSON value are long together, looking at a few of them only."""
-    todo = [value]
-    for _ in range(1000):
-        if not todo:
-            return False
-        item = todo.pop()
-        if isinstance(item, str):
-            budget -= len(item)
-            if budget < 0:
-                return True
-        elif isinstance(item, dict):
-            todo.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            todo.extend(item)
-    return True
-
-
-async def _decoded(call: Call, shown: str, status: int, body: bytes) -> Any:
+async def _decoded(call: Call, result: type[Any] | None, url: str, status: int, body: bytes) -> Any:
     if call.expects == "nothing":
         return None
     if call.expects == "text":
         return body.decode("utf-8", "replace")
     try:
-        if len(body) < _LARGE:
+        if len(body) < LARGE:
             data = decode_json(body)
         else:
             data = await asyncio.get_running_loop().run_in_executor(None, decode_json, body)
-        return data if call.result is None else structure(data, call.result)
+        return data if result is None else structure(data, result)
     except ValueError as error:
         raise exceptions.UnreadableAnswer(
-            call.method, shown, status, body[:1000], str(error)
+            call.method, _shown(url), status, body[:1000], str(error)
         ) from error
 
 

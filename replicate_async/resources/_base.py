@@ -39,7 +39,7 @@ class Context:
 
     async def fetch(self, kind: type[R], call: Call, patience: float = _policy.LONGEST_WAIT) -> R:
         """Send a call and return the object in its answer, bound to this client."""
-        answer = await self.transport.send(attrs.evolve(call, result=kind), patience)
+        answer = await self.transport.send(call, kind, patience)
         made: R = answer.data
         return self.bind(made)
 

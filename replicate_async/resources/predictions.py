@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import attrs
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ("Output", "Prediction", "Predictions")
 
 _logger = logging.getLogger("replicate_async")
+
+B = TypeVar("B", bound=Bound)
 
 Output: TypeAlias = Any
 """JSON in which files are `FileOutput` objects."""
@@ -334,6 +336,7 @@ class Order:
     """What is sent to create a prediction, except for where it is sent."""
 
     body: Mapping[str, Any]
+    large: bool
     headers: Mapping[str, str]
     held: float
     """Seconds for which the server may hold its answer back."""
@@ -356,7 +359,13 @@ async def prepare(context: Context, input: Mapping[str, Any] | None, options: Op
     context.transport.token()  # before a file is uploaded in vain
     strategy = options.file_encoding_strategy or context.file_encoding_strategy
     encoded = await encode_input(input, context.transport, strategy)
-    return Order({"input": encoded, **further}, headers, held, options.use_file_output)
+    return Order(
+        {"input": encoded.value, **further},
+        encoded.large,
+        headers,
+        held,
+        options.use_file_output,
+    )
 
 
 async def create(context: Context, target: Target, order: Order) -> Prediction:
@@ -365,13 +374,13 @@ async def create(context: Context, target: Target, order: Order) -> Prediction:
         "POST",
         target.path,
         Kind.CREATE,
-        result=Prediction,
         rate_class="creates",
         json={**target.fields, **order.body},
+        large=order.large,
         headers=order.headers,
         held=order.held,
     )
-    prediction: Prediction = await send_create(context, call, target.shown)
+    prediction = await send_create(context, call, Prediction, target.shown)
     prediction._files = order.use_file_output
     _logger.info("prediction %s of %s created", prediction.id, target.shown)
     _jobs.log_end(prediction)
@@ -422,16 +431,16 @@ async def _latest_version(
     ) from refused
 
 
-async def send_create(context: Context, call: Call, shown: str) -> Any:
+async def send_create(context: Context, call: Call, kind: type[B], shown: str) -> B:
     """Send a create once, and tell when it is not known whether it happened."""
     try:
-        answer = await context.transport.send(call)
+        created = await context.fetch(kind, call)
     except exceptions.ConnectError:
         raise
     except exceptions.TransportError as error:
         raise exceptions.AmbiguousCreateError(error.method, error.url, shown, str(error)) from error
     context.transport.pool.stats.created += 1
-    return context.bind(answer.data)
+    return created
 
 
 def full_name(

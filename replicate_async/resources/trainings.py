@@ -183,11 +183,11 @@ class Trainings(Namespace):
             f"/models/{identifier(owner, 'model')}/{identifier(name, 'model')}"
             f"/versions/{identifier(reference.version, 'version')}/trainings",
             Kind.CREATE,
-            result=Training,
-            json={"destination": target, "input": encoded, **options},
+            json={"destination": target, "input": encoded.value, **options},
+            large=encoded.large,
         )
         shown = f"{owner}/{name}:{reference.version}"
-        training: Training = await send_create(context, call, shown)
+        training = await send_create(context, call, Training, shown)
         _logger.info("training %s of %s created", training.id, shown)
         return training
 

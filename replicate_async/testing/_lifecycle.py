@@ -111,9 +111,10 @@ class Engine:
     def cancel(self, prediction: Prediction) -> None:
         """End a prediction as ``canceled``, unless it is terminal."""
         if not prediction.terminal:
+            now = self._store.clock.time_ns()
             if prediction.started is None:
-                prediction.started = self._store.clock.time_ns() - _INSTANT
-            self._finish(prediction, "canceled")
+                prediction.started = now - _INSTANT
+            self._finish(prediction, "canceled", at=now)
             self._interrupt(prediction)
 
     def _deadline(self, prediction: Prediction) -> None:
@@ -201,10 +202,17 @@ class Engine:
         prediction.touch()
         self._observer.happened(prediction, "start")
 
-    def _finish(self, prediction: Prediction, status: Status, *, error: str | None = None) -> None:
+    def _finish(
+        self,
+        prediction: Prediction,
+        status: Status,
+        *,
+        error: str | None = None,
+        at: int | None = None,
+    ) -> None:
         if prediction.terminal:
             return
-        now = self._store.clock.time_ns()
+        now = self._store.clock.time_ns() if at is None else at
         prediction.status = status
         prediction.error = error
         prediction.completed = now

@@ -20,8 +20,9 @@ from .conftest import HELLO
 
 
 @pytest.fixture
-def client(emulator: Emulator) -> Iterator[Client]:
+def client(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """Return an official client; it has no public way to close its connections."""
+    monkeypatch.setenv("REPLICATE_POLL_INTERVAL", "0.01")
     official = Client(api_token=emulator.token, base_url=emulator.url)
     yield official
     official._client.close()
@@ -92,12 +93,13 @@ def test_failure_and_validation(client: Client) -> None:
     assert caught.value.detail == "- input: text is required\n"
 
 
-def test_wrong_token(emulator: Emulator, client: Client) -> None:
+def test_wrong_token(emulator: Emulator) -> None:
     """A wrong token raises with title and detail."""
-    del emulator._store.accounts[emulator.token]
+    client = Client(api_token="r8_wrong", base_url=emulator.url)
     with pytest.raises(replicate.exceptions.ReplicateError) as caught:
         client.models.get("replicate/hello-world")
     assert (caught.value.status, caught.value.title) == (401, "Unauthenticated")
+    client._client.close()
 
 
 def test_predictions(client: Client) -> None:
@@ -210,7 +212,14 @@ def test_deployments(client: Client) -> None:
     assert updated.current_release.configuration.max_instances == 2
     assert [d.name for d in client.deployments.list()] == ["greeter"]
     assert client.deployments.delete("acme", "greeter")
-    deployment = client.deployments.create("greeter", "replicate/hello-world", HELLO, "cpu", 0, 1)
+    deployment = client.deployments.create(
+        name="greeter",
+        model="replicate/hello-world",
+        version=HELLO,
+        hardware="cpu",
+        min_instances=0,
+        max_instances=1,
+    )
     prediction = deployment.predictions.create(input={"text": "Ada"})
     prediction.wait()
     assert prediction.output == "hello Ada"
@@ -231,7 +240,7 @@ def test_models_and_versions(emulator: Emulator, client: Client) -> None:
     assert client.models.delete("acme", "mine")
     version = emulator.add_model("acme/private", lambda: "x", visibility="private")
     assert version is not None
-    client.models.versions.delete("acme/private", version)
+    client.models.get("acme/private").versions.delete(version)
     assert list(client.models.get("acme/private").versions.list()) == []
 
 
@@ -266,7 +275,7 @@ def test_webhooks_validate(emulator: Emulator, client: Client) -> None:
 
 def test_reads_are_retried_on_429(emulator: Emulator, client: Client) -> None:
     """The client waits as the 429 says and goes on."""
-    emulator.set_rate_limits(RateLimits(others=60, others_burst=1))
+    emulator.set_rate_limits(RateLimits(others=60, others_burst=1, per=20.0))
     assert client.accounts.current().username == "acme"
     assert client.accounts.current().username == "acme"
     assert [r.status for r in emulator.ledger.requests(path="/v1/account")][:2] == [200, 429]

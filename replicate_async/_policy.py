@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from . import exceptions
 from .types import Progress, Retry
@@ -146,6 +146,113 @@ def _body_seconds(body: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if 0 <= value < 1e9 else None
+
+
+def is_ambiguous(error: exceptions.ReplicateException) -> bool:
+    """Tell whether a create that failed so may have happened all the same."""
+    if isinstance(error, exceptions.ReplicateError):
+        return error.status == 408 or error.status >= 500
+    return isinstance(error, exceptions.TransportError) and not isinstance(
+        error, exceptions.ConnectError | exceptions.RefusedRedirect
+    )
+
+
+LOOKS: Final = (0.1, 0.4, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each look at the list for a create without an answer: it may lag behind."""
+
+LAST_LOOKS: Final = (0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0)
+"""The same for a run that is given up, within `CANCEL_GRACE`."""
+
+
+# -- Failures told apart -----------------------------------------------------------------------
+
+FailureKind = Literal[
+    "content_policy",
+    "invalid_input",
+    "capacity",
+    "out_of_memory",
+    "interrupted",
+    "timeout",
+    "unknown",
+]
+
+CODE: Final = re.compile(r"\bE\d{3,4}\b")
+
+_BY_CODE: Final[Mapping[str, tuple[FailureKind, bool]]] = {
+    # Code: kind, and whether the same may succeed if it is tried again (HTTP API, section 2.5).
+    "E003": ("capacity", True),
+    "E004": ("capacity", True),
+    "E005": ("content_policy", False),
+    "E006": ("invalid_input", False),
+    "E1000": ("unknown", False),
+    "E1001": ("out_of_memory", False),
+    "E4875": ("invalid_input", False),
+    "E6716": ("timeout", True),  # while starting: nothing ran
+    "E8367": ("interrupted", True),
+    "E8765": ("interrupted", True),
+    "E9243": ("interrupted", True),
+    "E9825": ("interrupted", True),
+}
+
+# The first that is found holds: what forbids to try again stands before what allows it.
+_BY_TEXT: Final[tuple[tuple[re.Pattern[str], FailureKind, bool], ...]] = (
+    (
+        re.compile(
+            r"nsfw|flagged|sensitive content|content policy|safety (?:filter|system|checker)"
+            r"|moderation|prohibited content|violat\w+ .*polic",
+            re.IGNORECASE,
+        ),
+        "content_policy",
+        False,
+    ),
+    (
+        re.compile(r"out of memory|\boom\b|cuda error: out", re.IGNORECASE),
+        "out_of_memory",
+        False,
+    ),
+    (
+        re.compile(
+            r"invalid (?:input|image|file|format|argument|prompt)|unsupported (?:file|image|format)"
+            r"|must be (?:one of|less|greater|at (?:least|most))|cannot identify image",
+            re.IGNORECASE,
+        ),
+        "invalid_input",
+        False,
+    ),
+    (
+        re.compile(r"prediction interrupted|please retry \(code", re.IGNORECASE),
+        "interrupted",
+        True,
+    ),
+    (
+        re.compile(
+            r"high demand|no capacity|at capacity|temporarily unavailable|overloaded"
+            r"|rate limit|too many requests",
+            re.IGNORECASE,
+        ),
+        "capacity",
+        True,
+    ),
+    (re.compile(r"timed? ?out|deadline exceeded", re.IGNORECASE), "timeout", False),
+)
+
+
+def failure_kind(error: str | None) -> tuple[str | None, FailureKind, bool]:
+    """Return the code in the error text of a prediction, the kind of failure, and if it may pass.
+
+    By its code, else by words that the text holds. Nothing is taken for retryable without a sign of it.
+    """
+    if not error:
+        return None, "unknown", False
+    found = CODE.search(error)
+    code = found[0] if found else None
+    known = _BY_CODE.get(code or "")
+    if known is not None and known[0] != "unknown":
+        return code, *known
+    for pattern, kind, retryable in _BY_TEXT:
+        if pattern.search(error):
+            return code, kind, retryable
+    return code, "unknown", False
 
 
 # -- Waiting for predictions -------------------------------------------------------------------

@@ -80,6 +80,16 @@ class Call:
     """Whether it passes all queues: for what stops costs."""
     rate_class: RateClass = "others"
     """How the API counts it."""
+    trail: Trail | None = None
+    """Where to note how far it comes."""
+
+
+@attrs.define(eq=False)
+class Trail:
+    """How far a request has come."""
+
+    sent: bool = False
+    """Whether the server may have seen it; False again once it must have been refused."""
 
 
 @attrs.frozen
@@ -463,6 +473,8 @@ class Transport:
             self.pool.stats.retried += 1
 
     async def _attempt(self, call: Call, result: type[Any] | None, *, again: bool) -> Answer:
+        if call.trail is not None:
+            call.trail.sent = False
         session = await self.pool.session()
         await self._pass_gate(call, first=again)
         if call.urgent:
@@ -513,6 +525,8 @@ class Transport:
             task = session.overdue.begin(seconds)
             try:
                 data, headers = await _body(call, partial(session.overdue.extend, task, seconds))
+                if call.trail is not None:
+                    call.trail.sent = True
                 response = await session.client.request(
                     call.method,
                     self._parsed(url),

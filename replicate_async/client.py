@@ -70,6 +70,7 @@ class Client:
         retry: Retry | None = None,
         limits: Limits | None = None,
         rate_limit: RateLimit | Literal[False] | None = None,
+        on_ambiguous: Literal["raise", "repeat"] = "raise",
         poll_interval: float | None = None,
         use_file_output: bool = True,
         file_encoding_strategy: FileEncodingStrategy = "url",
@@ -93,6 +94,8 @@ class Client:
             limits: What may be held in memory, and how many connections there may be.
             rate_limit: The account's limits, which all clients of this process with the same token
                 share; by default 600 creates and 3000 other requests per minute. False: nobody counts.
+            on_ambiguous: What to do about a create that got no answer and is not found in the list
+                either: `"raise"` AmbiguousCreateError, or `"repeat"` it at the risk of a second bill.
             poll_interval: Seconds between two looks at a running prediction; by default they follow its
                 age, or the environment variable REPLICATE_POLL_INTERVAL.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
@@ -139,6 +142,7 @@ class Client:
             file_encoding_strategy=_strategy(file_encoding_strategy),
             poll_interval=_poll_interval(poll_interval),
             rebind=_rebind,
+            on_ambiguous=_ambiguous(on_ambiguous),
         )
 
     def with_options(
@@ -149,6 +153,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         user_agent: str | None = None,
         retry: Retry | None = None,
+        on_ambiguous: Literal["raise", "repeat"] | None = None,
         poll_interval: float | None = None,
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
@@ -163,6 +168,7 @@ class Client:
             headers: Headers to add to those of this client.
             user_agent: Another `User-Agent`.
             retry: How requests that may be repeated are repeated.
+            on_ambiguous: `"raise"` or `"repeat"`.
             poll_interval: Seconds between two looks at a running prediction.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: `"url"` or `"base64"`.
@@ -193,6 +199,9 @@ class Client:
             if poll_interval is None
             else _poll_interval(poll_interval),
             rebind=_rebind,
+            on_ambiguous=_ambiguous(on_ambiguous or context.on_ambiguous),
+            creations=context.creations,
+            latest_versions=context.latest_versions,
         )
         return view
 
@@ -231,11 +240,13 @@ class Client:
         webhook: str | None = None,
         webhook_events_filter: Sequence[WebhookEvent] | None = None,
         cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
     ) -> Output:
         """Run a model and return its final output.
 
-        The create is sent once; polls are repeated until they succeed, so that what has been paid for
-        is not lost. Operations: models.predictions.create, predictions.create,
+        The create is sent once; without an answer, the prediction is looked for in the account's list.
+        Polls are repeated until they succeed, so that what has been paid for is not lost. Operations: models.predictions.create, predictions.create,
         deployments.predictions.create and predictions.get (HTTP API, section 4).
 
         ```python
@@ -256,13 +267,19 @@ class Client:
             webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
             cancel_after: Let the server cancel it after so many seconds (5 or more), after a
                 timedelta, or after a duration such as `"1h30m"`; `timeout` implies it.
+            on_abandon: What becomes of the prediction when this call is cancelled, interrupted or out
+                of time: `"cancel"` stops it at the other end, within 5 seconds; `"leave"` lets it run.
+            retry_failed: How many times to create a further prediction, and pay for it, after a failure
+                that is `retryable`.
 
         Raises:
             PredictionFailed: The model failed.
             PredictionCanceled: Somebody cancelled it, or its deadline has passed.
             PredictionAborted: It ended before it started.
             RunTimeout: The timeout has passed.
-            AmbiguousCreateError: The create got no answer: the prediction may exist.
+            ContactLost: It could not be followed to its end, and may still be running.
+            AmbiguousCreateError: The create got no answer, and the list of predictions does not show
+                it: it may exist all the same.
             ReplicateError: The API refuses.
             ArgumentError: An argument is impossible; nothing was sent.
         """
@@ -271,6 +288,8 @@ class Client:
             ref,
             input,
             timeout=timeout,
+            on_abandon=on_abandon,
+            retry_failed=retry_failed,
             options=Options(
                 wait=wait,
                 cancel_after=cancel_after,
@@ -396,6 +415,11 @@ def _timeout(timeout: float | Timeout | None) -> Timeout:
 def _strategy(strategy: FileEncodingStrategy) -> FileEncodingStrategy:
     _policy.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
     return strategy
+
+
+def _ambiguous(choice: Literal["raise", "repeat"]) -> Literal["raise", "repeat"]:
+    _policy.one_of(choice, ("raise", "repeat"), "on_ambiguous")
+    return choice
 
 
 def _poll_interval(seconds: float | None) -> float | None:

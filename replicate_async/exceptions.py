@@ -17,7 +17,8 @@ ReplicateException
 │   ├── PredictionFailed
 │   ├── PredictionCanceled
 │   ├── PredictionAborted
-│   └── RunTimeout
+│   ├── RunTimeout
+│   └── ContactLost
 ├── TransportError              no usable answer
 │   ├── ConnectError                    nothing was sent
 │   ├── TransportTimeout                the server was silent for too long
@@ -44,8 +45,8 @@ them pickle, with their prediction.
 from __future__ import annotations
 
 import builtins
-import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ __all__ = (
     "ConflictError",
     "ConnectError",
     "ConnectionLost",
+    "ContactLost",
     "FileExpired",
     "FileOutputError",
     "IncompleteFile",
@@ -238,8 +240,6 @@ _BY_STATUS: Mapping[int, type[ReplicateError]] = {
 
 # -- Predictions without a result --------------------------------------------------------------
 
-_CODE = re.compile(r"\bE\d{4}\b")
-
 
 class ModelError(ReplicateException):
     """A prediction or training ended without a result, or not in time."""
@@ -248,12 +248,27 @@ class ModelError(ReplicateException):
     """What is known of it, with its logs and its id."""
     code: str | None
     """The code in the error text, such as `"E1001"` (HTTP API, section 2.5)."""
+    kind: str
+    """What kind of failure it is: `"content_policy"`, `"invalid_input"`, `"capacity"`,
+    `"out_of_memory"`, `"interrupted"`, `"timeout"` or `"unknown"`."""
+    retryable: bool
+    """Whether the same may succeed if it is run, and paid for, again. Never a guess."""
 
-    def __init__(self, prediction: Prediction | Training, fact: str, advice: str = "") -> None:
+    def __init__(
+        self,
+        prediction: Prediction | Training,
+        fact: str,
+        advice: str = "",
+        *,
+        code: str | None = None,
+        kind: str = "unknown",
+        retryable: bool = False,
+    ) -> None:
         self.prediction = prediction
+        self.code = code
+        self.kind = kind
+        self.retryable = retryable
         error = prediction.error
-        found = _CODE.search(error) if error else None
-        self.code = found[0] if found else None
         message = f"{_described(prediction)} {fact}"
         if error:
             message += f": {error.strip()}"
@@ -273,8 +288,15 @@ def _described(prediction: Prediction | Training) -> str:
 class PredictionFailed(ModelError):
     """The model failed; its error text is in the message."""
 
-    def __init__(self, prediction: Prediction | Training) -> None:
-        super().__init__(prediction, "failed")
+    def __init__(
+        self,
+        prediction: Prediction | Training,
+        *,
+        code: str | None = None,
+        kind: str = "unknown",
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(prediction, "failed", code=code, kind=kind, retryable=retryable)
 
 
 class PredictionCanceled(ModelError):
@@ -307,6 +329,17 @@ class RunTimeout(ModelError, TimeoutError):
             "It has been cancelled."
             if canceled
             else f"It may still be running: predictions.wait({prediction.id!r}) picks it up again.",
+        )
+
+
+class ContactLost(ModelError):
+    """A prediction could not be followed to its end; it may still be running."""
+
+    def __init__(self, prediction: Prediction | Training, reason: str) -> None:
+        super().__init__(
+            prediction,
+            f"could not be followed any further ({reason})",
+            f"It may still be running: predictions.wait({prediction.id!r}) picks it up again.",
         )
 
 
@@ -396,15 +429,19 @@ class AmbiguousCreateError(TransportError):
 
     reference: str
     """What was to be created, such as `"acme/greeter"`."""
+    began: datetime
+    """When it was sent, by the clock of this machine."""
 
-    def __init__(self, method: str, url: str, reference: str, reason: str) -> None:
+    def __init__(self, method: str, url: str, reference: str, reason: str, began: datetime) -> None:
         self.reference = reference
+        self.began = began
+        since = (began - timedelta(seconds=5)).isoformat(timespec="seconds")
         super().__init__(
             method,
             url,
-            f"the request was sent, but no answer came ({reason}). A prediction of {reference} may"
-            " have been created, and may be billed. Look at predictions.list() before you create"
-            " it again",
+            f"the request was sent, but no usable answer came ({reason}). {reference} may have been"
+            " created, and may be billed; the list of the account does not show it yet. Before you"
+            f" create it again, look at predictions.list(created_after={since!r})",
         )
 
 

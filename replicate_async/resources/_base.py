@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 from urllib.parse import urlsplit
 
 import attrs
@@ -13,7 +13,8 @@ from .._codec import structure
 from .._files import FileEncodingStrategy
 from .._policy import Kind
 from .._transport import Call, Param, Transport
-from ..types import Record
+from ..types import Record, Stats
+from ._creates import Creations
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -32,6 +33,10 @@ class Context:
     """Seconds between two looks at a prediction; None: adaptive."""
     rebind: Callable[[type[Any], dict[str, Any]], Any]
     """How an unpickled object finds a client; an importable function."""
+    on_ambiguous: Literal["raise", "repeat"]
+    """What to do about a create that got no answer and is not found."""
+    creations: Creations = attrs.field(factory=Creations)
+    """The creates of this client and its views."""
     latest_versions: dict[str, tuple[float, str]] = attrs.field(
         factory=dict[str, tuple[float, str]]
     )
@@ -42,6 +47,24 @@ class Context:
         answer = await self.transport.send(call, kind, patience)
         made: R = answer.data
         return self.bind(made)
+
+    @property
+    def stats(self) -> Stats:
+        """What this client and its views have done so far."""
+        return self.transport.pool.stats
+
+    def next_call(self, call: Call, link: object) -> Call | None:
+        """Return the call for the next page of a listing; None if the link leads to none.
+
+        The link is used as it is if it leads to the API. Otherwise, as behind a gateway of another
+        name, its query is: the token goes nowhere else (HTTP API, section 1.7).
+        """
+        if not isinstance(link, str) or not _is_link(link):
+            return None
+        if not self.transport.is_api(link):
+            path = call.path.partition("?")[0]
+            link = f"{path}?{urlsplit(link).query}"
+        return attrs.evolve(call, path=link, params=None)
 
     async def command(self, method: str, path: str) -> None:
         """Send a call that changes something and answers with nothing."""
@@ -179,10 +202,10 @@ async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
         results = [context.bind(structure(item, kind)) for item in data["results"]]
     except ValueError as error:
         raise answer.unreadable(error) from error
-    here = _next_call(context, call, data.get("next"))
+    here = context.next_call(call, data.get("next"))
 
     async def fetch(url: str) -> Page[R]:
-        following = _next_call(context, call, url)
+        following = context.next_call(call, url)
         if following is None:
             raise exceptions.ArgumentError("url", f"{url!r} is no link to a page")
         return await _page(context, following, kind)
@@ -198,21 +221,6 @@ async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
 
 def _is_link(value: object) -> bool:
     return isinstance(value, str) and value not in ("", "null")
-
-
-def _next_call(context: Context, call: Call, link: object) -> Call | None:
-    """Return the call for the next page.
-
-    The link is used as it is if it leads to the API. Otherwise, as behind a gateway of another name, its
-    query is: the token goes nowhere else (HTTP API, section 1.7).
-    """
-    if not isinstance(link, str) or not _is_link(link):
-        return None
-    transport = context.transport
-    if not transport.is_api(link):
-        path = call.path.partition("?")[0]
-        link = f"{path}?{urlsplit(link).query}"
-    return attrs.evolve(call, path=link, params=None)
 
 
 async def objects(context: Context, call: Call, kind: type[R]) -> list[R]:

@@ -103,7 +103,12 @@ def failure(job: Prediction | Training) -> exceptions.ModelError | None:
         case "aborted":
             return exceptions.PredictionAborted(job)
         case "failed":
-            return exceptions.PredictionFailed(job)
+            return _failed(job)
         case _:
             # An end that this version does not know: a result if there is one.
-            return None if job.output is not None else exceptions.PredictionFailed(job)
+            return None if job.output is not None else _failed(job)
+
+
+def _failed(job: Prediction | Training) -> exceptions.PredictionFailed:
+    code, kind, retryable = _policy.failure_kind(job.error)
+    return exceptions.PredictionFailed(job, code=code, kind=kind, retryable=retryable)

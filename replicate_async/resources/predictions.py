@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import attrs
 
@@ -19,6 +19,7 @@ from .._transport import Call
 from ..types import PredictionUrls, Progress, Status, Update, WebhookEvent
 from . import _jobs
 from ._base import Bound, Context, Listing, Namespace, given, pages, query
+from ._creates import Creation, Wanted, send_create
 
 if TYPE_CHECKING:
     from .deployments import Deployment
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ("Output", "Prediction", "Predictions")
 
 _logger = logging.getLogger("replicate_async")
-
-B = TypeVar("B", bound=Bound)
 
 Output: TypeAlias = Any
 """JSON in which files are `FileOutput` objects."""
@@ -300,22 +299,46 @@ class Target:
     """What its body has beside the input."""
     shown: str
     """How messages call it."""
+    names: Mapping[str, str | None]
+    """What the prediction will say of it: `model`, `version`, `deployment`."""
 
     @classmethod
     def version(cls, text: str) -> Target:
         """A version: its id, `owner/name:version`, or `owner/name` of an official model."""
         reference = parse_reference(text, "version")
-        return cls("/predictions", {"version": reference.version or str(reference)}, str(reference))
+        return cls(
+            "/predictions",
+            {"version": reference.version or str(reference)},
+            str(reference),
+            {"model": reference.full_name, "version": reference.version},
+        )
 
     @classmethod
     def model(cls, owner: str, name: str) -> Target:
         """An official model."""
-        return cls(f"/models/{owner}/{name}/predictions", {}, f"{owner}/{name}")
+        full_name = f"{owner}/{name}"
+        return cls(f"/models/{full_name}/predictions", {}, full_name, {"model": full_name})
 
     @classmethod
     def deployment(cls, owner: str, name: str) -> Target:
         """A deployment."""
-        return cls(f"/deployments/{owner}/{name}/predictions", {}, f"deployment {owner}/{name}")
+        full_name = f"{owner}/{name}"
+        return cls(
+            f"/deployments/{full_name}/predictions",
+            {},
+            f"deployment {full_name}",
+            {"deployment": full_name},
+        )
+
+    def wanted(self, input: Mapping[str, Any]) -> Wanted:
+        """Return how to recognise a prediction of this target with such an input."""
+        return Wanted(
+            self.shown,
+            input,
+            model=self.names.get("model"),
+            version=self.names.get("version"),
+            deployment=self.names.get("deployment"),
+        )
 
 
 @attrs.frozen
@@ -368,21 +391,25 @@ async def prepare(context: Context, input: Mapping[str, Any] | None, options: Op
     )
 
 
-async def create(context: Context, target: Target, order: Order) -> Prediction:
+async def create(
+    context: Context, target: Target, order: Order, creation: Creation | None = None
+) -> Prediction:
     """Create a prediction: what the three endpoints have in common."""
+    creation = creation or Creation()
     call = Call(
         "POST",
         target.path,
         Kind.CREATE,
+        trail=creation.trail,
         rate_class="creates",
         json={**target.fields, **order.body},
         large=order.large,
         headers=order.headers,
         held=order.held,
     )
-    prediction = await send_create(context, call, Prediction, target.shown)
+    wanted = target.wanted(order.body["input"])
+    prediction = await send_create(context, call, Prediction, wanted, creation)
     prediction._files = order.use_file_output
-    _logger.info("prediction %s of %s created", prediction.id, target.shown)
     _jobs.log_end(prediction)
     return prediction
 
@@ -391,18 +418,21 @@ _LATEST_VERSION_LIVES = 300.0
 """Seconds for which the latest version of a model that is not official is remembered."""
 
 
-async def create_with_model(context: Context, full_name: str, order: Order) -> Prediction:
+async def create_with_model(
+    context: Context, full_name: str, order: Order, creation: Creation | None = None
+) -> Prediction:
     """Create a prediction with a model: as an official one or, on a 404, with its latest version."""
     known = context.latest_versions.get(full_name)
     if known is None or time.monotonic() - known[0] > _LATEST_VERSION_LIVES:
         try:
             target = Target.model(*full_name.split("/"))
-            return await create(context, target, order)
+            return await create(context, target, order, creation)
         except exceptions.NotFoundError as error:
             # Not official: nothing was created, nothing was billed.
             known = time.monotonic(), await _latest_version(context, full_name, error)
             context.latest_versions[full_name] = known
-    return await create(context, Target.version(f"{full_name}:{known[1]}"), order)
+    target = Target.version(f"{full_name}:{known[1]}")
+    return await create(context, target, order, creation)
 
 
 async def _latest_version(
@@ -429,18 +459,6 @@ async def _latest_version(
         title="Nothing to run",
         detail=f"the model {full_name} exists, but it is not official and has no version",
     ) from refused
-
-
-async def send_create(context: Context, call: Call, kind: type[B], shown: str) -> B:
-    """Send a create once, and tell when it is not known whether it happened."""
-    try:
-        created = await context.fetch(kind, call)
-    except exceptions.ConnectError:
-        raise
-    except exceptions.TransportError as error:
-        raise exceptions.AmbiguousCreateError(error.method, error.url, shown, str(error)) from error
-    context.transport.pool.stats.created += 1
-    return created
 
 
 def full_name(
@@ -482,6 +500,6 @@ async def _cancel(context: Context, id: str) -> Prediction:
     # Cancelling twice is cancelling once, so it is repeated as a read is.
     call = Call("POST", f"/predictions/{identifier(id, 'id')}/cancel", Kind.READ, urgent=True)
     cancelled = await context.fetch(Prediction, call)
-    context.transport.pool.stats.cancelled += 1
+    context.stats.cancelled += 1
     _logger.info("prediction %s cancelled", cancelled.id)
     return cancelled

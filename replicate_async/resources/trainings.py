@@ -18,8 +18,9 @@ from .._transport import Call
 from ..types import PredictionUrls, Progress, Status, TrainingOutput, Update, WebhookEvent
 from . import _jobs
 from ._base import Bound, Context, Listing, Namespace, given, pages
+from ._creates import Creation, Wanted, send_create
 from .models import Model, Version
-from .predictions import check_events, check_webhook, full_name, send_create
+from .predictions import check_events, check_webhook, full_name
 
 __all__ = ("Training", "Trainings")
 
@@ -178,18 +179,25 @@ class Trainings(Namespace):
         encoded = await encode_input(
             input, context.transport, file_encoding_strategy or context.file_encoding_strategy
         )
+        creation = Creation()
         call = Call(
             "POST",
             f"/models/{identifier(owner, 'model')}/{identifier(name, 'model')}"
             f"/versions/{identifier(reference.version, 'version')}/trainings",
             Kind.CREATE,
+            trail=creation.trail,
             json={"destination": target, "input": encoded.value, **options},
             large=encoded.large,
         )
         shown = f"{owner}/{name}:{reference.version}"
-        training = await send_create(context, call, Training, shown)
-        _logger.info("training %s of %s created", training.id, shown)
-        return training
+        wanted = Wanted(
+            shown,
+            encoded.value,
+            model=f"{owner}/{name}",
+            version=reference.version,
+            listing="/trainings",
+        )
+        return await send_create(context, call, Training, wanted, creation)
 
     async def get(self, id: str) -> Training:
         """Fetch a training. Operation: trainings.get (HTTP API, section 11.4)."""
@@ -208,5 +216,6 @@ class Trainings(Namespace):
 async def _cancel(context: Context, id: str) -> Training:
     call = Call("POST", f"/trainings/{identifier(id, 'id')}/cancel", Kind.READ, urgent=True)
     cancelled = await context.fetch(Training, call)
+    context.stats.cancelled += 1
     _logger.info("training %s cancelled", cancelled.id)
     return cancelled

@@ -1,0 +1,270 @@
+"""Creating predictions and trainings: sent once, and found again where the answer is missing.
+
+A create that was sent and got no answer may have happened. Then the account's list tells: what was created
+since, of the same model and with the same input, and belongs to no other call of this client, is adopted.
+Nothing is created a second time unless the caller has opted in.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+
+from .. import _policy, exceptions
+from .._codec import structure
+from .._policy import Kind
+from .._transport import Answer, Call, Trail, sleep
+
+if TYPE_CHECKING:
+    from ._base import Context
+    from .predictions import Prediction
+    from .trainings import Training
+
+J = TypeVar("J", bound="Prediction | Training")
+
+_logger = logging.getLogger("replicate_async")
+
+_MARGIN: Final = timedelta(seconds=2)
+"""By how much the clocks of the API's machines may differ from each other."""
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+_MOST_PAGES: Final = 10
+
+_RIVALS_WAIT: Final = 100.0
+"""Seconds to wait for the answers of other creates of the same, which tell what is theirs."""
+
+
+@attrs.frozen
+class Wanted:
+    """What a create asks for, as the list of predictions or trainings shows it."""
+
+    shown: str
+    """How messages call it."""
+    input: Mapping[str, Any]
+    """The input as it is sent."""
+    model: str | None = None
+    """`owner/name`, if known."""
+    version: str | None = None
+    """The version, if one was asked for."""
+    deployment: str | None = None
+    """The deployment, `owner/name`, if one was asked for."""
+    listing: str = "/predictions"
+    """The path of the list."""
+
+    def matches(self, job: Prediction | Training) -> bool:
+        """Tell whether something in the list may be what was asked for."""
+        if job.input != self.input:
+            return False
+        if self.deployment is not None:
+            found = getattr(job, "deployment", None)
+            return found in (self.deployment, self.deployment.partition("/")[2])
+        if self.version is not None:
+            # An old version may be served by another one (HTTP API, section 4.6). Then nothing is
+            # found, which is better than to take the result of another version for it.
+            return job.version == self.version
+        return self.model is not None and job.model == self.model
+
+
+@attrs.define(eq=False)
+class Creation:
+    """A create under way."""
+
+    wanted: Wanted | None = None
+    """What it asks for; None before it is known."""
+    trail: Trail = attrs.field(factory=Trail)
+    """Whether it has been sent."""
+    began: float = attrs.field(factory=time.monotonic)
+    """When."""
+    lost: bool = False
+    """Whether it was sent, and ended without an answer."""
+
+
+class Creations:
+    """All creates of one client: what is under way, and which ids belong to whom."""
+
+    _MOST_IDS: Final = 10_000
+
+    def __init__(self) -> None:
+        self._under_way: set[Creation] = set()
+        self._owned: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, creation: Creation) -> None:
+        """Note that a create is sent now."""
+        self._under_way.add(creation)
+
+    def end(self, creation: Creation) -> None:
+        """Note that it has its answer, or that there will be none."""
+        self._under_way.discard(creation)
+
+    def own(self, id: str) -> bool:
+        """Claim an id for a call; False if it belongs to another one."""
+        with self._lock:
+            if id in self._owned:
+                return False
+            self._owned[id] = None
+            if len(self._owned) > self._MOST_IDS:
+                del self._owned[next(iter(self._owned))]
+            return True
+
+    def has_rivals(self, creation: Creation) -> bool:
+        """Tell whether other creates of the same await their answers."""
+        return any(
+            other is not creation and other.trail.sent and other.wanted == creation.wanted
+            for other in list(self._under_way)
+        )
+
+
+async def send_create(
+    context: Context, call: Call, kind: type[J], wanted: Wanted, creation: Creation
+) -> J:
+    """Send a create once, and return what it created.
+
+    Args:
+        context: The client.
+        call: The create; it leaves the trail of `creation`.
+        kind: What it creates.
+        wanted: What it asks for.
+        creation: Where to note how far it came.
+
+    Raises:
+        AmbiguousCreateError: There was no answer, and the list does not show it.
+        ReplicateError: The API refuses; nothing was created.
+        ConnectError: Nothing was sent.
+    """
+    creation.wanted = wanted
+    for attempt in range(1, context.transport.config.retry.attempts + 1):
+        creation.began = time.monotonic()
+        began = datetime.now(UTC)
+        context.creations.begin(creation)
+        try:
+            created: J = await context.fetch(kind, call)
+        except (exceptions.TransportError, exceptions.ReplicateError) as error:
+            context.creations.end(creation)
+            if not _policy.is_ambiguous(error):
+                raise
+            creation.lost = True
+            found = await _look_for(context, creation, kind, error)
+            if found is not None:
+                creation.lost = False
+                return found
+            ambiguous = exceptions.AmbiguousCreateError(
+                error.method, error.url, wanted.shown, str(error), began
+            )
+            if (
+                context.on_ambiguous == "raise"
+                or attempt == context.transport.config.retry.attempts
+            ):
+                raise ambiguous from error
+            _logger.warning("%s; creating it again, as `on_ambiguous` asks for", ambiguous)
+            context.stats.retried += 1
+            creation.lost = False
+        except BaseException:
+            creation.lost = creation.trail.sent
+            raise
+        else:
+            context.creations.own(created.id)
+            context.stats.created += 1
+            _logger.info("%s %s of %s created", _name(kind), created.id, wanted.shown)
+            return created
+        finally:
+            context.creations.end(creation)
+    raise AssertionError("unreachable")
+
+
+async def _look_for(
+    context: Context, creation: Creation, kind: type[J], error: exceptions.ReplicateException
+) -> J | None:
+    """Find what a create without an answer has created; None if the list does not show it."""
+    assert creation.wanted is not None
+    shown = creation.wanted.shown
+    _logger.warning("the create of %s got no answer (%s); looking for it in the list", shown, error)
+    patience = time.monotonic() + _RIVALS_WAIT
+    try:
+        while context.creations.has_rivals(creation) and time.monotonic() < patience:
+            await sleep(0.25)
+        found = await find(context, creation, kind, _policy.LOOKS)
+    except (exceptions.TransportError, exceptions.ReplicateError) as failure:
+        _logger.warning("the list cannot be read: %s", failure)
+        return None
+    if found is None:
+        return None
+    context.stats.created += 1
+    context.stats.adopted += 1
+    _logger.warning("%s %s of %s adopted", _name(kind), found.id, shown)
+    try:
+        # Lists may leave things out.
+        await found._poll(_policy.CANCEL_GRACE)
+    except (exceptions.TransportError, exceptions.ReplicateError) as failure:
+        _logger.debug("the adopted one cannot be read now: %s", failure)
+    return found
+
+
+async def find(
+    context: Context, creation: Creation, kind: type[J], pauses: Iterable[float]
+) -> J | None:
+    """Look at the list, after each of the pauses, for what a create has created, and claim it.
+
+    While other creates of the same await their answers, nothing can be told to be whose.
+    """
+    for pause in pauses:
+        if pause:
+            await sleep(pause)
+        if context.creations.has_rivals(creation):
+            continue
+        for job in await _candidates(context, creation, kind):
+            if context.creations.own(job.id):
+                return job
+    return None
+
+
+async def _candidates(context: Context, creation: Creation, kind: type[J]) -> list[J]:
+    """Return what the list shows of a create, oldest first."""
+    wanted = creation.wanted
+    assert wanted is not None
+    found: list[J] = []
+    since: datetime | None = None
+    call = Call("GET", wanted.listing, Kind.READ, urgent=True)
+    for _ in range(_MOST_PAGES):
+        answer = await context.transport.send(call)
+        if since is None:
+            # In the time of the server: the clock of this machine may be wrong.
+            elapsed = timedelta(seconds=time.monotonic() - creation.began)
+            since = _server_time(answer) - elapsed - _MARGIN
+        data = answer.data if isinstance(answer.data, dict) else {}
+        entries = data.get("results")
+        recent = True
+        for entry in entries if isinstance(entries, list) else ():
+            try:
+                job = structure(entry, kind)
+            except ValueError:
+                continue
+            recent = job.created_at is None or job.created_at >= since
+            if recent and job.created_at is not None and wanted.matches(job):
+                found.append(context.bind(job))
+        link = data.get("next")
+        following = context.next_call(call, link) if recent and entries else None
+        if following is None:
+            break
+        call = following
+    return sorted(found, key=lambda job: job.created_at or _EPOCH)
+
+
+def _server_time(answer: Answer) -> datetime:
+    try:
+        said = parsedate_to_datetime(answer.headers.get("Date", ""))
+    except (TypeError, ValueError):
+        return datetime.now(UTC)
+    return said if said.tzinfo is not None else said.replace(tzinfo=UTC)
+
+
+def _name(kind: type[Any]) -> str:
+    return kind.__name__.lower()

@@ -43,7 +43,11 @@ def encode_json(value: object) -> bytes:
         TypeError: There is something in it that JSON does not have.
         ValueError: There is a NaN, an infinity or a circle in it.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def structure(value: object, cls: type[T]) -> T:

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 import attrs
 
-from . import exceptions
+from . import _policy, exceptions
 from ._codec import encode_json
 from ._policy import Kind
 from ._transport import LARGE, Answer, Body, Call, Transport, load_anyio
@@ -268,6 +268,7 @@ async def encode_input(
         ArgumentError: A file cannot be read, or is too large; the message names its key.
         ArgumentTypeError: Something in it cannot be sent.
     """
+    _policy.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
     if value is None:
         return Encoded({}, False)
     if not isinstance(value, Mapping):
@@ -279,7 +280,12 @@ async def encode_input(
     for key, item in value.items():
         if not isinstance(key, str):
             raise exceptions.ArgumentTypeError("input", f"the key {key!r} is no string")
-        walk.place(encoded, key, item, "input")
+        try:
+            walk.place(encoded, key, item, "input")
+        except RecursionError:
+            raise exceptions.ArgumentError(
+                f"input.{key}", "it is nested too deeply, or contains itself"
+            ) from None
     if walk.files:
         sources = await in_thread(lambda: [source_of(file, path) for *_, path, file in walk.files])
         send = upload_url if strategy == "url" else data_uri

@@ -21,6 +21,9 @@ TERMINAL: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
 LONGEST_WAIT: Final = 24 * 3600.0
 """Seconds after which waiting for a prediction ends where the caller names no time."""
 
+LONGEST_TIME: Final = 1e9
+"""Seconds that exceed every time that an argument may give; "for ever" is None."""
+
 CANCEL_GRACE: Final = 5.0
 """Seconds that cancelling a prediction at the other end may take, when it is abandoned."""
 
@@ -301,7 +304,7 @@ def wait_preference(wait: bool | float | None) -> tuple[str | None, float]:
         return "wait", 60.0
     if not isinstance(wait, (int, float)):
         raise exceptions.ArgumentTypeError("wait", f"expected a bool or seconds, got {wait!r}")
-    if wait != int(wait) or not 1 <= wait <= 60:
+    if not 1 <= wait <= 60 or wait != int(wait):
         raise exceptions.ArgumentError(
             "wait", f"{wait!r} is not a whole number of seconds from 1 to 60"
         )
@@ -333,8 +336,9 @@ def cancel_after_seconds(value: float | str | timedelta) -> int:
         raise exceptions.ArgumentTypeError(
             "cancel_after", f"expected seconds, a timedelta or a string, got {value!r}"
         )
-    if not 5 <= seconds < 1e9:
-        raise exceptions.ArgumentError("cancel_after", f"{value!r} is less than 5 seconds")
+    if not 5 <= seconds < LONGEST_TIME:
+        few = "is more than can be said" if seconds >= LONGEST_TIME else "is less than 5 seconds"
+        raise exceptions.ArgumentError("cancel_after", f"{value!r} {few}")
     return -int(-seconds // 1)
 
 
@@ -348,8 +352,10 @@ def timeout_seconds(value: float | timedelta | None, argument: str = "timeout") 
         raise exceptions.ArgumentTypeError(
             argument, f"expected seconds or a timedelta, got {value!r}"
         )
-    if not value > 0:
-        raise exceptions.ArgumentError(argument, f"{value!r} is not greater than 0")
+    if not 0 < value < LONGEST_TIME:
+        raise exceptions.ArgumentError(
+            argument, f"{value!r} is not greater than 0 and less than {LONGEST_TIME:g}"
+        )
     return float(value)
 
 

@@ -124,8 +124,8 @@ async def _once(begun: _Run, target: Target | str, order: Order) -> Prediction:
             at_once = prediction.status == "processing"
             await _jobs.wait(prediction, prediction._poll, None, at_once=at_once)
         return prediction
-    except (exceptions.ReplicateError, exceptions.TransportError) as error:
-        if begun.prediction is None:
+    except exceptions.ReplicateException as error:
+        if begun.prediction is None or isinstance(error, exceptions.ModelError):
             raise
         _logger.warning("prediction %s lost: %s", begun.prediction.id, error)
         raise exceptions.ContactLost(begun.prediction, str(error)) from error

@@ -284,6 +284,7 @@ class Pool:
         self._ssl = True if ssl is None else ssl
         self._traces = list(trace_configs or ())
         self._given = session
+        self._given_loop: asyncio.AbstractEventLoop | None = None
         self._connections = connections
         self._pid = os.getpid()
         self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
@@ -309,7 +310,8 @@ class Pool:
         if self._given is not None:
             if self._given.closed:
                 raise exceptions.ArgumentError("session", "this aiohttp session is closed")
-            if self._sessions:
+            self._given_loop = self._given_loop or loop
+            if self._given_loop is not loop:
                 raise exceptions.ArgumentError(
                     "session", "this aiohttp session belongs to another event loop"
                 )
@@ -462,6 +464,8 @@ class Transport:
                 )
                 if delay is None or elapsed + delay > patience:
                     raise
+                if call.trail is not None:
+                    call.trail.sent = False  # that attempt has come to nothing
                 throttled = isinstance(error, exceptions.RateLimitError)
                 if throttled and self.config.rate_limit is not None:
                     delay = 0.0  # the gate makes the pause, for all requests of its class

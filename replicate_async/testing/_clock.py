@@ -135,7 +135,11 @@ class Timers:
 
     async def sleep(self, seconds: float) -> None:
         """Wait for *seconds* of emulated time."""
-        if seconds <= 0:
+        await self.sleep_until(self._clock.time_ns() + int(seconds * NANOSECONDS))
+
+    async def sleep_until(self, when: int) -> None:
+        """Wait until the clock shows *when* (nanoseconds)."""
+        if when <= self._clock.time_ns():
             return
         due: asyncio.Future[None] = self._loop.create_future()
 
@@ -143,7 +147,7 @@ class Timers:
             if not due.done():
                 due.set_result(None)
 
-        timer = self.after(seconds, wake)
+        timer = self.at(when, wake)
         try:
             await due
         finally:

@@ -553,9 +553,13 @@ class Emulator:
         self._bind()
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._host_task = asyncio.create_task(self._serve(partial(_succeed, ready)))
-        await asyncio.wait({self._host_task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done():
-            await self._host_task
+        try:
+            await asyncio.wait({self._host_task, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                await self._host_task
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -567,11 +571,13 @@ class Emulator:
         task, self._host_task = self._host_task, None
         if task is None:
             return
-        if self._stopping is not None:
+        if self._stopping is None:  # it never came to serving
+            task.cancel()
+        else:
             self._stopping.set()
         with anyio.CancelScope(shield=True):
             await asyncio.wait({task}, timeout=_STOP_SECONDS)
-        if task.done():
+        if task.done() and not task.cancelled():
             task.result()
 
     def start(self) -> None:
@@ -746,6 +752,9 @@ class Emulator:
         try:
             if self.latency:
                 await asyncio.sleep(self.latency / 2)
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0
             answer: Answer = partial(_answer, handler, record, found)
             for middleware in reversed(self.middlewares):
                 answer = partial(_through, middleware, record, answer)

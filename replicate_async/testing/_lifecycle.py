@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _INSTANT = 3_000
 """Nanoseconds between start and end of a prediction cancelled before it ran, as recorded."""
 _STOP_SECONDS = 1.0
+_YIELD_EVERY = 32
 _LINE_BREAK = re.compile(r"\r\n|\n|\r")
 _ENDED: dict[Status, What] = {
     "succeeded": "succeeded",
@@ -102,11 +103,15 @@ class Engine:
             )
         )
         self._note(prediction, "created")
+        # Creation times are unique, so on a clock that hardly moves they run ahead of it a little.
+        now = self._store.clock.time_ns()
         if prediction.deadline is not None:
+            lifetime = prediction.deadline - prediction.created
             prediction.deadline_timer = self._timers.at(
-                prediction.deadline, lambda: self._deadline(prediction)
+                now + lifetime, lambda: self._deadline(prediction)
             )
-        prediction.task = self.spawn(self._live(prediction))
+        ready = now + int(prediction.version.setup * NANOSECONDS)
+        prediction.task = self.spawn(self._live(prediction, ready))
 
     def cancel(self, prediction: Prediction) -> None:
         """End a prediction as ``canceled``, unless it is terminal."""
@@ -160,11 +165,11 @@ class Engine:
 
     # --- life
 
-    async def _live(self, prediction: Prediction) -> None:
+    async def _live(self, prediction: Prediction, ready: int) -> None:
         run = _Run(self, prediction)
         code = prediction.version.code
         try:
-            await self._timers.sleep(prediction.version.setup)
+            await self._timers.sleep_until(ready)
             self._start(prediction)
             if prediction.kind == "training":
                 output = await self._trained(
@@ -218,7 +223,8 @@ class Engine:
         prediction.completed = now
         if prediction.started is not None:
             prediction.metrics["predict_time"] = (now - prediction.started) // 1000 / 1_000_000
-        prediction.metrics["total_time"] = (now - prediction.created) // 1000 / 1_000_000
+        total = max(0, now - prediction.created)
+        prediction.metrics["total_time"] = total // 1000 / 1_000_000
         if prediction.version.code.output_is_text and isinstance(prediction.output, list):
             prediction.metrics["output_token_count"] = len(prediction.output)
         if prediction.deadline_timer is not None:
@@ -351,11 +357,12 @@ class Engine:
 class _Run:
     """What a model function sees of the prediction that runs it."""
 
-    __slots__ = ("_engine", "_prediction")
+    __slots__ = ("_emitted", "_engine", "_prediction")
 
     def __init__(self, engine: Engine, prediction: Prediction) -> None:
         self._engine = engine
         self._prediction = prediction
+        self._emitted = 0
 
     async def fetch(self, url: str) -> bytes:
         """Return the content of an input file."""
@@ -371,6 +378,9 @@ class _Run:
         if not isinstance(item, str):
             encode(item)
         self._engine.emitted(self._prediction, item)
+        self._emitted += 1
+        if self._emitted % _YIELD_EVERY == 0:  # else a model that never waits would hold the loop
+            await asyncio.sleep(0)
 
     async def publish(self, value: object) -> Any:
         """Return *value* as JSON, its files replaced by URLs."""

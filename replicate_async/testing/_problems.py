@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PROBLEM_JSON = "application/problem+json"
 
 
-class Problem(Exception):  # noqa: N818 - the name of RFC 7807
+class Problem(Exception):
     """An error answer, raised anywhere below a handler.
 
     Args:

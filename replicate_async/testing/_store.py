@@ -12,7 +12,7 @@ import json
 import mimetypes
 import secrets
 import threading
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import parse_qs, quote, urlencode
@@ -384,11 +384,12 @@ class Store:
         """Remember a prediction or training."""
         self.predictions[prediction.id] = prediction
         account = prediction.account
-        insort(
-            account.predictions if prediction.kind == "prediction" else account.trainings,
-            prediction,
-            key=by_created,
-        )
+        mine = account.predictions if prediction.kind == "prediction" else account.trainings
+        index = bisect_left(mine, prediction.created, key=by_created)
+        while index < len(mine) and mine[index].created == prediction.created:
+            prediction.created += _MICROSECOND
+            index += 1
+        mine.insert(index, prediction)
         if prediction.stream_token is not None:
             self.streams[prediction.stream_token] = prediction
 

@@ -41,7 +41,6 @@ class StreamServer:
         )
         await response.prepare(request)
         if request.method == "GET":
-            await response.write(b": hi\n\n")
             await self._send(response, prediction, request.headers.get("Last-Event-ID"))
         await response.write_eof()
         return response
@@ -51,21 +50,23 @@ class StreamServer:
     ) -> None:
         clock = self._clock
         retry = prediction.version.stream_retry
-        if retry is not None:
-            await response.write(f"retry: {retry}\n\n".encode())
         sent = _position(prediction, last_id)
+        # Each time to hang up is set before the write: by the time the client has read, it stands.
         deadline = clock.time_ns() + IDLE * NANOSECONDS
         timer = self._timers.at(deadline, prediction.changed.fire)
         try:
+            await response.write(b": hi\n\n")
+            if retry is not None:
+                await response.write(f"retry: {retry}\n\n".encode())
             while streamable(prediction, clock.time_ns()):
                 events = prediction.events or []
                 if sent < len(events):
                     ready = events[sent:]
                     sent += len(ready)
-                    await response.write(b"".join(event.raw for event in ready))
-                    deadline = clock.time_ns() + IDLE * NANOSECONDS
                     timer.cancel()
+                    deadline = clock.time_ns() + IDLE * NANOSECONDS
                     timer = self._timers.at(deadline, prediction.changed.fire)
+                    await response.write(b"".join(event.raw for event in ready))
                 elif clock.time_ns() >= deadline:
                     break
                 else:

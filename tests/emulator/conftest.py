@@ -11,6 +11,7 @@ import aiohttp
 import attrs
 import pytest
 from multidict import CIMultiDictProxy
+from yarl import URL
 
 from replicate_async.testing import Emulator
 
@@ -56,7 +57,7 @@ class Api:
         url = path if path.startswith("http") else f"{self.emulator.url}/v1{path}"
         async with self.session.request(
             method,
-            aiohttp.client.URL(url, encoded=True),
+            URL(url, encoded=True),
             json=json,
             data=data,
             headers=sent,
@@ -101,9 +102,3 @@ async def api(emulator: Emulator) -> AsyncIterator[Api]:
     """Return a client of the emulator."""
     async with aiohttp.ClientSession() as session:
         yield Api(emulator, session)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run async tests on asyncio."""
-    return "asyncio"

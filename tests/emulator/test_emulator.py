@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -59,9 +60,12 @@ def test_starts_once() -> None:
 
 def test_taken_port() -> None:
     """A port in use is an OSError at the start, and nothing stays open."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(OSError, match="in use"), Emulator(port=taken.getsockname()[1]):
-            pass
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(OSError, match="in use"),
+        Emulator(port=taken.getsockname()[1]),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("where", ["thread", "loop"])
@@ -124,10 +128,8 @@ async def test_a_model_that_resists_cancelling() -> None:
     @emulator.model("acme/stubborn")
     async def stubborn() -> str:
         while not let_go.is_set():
-            try:
+            with suppress(asyncio.CancelledError):
                 await let_go.wait()
-            except asyncio.CancelledError:
-                pass
         return ""
 
     async with emulator, aiohttp.ClientSession() as session:
@@ -206,7 +208,8 @@ async def test_ledger(api: Api, emulator: Emulator) -> None:
     assert emulator.ledger.fetched() == emulator.ledger.finished() == [life]
     assert emulator.ledger.running() == emulator.ledger.cancelled() == []
     emulator.ledger.clear()
-    assert emulator.ledger.requests() == emulator.ledger.created() == []
+    assert emulator.ledger.requests() == []
+    assert emulator.ledger.created() == []
 
 
 async def test_middlewares_see_every_origin(api: Api, emulator: Emulator) -> None:
@@ -237,6 +240,36 @@ async def test_middlewares_see_every_origin(api: Api, emulator: Emulator) -> Non
     assert emulator.ledger.requests(operation="hardware.list")[0].status == 503
 
 
+async def test_broken_uploads_are_no_errors(
+    emulator: Emulator, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that hangs up in the middle of its body creates nothing and causes no log."""
+    host, port = emulator.url.removeprefix("http://").split(":")
+    for path in ("predictions", "files"):
+        head = (
+            f"POST /v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {emulator.token}\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n\r\n"
+            '--b\r\nContent-Disposition: form-data; name="content"\r\n\r\nabc'
+        )
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode())
+            async with asyncio.timeout(20):
+                while not emulator.ledger.requests(path=f"/v1/{path}", method="POST"):
+                    await api("GET", "/account")
+    assert (await api("GET", "/files")).json()["results"] == []
+    assert emulator.ledger.created() == []
+    assert [record for record in caplog.records if record.name != "asyncio"] == []
+
+
+async def test_expect_continue(api: Api) -> None:
+    """A client that waits for `100 Continue` before its body gets it."""
+    async with asyncio.timeout(20):
+        headers = {"Authorization": f"Bearer {api.emulator.token}"}
+        url = f"{api.emulator.url}/v1/predictions"
+        async with api.session.post(url, json=BODY, headers=headers, expect100=True) as response:
+            assert response.status == 201
+
+
 async def test_latency() -> None:
     """`latency` makes each request slower."""
     with Emulator(latency=0.05) as emulator:
@@ -248,8 +281,11 @@ async def test_latency() -> None:
 
 def test_models_can_be_added_any_time(emulator: Emulator) -> None:
     """The decorator returns the function, adds versions, and checks the name."""
-    function = emulator.model("acme/add")(lambda: 1)
-    assert function() == 1
+
+    def one() -> int:
+        return 1
+
+    assert emulator.model("acme/add")(one) is one
     first = emulator.add_model("acme/other", lambda: 1)
     second = emulator.add_model("acme/other", lambda: 1)
     assert first != second
@@ -318,8 +354,10 @@ def test_command_with_a_taken_port() -> None:
     assert len(error.splitlines()) == 1
 
 
-def test_plugin(pytester: pytest.Pytester) -> None:
+def test_plugin(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fixture gives a running emulator and points the environment at it."""
+    # Loaded by name, so that it makes no difference whether the package is installed.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(
         """
         import json, os, urllib.request

@@ -113,8 +113,8 @@ async def test_delete_and_expiry(api: Api, emulator: Emulator) -> None:
 
 async def test_signed_download(api: Api, emulator: Emulator) -> None:
     """A download needs owner, expiry and the right signature; anything wrong is a 404."""
-    id = (await api("POST", "/files", data=_form(CONTENT))).json()["id"]
-    url = emulator.download_url(id, expires_in=60)
+    file = (await api("POST", "/files", data=_form(CONTENT))).json()["id"]
+    url = emulator.download_url(file, expires_in=60)
     good = await api("GET", url, token=None)
     assert (good.status, good.body) == (200, b"abc")
     assert good.headers["Content-Type"] == "application/octet-stream"

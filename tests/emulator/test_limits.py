@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import aiohttp
 import pytest
 from hypothesis import given
@@ -13,6 +15,17 @@ from replicate_async.testing._limits import Bucket
 from .conftest import HELLO, Api
 
 BODY = {"version": HELLO, "input": {"text": "a"}}
+
+
+STOPPED = 1e-9
+"""Speed of a clock that only moves when told."""
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """Run an emulator whose buckets refill when the test says so."""
+    with Emulator(clock=Clock(speed=STOPPED)) as running:
+        yield running
 
 
 async def test_headers(api: Api) -> None:
@@ -95,7 +108,7 @@ async def test_switched_off() -> None:
 )
 def test_bucket(rate: float, burst: int, steps: list[float]) -> None:
     """No more pass than the burst and the rate allow; `retry_after` is long enough."""
-    clock = Clock(speed=1e-9)
+    clock = Clock(speed=STOPPED)
     bucket = Bucket(clock, rate=rate, burst=burst)
     passed, elapsed = 0, 0.0
     for step in steps:

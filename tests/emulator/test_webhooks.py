@@ -9,11 +9,12 @@ import hmac
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 from aiohttp import web
 
-from replicate_async.testing import Delivery, Emulator, log
+from replicate_async.testing import Clock, Delivery, Emulator, log
 from replicate_async.testing._webhooks import sign
 
 from .conftest import HELLO, Api
@@ -112,8 +113,15 @@ def test_signature_vectors() -> None:
     assert second == "v1,ZiphLQJPLh+uGbn/UMo5zztJ0mXQ5pR3n1WskfAob40="
 
 
-async def test_events_and_throttling(api: Api, emulator: Emulator, receiver: Receiver) -> None:
+async def test_events_and_throttling() -> None:
     """All four events come by default; output and logs at most every 500 ms."""
+    async with aiohttp.ClientSession() as session:
+        with Emulator(clock=Clock(speed=1e-9)) as emulator:
+            await _check_throttling(Api(emulator, session))
+
+
+async def _check_throttling(api: Api) -> None:
+    emulator = api.emulator
 
     @emulator.model("acme/steps")
     def steps() -> Iterator[int]:

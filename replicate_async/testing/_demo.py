@@ -1,0 +1,164 @@
+"""The command ``demo``: models run end to end, without a token, a network or a bill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ..client import Client
+
+_WIDTH = 78
+_BAR = 24
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
+    """Add the command to a command line; `main` carries it out."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "demo",
+        help="see models run end to end, without a token and without a network",
+        description="Start an emulator of Replicate's API and run its models, within seconds. Nothing"
+        " leaves this machine, and nothing is billed.",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("demo-output"),
+        metavar="DIR",
+        help="where to save the picture (default: %(default)s)",
+    )
+    parser.set_defaults(run=main)
+    return parser
+
+
+def main(options: argparse.Namespace) -> int:
+    """Show everything; return the exit status."""
+    os.environ["no_proxy"] = "*"  # noqa: SIM112 - a proxy of the environment cannot reach this machine
+    try:
+        asyncio.run(_demo(Paper(sys.stdout), options.output))
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"cannot save to {options.output}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class Paper:
+    """Prints plain lines and, on a terminal, one line that changes."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._live: bool = file.isatty()
+        self._chapter: int = 0
+
+    def chapter(self, title: str) -> None:
+        """Begin a numbered part."""
+        self._chapter += 1
+        print(f"\n{self._chapter}. {title}", file=self._file, flush=True)
+
+    def line(self, text: str = "") -> None:
+        """Print a line of a part."""
+        print(f"   {text}".rstrip(), file=self._file, flush=True)
+
+    def text(self, text: str) -> None:
+        """Print a longer text, line breaks and all."""
+        for paragraph in text.strip().splitlines():
+            for line in textwrap.wrap(paragraph, _WIDTH - 3) or [""]:
+                self.line(line)
+
+    def progress(self, share: float, text: str) -> None:
+        """Show how far something is: in place on a terminal, else on a line of its own."""
+        done = round(_BAR * share)
+        shown = f"   {share:4.0%} [{'#' * done}{'.' * (_BAR - done)}] {text}"
+        if self._live:
+            print(f"\r{shown:<{_WIDTH}}", end="", file=self._file, flush=True)
+        else:
+            print(shown, file=self._file, flush=True)
+
+    def end_progress(self) -> None:
+        """Leave the line that changes."""
+        if self._live:
+            print(file=self._file)
+
+
+async def _demo(paper: Paper, directory: Path) -> None:
+    from ..client import Client
+    from ._emulator import Emulator
+
+    async with Emulator() as emulator:
+        paper.text(
+            f"An emulator of Replicate's API is listening at {emulator.url}."
+            "\nNothing leaves this machine, and nothing is billed."
+        )
+        async with Client(emulator.token, base_url=emulator.url) as client:
+            await _show(client, paper, directory)
+            stats = client.stats
+        paper.line()
+        paper.text(
+            f"Done: {stats.created} predictions were created, for as many runs. Next:"
+            "\n- serve the emulator to your own code: python -m replicate_async emulator"
+            "\n- read README.md for the rest"
+        )
+
+
+async def _show(client: Client, paper: Paper, directory: Path) -> None:
+    from .. import exceptions
+
+    paper.chapter('Run a model: run("replicate/hello-world", {"text": "Alice"})')
+    began = time.perf_counter()
+    paper.line(await client.run("replicate/hello-world", {"text": "Alice"}))
+    paper.line(f"({_milliseconds(began)} from call to result)")
+
+    paper.chapter("Watch a long one: predictions.create(...), then updates()")
+    sleeper = await client.models.get("emulator/sleeper")
+    prediction = await client.predictions.create(
+        sleeper.latest_version, {"seconds": 2.5, "steps": 10}
+    )
+    paper.line(f"prediction {prediction.id}")
+    async for update in prediction.updates():
+        paper.progress(update.progress.percentage if update.progress else 0.0, update.status)
+    paper.end_progress()
+    paper.line(prediction.output)
+
+    paper.chapter("Ask a language model: run() returns its tokens")
+    tokens = await client.run(
+        "emulator/writer", {"prompt": "Tell me about the sea", "max_tokens": 60, "style": "verse"}
+    )
+    paper.text("".join(tokens))
+
+    paper.chapter("Paint a picture, and save it")
+    [image] = await client.run(
+        "emulator/painter", {"prompt": "a quiet valley at dawn", "seed": 11}, timeout=60
+    )
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+    saved = await image.save(directory / "painting.png")
+    paper.line(f"saved to {saved}")
+
+    paper.chapter("Hand the picture to another model")
+    paper.line(await client.run("emulator/describer", {"image": image}))
+
+    paper.chapter("See a failure: it is raised, with its prediction")
+    try:
+        await client.run("emulator/failer", {"error": "The picture is too large. (E1001)"})
+    except exceptions.ModelError as error:
+        message, *_ = str(error).splitlines()
+        paper.text(f"{type(error).__name__}: {message}")
+        paper.line(f".code is {error.code}, .prediction.logs is {error.prediction.logs!r}")
+
+    paper.chapter("List what was run, newest first: async for ... in predictions.list()")
+    async for listed in client.predictions.list():
+        seconds = listed.metrics.get("predict_time", 0.0)
+        paper.line(f"{listed.id}  {listed.model or '':<24}{listed.status:<10} {seconds:6.2f} s")
+
+
+def _milliseconds(since: float) -> str:
+    return f"{(time.perf_counter() - since) * 1000:.0f} ms"

@@ -1,0 +1,451 @@
+"""Arguments that cannot work are refused before anything is sent, by their name."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_async import Client
+from replicate_async.exceptions import (
+    ArgumentError,
+    ArgumentTypeError,
+    InvalidReference,
+    MissingToken,
+    ReplicateException,
+)
+from replicate_async.testing import Emulator
+
+from .conftest import HELLO
+
+Call = Callable[[Client], Awaitable[Any]]
+
+SOME_INPUT = {"text": "a"}
+
+
+# -- Tokens ------------------------------------------------------------------------------------
+
+EVERYWHERE: list[Call] = [
+    lambda c: c.run(HELLO, SOME_INPUT),
+    lambda c: c.predictions.create(HELLO, {"image": b"would be uploaded"}),
+    lambda c: c.trainings.create(
+        f"acme/m:{HELLO}", {"images": b"would be uploaded"}, destination="acme/d"
+    ),
+    lambda c: c.predictions.get("abc"),
+    lambda c: c.models.list(),
+    lambda c: c.files.create(b"x"),
+    lambda c: c.search("x"),
+    lambda c: c.webhooks.default.secret(),
+]
+
+
+@pytest.mark.parametrize("call", EVERYWHERE)
+@pytest.mark.parametrize("source", ["nowhere", "empty variable", "function"])
+async def test_no_token(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, call: Call, source: str
+) -> None:
+    """Without a token nothing is sent, and the error says where one belongs."""
+    if source == "empty variable":
+        monkeypatch.setenv("REPLICATE_API_TOKEN", "  \n")
+    token: Any = (lambda: None) if source == "function" else None
+    async with Client(token, base_url=emulator.url) as client:
+        with pytest.raises(MissingToken, match="REPLICATE_API_TOKEN") as caught:
+            await call(client)
+    assert isinstance(caught.value, ValueError)
+    assert emulator.ledger.requests() == []
+
+
+UNSENDABLE_TOKENS = ["r8_a\nb", "r8_a\r\nX-Evil: 1", "r8_a b", "r8_a\x00", "r8_é", "r8_a\x7f"]
+
+
+@pytest.mark.parametrize("token", UNSENDABLE_TOKENS)
+async def test_unsendable_tokens(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    """A token that cannot stand in a header is refused wherever it comes from, and is not shown."""
+    with pytest.raises(ArgumentError, match="api_token") as caught:
+        Client(token)
+    errors = [caught.value]
+    client = Client("good", base_url=emulator.url)
+    with pytest.raises(ArgumentError, match="api_token") as caught:
+        client.with_options(api_token=token)
+    errors.append(caught.value)
+    if "\x00" not in token:
+        monkeypatch.setenv("REPLICATE_API_TOKEN", token)
+    for given in (lambda: token, None if "\x00" not in token else lambda: token):
+        async with Client(given, base_url=emulator.url) as client:
+            with pytest.raises(ArgumentError, match="api_token") as caught:
+                await client.accounts.current()
+            errors.append(caught.value)
+    assert not any("r8_a" in f"{error!r} {error}" for error in errors)
+    assert {error.argument for error in errors} == {"api_token"}
+    assert emulator.ledger.requests() == []
+
+
+@pytest.mark.parametrize("token", [5, b"r8_x", ["r8_x"]])
+async def test_tokens_of_other_types(emulator: Emulator, token: Any) -> None:
+    """A token is a string or a function that returns one."""
+    with pytest.raises(ArgumentTypeError, match="api_token"):
+        Client(token)
+    async with Client(lambda: token, base_url=emulator.url) as client:
+        with pytest.raises(ArgumentTypeError, match="api_token"):
+            await client.accounts.current()
+    assert emulator.ledger.requests() == []
+
+
+# -- Arguments of operations -------------------------------------------------------------------
+
+BAD_REFERENCES = [
+    "",
+    "/",
+    "owner",
+    "owner/",
+    "/name",
+    "owner/name/more",
+    "owner/name:",
+    "owner/name:v:w",
+    "owner /name",
+    "owner/na me",
+    "owner/name?x",
+    "owner/name#x",
+    "owner/%2e",
+    "owner\\name",
+    "../name",
+    "owner/..",
+    "owner/name\n",
+    "https://replicate.com/owner/name",
+    "a" * 63,
+    "g" * 64,
+]
+
+
+@pytest.mark.parametrize("ref", BAD_REFERENCES)
+async def test_malformed_references(client: Client, emulator: Emulator, ref: str) -> None:
+    """What is no reference is refused by all that take one."""
+    calls: list[tuple[str, Call]] = [
+        ("ref", lambda c: c.run(ref, SOME_INPUT)),
+        ("version", lambda c: c.predictions.create(ref, SOME_INPUT)),
+        ("model", lambda c: c.predictions.create(model=ref, input=SOME_INPUT)),
+        ("deployment", lambda c: c.predictions.create(deployment=ref, input=SOME_INPUT)),
+        ("model", lambda c: c.models.get(ref)),
+        ("model", lambda c: c.models.versions.list(ref)),
+        ("model", lambda c: c.models.readme.get(ref)),
+        ("deployment", lambda c: c.deployments.get(ref)),
+        ("destination", lambda c: c.trainings.create(f"a/b:{HELLO}", {}, destination=ref)),
+    ]
+    for argument, call in calls:
+        with pytest.raises(InvalidReference) as caught:
+            await call(client)
+        assert caught.value.argument == argument
+        assert isinstance(caught.value, ValueError)
+    assert emulator.ledger.requests() == []
+
+
+BAD_ARGUMENTS: list[tuple[str, type[Exception], Call]] = [
+    # References of the wrong type
+    ("ref", TypeError, lambda c: c.run(5)),  # type: ignore[arg-type]
+    ("ref", TypeError, lambda c: c.run(None)),  # type: ignore[arg-type]
+    ("model", TypeError, lambda c: c.models.get(5)),  # type: ignore[arg-type]
+    ("model", TypeError, lambda c: c.models.get("owner", 5)),  # type: ignore[arg-type]
+    ("model", TypeError, lambda c: c.predictions.create(model=5)),  # type: ignore[arg-type]
+    # Ids
+    ("id", ValueError, lambda c: c.predictions.get("")),
+    ("id", ValueError, lambda c: c.predictions.get("a b")),
+    ("id", ValueError, lambda c: c.predictions.get("..")),
+    ("id", TypeError, lambda c: c.predictions.get(5)),  # type: ignore[arg-type]
+    ("id", ValueError, lambda c: c.predictions.cancel("\x00")),
+    ("id", ValueError, lambda c: c.trainings.get("")),
+    ("id", ValueError, lambda c: c.files.get(".")),
+    ("prediction", ValueError, lambda c: c.predictions.wait("")),
+    ("slug", ValueError, lambda c: c.collections.get("")),
+    # What to run
+    ("version", ValueError, lambda c: c.predictions.create()),
+    ("version", ValueError, lambda c: c.predictions.create(HELLO, {}, model="a/b")),
+    ("version", ValueError, lambda c: c.predictions.create(model="a/b", deployment="a/b")),
+    # wait
+    *(
+        ("wait", ValueError, lambda c, wait=wait: c.run(HELLO, SOME_INPUT, wait=wait))
+        for wait in (0, 61, -1, 1.5, math.nan, math.inf)
+    ),
+    ("wait", TypeError, lambda c: c.run(HELLO, SOME_INPUT, wait="5")),  # type: ignore[arg-type]
+    ("wait", ValueError, lambda c: c.predictions.create(HELLO, SOME_INPUT, wait=99)),
+    # cancel_after
+    *(
+        ("cancel_after", ValueError, lambda c, x=x: c.run(HELLO, SOME_INPUT, cancel_after=x))
+        for x in (4, 4.9, "4s", "", "5 m", "m", "-5m", "1d", "5m2h", timedelta(), math.nan, math.inf)
+    ),
+    *(
+        ("cancel_after", TypeError, lambda c, x=x: c.run(HELLO, SOME_INPUT, cancel_after=x))
+        for x in (True, [5], b"5m")
+    ),
+    # timeout
+    *(
+        ("timeout", ValueError, lambda c, x=x: c.run(HELLO, SOME_INPUT, timeout=x))
+        for x in (0, -1, math.nan, math.inf, timedelta(), timedelta(seconds=-1))
+    ),
+    ("timeout", TypeError, lambda c: c.run(HELLO, SOME_INPUT, timeout="5")),  # type: ignore[arg-type]
+    ("timeout", TypeError, lambda c: c.run(HELLO, SOME_INPUT, timeout=True)),
+    ("timeout", ValueError, lambda c: c.predictions.wait("abc", timeout=0)),
+    # Webhooks
+    *(
+        ("webhook", ValueError, lambda c, x=x: c.run(HELLO, SOME_INPUT, webhook=x))
+        for x in ("http://example.com", "example.com", "", 5)
+    ),
+    (
+        "webhook_events_filter",
+        TypeError,
+        lambda c: c.run(HELLO, SOME_INPUT, webhook_events_filter="start"),  # type: ignore[arg-type]
+    ),
+    (
+        "webhook_events_filter",
+        ValueError,
+        lambda c: c.run(HELLO, SOME_INPUT, webhook_events_filter=["end"]),  # type: ignore[list-item]
+    ),
+    # Input
+    ("input", TypeError, lambda c: c.run(HELLO, "text")),  # type: ignore[arg-type]
+    ("input", TypeError, lambda c: c.run(HELLO, [1])),  # type: ignore[arg-type]
+    ("input", TypeError, lambda c: c.run(HELLO, {1: "a"})),  # type: ignore[dict-item]
+    ("input.a", TypeError, lambda c: c.run(HELLO, {"a": {"b": 1, None: 2}})),
+    ("input.a[1].b", ValueError, lambda c: c.run(HELLO, {"a": [1, {"b": math.nan}]})),
+    ("input.a", ValueError, lambda c: c.run(HELLO, {"a": -math.inf})),
+    ("input.a[0]", TypeError, lambda c: c.run(HELLO, {"a": [object()]})),
+    ("input.a", TypeError, lambda c: c.run(HELLO, {"a": Decimal(1)})),
+    ("input.a", TypeError, lambda c: c.run(HELLO, {"a": lambda: 1})),
+    ("input.a", TypeError, lambda c: c.run(HELLO, {"a": Client})),
+    # Encoding
+    (
+        "file_encoding_strategy",
+        ValueError,
+        lambda c: c.run(HELLO, {"a": b""}, file_encoding_strategy="upload"),  # type: ignore[arg-type]
+    ),
+    # Lists and searches
+    ("created_after", ValueError, lambda c: c.predictions.list(created_after="yesterday")),
+    ("created_before", TypeError, lambda c: c.predictions.list(created_before=5)),  # type: ignore[arg-type]
+    ("source", ValueError, lambda c: c.predictions.list(source="api")),
+    ("sort_by", ValueError, lambda c: c.models.list(sort_by="name")),
+    ("sort_direction", ValueError, lambda c: c.models.list(sort_direction="up")),
+    ("query", ValueError, lambda c: c.models.search(" ")),
+    ("query", TypeError, lambda c: c.models.search(5)),  # type: ignore[arg-type]
+    ("query", ValueError, lambda c: c.search("")),
+    ("query", TypeError, lambda c: c.search(None)),  # type: ignore[arg-type]
+    *(
+        ("limit", ValueError, lambda c, limit=limit: c.search("x", limit=limit))
+        for limit in (0, 51, -1, 1.5, True, "5")
+    ),
+    # Models, deployments, trainings
+    (
+        "visibility",
+        ValueError,
+        lambda c: c.models.create("a", "b", visibility="secret", hardware="cpu"),
+    ),
+    ("model", ValueError, lambda c: c.models.create("a", "b/c", visibility="public", hardware="x")),
+    *(
+        (name, kind, lambda c, name=name, value=value: c.deployments.update("a/b", **{name: value}))
+        for name, kind, value in (
+            ("min_instances", ValueError, 6),
+            ("min_instances", ValueError, -1),
+            ("max_instances", ValueError, 21),
+            ("max_instances", TypeError, True),
+            ("max_instances", TypeError, "1"),
+            ("version", ValueError, "a/b"),
+        )
+    ),
+    ("version", ValueError, lambda c: c.deployments.update("a/b")),
+    ("version", ValueError, lambda c: c.trainings.create(input={}, destination="a/b")),
+    ("version", ValueError, lambda c: c.trainings.create("a/b", {}, destination="a/b")),
+    ("model", ValueError, lambda c: c.trainings.create(HELLO, {}, destination="a/b")),
+    ("destination", ValueError, lambda c: c.trainings.create(f"a/b:{HELLO}", {})),
+    # Files
+    ("filename", ValueError, lambda c: c.files.create(b"x", filename="é" * 128)),
+    ("filename", ValueError, lambda c: c.files.create(b"x", filename="")),
+    ("metadata", ValueError, lambda c: c.files.create(b"x", metadata={"a": math.nan})),
+    ("metadata", ValueError, lambda c: c.files.create(b"x", metadata={"a": object()})),
+    ("file", TypeError, lambda c: c.files.create(5)),
+    ("file", ValueError, lambda c: c.files.create("no/such/file")),
+    ("file", ValueError, lambda c: c.files.create(io.StringIO("text"))),
+]
+
+
+@pytest.mark.parametrize(
+    ("argument", "kind", "call"),
+    BAD_ARGUMENTS,
+    ids=[f"{number}-{row[0]}" for number, row in enumerate(BAD_ARGUMENTS)],
+)
+async def test_bad_arguments(
+    client: Client, emulator: Emulator, argument: str, kind: type[Exception], call: Call
+) -> None:
+    """The error names the argument, is a ValueError or TypeError too, and nothing was sent."""
+    with pytest.raises(kind) as caught:
+        await call(client)
+    assert isinstance(caught.value, ArgumentError | ArgumentTypeError)
+    assert caught.value.argument == argument
+    assert str(caught.value).startswith(f"{argument}: ")
+    assert emulator.ledger.requests() == []
+
+
+async def test_unknown_options(client: Client, emulator: Emulator) -> None:
+    """An option that does not exist is a TypeError, and nothing was sent."""
+    calls: list[Callable[..., Any]] = [
+        client.run,
+        client.predictions.create,
+        client.search,
+        client.models.list,
+        client.trainings.create,
+        client.with_options,
+        Client,
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="nonsense"):
+            call("x", nonsense=1)
+    assert emulator.ledger.requests() == []
+
+
+async def test_nesting_that_has_no_end(client: Client, emulator: Emulator) -> None:
+    """An input that contains itself is refused, not followed for ever."""
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(ArgumentError) as caught:
+        await client.run(HELLO, {"a": circle})
+    assert caught.value.argument.startswith("input")
+    assert emulator.ledger.requests() == []
+
+
+# -- Files in the input ------------------------------------------------------------------------
+
+
+def _closed() -> io.BytesIO:
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
+@pytest.fixture
+def bad_files(tmp_path: Path) -> Callable[[str], Any]:
+    """Return a maker of files that cannot be sent."""
+
+    def make(kind: str) -> Any:
+        huge = tmp_path / "huge.bin"
+        with huge.open("wb") as file:
+            os.truncate(file.fileno(), 100 * 2**20 + 1)
+        match kind:
+            case "missing":
+                return tmp_path / "missing.png"
+            case "directory":
+                return tmp_path
+            case "closed":
+                return _closed()
+            case "text":
+                return io.StringIO("text")
+            case "huge":
+                return huge
+        raise AssertionError(kind)
+
+    return make
+
+
+@pytest.mark.parametrize("strategy", ["url", "base64"])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "missing.png"),
+        ("directory", "cannot be read"),
+        ("closed", "closed"),
+        ("text", "'rb'"),
+        ("huge", "100 MiB"),
+    ],
+)
+async def test_bad_files(
+    client: Client,
+    emulator: Emulator,
+    bad_files: Callable[[str], Any],
+    kind: str,
+    said: str,
+    strategy: Any,
+) -> None:
+    """A file that cannot be sent is named by its place in the input; no other file was uploaded."""
+    with pytest.raises(ArgumentError) as caught:
+        await client.run(
+            HELLO,
+            {"images": [b"good", "https://example.com/x.png", bad_files(kind)]},
+            file_encoding_strategy=strategy,
+        )
+    assert caught.value.argument == "input.images[2]"
+    assert said in str(caught.value)
+    assert emulator.ledger.requests() == []
+
+
+async def test_text_mode(client: Client, emulator: Emulator, tmp_path: Path) -> None:
+    """A file that is open in text mode is refused, and the message says how to open it."""
+    path = tmp_path / "a.txt"
+    path.write_text("a")
+    with path.open() as file, pytest.raises(ArgumentError, match="'rb'") as caught:
+        await client.run(HELLO, {"deep": {"file": file}})
+    assert caught.value.argument == "input.deep.file"
+    assert emulator.ledger.requests() == []
+
+
+async def test_strings_are_never_paths(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
+    """A string is sent as it is, even if a file has that name."""
+    path = tmp_path / "a.txt"
+    path.write_text("secret")
+    await client.predictions.create(HELLO, {"text": str(path)})
+    (request,) = emulator.ledger.requests()
+    assert request.json()["input"] == {"text": str(path)}
+
+
+# -- Options of the client ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("base_url", {"base_url": "example.com"}),
+        ("base_url", {"base_url": "ftp://example.com"}),
+        ("base_url", {"base_url": "https://"}),
+        ("base_url", {"base_url": "https://example.com?x=1"}),
+        ("timeout", {"timeout": 0}),
+        ("timeout", {"timeout": math.nan}),
+        ("timeout", {"timeout": "5"}),
+        ("poll_interval", {"poll_interval": 0}),
+        ("poll_interval", {"poll_interval": -1}),
+        ("file_encoding_strategy", {"file_encoding_strategy": "upload"}),
+        ("headers", {"headers": {"X": "a\r\nY: b"}}),
+        ("headers", {"headers": {"X Y": "a"}}),
+        ("headers", {"headers": {"X": 5}}),
+        ("headers", {"user_agent": "a\nb"}),
+    ],
+)
+def test_bad_options(argument: str, options: dict[str, Any]) -> None:
+    """Impossible options are refused when the client is made, and by `with_options`."""
+    with pytest.raises(ReplicateException) as caught:
+        Client("t", **options)
+    assert isinstance(caught.value, ArgumentError | ArgumentTypeError)
+    assert caught.value.argument == argument
+    if "base_url" not in options:
+        with pytest.raises(ReplicateException, match=argument):
+            Client("t").with_options(**options)
+
+
+@pytest.mark.parametrize("said", ["fast", "0", "-1", "nan"])
+def test_bad_poll_interval_of_the_environment(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """A REPLICATE_POLL_INTERVAL that is no time is refused."""
+    monkeypatch.setenv("REPLICATE_POLL_INTERVAL", said)
+    with pytest.raises(ArgumentError, match=r"(?i)poll_interval"):
+        Client("t")
+
+
+def test_options_that_belong_to_a_session() -> None:
+    """Who brings a session sets proxy, TLS and traces there."""
+    session: Any = object()
+    for options in ({"proxy": "http://127.0.0.1:9"}, {"ssl": False}, {"trace_configs": [object()]}):
+        with pytest.raises(ArgumentError, match="session"):
+            Client("t", session=session, **options)  # type: ignore[arg-type]

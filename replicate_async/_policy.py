@@ -362,7 +362,12 @@ def timeout_seconds(value: float | timedelta | None, argument: str = "timeout") 
 def timestamp(value: datetime | str, argument: str) -> str:
     """Return a moment as the API takes it: ISO 8601. A datetime without a zone is taken as local time."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        try:
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        except (OverflowError, ValueError, OSError):
+            raise exceptions.ArgumentError(
+                argument, f"{value!r} cannot be said in UTC"
+            ) from None
     if isinstance(value, str):
         try:
             datetime.fromisoformat(value)
@@ -372,6 +377,19 @@ def timestamp(value: datetime | str, argument: str) -> str:
             ) from None
         return value
     raise exceptions.ArgumentTypeError(argument, f"expected a datetime or a string, got {value!r}")
+
+
+def text(value: object, argument: str) -> str:
+    """Return *value* if it is a text that can be sent, and not empty."""
+    if not isinstance(value, str):
+        raise exceptions.ArgumentTypeError(argument, f"expected a string, got {value!r}")
+    if not value.strip():
+        raise exceptions.ArgumentError(argument, "it is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise exceptions.ArgumentError(argument, "there is half a character in it") from None
+    return value
 
 
 def one_of(value: Any, allowed: tuple[str, ...], argument: str) -> str:

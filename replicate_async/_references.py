@@ -12,7 +12,7 @@ import attrs
 from .exceptions import ArgumentTypeError, InvalidReference
 
 _VERSION: Final = re.compile(r"[0-9a-fA-F]{64}")
-_SEGMENT: Final = re.compile(r"[^/:\s\x00-\x1f?#%\\]+")
+_SEGMENT: Final = re.compile(r"[^/:\s\x00-\x1f?#%\\\ud800-\udfff]+")
 
 
 @attrs.frozen
@@ -59,8 +59,8 @@ def _parsed(text: str, argument: str) -> Reference:
 
 def parse_name(owner: str, name: str | None, argument: str) -> tuple[str, str]:
     """Read `("owner/name", None)` or `("owner", "name")`."""
-    for part in (owner, name):
-        if part is not None and not isinstance(part, str):
+    for part in (owner,) if name is None else (owner, name):
+        if not isinstance(part, str):
             raise ArgumentTypeError(argument, f"expected a string, got {type(part).__name__}")
     if name is None:
         owner, _, name = owner.partition("/")
@@ -75,7 +75,10 @@ def identifier(value: str, argument: str) -> str:
         raise ArgumentTypeError(argument, f"expected a string, got {type(value).__name__}")
     if not value or value in {".", ".."} or any(ord(c) < 33 or ord(c) == 127 for c in value):
         raise InvalidReference(argument, value, "an id")
-    return quote(value, safe="")
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        raise InvalidReference(argument, value, "an id") from None
 
 
 def _is_segment(text: str) -> bool:

@@ -25,7 +25,7 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import replicate_async
 from replicate_async import Client, exceptions
-from replicate_async.testing import Emulator
+from replicate_async.testing import TOKEN, Emulator
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -50,11 +50,8 @@ def line(block: Example) -> str:
     return f"line-{block.line}"
 
 
-BLOCKS = list(
-    Sybil([CodeBlockParser(language="python", evaluator=run)], path=str(ROOT))
-    .parse(README)
-    .examples()
-)
+SYBIL = Sybil([CodeBlockParser(language="python", evaluator=lambda _: None)], path=str(ROOT))
+BLOCKS = list(SYBIL.parse(README).examples())
 APPS = [block for block in BLOCKS if "web.run_app" in block.parsed]
 TESTS = [block for block in BLOCKS if re.search(r"^def test_", block.parsed, re.MULTILINE)]
 SCRIPTS = [block for block in BLOCKS if block not in APPS + TESTS]
@@ -119,20 +116,32 @@ def test_fan_out(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.count(".png\n") == 12
 
 
+def test_abandoned_run(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run that is given up was created once, and is cancelled at the other end."""
+    [block] = [block for block in SCRIPTS if "asyncio.timeout" in block.parsed]
+    run(block)
+    said = capsys.readouterr().out
+    assert "created=1" in said
+    assert "cancelled=1" in said
+    [life] = emulator.ledger.created()
+    assert life.did("cancelled")
+
+
 async def test_web_app(emulator: Emulator) -> None:
     """The web app answers with the picture that it was asked for."""
     app = run(APPS[0], "app")["app"]
-    async with serving(app) as origin, aiohttp.ClientSession() as browser:
-        async with browser.post(f"{origin}/paint", json={"prompt": "a pond"}) as answer:
-            assert (answer.status, answer.content_type) == (200, "image/png")
-            assert (await answer.read()).startswith(b"\x89PNG")
+    async with (
+        serving(app) as origin,
+        aiohttp.ClientSession() as browser,
+        browser.post(f"{origin}/paint", json={"prompt": "a pond"}) as answer,
+    ):
+        assert (answer.status, answer.content_type) == (200, "image/png")
+        assert (await answer.read()).startswith(b"\x89PNG")
     [created] = emulator.ledger.created()
     assert created.input == {"prompt": "a pond"}
 
 
-async def test_web_app_tells_failures(
-    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_web_app_tells_failures(emulator: Emulator) -> None:
     """The web app tells a failed model from an API that refuses."""
     app = run(APPS[0], "app")["app"]
 
@@ -172,9 +181,11 @@ async def test_webhook_app(emulator: Emulator, capsys: pytest.CaptureFixture[str
             webhook_events_filter=["completed"],
         )
         await heard.wait()
-        async with aiohttp.ClientSession() as stranger:
-            async with stranger.post(f"{origin}/replicate", json=created.to_dict()) as answer:
-                assert answer.status == 403
+        async with (
+            aiohttp.ClientSession() as stranger,
+            stranger.post(f"{origin}/replicate", json=created.to_dict()) as answer,
+        ):
+            assert answer.status == 403
     assert capsys.readouterr().out == f"{created.id} succeeded: hello Alice\n"
 
 
@@ -269,6 +280,11 @@ def test_what_is_not_there_yet() -> None:
     assert named
     for name in named:
         assert not hasattr(replicate_async, name), name
+
+
+def test_token() -> None:
+    """The token in the README is the emulator's."""
+    assert set(re.findall(r"\br8_\w+", TEXT)) == {TOKEN}
 
 
 def test_two_commands() -> None:

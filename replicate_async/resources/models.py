@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from .. import _policy, exceptions
+from .. import _policy
 from .._files import FileEncodingStrategy
 from .._policy import Kind
 from .._references import identifier, parse_name, parse_reference
@@ -182,10 +182,8 @@ class Models(Namespace):
 
         The newer `search` of the client also finds collections and pages.
         """
-        _not_empty(query, "query")
-        call = Call(
-            "QUERY", "/models", content=query.encode(), headers={"Content-Type": "text/plain"}
-        )
+        content = _policy.text(query, "query").encode()
+        call = Call("QUERY", "/models", content=content, headers={"Content-Type": "text/plain"})
         return pages(self._context, call, Model)
 
     async def create(

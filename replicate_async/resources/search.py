@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from .. import exceptions
+from .. import _policy, exceptions
 from .._transport import Call
 from ..types import DocumentationPage, ModelMatchMetadata, SearchCollection
 from ._base import Bound, Context, query
@@ -48,10 +48,7 @@ class SearchResults(Bound):
 
 async def search(context: Context, text: str, limit: int | None) -> SearchResults:
     """Search. Operation: search (HTTP API, section 13.1)."""
-    if not isinstance(text, str):
-        raise exceptions.ArgumentTypeError("query", f"expected a string, got {text!r}")
-    if not text.strip():
-        raise exceptions.ArgumentError("query", "it is empty")
+    text = _policy.text(text, "query")
     if limit is not None and (
         isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 50
     ):

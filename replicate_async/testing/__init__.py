@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._ledger import Ledger, Life, Request
     from ._limits import RateLimits
     from ._webhooks import Delivery
+    from ._wire import Fault, Injected, Injection, Wire, WireRequest
 
 __all__ = (
     "TOKEN",
@@ -30,6 +31,9 @@ __all__ = (
     "ConcatenateIterator",
     "Delivery",
     "Emulator",
+    "Fault",
+    "Injected",
+    "Injection",
     "Input",
     "Ledger",
     "Life",
@@ -37,6 +41,8 @@ __all__ = (
     "OutputFile",
     "RateLimits",
     "Request",
+    "Wire",
+    "WireRequest",
     "log",
 )
 
@@ -53,6 +59,7 @@ _HOMES = {
     "_ledger": ("Ledger", "Life", "Request"),
     "_limits": ("RateLimits",),
     "_webhooks": ("Delivery",),
+    "_wire": ("Fault", "Injected", "Injection", "Wire", "WireRequest"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -41,8 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> argparse.Argument
 
 def main(options: argparse.Namespace) -> int:
     """Show everything; return the exit status."""
-    os.environ["no_proxy"] = "*"  # noqa: SIM112 - a proxy of the environment cannot reach this machine
+    os.environ["no_proxy"] = "*"  # a proxy of the environment does not lead to this machine
     try:
+        options.output.mkdir(parents=True, exist_ok=True)
         asyncio.run(_demo(Paper(sys.stdout), options.output))
     except KeyboardInterrupt:
         return 130
@@ -139,7 +140,6 @@ async def _show(client: Client, paper: Paper, directory: Path) -> None:
     [image] = await client.run(
         "emulator/painter", {"prompt": "a quiet valley at dawn", "seed": 11}, timeout=60
     )
-    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     saved = await image.save(directory / "painting.png")
     paper.line(f"saved to {saved}")
 

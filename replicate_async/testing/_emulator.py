@@ -53,6 +53,7 @@ from ._store import (
 from ._streams import StreamServer
 from ._views import Views, encode
 from ._webhooks import Delivery, Outside, Webhooks
+from ._wire import Wire
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -127,6 +128,8 @@ class Emulator:
         expired_waits: How a sync create answers whose wait expired: as ``starting`` without output,
             or with the ``actual`` status and the output so far.
         list_lag: Seconds of the clock before a new prediction appears in the list.
+        wire: Whether `Emulator.wire` stands in front of all three origins, for faults. Without it,
+            clients talk to the servers directly, and faults cost nothing.
 
     Attributes:
         url: Base URL without ``/v1``, once started.
@@ -159,6 +162,7 @@ class Emulator:
         sync_answers: SyncAnswers = "recorded",
         expired_waits: ExpiredAnswers = "starting",
         list_lag: float = 0.0,
+        wire: bool = False,
     ) -> None:
         unknown = set(page_sizes or ()) - set(PAGE_SIZES)
         if unknown:
@@ -189,6 +193,7 @@ class Emulator:
         )
         self._sockets: list[socket.socket] = []
         self._urls: tuple[str, str, str] | None = None
+        self._faults: Wire | None = Wire(self._on_loop) if wire else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: int | None = None
         self._stopping: asyncio.Event | None = None
@@ -223,6 +228,17 @@ class Emulator:
     def stream_url(self) -> str:
         """Origin of streams."""
         return self._started()[2]
+
+    @property
+    def wire(self) -> Wire:
+        """Where faults are injected.
+
+        Raises:
+            RuntimeError: The emulator was made without.
+        """
+        if self._faults is None:
+            raise RuntimeError("there is no wire: make it with Emulator(wire=True)")
+        return self._faults
 
     @property
     def env(self) -> dict[str, str]:
@@ -628,14 +644,16 @@ class Emulator:
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
         shown = f"[{shown}]" if ":" in shown else shown
         try:
-            for port in (self._port, 0, 0):
+            for port in (self._port if self._faults is None else 0, 0, 0):
                 self._sockets.append(
                     socket.create_server((self._host, port), family=family, backlog=1024)
                 )
+            ports = [sock.getsockname()[1] for sock in self._sockets]
+            if self._faults is not None:
+                ports = self._faults._bind(self._host, family, self._port)
         except OSError:
             self._close_sockets()
             raise
-        ports = [sock.getsockname()[1] for sock in self._sockets]
         api, files, stream = (f"http://{shown}:{port}" for port in ports)
         self._urls = (api, files, stream)
 
@@ -650,7 +668,7 @@ class Emulator:
         self._stopping = stopping = asyncio.Event()
         timers = Timers(self.clock)
         outside = Outside()
-        engine, handlers = self._wire(timers, outside)
+        engine, handlers = self._parts(timers, outside)
         runners: list[web.ServerRunner] = []
         try:
             for sock, origin, answer in zip(self._sockets, _ORIGINS, handlers, strict=True):
@@ -665,10 +683,14 @@ class Emulator:
                 runners.append(runner)
                 await runner.setup()
                 await web.SockSite(runner, sock, backlog=1024).start()
+            if self._faults is not None:
+                await self._faults._start([sock.getsockname()[:2] for sock in self._sockets])
             ready()
             await stopping.wait()
         finally:
             self._loop = None
+            if self._faults is not None:
+                await self._faults._close()
             for runner in runners:
                 for site in runner.sites:
                     await site.stop()
@@ -681,7 +703,7 @@ class Emulator:
             self._close_sockets()
             await asyncio.sleep(0)  # lets closed transports go
 
-    def _wire(self, timers: Timers, outside: Outside) -> tuple[Engine, list[_Handler]]:
+    def _parts(self, timers: Timers, outside: Outside) -> tuple[Engine, list[_Handler]]:
         """Put the parts together."""
         url, files_url, stream_url = self._started()
         views = Views(url, stream_url, self.clock.time_ns)

@@ -153,6 +153,7 @@ BAD_ARGUMENTS: list[tuple[str, type[Exception], Call]] = [
     ("ref", TypeError, lambda c: c.run(5)),  # type: ignore[arg-type]
     ("ref", TypeError, lambda c: c.run(None)),  # type: ignore[arg-type]
     ("model", TypeError, lambda c: c.models.get(5)),  # type: ignore[arg-type]
+    ("model", TypeError, lambda c: c.models.get(None)),  # type: ignore[arg-type]
     ("model", TypeError, lambda c: c.models.get("owner", 5)),  # type: ignore[arg-type]
     ("model", TypeError, lambda c: c.predictions.create(model=5)),  # type: ignore[arg-type]
     # Ids
@@ -233,7 +234,9 @@ BAD_ARGUMENTS: list[tuple[str, type[Exception], Call]] = [
     ("sort_direction", ValueError, lambda c: c.models.list(sort_direction="up")),
     ("query", ValueError, lambda c: c.models.search(" ")),
     ("query", TypeError, lambda c: c.models.search(5)),  # type: ignore[arg-type]
+    ("query", ValueError, lambda c: c.models.search("\ud800")),
     ("query", ValueError, lambda c: c.search("")),
+    ("query", ValueError, lambda c: c.search("\ud800")),
     ("query", TypeError, lambda c: c.search(None)),  # type: ignore[arg-type]
     *(
         ("limit", ValueError, lambda c, limit=limit: c.search("x", limit=limit))

@@ -203,6 +203,12 @@ async def test_input_is_sent_as_json(client: Client, emulator: Emulator) -> None
     assert "naïve ☕".encode() in request.body
 
 
+async def test_any_text_is_sent(client: Client) -> None:
+    """Text comes back as it went, even half of a surrogate pair and control characters."""
+    text = "\ud800 \x00 \u2028 \U0001f999"
+    assert await client.run(HELLO, {"text": text}) == f"hello {text}"
+
+
 # -- Listing and searching ---------------------------------------------------------------------
 
 

@@ -1,0 +1,489 @@
+"""JSON to objects: strict about identity, lenient about all else, and nothing is lost."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import attrs
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from replicate_async import (
+    Account,
+    Collection,
+    Deployment,
+    File,
+    Hardware,
+    Model,
+    Prediction,
+    SearchResults,
+    Training,
+    Version,
+)
+from replicate_async._codec import decode_json, encode_json, parse_datetime, structure
+from replicate_async.resources.webhooks import WebhookSigningSecret
+from replicate_async.types import CollectionSummary, Record
+
+HELLO = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
+API = "https://api.replicate.com/v1"
+
+VERSION: dict[str, Any] = {
+    "id": HELLO,
+    "created_at": "2025-11-30T19:29:04.418669Z",
+    "cog_version": "0.16.7",
+    "openapi_schema": {"openapi": "3.0.2", "components": {"schemas": {"Input": {}}}},
+}
+PREDICTION: dict[str, Any] = {
+    "id": "wm41d8ffq9rgj0cjb2ysrvzve0",
+    "model": "acme/greeter",
+    "version": HELLO,
+    "deployment": "greeter-prod",
+    "input": {"text": "Alice", "nested": [1, None, {"a": 2.5}]},
+    "logs": "Using seed: 7\n",
+    "output": ["https://replicate.delivery/xezq/example/out-0.png"],
+    "data_removed": False,
+    "error": "",
+    "source": "api",
+    "status": "succeeded",
+    "created_at": "2025-12-02T10:15:30.123Z",
+    "started_at": "2025-12-02T10:15:30.136176Z",
+    "completed_at": "2025-12-02T10:15:33.148859123Z",
+    "deadline": "2025-12-02T10:20:30Z",
+    "metrics": {"predict_time": 3e-06, "total_time": 0.135578, "image_count": 1},
+    "webhook": "https://example.com/hook?job=42",
+    "webhook_events_filter": ["completed"],
+    "urls": {
+        "cancel": f"{API}/predictions/wm41d8ffq9rgj0cjb2ysrvzve0/cancel",
+        "get": f"{API}/predictions/wm41d8ffq9rgj0cjb2ysrvzve0",
+        "stream": "https://stream.replicate.com/v1/files/abcd-exampletoken",
+        "web": "https://replicate.com/p/wm41d8ffq9rgj0cjb2ysrvzve0",
+    },
+}
+TRAINING: dict[str, Any] = {
+    "completed_at": "2025-12-02T16:41:19.826523Z",
+    "created_at": "2025-12-02T16:32:57.018467Z",
+    "started_at": "2025-12-02T16:32:57.112647Z",
+    "error": None,
+    "id": "zz4ibbonubfz7carwiefibzgga",
+    "input": {"input_images": "https://example.com/my-input-images.zip"},
+    "logs": "done",
+    "metrics": {"predict_time": 502.713876},
+    "output": {
+        "version": f"acme/tuned:{HELLO}",
+        "weights": "https://replicate.delivery/pbxt/example/trained_model.tar",
+    },
+    "source": "api",
+    "status": "succeeded",
+    "urls": {
+        "web": "https://replicate.com/p/zz4ibbonubfz7carwiefibzgga",
+        "get": f"{API}/trainings/zz4ibbonubfz7carwiefibzgga",
+        "cancel": f"{API}/trainings/zz4ibbonubfz7carwiefibzgga/cancel",
+    },
+    "model": "acme/base-model",
+    "version": HELLO,
+    "webhook": None,
+    "webhook_events_filter": ["start", "completed"],
+}
+MODEL: dict[str, Any] = {
+    "url": "https://replicate.com/acme/greeter",
+    "owner": "acme",
+    "name": "greeter",
+    "description": "Says hello",
+    "visibility": "public",
+    "is_official": False,
+    "github_url": "https://github.com/acme/greeter",
+    "paper_url": None,
+    "license_url": "https://example.com/license",
+    "weights_url": None,
+    "run_count": 5681081,
+    "cover_image_url": "https://example.com/cover.png",
+    "created_at": "2025-11-30T19:29:04.418669Z",
+    "default_example": PREDICTION,
+    "latest_version": VERSION,
+}
+ACCOUNT: dict[str, Any] = {
+    "type": "organization",
+    "username": "acme",
+    "name": "Acme Corp, Inc.",
+    "github_url": "https://github.com/acme",
+    "avatar_url": "https://cdn.replicate.com/avatars/acme.png",
+}
+COLLECTION: dict[str, Any] = {
+    "name": "Super resolution",
+    "slug": "super-resolution",
+    "description": "Models that enlarge images.",
+}
+FILE: dict[str, Any] = {
+    "id": "NGZiNmY2YzQtMThhZi00ZjcyLWFhZjktODg4NTY0NWNlMDEy",
+    "name": "notes.txt",
+    "content_type": "text/plain",
+    "size": 0,
+    "etag": "d41d8cd98f00b204e9800998ecf8427e",
+    "checksums": {"sha256": "e3b0", "md5": "d41d"},
+    "metadata": {"customer_reference_id": 123},
+    "created_at": "2025-12-02T12:26:51.079Z",
+    "expires_at": "2025-12-03T12:26:51.079Z",
+    "urls": {"get": f"{API}/files/NGZiNmY2YzQ"},
+}
+DEPLOYMENT: dict[str, Any] = {
+    "owner": "acme",
+    "name": "greeter-prod",
+    "current_release": {
+        "number": 1,
+        "model": "acme/greeter",
+        "version": HELLO,
+        "created_at": "2025-11-30T16:32:57.018467Z",
+        "created_by": ACCOUNT,
+        "configuration": {"hardware": "gpu-l40s", "min_instances": 0, "max_instances": 3},
+    },
+}
+SEARCH: dict[str, Any] = {
+    "query": "nano banana",
+    "models": [
+        {
+            "model": MODEL,
+            "metadata": {
+                "generated_description": "Edits images.",
+                "score": 1.38,
+                "tags": ["text-to-image", "image-editing"],
+            },
+        }
+    ],
+    "collections": [{**COLLECTION, "models": ["google/nano-banana"]}],
+    "pages": [{"name": "Getting started", "href": "/docs/guides/image-editing"}],
+}
+
+EXAMPLES: list[tuple[type[Record], dict[str, Any]]] = [
+    (Prediction, PREDICTION),
+    (Training, TRAINING),
+    (Model, MODEL),
+    (Version, VERSION),
+    (Deployment, DEPLOYMENT),
+    (File, FILE),
+    (Account, ACCOUNT),
+    (Hardware, {"sku": "cpu", "name": "CPU"}),
+    (CollectionSummary, COLLECTION),
+    (Collection, {**COLLECTION, "full_description": "## Overview", "models": [MODEL, MODEL]}),
+    (SearchResults, SEARCH),
+    (WebhookSigningSecret, {"key": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"}),
+]
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.sampled_from(["", "null", "2025-12-02T10:15:30Z", "0001-01-01T00:00:00+23:00"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+UNKNOWN = st.sampled_from(["new", "x-new", "get", "self", "class", "items", "to_dict", "_raw", ""])
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of all values inside of a JSON value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    found = []
+    for key, item in inside:
+        found.append((*path, key))
+        if isinstance(item, (dict, list)):
+            found += _places(item, (*path, key))
+    return found
+
+
+@st.composite
+def _damaged(draw: st.DrawFn, example: dict[str, Any]) -> dict[str, Any]:
+    """Return an example of which some fields were dropped, nulled, retyped, or new ones added."""
+    damaged = copy.deepcopy(example)
+    for _ in range(draw(st.integers(1, 6))):
+        places = _places(damaged)
+        if not places:
+            break
+        *parents, last = draw(st.sampled_from(places))
+        holder = damaged
+        for key in parents:
+            holder = holder[key]
+        match draw(st.sampled_from(["drop", "null", "retype", "add"])):
+            case "drop":
+                del holder[last]
+            case "null":
+                holder[last] = None
+            case "retype":
+                holder[last] = draw(JSON)
+            case "add" if isinstance(holder, dict):
+                holder[draw(UNKNOWN)] = draw(JSON)
+    return damaged
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of a declared type, and all objects inside of it are."""
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, member) for member in get_args(kind))
+    if origin is Literal:
+        return value in get_args(kind)
+    if origin is list:
+        return type(value) is list and all(_fits(item, get_args(kind)[0]) for item in value)
+    if origin is dict:
+        return type(value) is dict
+    if kind is NoneType:
+        return value is None
+    if kind is float:
+        return type(value) in (float, int)
+    if kind is datetime:
+        return type(value) is datetime and value.tzinfo is not None
+    if attrs.has(kind):
+        return type(value) is kind and _is_sound(value)
+    return type(value) is kind
+
+
+def _is_sound(made: Any) -> bool:
+    """Tell whether all fields of an object have their declared types."""
+    hints = get_type_hints(type(made))
+    return all(
+        _fits(getattr(made, field.name), hints[field.name])
+        for field in attrs.fields(type(made))
+        if not field.name.startswith("_")
+    )
+
+
+def _wire_fields(kind: type[Record]) -> list[attrs.Attribute[Any]]:
+    return [field for field in attrs.fields(kind) if not field.name.startswith("_")]
+
+
+@pytest.mark.parametrize(("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", ""))
+def test_examples(kind: type[Record], example: dict[str, Any]) -> None:
+    """Each field of the reference's examples is where it belongs, and there are no others."""
+    made = structure(copy.deepcopy(example), kind)
+    assert _is_sound(made)
+    assert made.to_dict() == example
+    assert made.extra == {}
+    for field in _wire_fields(kind):
+        value, sent = getattr(made, field.name), example.get(field.name)
+        if isinstance(sent, (str, int, float)) and not isinstance(value, datetime):
+            assert value == sent
+        if sent is not None:
+            assert value is not None
+
+
+@pytest.mark.parametrize(("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", ""))
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_damage(kind: type[Record], example: dict[str, Any], data: st.DataObject) -> None:
+    """Whatever happens to the fields: without an essential one a ValueError, else a sound object."""
+    damaged = data.draw(_damaged(example))
+    before = copy.deepcopy(damaged)
+    essentials = [field for field in _wire_fields(kind) if field.default is attrs.NOTHING]
+    if any(type(damaged.get(field.name)) is not str for field in essentials):
+        with pytest.raises(ValueError, match=kind.__name__):
+            structure(damaged, kind)
+        return
+    made = structure(damaged, kind)
+    assert _is_sound(made)
+    assert made.to_dict() == before
+    known = {field.name for field in _wire_fields(kind)} | kind._computed
+    for name, value in before.items():
+        if name not in known | {"_raw"}:
+            assert made.extra[name] == value
+    assert not set(made.extra) & known
+
+
+@pytest.mark.parametrize(("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", ""))
+def test_each_field_may_be_missing(kind: type[Record], example: dict[str, Any]) -> None:
+    """Missing, null and mistyped mean the default; only what identifies the object is essential."""
+    for field in _wire_fields(kind):
+        without = {name: value for name, value in example.items() if name != field.name}
+        for damaged in (without, {**example, field.name: None}, {**example, field.name: [[]]}):
+            if field.default is attrs.NOTHING:
+                with pytest.raises(ValueError, match=kind.__name__):
+                    structure(damaged, kind)
+                continue
+            default = field.default
+            if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, typed as a function
+                default = default.factory()  # type: ignore[union-attr]
+            assert getattr(structure(damaged, kind), field.name) == default, field.name
+
+
+def test_what_is_essential() -> None:
+    """The essential fields are these and no others: each costs an object if the API drops it."""
+    assert {
+        kind.__name__: [f.name for f in _wire_fields(kind) if f.default is attrs.NOTHING]
+        for kind, _ in EXAMPLES
+    } == {
+        "Prediction": ["id"],
+        "Training": ["id"],
+        "Model": ["owner", "name"],
+        "Version": ["id"],
+        "Deployment": ["owner", "name"],
+        "File": ["id"],
+        "Account": ["username"],
+        "Hardware": ["sku"],
+        "CollectionSummary": ["slug"],
+        "Collection": ["slug"],
+        "SearchResults": [],
+        "WebhookSigningSecret": ["key"],
+    }
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in EXAMPLES])
+@pytest.mark.parametrize("value", [None, [], "text", 5, True, [{}]])
+def test_what_is_no_object(kind: type[Record], value: Any) -> None:
+    """JSON that is no object is a ValueError that names what was expected."""
+    with pytest.raises(ValueError, match=kind.__name__):
+        structure(value, kind)
+
+
+def test_broken_items_of_lists_are_left_out() -> None:
+    """An item that is no object of its kind does not cost the others; it is kept in `to_dict`."""
+    data = {**SEARCH, "models": [None, {"model": {}}, SEARCH["models"][0], 5]}
+    made = structure(data, SearchResults)
+    assert [match.model.full_name for match in made.models] == ["acme/greeter"]
+    assert made.to_dict() == data
+
+
+def test_both_styles() -> None:
+    """The two backends say the same in different ways (HTTP API, section 1.5)."""
+    service = {
+        "id": "abc",
+        "model": "acme/greeter",
+        "version": HELLO,
+        "input": {"text": "Alice"},
+        "logs": "",
+        "status": "starting",
+        "created_at": "2025-12-02T10:15:30.123456789Z",
+        "urls": {"get": f"{API}/predictions/abc"},
+    }
+    django = {
+        "completed_at": None,
+        "created_at": "2025-12-02T10:15:30.123456Z",
+        "error": None,
+        "id": "abc",
+        "input": {"text": "Alice"},
+        "logs": None,
+        "metrics": {},
+        "model": "acme/greeter",
+        "output": None,
+        "started_at": None,
+        "status": "starting",
+        "urls": {"get": f"{API}/predictions/abc"},
+        "version": HELLO,
+        "webhook": None,
+    }
+    one, other = structure(service, Prediction), structure(django, Prediction)
+    for field in _wire_fields(Prediction):
+        assert getattr(one, field.name) == getattr(other, field.name), field.name
+
+
+def test_unknown_values_of_enumerations_stay_strings() -> None:
+    """A status that is not known yet is kept."""
+    made = structure({**PREDICTION, "status": "warming", "source": "robot"}, Prediction)
+    assert (made.status, made.source) == ("warming", "robot")
+
+
+def test_booleans_are_no_numbers() -> None:
+    """A bool where a number belongs is a mistake, and the other way round."""
+    assert structure({**MODEL, "run_count": True}, Model).run_count is None
+    assert structure({**MODEL, "is_official": 1}, Model).is_official is None
+    assert structure({**FILE, "size": 1.5}, File).size is None
+
+
+def test_to_dict_is_a_copy() -> None:
+    """Changing what `to_dict` or `extra` gave does not change the object."""
+    made = structure({**copy.deepcopy(PREDICTION), "new": [1]}, Prediction)
+    made.to_dict()["input"].clear()
+    made.extra["new"].clear()
+    assert made.to_dict()["input"] == PREDICTION["input"]
+    assert made.extra == {"new": [1]}
+
+
+@given(
+    st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)),  # noqa: DTZ001
+    st.integers(0, 9),
+    st.integers(0, 999_999_999),
+    st.sampled_from(["Z", "+00:00", "", "+02:00", "-11:30"]),
+)
+@example(datetime(2025, 12, 2), 0, 0, "Z")  # noqa: DTZ001
+@example(datetime(2025, 12, 2), 9, 999_999_999, "Z")  # noqa: DTZ001
+def test_timestamps(moment: datetime, digits: int, nanoseconds: int, zone: str) -> None:
+    """Timestamps have 0 to 9 fraction digits, of which six are kept, and are aware."""
+    moment = moment.replace(microsecond=0)
+    fraction = f"{nanoseconds:09}"[:digits]
+    text = moment.isoformat() + (f".{fraction}" if fraction else "") + zone
+    parsed = parse_datetime(text)
+    micro = int(fraction.ljust(9, "0")[:6])
+    assert parsed.utcoffset() is not None
+    assert parsed.replace(tzinfo=None) == moment + timedelta(microseconds=micro)
+    assert parsed.utcoffset() == (
+        parse_datetime("2000-01-01T00:00:00" + zone).utcoffset() if zone else timedelta(0)
+    )
+    made = structure({"id": "a", "created_at": text, "started_at": text}, Prediction)
+    assert made.created_at == made.started_at == parsed
+
+
+@given(st.text() | st.from_regex(r"[0-9TZ:.+ -]*"))
+def test_timestamps_of_anything(text: str) -> None:
+    """What is no timestamp is none, and costs nothing else."""
+    made = structure({"id": "a", "created_at": text, "status": "failed"}, Prediction)
+    assert made.status == "failed"
+    assert made.created_at is None or made.created_at.tzinfo is not None
+
+
+# -- JSON --------------------------------------------------------------------------------------
+
+
+@given(JSON)
+def test_json_round_trips(value: Any) -> None:
+    """What can be said in JSON comes back."""
+    assume(not _has_infinity(value))
+    assert decode_json(encode_json(value)) == value
+
+
+def _has_infinity(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_infinity, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_infinity, value))
+    return value in (float("inf"), float("-inf"))
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_any_text_can_be_encoded(text: str) -> None:
+    """Any string is sent, in UTF-8 where that is possible, and comes back."""
+    body = encode_json({"a": text})
+    assert decode_json(body) == {"a": text} == json.loads(body.decode())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_does_not_have(value: float) -> None:
+    """NaN and infinity are refused, not sent as something that is no JSON."""
+    with pytest.raises(ValueError, match="JSON|not"):
+        encode_json({"a": value})
+    with pytest.raises(TypeError):
+        encode_json({"a": object()})
+
+
+@given(st.binary())
+@example(b"")
+@example(b"\xff")
+@example(b"[" * 100_000)
+@example(b"<html></html>")
+@example(b'{"a": 1')
+@example(b"\xef\xbb\xbf{}")
+@example(b"1" * 5000)
+def test_decoding_anything(body: bytes) -> None:
+    """Bytes are JSON, or a ValueError."""
+    try:
+        decode_json(body)
+    except ValueError as error:
+        assert "JSON" in str(error)  # noqa: PT017
+
+
+def test_utc_is_meant_without_a_zone() -> None:
+    """A timestamp without a zone is UTC."""
+    assert parse_datetime("2025-12-02T10:15:30") == datetime(2025, 12, 2, 10, 15, 30, tzinfo=UTC)

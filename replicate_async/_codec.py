@@ -22,6 +22,11 @@ T = TypeVar("T")
 _logger = logging.getLogger("replicate_async")
 
 
+_encode = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=True
+).encode
+
+
 def decode_json(body: bytes) -> Any:
     """Return the value of a JSON text.
 
@@ -29,7 +34,11 @@ def decode_json(body: bytes) -> Any:
         ValueError: This is no JSON in UTF-8 (or -16, -32), or nested beyond what can be read.
     """
     try:
-        return json.loads(body)
+        try:
+            # As a string of UTF-8, which it nearly always is: that spares the look at its encoding.
+            return json.loads(body.decode())
+        except ValueError:
+            return json.loads(body)
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
     except ValueError as error:
@@ -43,9 +52,8 @@ def encode_json(value: object) -> bytes:
         TypeError: There is something in it that JSON does not have.
         ValueError: There is a NaN, an infinity or a circle in it.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
-        return text.encode()
+        return _encode(value).encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
@@ -57,7 +65,8 @@ def structure(value: object, cls: type[T]) -> T:
         ValueError: It lacks what identifies such an object.
     """
     try:
-        made: T = _converter.get_structure_hook(cls)(value, cls)
+        hook = _hooks.get(cls) or _hooks.setdefault(cls, _converter.get_structure_hook(cls))
+        made: T = hook(value, cls)
     except _BROKEN as error:
         raise ValueError(f"this is no {cls.__name__}: {error!r}") from error
     return made
@@ -204,6 +213,8 @@ def _without_none(kind: Any) -> Any:
         return rest[0] if len(rest) == 1 else str
     return kind
 
+
+_hooks: dict[type, Callable[[Any, Any], Any]] = {}
 
 _BROKEN = (KeyError, TypeError, ValueError, AttributeError)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import inspect
 import mimetypes
 import os
 import re
@@ -170,7 +171,7 @@ def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
     A file is a whole string that is an `https:` or `data:` URL, or an `http:` URL on the host of an
     `http:` API. In a list of strings all must be files: a list of tokens stays text.
     """
-    if not files or value is None:
+    if not files or value is None or (value.__class__ is str and value[:1] not in "hHdD"):
         return value
     host = None if transport is None else transport.http_host
 
@@ -405,7 +406,10 @@ def source_of(
     if "b" not in str(getattr(file, "mode", "b")) or hasattr(file, "encoding"):
         raise exceptions.ArgumentError(argument, "the file is open in text mode; open it with 'rb'")
     given = getattr(file, "name", None)
-    seekable = bool(getattr(file, "seekable", lambda: False)())
+    # One that is read with `await` is sent as it stands: it cannot be asked here.
+    seekable = not inspect.iscoroutinefunction(file.read) and bool(
+        getattr(file, "seekable", lambda: False)()
+    )
     size: int | None = None
     if seekable:
         size = file.seek(0, os.SEEK_END)
@@ -444,6 +448,10 @@ async def _of_path(path: Path) -> AsyncIterator[bytes]:
 
 
 async def _of_file(file: Any, seekable: bool) -> AsyncIterator[bytes]:
+    if inspect.iscoroutinefunction(file.read):
+        while chunk := await file.read(_CHUNK):
+            yield chunk
+        return
     if seekable:
         await in_thread(lambda: file.seek(0))
     while chunk := await in_thread(lambda: file.read(_CHUNK)):

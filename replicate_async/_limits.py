@@ -30,10 +30,16 @@ class Slots:
         self._free = number
         self._queue: deque[anyio.Event] = deque()
 
-    async def acquire(self) -> None:
-        """Take a place, or wait for one."""
+    def try_acquire(self) -> bool:
+        """Take a place if one is free and nobody waits for it."""
         if self._free > 0 and not self._queue:
             self._free -= 1
+            return True
+        return False
+
+    async def acquire(self) -> None:
+        """Take a place, or wait for one."""
+        if self.try_acquire():
             return
         import anyio
 
@@ -98,7 +104,14 @@ class Gate:
     def try_pass(self) -> bool:
         """Pass if nobody waits and there is room."""
         with self._lock:
-            return not self._queue and self._due() <= 0 and self._take()
+            now = self._clock()
+            if self._queue or now < self._closed_until:
+                return False
+            tokens = min(self._capacity, self._tokens + (now - self._filled) * self._rate)
+            self._filled = now
+            passed = tokens > 1 - 1e-9
+            self._tokens = tokens - passed
+            return passed
 
     def force(self) -> None:
         """Pass without waiting; those who come later wait for it."""
@@ -134,7 +147,7 @@ class Gate:
                     # by a second at most.
                     ahead = number - next(iter(self._queue.values()))
                     if ahead <= 0 and due <= 0:
-                        self._take()
+                        self._tokens -= 1
                         return self._clock() - began
                 pause = max(due, 0.0) + ahead / self._rate
                 await sleep(min(max(pause, 0.001), self._LONGEST_SLEEP))
@@ -187,10 +200,6 @@ class Gate:
         self._fill()
         missing = (1 - self._tokens) / self._rate if self._tokens < 1 - 1e-9 else 0.0
         return max(missing, self._closed_until - self._filled)
-
-    def _take(self) -> bool:
-        self._tokens -= 1
-        return True
 
 
 _LOWER: Final = re.compile(r"(\d+) requests per minute(?: with a burst of (\d+))?")

@@ -197,46 +197,29 @@ _BY_CODE: Final[Mapping[str, tuple[FailureKind, bool]]] = {
     "E9825": ("interrupted", True),
 }
 
-# The first that is found holds: what forbids to try again stands before what allows it.
-_BY_TEXT: Final[tuple[tuple[re.Pattern[str], FailureKind, bool], ...]] = (
+_BY_TEXT: Final[tuple[tuple[str, FailureKind, bool], ...]] = (
+    # The first that is found holds: what forbids to try again stands before what allows it.
     (
-        re.compile(
-            r"nsfw|flagged|sensitive content|content policy|safety (?:filter|system|checker)"
-            r"|moderation|prohibited content|violat\w+ .*polic",
-            re.IGNORECASE,
-        ),
+        "nsfw|flagged|sensitive content|content policy|safety (?:filter|system|checker)|moderation"
+        r"|prohibited content|violat\w+ .*polic",
         "content_policy",
         False,
     ),
+    (r"out of memory|\boom\b|cuda error: out", "out_of_memory", False),
     (
-        re.compile(r"out of memory|\boom\b|cuda error: out", re.IGNORECASE),
-        "out_of_memory",
-        False,
-    ),
-    (
-        re.compile(
-            r"invalid (?:input|image|file|format|argument|prompt)|unsupported (?:file|image|format)"
-            r"|must be (?:one of|less|greater|at (?:least|most))|cannot identify image",
-            re.IGNORECASE,
-        ),
+        "invalid (?:input|image|file|format|argument|prompt)|unsupported (?:file|image|format)"
+        "|must be (?:one of|less|greater|at (?:least|most))|cannot identify image",
         "invalid_input",
         False,
     ),
+    (r"prediction interrupted|please retry \(code", "interrupted", True),
     (
-        re.compile(r"prediction interrupted|please retry \(code", re.IGNORECASE),
-        "interrupted",
-        True,
-    ),
-    (
-        re.compile(
-            r"high demand|no capacity|at capacity|temporarily unavailable|overloaded"
-            r"|rate limit|too many requests",
-            re.IGNORECASE,
-        ),
+        "high demand|no capacity|at capacity|temporarily unavailable|overloaded|rate limit"
+        "|too many requests",
         "capacity",
         True,
     ),
-    (re.compile(r"timed? ?out|deadline exceeded", re.IGNORECASE), "timeout", False),
+    (r"timed? ?out|deadline exceeded", "timeout", False),
 )
 
 
@@ -253,7 +236,7 @@ def failure_kind(error: str | None) -> tuple[str | None, FailureKind, bool]:
     if known is not None and known[0] != "unknown":
         return code, *known
     for pattern, kind, retryable in _BY_TEXT:
-        if pattern.search(error):
+        if re.search(pattern, error, re.IGNORECASE):
             return code, kind, retryable
     return code, "unknown", False
 
@@ -266,13 +249,28 @@ def is_over(status: str, completed: bool) -> bool:
     return completed or status in TERMINAL
 
 
-def poll_delay(elapsed: float) -> float:
+def poll_delay(elapsed: float, usual: tuple[float, float] | None = None) -> float:
     """Return the seconds until the next look at a prediction that is *elapsed* seconds old.
 
     A tenth of its age on top of a tenth of a second, three seconds at most: so the delay until its end is
     noticed stays within a few percent of the time that it took.
+
+    Args:
+        elapsed: Its age.
+        usual: What nine of ten predictions like it take at least, and at most, if that is known: before
+            the time it is looked at seldom, and when the time has come, more often.
     """
-    return min(0.1 + 0.1 * max(elapsed, 0.0), 3.0)
+    delay = min(0.1 + 0.1 * max(elapsed, 0.0), 3.0)
+    if usual is None:
+        return delay
+    low, high = usual
+    early = 0.9 * low
+    if elapsed < early:
+        # Some end early, as those do that fail at once.
+        return max(min(max(delay, low / 4), early - elapsed, 30.0), 0.1)
+    if elapsed <= high:
+        return min(delay, max((high - low) / 6, 0.1))
+    return delay
 
 
 _TQDM = re.compile(r"^\s*(\d+)%\s*\|.+?\|\s*(\d+)/(\d+)")
@@ -365,9 +363,7 @@ def timestamp(value: datetime | str, argument: str) -> str:
         try:
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         except (OverflowError, ValueError, OSError):
-            raise exceptions.ArgumentError(
-                argument, f"{value!r} cannot be said in UTC"
-            ) from None
+            raise exceptions.ArgumentError(argument, f"{value!r} cannot be said in UTC") from None
     if isinstance(value, str):
         try:
             datetime.fromisoformat(value)

@@ -59,8 +59,9 @@ async def run(
     retry_failed: int,
 ) -> Output:
     """Create a prediction, wait for its end, and return its output."""
-    seconds = _policy.timeout_seconds(timeout)
-    _policy.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
+    seconds = None if timeout is None else _policy.timeout_seconds(timeout)
+    if on_abandon != "cancel":
+        _policy.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     if isinstance(retry_failed, bool) or not isinstance(retry_failed, int) or retry_failed < 0:
         raise exceptions.ArgumentError("retry_failed", f"{retry_failed!r} is no number of times")
     target = _target(ref)

@@ -8,6 +8,7 @@ raises one of our exceptions. aiohttp is imported at the first request.
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import random
@@ -24,7 +25,7 @@ import attrs
 
 from . import _policy, exceptions
 from ._codec import decode_json, encode_json, structure
-from ._limits import Gates, RateClass, Slots, gates_for
+from ._limits import Gate, Gates, RateClass, Slots, gates_for
 from ._policy import Kind
 from ._version import __version__
 from .types import Limits, RateLimit, Retry, Stats, Timeout
@@ -52,7 +53,7 @@ LARGE: Final = 256 * 1024
 # -- What goes in and what comes out -----------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Call:
     """One operation of the API, or one URL that the API gave."""
 
@@ -92,7 +93,7 @@ class Trail:
     """Whether the server may have seen it; False again once it must have been refused."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Body:
     """A body that is made anew for each attempt."""
 
@@ -104,7 +105,7 @@ class Body:
     """Whether it can be made a second time."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Answer:
     """A good answer."""
 
@@ -126,7 +127,7 @@ class Answer:
         )
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Config:
     """How a transport makes requests."""
 
@@ -292,18 +293,24 @@ class Pool:
         self._closed = False
         self.stats = Stats()
 
+    def opened(self) -> _Session | None:
+        """Return the session of the running loop, if it is open."""
+        found = self._sessions.get(asyncio.get_running_loop())
+        if found is None or self._closed or self._pid != os.getpid() or found.client.closed:
+            return None
+        return found
+
     async def session(self) -> _Session:
-        """Return the session of the running loop."""
+        """Return the session of the running loop; open it at the first request there."""
         if self._closed:
             raise exceptions.ClientClosed
-        loop = asyncio.get_running_loop()
-        found = self._sessions.get(loop)
-        if found is not None and self._pid == os.getpid() and not found.client.closed:
+        if (found := self.opened()) is not None:
             return found
+        loop = asyncio.get_running_loop()
         if "aiohttp" not in sys.modules:
             # It takes 0.1 s: not on the event loop.
             await loop.run_in_executor(None, _import_aiohttp)
-        return self._sessions.get(loop) or await self._open(loop)
+        return self.opened() or await self._open(loop)
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> _Session:
         self._forget()
@@ -479,11 +486,16 @@ class Transport:
     async def _attempt(self, call: Call, result: type[Any] | None, *, again: bool) -> Answer:
         if call.trail is not None:
             call.trail.sent = False
-        session = await self.pool.session()
-        await self._pass_gate(call, first=again)
+        session = self.pool.opened() or await self.pool.session()
+        gate = self._gate(call)
+        if gate is not None and (again or not gate.try_pass()):
+            stats = self.pool.stats
+            stats.waited += 1
+            stats.waited_seconds += await gate.wait(sleep, first=again)
         if call.urgent:
             return await self._exchange(call, result, session)
-        await session.slots.acquire()
+        if not session.slots.try_acquire():
+            await session.slots.acquire()
         try:
             return await self._exchange(call, result, session)
         finally:
@@ -491,22 +503,19 @@ class Transport:
 
     # The rate limit
 
-    async def _pass_gate(self, call: Call, *, first: bool) -> None:
-        if self.config.rate_limit is None or not (call.path[0] == "/" or self.is_api(call.path)):
-            return
-        gate = self._gates_now(self.config.rate_limit).of(call.rate_class)
-        if call.urgent:
-            gate.force()
-        elif not gate.try_pass():
-            stats = self.pool.stats
-            stats.waited += 1
-            stats.waited_seconds += await gate.wait(sleep, first=first)
-
-    def _gates_now(self, limit: RateLimit) -> Gates:
+    def _gate(self, call: Call) -> Gate | None:
+        """Return the gate that a call has to pass; None if it need not."""
+        limit = self.config.rate_limit
+        if limit is None or not (call.path[0] == "/" or self.is_api(call.path)):
+            return None
         token = self.token()
         if self._gates is None or self._gates[0] is not token:
             self._gates = token, gates_for((self._origin, token), limit)
-        return self._gates[1]
+        gate = self._gates[1].of(call.rate_class)
+        if call.urgent:
+            gate.force()
+            return None
+        return gate
 
     def _learn(self, call: Call, headers: Mapping[str, str]) -> None:
         """Tell the gate what an answer says of the limit."""
@@ -528,7 +537,12 @@ class Transport:
             seconds = 3 * (self.config.timeout.read + call.held)
             task = session.overdue.begin(seconds)
             try:
-                data, headers = await _body(call, partial(session.overdue.extend, task, seconds))
+                if call.json is not None:
+                    headers = _JSON
+                    data = await _encoded_in_thread(call) if call.large else _encoded(call)
+                else:
+                    extend = partial(session.overdue.extend, task, seconds)
+                    data, headers = _body(call.content, extend)
                 if call.trail is not None:
                     call.trail.sent = True
                 response = await session.client.request(
@@ -549,13 +563,12 @@ class Transport:
                     # To its end, where the connection goes back into the pool by itself.
                     body = await self._read(call, url, response)
                     session.overdue.end(task)
-                    return Answer(
-                        status,
-                        response.headers,
-                        await _decoded(call, result, url, status, body),
-                        call.method,
-                        url,
-                    )
+                    if len(body) < LARGE:
+                        made = _decoded(call, result, url, status, body)
+                    else:
+                        decoded = partial(_decoded, call, result, url, status, body)
+                        made = await asyncio.get_running_loop().run_in_executor(None, decoded)
+                    return Answer(status, response.headers, made, call.method, url)
                 if status not in _REDIRECTS:
                     error = await self._error(call, url, response)
                     session.overdue.end(task)
@@ -805,15 +818,14 @@ async def sleep(seconds: float) -> None:
     await anyio.sleep(seconds)
 
 
-async def _body(call: Call, progress: Callable[[], None]) -> tuple[Any, dict[str, str]]:
-    content = call.content
-    if call.json is not None:
-        data = await _encoded(call.json, call.large)
-        return data, {"Content-Type": "application/json"}
-    if isinstance(content, Body):
-        length = {} if content.size is None else {"Content-Length": str(content.size)}
-        return _watched(content.make(), progress), length
-    return content, {}
+_JSON: Final = {"Content-Type": "application/json"}
+
+
+def _body(content: bytes | Body | None, progress: Callable[[], None]) -> tuple[Any, dict[str, str]]:
+    if not isinstance(content, Body):
+        return content, {}
+    length = {} if content.size is None else {"Content-Length": str(content.size)}
+    return _watched(content.make(), progress), length
 
 
 async def _watched(
@@ -824,33 +836,26 @@ async def _watched(
         yield chunk
 
 
-async def _encoded(value: Any, large: bool) -> Any:
-    if not large:
-        body = encode_json(value)
-    else:
-        body = await asyncio.get_running_loop().run_in_executor(None, encode_json, value)
-    if len(body) > 2**20:
-        import io
-
-        return io.BytesIO(body)  # aiohttp writes large bytes in one go, and warns of it
-    return body
+def _encoded(call: Call) -> bytes | io.BytesIO:
+    body = encode_json(call.json)
+    # aiohttp would write large bytes in one go, and warns of it.
+    return body if len(body) <= 2**20 else io.BytesIO(body)
 
 
-async def _decoded(call: Call, result: type[Any] | None, url: str, status: int, body: bytes) -> Any:
-    if call.expects == "nothing":
-        return None
-    if call.expects == "text":
-        return body.decode("utf-8", "replace")
-    try:
-        if len(body) < LARGE:
+async def _encoded_in_thread(call: Call) -> bytes | io.BytesIO:
+    return await asyncio.get_running_loop().run_in_executor(None, _encoded, call)
+
+
+def _decoded(call: Call, result: type[Any] | None, url: str, status: int, body: bytes) -> Any:
+    if call.expects == "json":
+        try:
             data = decode_json(body)
-        else:
-            data = await asyncio.get_running_loop().run_in_executor(None, decode_json, body)
-        return data if result is None else structure(data, result)
-    except ValueError as error:
-        raise exceptions.UnreadableAnswer(
-            call.method, _shown(url), status, body[:1000], str(error)
-        ) from error
+            return data if result is None else structure(data, result)
+        except ValueError as error:
+            raise exceptions.UnreadableAnswer(
+                call.method, _shown(url), status, body[:1000], str(error)
+            ) from error
+    return body.decode("utf-8", "replace") if call.expects == "text" else None
 
 
 def _redirected(call: Call, url: str, response: aiohttp.ClientResponse) -> str:

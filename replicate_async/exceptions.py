@@ -35,7 +35,9 @@ ReplicateException
 │   ├── InvalidReference
 │   └── InvalidSignature
 ├── ArgumentTypeError           (also TypeError)
-└── ClientClosed                (also RuntimeError)
+├── ClientClosed                (also RuntimeError)
+├── LoopClosed                  (also RuntimeError; only the sync facade)
+└── WouldDeadlock               (also RuntimeError; only the sync facade)
 ```
 
 Each class makes its own message from the facts that it is given, and keeps them as attributes. All of
@@ -70,6 +72,7 @@ __all__ = (
     "IncompleteFile",
     "InvalidReference",
     "InvalidSignature",
+    "LoopClosed",
     "MissingToken",
     "ModelError",
     "NotFoundError",
@@ -89,6 +92,7 @@ __all__ = (
     "TransportTimeout",
     "UnreadableAnswer",
     "ValidationError",
+    "WouldDeadlock",
 )
 
 
@@ -534,3 +538,17 @@ class ClientClosed(ReplicateException, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("this client is closed; make a new one")
+
+
+class LoopClosed(ReplicateException, RuntimeError):
+    """The event loop of the sync facade is gone, or cannot be started."""
+
+
+class WouldDeadlock(ReplicateException, RuntimeError):
+    """The sync facade was called on its own event loop, where it would wait for itself for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the sync facade was called on its own event loop, where it would wait for itself for"
+            " ever; use the async client there"
+        )

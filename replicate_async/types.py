@@ -7,6 +7,7 @@ Objects of the API keep what came (`to_dict()`), so unknown fields are never los
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -29,6 +30,7 @@ __all__ = (
     "Record",
     "Retry",
     "SearchCollection",
+    "ServerSentEvent",
     "Stats",
     "Status",
     "Timeout",
@@ -66,6 +68,10 @@ class Record:
         """The fields that came and that this version of the package does not know."""
         known = self._computed.union(field.name for field in attrs.fields(type(self)))
         return {key: copy.deepcopy(value) for key, value in self._raw.items() if key not in known}
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        return iter(self.to_dict().items())
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -114,6 +120,33 @@ class Update:
     """The log text that is new."""
     progress: Progress | None
     """The progress now, if the logs tell it."""
+
+
+@attrs.define
+class ServerSentEvent:
+    """One event of a prediction's stream (HTTP API, section 5.3). `str()` is the text of an output."""
+
+    # Not frozen: with hundreds of thousands of them, that would be most of what they cost.
+
+    event: Literal["output", "logs", "error", "done"] | str
+    """What it is; unknown kinds stay as they are."""
+    data: str = ""
+    """Its text: a piece of output (of files their URL), log lines, or JSON in a `done`."""
+    id: str | None = None
+    """Where in the stream it is; None without an id."""
+    retry: int | None = None
+    """Milliseconds before a lost connection is made anew, if this event says so."""
+    _output: Any = attrs.field(default=None, repr=False, eq=False)
+
+    @property
+    def output(self) -> Any:
+        """The piece of output: a `FileOutput` for a file, else its text. None for other events."""
+        if self.event != "output":
+            return None
+        return self.data if self._output is None else self._output
+
+    def __str__(self) -> str:
+        return self.data if self.event == "output" else ""
 
 
 # -- Account, hardware, collections, search ----------------------------------------------------
@@ -293,6 +326,8 @@ class Timeout:
     read: float = attrs.field(default=30.0, validator=_positive)
     """For the next bytes of an answer: silence, not duration. Waits that the server was asked for
     (`Prefer: wait`) are added."""
+    stream: float = attrs.field(default=60.0, validator=_positive)
+    """For the next bytes of an event stream, whose model may think; then it is connected anew."""
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 from aiohttp import web
 from sybil import Example, Sybil
@@ -233,6 +234,32 @@ def test_options() -> None:
     """The table has every option of a client, in the order of its signature, and no other."""
     named = [name for row in rows("Options") for name in re.findall(r"`(\w+)`", row[0])]
     assert named == list(inspect.signature(Client).parameters)
+
+
+def test_defaults() -> None:
+    """The defaults in the table are those of the code."""
+    shown = {row[0].strip("`"): row[1].strip("`") for row in rows("Options")}
+    for default in (
+        replicate_async.Timeout(),
+        replicate_async.Retry(),
+        replicate_async.RateLimit(),
+    ):
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(default).__name__).lower()
+        fields = "".join(f", {field}={value:g}" for field, value in attrs.asdict(default).items())
+        assert shown[name] == f"{type(default).__name__}({fields[2:]})"
+    sizes = {"64 MiB": 64 * 2**20, "64 KiB": 64 * 2**10, "256": 256}
+    limits = dict(re.findall(r"(\w+)=([\w ]+)", shown["limits"]))
+    assert {name: sizes[size] for name, size in limits.items()} == attrs.asdict(
+        replicate_async.Limits()
+    )
+
+
+def test_map_of_modules() -> None:
+    """The modules and tests that CONTRIBUTING.md explains exist."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    modules = re.findall(r"^\| `([\w/]+(?:\.py)?)` \| \d", text, re.MULTILINE)
+    assert modules
+    assert all((ROOT / "replicate_async" / module).exists() for module in modules)
 
 
 def test_dependencies() -> None:

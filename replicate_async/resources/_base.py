@@ -149,13 +149,35 @@ class Page(Generic[T]):
         """Fetch the page after this one; None if this is the last."""
         return None if self.next is None else await self._fetch(self.next)
 
-    async def auto_paging_iter(self) -> AsyncIterator[T]:
+    def auto_paging_iter(self) -> AsyncIterator[T]:
         """Yield what is on this page and on all that follow, fetching them as they are needed."""
-        page: Page[T] | None = self
-        while page is not None:
-            for item in page.results:
-                yield item
-            page = await page.next_page()
+
+        async def here() -> Page[T]:
+            return self
+
+        return _Items(here)
+
+
+class _Items(AsyncIterator[T]):
+    """All items from one page on; a batch is a page."""
+
+    def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> None:
+        self._fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = fetch
+        self._ready: Iterator[T] = iter(())
+
+    async def __anext__(self) -> T:
+        while True:
+            for item in self._ready:
+                return item
+            self._ready = iter(await self._batch())
+
+    async def _batch(self) -> list[T]:
+        """Return what is on the next page; the sync facade takes it at one go."""
+        page = await self._fetch()
+        if page is None:
+            raise StopAsyncIteration
+        self._fetch = page.next_page
+        return page.results
 
 
 class Listing(Generic[T]):
@@ -170,10 +192,8 @@ class Listing(Generic[T]):
     def __await__(self) -> Generator[Any, None, Page[T]]:
         return self._fetch().__await__()
 
-    async def __aiter__(self) -> AsyncIterator[T]:
-        page = await self._fetch()
-        async for item in page.auto_paging_iter():
-            yield item
+    def __aiter__(self) -> AsyncIterator[T]:
+        return _Items(self._fetch)
 
 
 async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
@@ -184,11 +204,23 @@ async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncItera
         page = await page.next_page()
 
 
-def pages(context: Context, call: Call, kind: type[R]) -> Listing[R]:
-    """Return the listing that a call gives the first page of."""
+def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None) -> Listing[R]:
+    """Return the listing that a call gives the first page of.
+
+    Args:
+        context: The client.
+        call: Fetches the first page.
+        kind: What is on the pages.
+        cursor: The link to another page to begin with.
+    """
 
     async def first() -> Page[R]:
-        return await _page(context, call, kind)
+        if cursor is None:
+            return await _page(context, call, kind)
+        following = context.next_call(call, cursor) if "?" in cursor else None
+        if following is None:
+            raise exceptions.ArgumentError("cursor", f"{cursor!r} is no link to a page")
+        return await _page(context, following, kind)
 
     return Listing(first)
 

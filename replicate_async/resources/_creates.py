@@ -42,7 +42,7 @@ _RIVALS_WAIT: Final = 100.0
 """Seconds to wait for the answers of other creates of the same, which tell what is theirs."""
 
 
-@attrs.frozen
+@attrs.define
 class Wanted:
     """What a create asks for, as the list of predictions or trainings shows it."""
 
@@ -143,7 +143,6 @@ async def send_create(
     creation.wanted = wanted
     for attempt in range(1, context.transport.config.retry.attempts + 1):
         creation.began = time.monotonic()
-        began = datetime.now(UTC)
         context.creations.begin(creation)
         try:
             created: J = await context.fetch(kind, call)
@@ -156,6 +155,7 @@ async def send_create(
             if found is not None:
                 creation.lost = False
                 return found
+            began = datetime.now(UTC) - timedelta(seconds=time.monotonic() - creation.began)
             ambiguous = exceptions.AmbiguousCreateError(
                 error.method, error.url, wanted.shown, str(error), began
             )

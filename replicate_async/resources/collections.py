@@ -37,9 +37,13 @@ class Collection(Bound):
 class Collections(Namespace):
     """Curated collections of models (HTTP API, section 12)."""
 
-    def list(self) -> Listing[CollectionSummary]:
-        """List all collections, without their models. Operation: collections.list (section 12.1)."""
-        return pages(self._context, Call("GET", "/collections"), CollectionSummary)
+    def list(self, cursor: str | None = None) -> Listing[CollectionSummary]:
+        """List all collections, without their models. Operation: collections.list (section 12.1).
+
+        Args:
+            cursor: The `next` or `previous` of a page, to begin there.
+        """
+        return pages(self._context, Call("GET", "/collections"), CollectionSummary, cursor)
 
     async def get(self, slug: str) -> Collection:
         """Fetch a collection with its models. Operation: collections.get (section 12.2)."""

@@ -67,9 +67,13 @@ class Deployments(Namespace):
         call = Call("GET", _path(*parse_name(owner, name, "deployment")))
         return await self._context.fetch(Deployment, call)
 
-    def list(self) -> Listing[Deployment]:
-        """List the account's deployments, newest first. Operation: deployments.list (section 10.2)."""
-        return pages(self._context, Call("GET", "/deployments"), Deployment)
+    def list(self, cursor: str | None = None) -> Listing[Deployment]:
+        """List the account's deployments, newest first. Operation: deployments.list (section 10.2).
+
+        Args:
+            cursor: The `next` or `previous` of a page, to begin there.
+        """
+        return pages(self._context, Call("GET", "/deployments"), Deployment, cursor)
 
     async def create(
         self,

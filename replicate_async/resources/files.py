@@ -61,9 +61,13 @@ class Files(Namespace):
         """Fetch what is known of a file. Operation: files.get (HTTP API, section 7.4)."""
         return await self._context.fetch(File, Call("GET", f"/files/{identifier(id, 'id')}"))
 
-    def list(self) -> Listing[File]:
-        """List the account's files, newest first. Operation: files.list (HTTP API, section 7.3)."""
-        return pages(self._context, Call("GET", "/files"), File)
+    def list(self, cursor: str | None = None) -> Listing[File]:
+        """List the account's files, newest first. Operation: files.list (HTTP API, section 7.3).
+
+        Args:
+            cursor: The `next` or `previous` of a page, to begin there.
+        """
+        return pages(self._context, Call("GET", "/files"), File, cursor)
 
     async def delete(self, id: str) -> None:
         """Delete a file. Operation: files.delete (HTTP API, section 7.5)."""

@@ -119,7 +119,7 @@ class Model(Bound):
     @property
     def predictions(self) -> OwnPredictions:
         """Predictions with this model, which must be official."""
-        return OwnPredictions(self._context, Target.model(self.owner, self.name))
+        return OwnPredictions(self._context, Target.model(self.full_name))
 
     async def reload(self) -> Self:
         """Fetch it again, and return the model itself."""
@@ -160,11 +160,16 @@ class Models(Namespace):
         return await _get(self._context, *parse_name(owner, name, "model"))
 
     def list(
-        self, *, sort_by: str | None = None, sort_direction: str | None = None
+        self,
+        cursor: str | None = None,
+        *,
+        sort_by: str | None = None,
+        sort_direction: str | None = None,
     ) -> Listing[Model]:
         """List the public models. Operation: models.list (HTTP API, section 8.2).
 
         Args:
+            cursor: The `next` or `previous` of a page, to begin there; it keeps the order.
             sort_by: `"latest_version_created_at"` (the API's default) or `"model_created_at"`.
             sort_direction: `"desc"` (the API's default) or `"asc"`.
         """
@@ -175,7 +180,7 @@ class Models(Namespace):
             if sort_direction is None
             else _policy.one_of(sort_direction, ("asc", "desc"), "sort_direction"),
         )
-        return pages(self._context, Call("GET", "/models", params=parameters), Model)
+        return pages(self._context, Call("GET", "/models", params=parameters), Model, cursor)
 
     def search(self, query: str) -> Listing[Model]:
         """Search the public models. Operation: models.search (HTTP API, section 8.3).
@@ -370,7 +375,7 @@ class ModelPredictions(Namespace):
         Operation: models.predictions.create (HTTP API, section 4.8). The options are those of
         `predictions.create`.
         """
-        return await OwnPredictions(self._context, Target.model(*_names(model))).create(
+        return await OwnPredictions(self._context, Target.model("/".join(_names(model)))).create(
             input,
             wait=wait,
             cancel_after=cancel_after,
@@ -431,11 +436,3 @@ def _version_id(id: str) -> str:
     """Return a version's id, also of `owner/name:id`."""
     text = (parse_reference(id, "id").version or "") if "/" in id else id
     return identifier(text, "id")
-
-
-def _not_empty(text: str, argument: str) -> str:
-    if not isinstance(text, str):
-        raise exceptions.ArgumentTypeError(argument, f"expected a string, got {text!r}")
-    if not text.strip():
-        raise exceptions.ArgumentError(argument, "it is empty")
-    return text

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import attrs
@@ -239,6 +240,7 @@ class Predictions(Namespace):
 
     def list(
         self,
+        cursor: str | None = None,
         *,
         created_after: datetime | str | None = None,
         created_before: datetime | str | None = None,
@@ -247,6 +249,7 @@ class Predictions(Namespace):
         """List the account's predictions, newest first. Operation: predictions.list (section 4.11).
 
         Args:
+            cursor: The `next` or `previous` of a page, to begin there; it keeps the filters.
             created_after: Only those made at this time or later: a datetime or ISO 8601.
             created_before: Only those made before.
             source: `"web"` for those made on the web site in the last 14 days; all by default.
@@ -260,7 +263,8 @@ class Predictions(Namespace):
             else _policy.timestamp(created_before, "created_before"),
             source=None if source is None else _policy.one_of(source, ("web",), "source"),
         )
-        return pages(self._context, Call("GET", "/predictions", params=parameters), Prediction)
+        call = Call("GET", "/predictions", params=parameters)
+        return pages(self._context, call, Prediction, cursor)
 
     async def cancel(self, id: str) -> Prediction:
         """Stop a prediction. Operation: predictions.cancel (HTTP API, section 4.12)."""
@@ -289,7 +293,7 @@ class Predictions(Namespace):
         return await _jobs.wait(found, found._poll, timeout, at_once=True)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Target:
     """What is to be run: one of the three endpoints that create predictions."""
 
@@ -303,6 +307,7 @@ class Target:
     """What the prediction will say of it: `model`, `version`, `deployment`."""
 
     @classmethod
+    @lru_cache(maxsize=256)
     def version(cls, text: str) -> Target:
         """A version: its id, `owner/name:version`, or `owner/name` of an official model."""
         reference = parse_reference(text, "version")
@@ -314,9 +319,9 @@ class Target:
         )
 
     @classmethod
-    def model(cls, owner: str, name: str) -> Target:
-        """An official model."""
-        full_name = f"{owner}/{name}"
+    @lru_cache(maxsize=256)
+    def model(cls, full_name: str) -> Target:
+        """An official model, `owner/name`."""
         return cls(f"/models/{full_name}/predictions", {}, full_name, {"model": full_name})
 
     @classmethod
@@ -341,7 +346,7 @@ class Target:
         )
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Options:
     """What a prediction is created with, beside its target and input."""
 
@@ -354,7 +359,7 @@ class Options:
     stream: bool | None = None
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Order:
     """What is sent to create a prediction, except for where it is sent."""
 
@@ -425,7 +430,7 @@ async def create_with_model(
     known = context.latest_versions.get(full_name)
     if known is None or time.monotonic() - known[0] > _LATEST_VERSION_LIVES:
         try:
-            target = Target.model(*full_name.split("/"))
+            target = Target.model(full_name)
             return await create(context, target, order, creation)
         except exceptions.NotFoundError as error:
             # Not official: nothing was created, nothing was billed.

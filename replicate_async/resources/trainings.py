@@ -204,9 +204,13 @@ class Trainings(Namespace):
         call = Call("GET", f"/trainings/{identifier(id, 'id')}")
         return await self._context.fetch(Training, call)
 
-    def list(self) -> Listing[Training]:
-        """List the account's trainings, newest first. Operation: trainings.list (section 11.3)."""
-        return pages(self._context, Call("GET", "/trainings"), Training)
+    def list(self, cursor: str | None = None) -> Listing[Training]:
+        """List the account's trainings, newest first. Operation: trainings.list (section 11.3).
+
+        Args:
+            cursor: The `next` or `previous` of a page, to begin there.
+        """
+        return pages(self._context, Call("GET", "/trainings"), Training, cursor)
 
     async def cancel(self, id: str) -> Training:
         """Stop a training. Operation: trainings.cancel (HTTP API, section 11.5)."""

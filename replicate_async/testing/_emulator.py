@@ -19,7 +19,8 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future as ThreadFuture
 from contextlib import suppress
-from functools import partial
+from email.utils import formatdate
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
@@ -782,6 +783,8 @@ class Emulator:
                 answer = partial(_through, middleware, record, answer)
             response = await answer(request)
             record.status = response.status
+            if not response.prepared:
+                response.headers["Date"] = _date(int(self.clock.time()))
             if self.latency:
                 await asyncio.sleep(self.latency / 2)
             return response
@@ -834,6 +837,11 @@ def _request(
     return web.BaseRequest(
         message, payload, protocol, writer, task, task.get_loop(), client_max_size=_MAX_BODY
     )
+
+
+@lru_cache(maxsize=16)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def _succeed(future: asyncio.Future[None]) -> None:

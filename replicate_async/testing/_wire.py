@@ -184,14 +184,14 @@ class Injection:
     """To how many further requests; None: to all."""
     happened: int = 0
     """To how many it has happened."""
-    _matches: Callable[[WireRequest], bool] = attrs.field(repr=False, kw_only=True)
-    _probability: float = attrs.field(repr=False, kw_only=True)
-    _executed: bool = attrs.field(repr=False, kw_only=True)
-    _status: int = attrs.field(repr=False, kw_only=True)
-    _seconds: float = attrs.field(repr=False, kw_only=True)
-    _announce: Announce = attrs.field(repr=False, kw_only=True)
-    _detail: str | None = attrs.field(repr=False, kw_only=True)
-    _remove: Callable[[Injection], None] = attrs.field(repr=False, kw_only=True)
+    _matches: Callable[[WireRequest], bool] = attrs.field(repr=False, kw_only=True, alias="matches")
+    _probability: float = attrs.field(repr=False, kw_only=True, alias="probability")
+    _executed: bool = attrs.field(repr=False, kw_only=True, alias="executed")
+    _status: int = attrs.field(repr=False, kw_only=True, alias="status")
+    _seconds: float = attrs.field(repr=False, kw_only=True, alias="seconds")
+    _announce: Announce = attrs.field(repr=False, kw_only=True, alias="announce")
+    _detail: str | None = attrs.field(repr=False, kw_only=True, alias="detail")
+    _remove: Callable[[Injection], None] = attrs.field(repr=False, kw_only=True, alias="remove")
 
     def remove(self) -> None:
         """Let it happen no more."""
@@ -285,7 +285,9 @@ class Wire:
         """
         if executed is not None and executed is not fault.executes and fault not in _EITHER:
             raise ValueError(f"executed: {fault.name} leaves no choice")
-        if fault is Fault.RESET_AT_ACCEPT and not (method is path is attempt is when is None):
+        if fault is Fault.RESET_AT_ACCEPT and any(
+            given is not None for given in (method, path, attempt, when)
+        ):
             raise ValueError("RESET_AT_ACCEPT comes before there is a request to choose by")
         if not 0 <= probability <= 1:
             raise ValueError(f"probability: {probability!r} is not from 0 to 1")
@@ -478,8 +480,8 @@ class _Port:
     """A port of one origin, which stays taken while nobody listens there."""
 
     def __init__(self, origin: Origin, host: str, family: int, number: int) -> None:
-        self.origin = origin
-        self.behind = ("", 0)
+        self.origin: Origin = origin
+        self.behind: tuple[str, int] = ("", 0)
         self.listening: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._host = host
@@ -966,7 +968,8 @@ async def _counted(length: int | None, reader: asyncio.StreamReader) -> AsyncGen
 
 async def _delivered(writer: asyncio.StreamWriter) -> None:
     """Give the kernel what was written: a reset would throw away what is still here."""
-    while writer.transport.get_write_buffer_size():
+    # Nothing tells when, short of pausing and resuming the writer.
+    while writer.transport.get_write_buffer_size():  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 

@@ -50,7 +50,6 @@ from .wire import (
 GOOD = json(ACCOUNT)
 CREATED = json(PREDICTION, 201)
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
-PASSING = [(name, step) for name, step in {**LOST, **SILENT, **BUSY}.items() if name != "404"]
 
 
 def cases(*tables: dict[str, Step]) -> list[Any]:
@@ -184,10 +183,10 @@ def sent_creates(wire: Wire) -> list[Request]:
 
 
 def only_for_posts(step: Step) -> Step:
-    """Answer POSTs with a step, and all else with an empty page: what looks for a lost create."""
-    empty = json({"next": None, "previous": None, "results": []})
+    """Answer POSTs with a step, and refuse all else: nobody shall find a lost create in the list."""
+    refusal = problem(403)
     return Step(
-        lambda connection, request: (step if request.method == "POST" else empty).act(
+        lambda connection, request: (step if request.method == "POST" else refusal).act(
             connection, request
         )
     )

@@ -1,0 +1,556 @@
+"""Streams of predictions: connect, resume after a lost connection, or poll what is missing (HTTP API, section 5).
+
+A `Feed` is one task's work: it connects, reads, and makes batches of events. An `EventStream` hands them to
+its user one by one. Closing it in any way, the garbage collector's included, ends the feed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from urllib.parse import urlsplit
+
+from . import _policy, exceptions
+from ._events import Parser, Position, done_reason, failure_text, missing
+from ._files import to_output
+from ._transport import Transport, load_anyio, sleep
+from .resources import _jobs
+from .types import ServerSentEvent
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from .resources.predictions import Prediction
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("replicate_async")
+
+_HEADERS: Final = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",  # a compressor would hold events back
+    "Cache-Control": "no-store",
+}
+
+_MOST_FRUITLESS: Final = 5
+"""Connections in a row that bring nothing new, after which the prediction is polled."""
+
+_PATIENT: Final = 5.0
+"""Seconds after which the end of a silent connection is no failure: the model may be starting."""
+
+_LONGEST_PAUSE: Final = 30.0
+"""The longest pause in seconds before connecting anew, whatever the server says."""
+
+_LAST_LOOK: Final = 5.0
+"""Seconds for which a failed prediction is looked at, so that its error carries its logs."""
+
+
+class Feed:
+    """Follows one prediction, and makes batches of its events."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        create: Callable[[], Awaitable[Prediction]] | None = None,
+        prediction: Prediction | None = None,
+        abandon: Callable[[], Awaitable[None]] | None = None,
+        late: Callable[[float], exceptions.ReplicateException] | None = None,
+        timeout: float | None = None,
+        files: bool,
+    ) -> None:
+        """Make a feed; nothing is sent before its first batch is asked for.
+
+        Args:
+            transport: Makes the requests.
+            create: Creates the prediction.
+            prediction: Or the prediction, if there is one.
+            abandon: What to do about it if nobody reads any more; bounds itself.
+            late: Makes the error for when the time is over.
+            timeout: Seconds from the first batch on; None: 24 hours.
+            files: Whether files become `FileOutput`.
+        """
+        self.prediction: Prediction | None = prediction
+        """What is followed, once it is known."""
+        self.done: ServerSentEvent | None = None
+        """The event that ended it."""
+        self.reason: str | None = None
+        """Why it ended, if not with success."""
+        self.texts: list[str] = []
+        """The text of each `output` event so far."""
+        self.convert: Callable[[Any], Any] | None = None
+        """Makes an item of the output into what the user gets; by default, files of what look so."""
+        self._transport = transport
+        self._create = create
+        self._abandon = abandon
+        self._late = late
+        self._timeout = timeout
+        self._limit = 0.0
+        self._files = files
+        # The connection:
+        self._url: str | None = None
+        self._opened: AbstractAsyncContextManager[aiohttp.ClientResponse] | None = None
+        self._content: aiohttp.StreamReader | None = None
+        self._parser = Parser(transport.config.limits.event)
+        self._position = Position()
+        self._began = 0.0
+        self._fruitful = False
+        self._fruitless = 0
+        self._retry: float | None = None
+        self._connections = 0
+        # What polling needs:
+        self._looked = False
+        self._failed: str | None = None
+
+    async def batches(self) -> AsyncGenerator[list[ServerSentEvent], None]:
+        """Yield events as they arrive, none of them empty, up to `done`."""
+        # No cancel scope may be open at a `yield`: the next step may be another task's.
+        wanted = True
+        try:
+            self._limit = time.monotonic() + (self._timeout or _policy.LONGEST_WAIT)
+            if self.prediction is None:
+                assert self._create is not None
+                self.prediction = await self._in_time(self._create)
+            self._url = self.prediction.urls.stream
+            if self._files and self._url is not None and "/v1/streams/" in urlsplit(self._url).path:
+                self._files = False  # a text, whatever it looks like (HTTP API, section 5.1)
+            while self.done is None:
+                batch = await self._next()
+                if batch:
+                    yield batch
+                if self._failed is not None:
+                    wanted = False
+                    raise await self._failure(self._failed)
+            wanted = False
+        except _Late:
+            await self._disconnect()
+            await self._give_up()
+            wanted = False
+            assert self._late is not None
+            raise self._late(self._timeout or _policy.LONGEST_WAIT) from None
+        except (exceptions.ReplicateError, exceptions.TransportError) as error:
+            if self.prediction is None:
+                wanted = False
+                raise
+            if isinstance(error, exceptions.AnswerTooLarge):
+                raise
+            wanted = False
+            _logger.warning("prediction %s lost: %s", self.prediction.id, error)
+            raise exceptions.ContactLost(self.prediction, str(error)) from error
+        except exceptions.ModelError:
+            wanted = False
+            raise
+        finally:
+            await self._disconnect()
+            if wanted:
+                # Closed, cancelled or interrupted before its end: nobody reads any more.
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        if self._abandon is None:
+            return
+        try:
+            await self._abandon()
+        except asyncio.CancelledError:
+            # The end of the loop cancels those, too, who tidy up. Costs have to stop all the same.
+            await self._abandon()
+            raise
+
+    async def _in_time(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Await one step within the time that is left."""
+        left = self._limit - time.monotonic()
+        if self._timeout is None and left > 0:
+            return await step()  # each step has bounds of its own, far below 24 hours
+        await load_anyio()
+        import anyio
+
+        with anyio.move_on_after(max(left, 0)):
+            return await step()
+        raise _Late
+
+    async def _next(self) -> list[ServerSentEvent]:
+        """Return what came next; nothing if it was nothing new."""
+        if self._url is None:
+            return await self._poll()
+        content = self._content
+        if content is None:
+            await self._connect(self._url)
+            return []
+        try:
+            if self._timeout is None and time.monotonic() < self._limit:
+                chunk = await content.readany()
+            else:
+                chunk = await self._in_time(content.readany)
+        except Exception as error:
+            if isinstance(error, _Late):
+                raise
+            await self._lost(await self._translated(error))
+            return []
+        if not chunk:
+            await self._lost(None)
+            return []
+        parser = self._parser
+        events = parser.feed(chunk)
+        if events:
+            events = self._position.fresh(events)
+        if events:
+            self._fruitful = True
+            return self._taken(events)
+        if parser.overflowed:
+            limit = self._transport.config.limits.event
+            raise exceptions.AnswerTooLarge("GET", self._shown, limit, "event")
+        return []
+
+    def _taken(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
+        """Note what has come; return it up to what ends it."""
+        texts = [event.data for event in events if event.event == "output"]
+        if len(texts) != len(events):
+            for number, event in enumerate(events):
+                if event.event == "error":
+                    self._failed = failure_text(event.data)
+                    self.reason = "error"
+                    events = events[:number]
+                    break
+                if event.event == "done":
+                    self.done = event
+                    self.reason = done_reason(event.data)
+                    events = events[: number + 1]
+                    break
+            texts = [event.data for event in events if event.event == "output"]
+        self.texts += texts
+        if self.convert is not None or self._files:
+            for event in events:
+                if event.event == "output":
+                    self._fill(event, event.data)
+        return events
+
+    def _fill(self, event: ServerSentEvent, item: Any) -> None:
+        """Give an event its piece of output."""
+        if self.convert is not None:
+            event._output = self.convert(item)
+        else:
+            event._output = to_output(item, self._transport, files=self._files)
+
+    # Connections
+
+    @property
+    def _shown(self) -> str:
+        return (self._url or "").partition("?")[0]
+
+    async def _connect(self, url: str) -> None:
+        """Connect, or decide that the prediction has to be polled."""
+        if self._connections:
+            await self._pause()
+            self._position.reconnected()
+        self._connections += 1
+        last_id = self._parser.last_id
+        headers = _HEADERS if not last_id else {**_HEADERS, "Last-Event-ID": last_id}
+        self._parser = Parser(self._transport.config.limits.event)
+        self._parser.last_id = last_id
+        self._fruitful = False
+        self._began = time.monotonic()
+        opened = self._transport.open(
+            url, headers=headers, silence=self._transport.config.timeout.stream
+        )
+        try:
+            response = await self._in_time(opened.__aenter__)
+        except exceptions.ReplicateError as error:
+            self._refused(error)
+            return
+        except (exceptions.ConnectError, exceptions.TransportTimeout, exceptions.ConnectionLost) as error:
+            self._count(error)
+            return
+        except exceptions.TransportError as error:
+            self._polled(error)
+            return
+        self._opened = opened
+        if response.status == 204 or response.content_type != "text/event-stream":
+            await self._disconnect()
+            self._polled(f"the stream is {response.content_type!r} ({response.status})")
+            return
+        self._content = response.content
+
+    def _refused(self, error: exceptions.ReplicateError) -> None:
+        if not _policy.may_repeat(_policy.Kind.POLL, error):
+            self._polled(error)
+            return
+        if error.retry_after is not None:
+            self._retry = max(self._retry or 0.0, error.retry_after)
+        self._count(error)
+
+    async def _lost(self, error: Exception | None) -> None:
+        """Take a connection for lost: only `done` is an end (HTTP API, section 5.5)."""
+        await self._disconnect()
+        parser = self._parser
+        if parser.retry is not None:
+            self._retry = parser.retry / 1000
+        if self._fruitful:
+            self._fruitless = 0
+            _logger.info("stream of %s lost (%s); resuming", self._name, error or "it has ended")
+        elif time.monotonic() - self._began >= _PATIENT:
+            pass  # it was silent, as models are before they start
+        elif parser.timed_out:
+            self._polled("the stream has expired")
+        else:
+            self._count(error or "it has ended")
+
+    def _count(self, cause: object) -> None:
+        self._fruitless += 1
+        if self._fruitless >= _MOST_FRUITLESS:
+            self._polled(cause)
+        else:
+            _logger.info("stream of %s not reached (%s); again", self._name, cause)
+
+    def _polled(self, cause: object) -> None:
+        """Follow the prediction by polling from now on."""
+        _logger.info("stream of %s given up (%s); polling", self._name, cause)
+        self._url = None
+        self._looked = False
+
+    async def _pause(self) -> None:
+        # Many may have been lost at once: they shall not come back at once.
+        seconds = min(0.1 * 2.0**self._fruitless, 5.0) * (1 - random.random() / 2)
+        if self._retry is not None:
+            seconds = self._retry
+        seconds = min(seconds, _LONGEST_PAUSE)
+        await self._in_time(lambda: sleep(seconds))
+
+    async def _translated(self, error: Exception) -> Exception:
+        """Close a broken connection, and return our error for what broke it."""
+        opened, self._opened, self._content = self._opened, None, None
+        assert opened is not None
+        try:
+            await opened.__aexit__(type(error), error, error.__traceback__)
+        except exceptions.TransportError as translated:
+            return translated
+        raise error
+
+    async def _disconnect(self) -> None:
+        opened, self._opened, self._content = self._opened, None, None
+        if opened is not None:
+            await opened.__aexit__(None, None, None)
+
+    @property
+    def _name(self) -> str:
+        return "nothing" if self.prediction is None else f"prediction {self.prediction.id}"
+
+    # Polling
+
+    async def _poll(self) -> list[ServerSentEvent]:
+        """Look at the prediction, and return what is new of its output as events."""
+        prediction = self.prediction
+        assert prediction is not None
+        if not _jobs.is_over(prediction) or (self._connections and not self._looked):
+            if self._looked or not self._connections:
+                await self._in_time(lambda: sleep(_jobs.pause(prediction)))
+            self._looked = True
+            await self._in_time(lambda: prediction._poll(_policy.LONGEST_WAIT))
+        over = _jobs.is_over(prediction)
+        events = self._polled_output(prediction, over=over)
+        if over:
+            if prediction.data_removed and self._incomplete(prediction):
+                raise exceptions.ContactLost(
+                    prediction, "its stream has expired, and its data have been deleted"
+                )
+            error = _jobs.failure(prediction)
+            if isinstance(error, exceptions.PredictionFailed):
+                self._failed = prediction.error or ""
+                self.reason = "error"
+            else:
+                self.reason = None if error is None else "canceled"
+                data = "{}" if error is None else '{"reason":"canceled"}'
+                self.done = ServerSentEvent("done", data)
+                events.append(self.done)
+        return events
+
+    def _incomplete(self, prediction: Prediction) -> bool:
+        return prediction.status == "succeeded" and prediction._raw.get("output") is None
+
+    def _polled_output(self, prediction: Prediction, *, over: bool) -> list[ServerSentEvent]:
+        raw = prediction._raw.get("output")
+        if raw is None:
+            return []
+        if isinstance(raw, list):
+            items: list[Any] = raw
+        elif isinstance(raw, str) or over:
+            items = [raw]
+        else:
+            return []  # an object may still grow
+        texts = [item if isinstance(item, str) else _as_text(item) for item in items]
+        if not over and raw is not items and texts[0].startswith(("https:", "data:")):
+            return []
+        events: list[ServerSentEvent] = []
+        for number, text in missing(texts, self.texts):
+            event = ServerSentEvent("output", text)
+            self._fill(event, text if number is None else items[number])
+            events.append(event)
+            self.texts.append(text)
+        return events
+
+    async def _failure(self, said: str) -> exceptions.StreamError:
+        """Return the error for a prediction that failed, with what is known of it by now."""
+        prediction = self.prediction
+        assert prediction is not None
+        await self._disconnect()
+        if not _jobs.is_over(prediction):
+            await load_anyio()
+            import anyio
+
+            try:
+                with anyio.move_on_after(_LAST_LOOK):
+                    await prediction._look(_policy.Kind.READ, _LAST_LOOK)
+            except (exceptions.ReplicateError, exceptions.TransportError) as error:
+                _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
+        code, kind, retryable = _policy.failure_kind(prediction.error or said)
+        return exceptions.StreamError(
+            prediction, said, "".join(self.texts), code=code, kind=kind, retryable=retryable
+        )
+
+
+class _Late(Exception):
+    """The time is over."""
+
+
+def _as_text(item: Any) -> str:
+    return json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+
+
+class _Stream(Generic[T]):
+    """What is iterated over: batches from a feed, handed out one by one."""
+
+    def __init__(self, feed: Feed) -> None:
+        # The feed does not know of this object, so that dropping it ends the feed at once.
+        self._feed: Feed = feed
+        self._batches: AsyncGenerator[list[ServerSentEvent], None] = feed.batches()
+        self._ready: Iterator[T] = iter(())
+        self._reader: asyncio.Task[Any] | None = None
+        self._closing: asyncio.Event | None = None
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The prediction, from the first item on."""
+        return self._feed.prediction
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended: `"canceled"` or `"error"`; None on success, and before the end."""
+        return self._feed.reason
+
+    @property
+    def text(self) -> str:
+        """The text of all output so far."""
+        return "".join(self._feed.texts)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        for item in self._ready:
+            return item
+        self._ready = iter(await self._batch())
+        for item in self._ready:
+            return item
+        raise StopAsyncIteration
+
+    async def _batch(self) -> list[T]:
+        """Return what has arrived, at least one item; the sync facade takes it at one go.
+
+        Raises:
+            StopAsyncIteration: There is no more.
+        """
+        rest = list(self._ready)
+        if rest:
+            return rest
+        if self._reader is not None:
+            raise exceptions.StreamInUse
+        self._reader = asyncio.current_task()
+        try:
+            while True:
+                batch = self._items(await anext(self._batches))
+                if batch:
+                    return batch
+        except asyncio.CancelledError:
+            if self._closing is None or self._reader is None or self._reader.uncancel() > 0:
+                raise
+            raise StopAsyncIteration from None  # closed by another task
+        finally:
+            self._reader = None
+            if self._closing is not None:
+                self._closing.set()
+
+    def _items(self, events: list[ServerSentEvent]) -> list[T]:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Close the connection; what is left is dropped. It may be called twice, and by any task.
+
+        A prediction that `stream` has created, or a model function, is cancelled unless it has ended.
+        """
+        self._ready = iter(())
+        reader = self._reader
+        if reader is None:
+            self._reader = asyncio.current_task()
+            try:
+                await self._batches.aclose()
+            finally:
+                self._reader = None
+                if self._closing is not None:
+                    self._closing.set()
+        elif reader is not asyncio.current_task():
+            if self._closing is None:
+                self._closing = asyncio.Event()
+                reader.cancel()
+            await self._closing.wait()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+
+class EventStream(_Stream[ServerSentEvent]):
+    """The events of a prediction, as they arrive (HTTP API, section 5).
+
+    It is opened when the first event is asked for. Lost connections are resumed; where that is impossible,
+    or the model cannot stream, the prediction is polled, and the events are the same. The last event is
+    `done`; its reason is in `reason`. No event comes twice.
+
+    ```python
+    async with client.stream("owner/name", {"prompt": "a poem"}) as events:
+        async for event in events:
+            print(event, end="")
+    ```
+
+    Raises, from the iteration:
+        StreamError: The prediction failed; it has the text so far.
+        RunTimeout: The time was over first.
+        ContactLost: The prediction cannot be followed to its end.
+        AnswerTooLarge: An event exceeds `Limits.event`.
+        StreamInUse: Another task is waiting for the next event.
+    """
+
+    @property
+    def done(self) -> ServerSentEvent | None:
+        """The event that ended the stream; None before."""
+        return self._feed.done
+
+    def _items(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
+        return events
+
+
+class OutputStream(_Stream[Any]):
+    """The pieces of a model's output, as they arrive: text, files, or whatever the model makes.
+
+    It is opened when the first piece is asked for, and raises what `EventStream` raises. A stream that was not
+    iterated over may be an input of another model function.
+    """
+
+    def _items(self, events: list[ServerSentEvent]) -> list[Any]:
+        return [event.output for event in events if event.event == "output"]

@@ -1,0 +1,1 @@
+"""What the package is made with; not in the wheel."""

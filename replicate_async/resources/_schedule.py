@@ -1,0 +1,417 @@
+"""When to look at which of the predictions that are awaited, and whether one by one or on pages of the list.
+
+No clock, no loop and no network: the time is an argument, and the requests are somebody else's. So the same
+decisions run in a program (`_poller`) and in a simulation (`benchmarks/fanout.py`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
+from typing import Final
+
+import attrs
+
+from .._policy import poll_delay
+
+FEW: Final = 16
+"""Up to so many predictions are asked for one by one."""
+
+SHARE: Final = 0.5
+"""The share of the account's requests (other than creates) that looking may use up."""
+
+_PAGE: Final = 100  # HTTP API, section 4.11
+_WORTH: Final = 4
+"""A page is read if it answers for so many predictions at least."""
+_READERS: Final = 4
+"""Pages that are read at a time."""
+_CLOCKS: Final = 1.0
+"""Seconds by which two views of the same moment may differ (HTTP API, section 1.5)."""
+_SHORTEST: Final = 0.5
+_LONGEST: Final = 1.0
+"""Seconds between two pages that show the same prediction, unless its end is far."""
+_SOON: Final = 0.25
+_OWN_LOOK: Final = 60.0
+"""After so many seconds, a prediction is asked for itself: a list may be out of date."""
+
+
+# -- How long predictions of a model take ------------------------------------------------------
+
+
+class Learned:
+    """How long the predictions of each model took, of late. Safe from any thread."""
+
+    _MOST_MODELS: Final = 256
+    _KEPT: Final = 64
+    _ENOUGH: Final = 5
+
+    def __init__(self) -> None:
+        self._samples: dict[str, tuple[deque[float], deque[float]]] = {}
+        self._usual: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, model: str, running: float, total: float) -> None:
+        """Take note of one that has ended.
+
+        Args:
+            model: Whatever tells models apart.
+            running: Seconds that it ran.
+            total: Seconds from its creation to its end.
+        """
+        with self._lock:
+            known = self._samples.get(model)
+            if known is None:
+                if len(self._samples) >= self._MOST_MODELS:
+                    oldest = next(iter(self._samples))
+                    del self._samples[oldest]
+                    self._usual.pop(oldest, None)
+                known = deque(maxlen=self._KEPT), deque(maxlen=self._KEPT)
+                self._samples[model] = known
+            runnings, totals = known
+            runnings.append(min(running, total))
+            totals.append(total)
+            if len(totals) >= self._ENOUGH:
+                low = sorted(runnings)[len(runnings) // 10]
+                high = sorted(totals)[-1 - len(totals) // 10]
+                self._usual[model] = low, high
+
+    def usual(self, model: str) -> tuple[float, float] | None:
+        """Return what nine of ten take at least, and at most; None if too little is known."""
+        return self._usual.get(model)
+
+
+class Share:
+    """The requests that may be spent on looking: a bucket that all loops of a client share."""
+
+    _BURST: Final = 2.0  # seconds
+
+    def __init__(self, rate: float | None) -> None:
+        """Make a full bucket.
+
+        Args:
+            rate: Requests per second; None: as many as are wanted.
+        """
+        self._rate = rate
+        self._size = 0.0 if rate is None else max(1.0, rate * self._BURST)
+        self._left = self._size
+        self._at = float("-inf")
+        self._lock = threading.Lock()
+
+    def take(self, now: float) -> float:
+        """Take one and return 0, or return the seconds until there is one."""
+        if self._rate is None:
+            return 0.0
+        with self._lock:
+            if now > self._at:
+                self._left = min(self._size, self._left + (now - self._at) * self._rate)
+                self._at = now
+            if self._left > 1 - 1e-9:
+                self._left -= 1
+                return 0.0
+            return (1 - self._left) / self._rate
+
+
+# -- What is awaited, and what is to be done ---------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Watched:
+    """A prediction that is awaited."""
+
+    id: str
+    """Its id."""
+    model: str
+    """What tells how long it may take."""
+    began: float
+    """When it was created, by the clock of the schedule."""
+    created: float | None
+    """The same as the server tells it, in seconds since 1970; None: it cannot be found in lists."""
+    fixed: float | None
+    """Seconds between two looks, if the user wishes so."""
+    is_new: bool
+    """Whether `began` is right. Else it may have been running for long."""
+    due: float
+    """When to look next."""
+    looked: float
+    """When it was last asked for itself."""
+    ended: bool = False
+    """Whether a list shows its end. What came of it, it must be asked itself."""
+    busy: bool = False
+    """Whether somebody is looking."""
+    gone: bool = False
+    """Whether nobody waits for it any more."""
+    misses: int = 0
+    """How often it was missing in a list."""
+    listed_from: float = float("-inf")
+    """When to look for it in a list again."""
+
+
+@attrs.frozen
+class Look:
+    """Ask for one prediction."""
+
+    watched: Watched
+
+
+@attrs.frozen
+class Read:
+    """Read one page of the list, which shows many of them."""
+
+    after: float
+    """`created_after`, in seconds since 1970."""
+    before: float
+    """`created_before`."""
+    claimed: tuple[Watched, ...]
+    """Those whose turn it is."""
+    began: float
+    """When it was asked for, by the clock of the schedule."""
+
+    @property
+    def watched(self) -> Watched:
+        """The one whose turn it is first."""
+        return self.claimed[0]
+
+
+@attrs.frozen
+class Shown:
+    """What a list shows of one prediction."""
+
+    id: str
+    created: float | None
+    over: bool
+
+
+class Schedule:
+    """The predictions that one account awaits on one event loop."""
+
+    def __init__(self, learned: Learned, share: Share) -> None:
+        self._learned = learned
+        self._share = share
+        self._numbers = count()
+        self._by_id: dict[str, Watched] = {}
+        # What is to be asked for itself, and what a page may answer for, by due time.
+        self._single: list[tuple[float, int, Watched]] = []
+        self._many: list[tuple[float, int, Watched]] = []
+        self._order: list[tuple[float, str]] = []  # by creation, the newest first
+        self._readers = 0
+        self._page_seconds = 0.1
+        self._no_lists_until = float("-inf")
+        self._suspended_for = 1.0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def add(
+        self,
+        id: str,
+        *,
+        model: str,
+        now: float,
+        began: float,
+        created: float | None,
+        fixed: float | None,
+        is_new: bool,
+    ) -> Watched:
+        """Begin to watch a prediction."""
+        watched = Watched(id, model, began, created, fixed, is_new, now, now)
+        self._by_id[id] = watched
+        if created is not None:
+            insort(self._order, (-created, id))
+        self._put(watched, now + self._pause(watched, now))
+        return watched
+
+    def remove(self, watched: Watched) -> None:
+        """Watch it no more."""
+        watched.gone = True
+        if self._by_id.get(watched.id) is not watched:
+            return
+        del self._by_id[watched.id]
+        if watched.created is not None:
+            key = (-watched.created, watched.id)
+            index = bisect_left(self._order, key)
+            if index < len(self._order) and self._order[index] == key:
+                del self._order[index]
+
+    def next(self, now: float) -> Look | Read | float | None:
+        """Return what to do now, or when to ask again; None: nothing is awaited.
+
+        What is returned must be answered with `looked`, `read`, `failed` or `release`.
+        """
+        while (watched := self._first(now)) is not None:
+            if watched.due > now:
+                return watched.due
+            if wait := self._share.take(now):
+                return now + wait
+            self._drop(watched)
+            if self._is_listed(watched, now):
+                read = self._page_for(watched, now)
+                if read is not None:
+                    for each in read.claimed:
+                        each.busy = True
+                    self._readers += 1
+                    return read
+            watched.busy = True
+            return Look(watched)
+        return None
+
+    def looked(self, watched: Watched, now: float, *, over: bool) -> None:
+        """Note that somebody has asked for one."""
+        watched.busy = False
+        watched.looked = now
+        watched.ended = False
+        if not over and not watched.gone:
+            self._put(watched, now + self._pause(watched, now))
+
+    def ended(self, watched: Watched, running: float | None, total: float | None) -> None:
+        """Learn from one that has ended: the seconds that it ran, and those that it took in all."""
+        if total is not None and total >= 0:
+            self._learned.add(watched.model, total if running is None else running, total)
+
+    def read(self, read: Read, now: float, shown: Iterable[Shown], *, more: bool) -> None:
+        """Take over what a page shows.
+
+        Args:
+            read: What was read.
+            now: The time.
+            shown: What is on the page.
+            more: Whether there is a page after it.
+        """
+        self._readers -= 1
+        self._page_seconds += (max(now - read.began, 0.001) - self._page_seconds) / 4
+        claimed = dict.fromkeys(read.claimed)
+        oldest = float("inf")
+        useful = 0
+        for entry in shown:
+            if entry.created is not None:
+                oldest = min(oldest, entry.created)
+            watched = self._by_id.get(entry.id)
+            if watched is None or watched.ended:
+                continue
+            if watched in claimed:
+                del claimed[watched]
+                useful += 1
+                watched.busy = False
+            elif watched.busy:
+                continue
+            watched.misses = 0
+            watched.ended = entry.over
+            self._put(watched, now if entry.over else now + self._pause(watched, now))
+        for watched in claimed:
+            watched.busy = False
+            if watched.gone:
+                continue
+            if not more or (watched.created or 0.0) > oldest + _CLOCKS:
+                # It should have been there: the list lags behind, or leaves it out.
+                watched.misses += 1
+                watched.listed_from = now + min(2.0 * 2**watched.misses, 120.0)
+            self._put(watched, min(watched.due, now))
+        if useful >= _WORTH - 1:
+            self._suspended_for = 1.0
+        else:
+            self._suspend(now)
+
+    def failed(self, work: Look | Read, now: float) -> None:
+        """Note that nothing came of it: lists are left alone for a while."""
+        if isinstance(work, Read):
+            self._suspend(now)
+        self.release(work, now)
+
+    def release(self, work: Look | Read, now: float) -> None:
+        """Give work back: whoever had it does it no more."""
+        if isinstance(work, Read):
+            self._readers -= 1
+            claimed: tuple[Watched, ...] = work.claimed
+        else:
+            claimed = (work.watched,)
+        for watched in claimed:
+            watched.busy = False
+            if not watched.gone:
+                self._put(watched, min(watched.due, now))
+
+    # Which one is next
+
+    def _put(self, watched: Watched, due: float) -> None:
+        watched.due = due
+        heap = self._single if watched.ended or watched.created is None else self._many
+        heapq.heappush(heap, (due, next(self._numbers), watched))
+
+    def _first(self, now: float) -> Watched | None:
+        """Return the one that is due first and that may be looked at."""
+        best: Watched | None = None
+        for heap in (self._single, self._many):
+            while heap and not self._stands(heap[0]):
+                heapq.heappop(heap)
+        if self._single:
+            best = self._single[0][2]
+        if self._many and (best is None or self._many[0][0] < best.due):
+            first = self._many[0][2]
+            if self._readers < _READERS or not self._is_listed(first, now):
+                best = first
+        return best
+
+    def _stands(self, entry: tuple[float, int, Watched]) -> bool:
+        due, _, watched = entry
+        return not watched.gone and not watched.busy and watched.due == due
+
+    def _drop(self, watched: Watched) -> None:
+        heap = self._single if self._single and self._single[0][2] is watched else self._many
+        if heap and heap[0][2] is watched:
+            heapq.heappop(heap)
+
+    def _is_listed(self, watched: Watched, now: float) -> bool:
+        """Tell whether a page may answer for it."""
+        return (
+            len(self._by_id) > FEW
+            and not watched.ended
+            and watched.created is not None
+            and watched.fixed is None
+            and now >= watched.listed_from
+            and now >= self._no_lists_until
+            and now - watched.looked < max(_OWN_LOOK, len(self._by_id) / 2.5)
+        )
+
+    def _page_for(self, watched: Watched, now: float) -> Read | None:
+        """Return the page that begins with it; None if that would tell of too few."""
+        assert watched.created is not None
+        start = bisect_left(self._order, (-watched.created, watched.id))
+        claimed: list[Watched] = []
+        window = self._order[start : start + _PAGE]
+        for _, id in window:
+            other = self._by_id[id]
+            if (
+                not other.busy
+                and not other.ended
+                and other.due <= now + _SOON
+                and now >= other.listed_from
+            ):
+                claimed.append(other)
+        if len(claimed) < _WORTH:
+            return None
+        oldest = -window[-1][0]
+        return Read(oldest - _CLOCKS, watched.created + _CLOCKS, tuple(claimed), now)
+
+    # When
+
+    def _pause(self, watched: Watched, now: float) -> float:
+        """Return the seconds until the next look."""
+        if watched.fixed is not None:
+            return watched.fixed
+        age = now - watched.began
+        usual = self._learned.usual(watched.model) if watched.is_new else None
+        pause = poll_delay(age, usual)
+        if len(self._by_id) <= FEW or now < watched.listed_from:
+            return pause
+        # A page answers for many: it may be read more often, but not while the reading of the pages
+        # before takes up all the time.
+        if usual is None or age >= 0.9 * usual[0]:
+            pause = min(max(pause, _SHORTEST), _LONGEST)
+        pages = 1 + len(self._order) // _PAGE
+        return max(pause, _SHORTEST, 2 * pages * self._page_seconds / _READERS)
+
+    def _suspend(self, now: float) -> None:
+        self._no_lists_until = now + self._suspended_for
+        self._suspended_for = min(2 * self._suspended_for, 60.0)

@@ -1,0 +1,764 @@
+"""The runtime of the sync facade: coroutines run from ordinary threads, on one private event loop.
+
+All clients of the facade share one loop in one daemon thread. The first client that does I/O starts it, the
+last one that is closed stops it, and the end of the interpreter closes the clients that were left open.
+
+What crosses between the threads:
+
+- `Lease.call` awaits one coroutine, in a task of its own.
+- `Lease.iterate` makes a `Stream` of an async iterator.
+- `Lease.hold` makes a context manager of an async one.
+
+The latter two have a `_Lane` each: one task that does everything that ever happens to the iterator or context
+manager, because a cancel scope must be left by the task that entered it. A stream crosses once for a batch of
+items, where its source hands batches over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import contextvars
+import functools
+import os
+import sys
+import threading
+import warnings
+import weakref
+from asyncio import _get_running_loop
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from threading import get_ident
+from types import FrameType, TracebackType
+from typing import Any, Final, Generic, NoReturn, ParamSpec, Self, TypeAlias, TypeVar, cast
+
+from .. import exceptions
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Work: TypeAlias = Callable[[], Awaitable[Any]]
+Wrap: TypeAlias = Callable[["Lease", Any], Any]
+
+_HERE: Final = str(Path(__file__).parent) + os.sep
+_PACKAGE: Final = str(Path(__file__).parent.parent) + os.sep
+
+_GRACE: Final = 6.0
+"""Seconds that interrupted work has for its clean-up: a cancel at the other end takes 5 at most."""
+
+_POLL: Final = 0.1 if sys.platform == "win32" else -1.0
+"""On Windows, Ctrl-C does not interrupt the acquisition of a lock, so it is tried again and again."""
+
+_PARKING: Final = 1.0
+"""Seconds for which a fork waits for the loop to be between two callbacks."""
+
+_GATHERED: Final = 2**20
+_GATHERING: Final = 0.005
+"""Bytes, and seconds, after which what has arrived of a file is handed over."""
+
+
+class SyncInAsyncWarning(RuntimeWarning):
+    """The sync facade has blocked a thread in which an event loop runs."""
+
+
+def crosses(method: Callable[P, T]) -> Callable[P, T]:
+    """Leave the frames of the facade out of the tracebacks of a method."""
+
+    @functools.wraps(method)
+    def crossing(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except BaseException as error:
+            _trim(error)
+            # Raised again without a value, an error does not get the frame of this function.
+            raise
+
+    return crossing
+
+
+def _trim(error: BaseException) -> None:
+    """Take the facade's frames out of a traceback; of our own errors, those of the whole package."""
+    ours = _PACKAGE if isinstance(error, exceptions.ReplicateException) else _HERE
+    kept: list[TracebackType] = []
+    trace = error.__traceback__
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(ours):
+            kept.append(trace)
+        trace = trace.tb_next
+    following: TracebackType | None = None
+    for trace in reversed(kept):
+        trace.tb_next = following
+        following = trace
+    error.__traceback__ = following
+
+
+# -- One piece of work -------------------------------------------------------------------------
+
+
+class _Outcome:
+    """How a piece of work went, handed over from the loop to the one thread that waits for it.
+
+    For a single waiter a bare lock is enough, and much cheaper than a `concurrent.futures.Future`.
+    """
+
+    __slots__ = ("_lock", "done", "error", "task", "value")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.done: bool = False
+        self.task: asyncio.Task[None] | None = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def set(self) -> None:
+        """Let the waiting thread go on; only on the loop."""
+        self.task = None
+        if not self.done:
+            self.done = True
+            self._lock.release()
+
+    def cancel(self) -> None:
+        """Cancel the work, or the wait if there is no work; only on the loop."""
+        if self.task is None:
+            self.set()
+        else:
+            self.task.cancel()
+
+    def wait(self, timeout: float = -1.0) -> bool:
+        """Block until `set`; whatever a signal handler raises comes out of here."""
+        if timeout >= 0 or _POLL < 0:
+            return self._lock.acquire(timeout=timeout)
+        while not self._lock.acquire(timeout=_POLL):
+            pass
+        return True
+
+
+async def _settle(outcome: _Outcome, work: Work, running: set[_Outcome]) -> None:
+    """Do some work and record how it went; nothing escapes into the loop, not even a `SystemExit`."""
+    running.add(outcome)
+    try:
+        outcome.value = await work()
+    except BaseException as error:
+        outcome.error = error
+    finally:
+        running.discard(outcome)
+        outcome.set()
+
+
+# -- The loop and its thread -------------------------------------------------------------------
+
+
+class Portal:
+    """The loop, its thread, and the way in for other threads."""
+
+    def __init__(self) -> None:
+        # Reentrant: the garbage collector may run the finalizer of a `Stream`, which posts, in the
+        # middle of a post.
+        self._lock = threading.RLock()
+        self._open = True
+        self._here = True
+        self._ident = 0
+        self.running: set[_Outcome] = set()
+        ready = threading.Event()
+        thread = threading.Thread(
+            # In a context of its own: the thread outlives the call that starts it, and must not see
+            # the context variables of that caller.
+            target=contextvars.Context().run,
+            args=(self._serve, ready),
+            name="replicate_async.sync",
+            # As a non-daemon it would be waited for before the exit handlers run: for ever. One of
+            # those joins it.
+            daemon=True,
+        )
+        self._thread = thread
+        self._loop = asyncio.new_event_loop()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # In subinterpreters, in WebAssembly, and while the interpreter exits.
+            self._loop.close()
+            raise exceptions.LoopClosed(f"no thread can be started here ({error})") from error
+        try:
+            ready.wait()
+        except BaseException:
+            self.stop(join=False)
+            raise
+
+    def _serve(self, ready: threading.Event) -> None:
+        loop = self._loop
+        self._ident = get_ident()
+        try:
+            loop.call_soon(ready.set)
+            loop.run_forever()
+        finally:
+            with self._lock:
+                self._open = False
+            ready.set()
+            loop.run_until_complete(self._drain())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            executor: Any = getattr(loop, "_default_executor", None)
+            if executor is not None:
+                # `loop.shutdown_default_executor()` starts a thread, which Python 3.12 and later
+                # forbid while the interpreter exits.
+                executor.shutdown(wait=False)
+            loop.close()
+
+    async def _drain(self) -> None:
+        me = asyncio.current_task()
+        while tasks := [task for task in asyncio.all_tasks() if task is not me]:
+            for task in tasks:
+                task.cancel("the sync facade is shutting down")
+            await asyncio.wait(tasks, timeout=_GRACE)
+
+    def stop(self, *, join: bool) -> None:
+        """Cancel what still runs, and end the thread."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        if join and not self.inside:
+            self._thread.join(2 * _GRACE)
+
+    def abandon(self) -> None:
+        """Give up the loop of the parent process, right after a fork."""
+        self._lock = threading.RLock()
+        self._open = self._here = False
+        self._ident = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether new work is accepted."""
+        return self._open
+
+    @property
+    def inside(self) -> bool:
+        """Whether the current thread is the loop's own."""
+        return get_ident() == self._ident
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Run a callback soon on the loop, in a copy of the caller's context."""
+        # The lock orders this against `stop`: what has been posted is drained.
+        with self._lock:
+            if not self._open:
+                raise exceptions.LoopClosed(
+                    "the sync facade has been shut down"
+                    if self._here
+                    else "it was opened before a fork; open it again in the child"
+                )
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def begin(self, outcome: _Outcome, work: Work, running: set[_Outcome]) -> None:
+        """Start some work in a task of its own; only on the loop."""
+        outcome.task = self._loop.create_task(_settle(outcome, work, running))
+
+    def check(self) -> None:
+        """Complain if blocking the current thread would be a mistake."""
+        if get_ident() == self._ident:
+            raise exceptions.WouldDeadlock
+        if _get_running_loop() is not None:
+            _warn_of_running_loop()
+
+    def result(self, outcome: _Outcome, start: Callable[..., object], *args: Any) -> Any:
+        """Post `start(outcome, *args)`, wait for the outcome, and return or raise what it holds."""
+        try:
+            self.post(start, outcome, *args)
+            outcome.wait()
+        except exceptions.LoopClosed:
+            raise
+        except BaseException:
+            # Ctrl-C, or what another signal handler raised. The work must not go on behind the
+            # caller's back. A second one comes out of this wait, and so does not wait.
+            with contextlib.suppress(exceptions.LoopClosed):
+                self.post(outcome.cancel)
+                outcome.wait(_GRACE)
+            raise
+        if outcome.error is not None:
+            self._raise(outcome)
+        return outcome.value
+
+    def _raise(self, outcome: _Outcome) -> NoReturn:
+        error, outcome.error = outcome.error, None
+        assert error is not None
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                raise (
+                    exceptions.ClientClosed()
+                    if self._open
+                    else exceptions.LoopClosed("the sync facade was shut down meanwhile")
+                ) from None
+            raise error
+        finally:
+            # Its traceback holds this frame, which must not hold it in turn.
+            del error
+
+    def park(self) -> Callable[[], None]:
+        """Hold the loop between two callbacks, where it holds no lock; return what lets it go on."""
+        parked, go = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            parked.set()
+            go.wait(10 * _PARKING)
+
+        if not self.inside:
+            with contextlib.suppress(exceptions.LoopClosed):
+                self.post(wait)
+                parked.wait(_PARKING)
+        return go.set
+
+
+_warned = False
+
+
+def _warn_of_running_loop() -> None:
+    """Tell the user's line, once in a process, that it blocks a loop; notebooks are meant to."""
+    global _warned
+    if _warned or "ipykernel" in sys.modules:
+        return
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(
+        "The sync facade blocks the event loop that runs in this thread. Use the async client here:"
+        " `import replicate_async as replicate`, and `await`.",
+        SyncInAsyncWarning,
+        stacklevel=level - 1,
+    )
+    _warned = True
+
+
+# -- Work that lasts ---------------------------------------------------------------------------
+
+
+class _Lane:
+    """A task that does one piece of work after the other, and then cleans up."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.cleanup: Work | None = None
+        self._portal = lease.portal
+        self._running = lease.running
+        self._queue: deque[tuple[_Outcome, Work]] = deque()
+        self._ended = _Outcome()
+        self._finishing = False
+        self._wake: asyncio.Event
+        self._portal.post(self._begin)
+
+    def _begin(self) -> None:
+        self._wake = asyncio.Event()
+        self._portal.begin(self._ended, self._run, self._running)
+
+    async def _run(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        try:
+            while not self._finishing:
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                outcome, work = self._queue.popleft()
+                outcome.task = me
+                await _settle(outcome, work, set())
+                if self._ended.task is None:
+                    break
+                while me.cancelling():  # that was meant for the work
+                    me.uncancel()
+        finally:
+            while self._queue:
+                outcome, _ = self._queue.popleft()
+                outcome.error = asyncio.CancelledError()
+                outcome.set()
+            if self.cleanup is not None:
+                await self.cleanup()
+
+    def do(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work in the lane's task, and wait for it."""
+        self._portal.check()
+        return cast(T, self._portal.result(_Outcome(), self._enqueue, work))
+
+    def _enqueue(self, outcome: _Outcome, work: Work) -> None:
+        if self._ended.done:
+            outcome.error = asyncio.CancelledError()
+            outcome.set()
+            return
+        self._queue.append((outcome, work))
+        self._wake.set()
+
+    def finish(self, *, wait: bool = True) -> None:
+        """Clean up and end the task."""
+        try:
+            self._portal.post(self._finish)
+        except exceptions.LoopClosed:
+            return
+        if wait and not self._portal.inside:
+            self._ended.wait(2 * _GRACE)
+            error, self._ended.error = self._ended.error, None
+            if error is not None and not isinstance(error, asyncio.CancelledError):
+                raise error
+
+    def _finish(self) -> None:
+        self._finishing = True
+        self._wake.set()
+
+
+class Stream(Iterator[T]):
+    """An iterator over what an async iterator yields.
+
+    The end of its `with` block, `close()`, and the loss of the last reference to it run the async
+    iterator's own clean-up; the first two wait for it.
+    """
+
+    _lease: Lease
+
+    def __init__(
+        self, lease: Lease, source: AsyncIterable[Any], wrap: Wrap | None = None
+    ) -> None:
+        self._lease = lease
+        self._begin(source, wrap)
+
+    def _begin(self, source: AsyncIterable[Any], wrap: Wrap | None) -> None:
+        self._source: AsyncIterable[Any] | None = source
+        self._wrap = wrap
+        self._lane: _Lane | None = None
+        self._step: Callable[[], Awaitable[list[Any]]]
+        self._ready: deque[T] = deque()
+
+    def __iter__(self) -> Iterator[T]:
+        # A generator is resumed for less than a call of `__next__`.
+        ready = self._ready
+        while ready or self._fetch():
+            while ready:
+                yield ready.popleft()
+
+    @crosses
+    def __next__(self) -> T:
+        if self._ready or self._fetch():
+            return self._ready.popleft()
+        raise StopIteration
+
+    @crosses
+    def _fetch(self) -> bool:
+        """Cross over for what has arrived; False at the end."""
+        if self._source is None:
+            return False
+        try:
+            if self._lane is None:
+                # Not earlier, so that a stream nobody iterates over costs nothing.
+                self._open(self._source)
+            assert self._lane is not None
+            items = self._lane.do(self._step)
+        except StopAsyncIteration:
+            self.close()
+            return False
+        except BaseException as error:
+            self._lease.adopt(error)
+            self._close_after(error)
+            raise
+        wrap = self._wrap
+        self._ready.extend(items if wrap is None else [wrap(self._lease, item) for item in items])
+        return True
+
+    def _open(self, source: AsyncIterable[Any]) -> None:
+        lane = _Lane(self._lease)
+        iterator = aiter(source)
+        batch = getattr(iterator, "_batch", None)
+        self._step = functools.partial(_next, iterator) if batch is None else batch
+        lane.cleanup = getattr(iterator, "aclose", None)
+        self._lane = lane
+        weakref.finalize(self, lane.finish, wait=False).atexit = False
+
+    def _close_after(self, error: BaseException) -> None:
+        """Close; what comes out of that must not hide the error."""
+        try:
+            self.close()
+        except Exception as further:
+            error.add_note(f"Closing the stream failed, too: {further}")
+
+    @crosses
+    def close(self) -> None:
+        """Stop iterating, and wait for the clean-up."""
+        lane, self._lane, self._source = self._lane, None, None
+        self._ready.clear()
+        if lane is not None:
+            lane.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+async def _next(iterator: AsyncIterator[T]) -> list[T]:
+    return [await anext(iterator)]
+
+
+class _Held(AbstractContextManager[T]):
+    """A context manager around an async one."""
+
+    def __init__(self, lease: Lease, manager: AbstractAsyncContextManager[T]) -> None:
+        self._lease = lease
+        self._manager = manager
+        self._lane: _Lane | None = None
+
+    @crosses
+    def __enter__(self) -> T:
+        lane = _Lane(self._lease)
+        try:
+            value = lane.do(self._manager.__aenter__)
+        except BaseException:
+            lane.finish()
+            raise
+        # Should the loop be shut down before `__exit__`.
+        lane.cleanup = functools.partial(self._manager.__aexit__, None, None, None)
+        self._lane = lane
+        return value
+
+    @crosses
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        lane, self._lane = self._lane, None
+        assert lane is not None, "left without having been entered"
+        lane.cleanup = None
+        try:
+            return lane.do(functools.partial(self._manager.__aexit__, kind, error, traceback))
+        finally:
+            lane.finish()
+
+
+# -- Who uses the loop -------------------------------------------------------------------------
+
+
+class _Claim:
+    """One client's use of the loop."""
+
+    def __init__(self, aclose: Work) -> None:
+        self._aclose = aclose
+        self._lock = threading.RLock()
+        self._closed = False
+        self.portal: Portal | None = None
+        self.running: set[_Outcome] = set()
+        """What runs for this client; only touched on the loop."""
+
+    def open(self) -> Portal:
+        """Return the portal, running."""
+        with self._lock:
+            if self._closed:
+                raise exceptions.ClientClosed
+            if self.portal is None or not self.portal.open:
+                self.portal = _shared.join(self)
+            return self.portal
+
+    def close(self) -> None:
+        """Cancel what runs, close the client, and with the last client the loop."""
+        portal = self._end()
+        if portal is None:
+            return
+        portal.check()
+        try:
+            portal.result(_Outcome(), portal.begin, self._wind_up, set())
+        finally:
+            _shared.leave(self, wait=True)
+
+    def drop(self) -> None:
+        """Close without waiting, as befits the garbage collector."""
+        portal = self._end()
+        if portal is not None:
+            with contextlib.suppress(exceptions.LoopClosed):
+                portal.post(portal.begin, _Outcome(), self._wind_up_and_leave, set())
+
+    def _end(self) -> Portal | None:
+        with self._lock:
+            portal, self.portal, self._closed = self.portal, None, True
+        return portal if portal is not None and portal.open else None
+
+    def abandon(self) -> None:
+        """Forget the loop of the parent process."""
+        self._lock = threading.RLock()
+        self.portal = None
+        self.running = set()
+
+    async def _wind_up(self) -> None:
+        """Cancel what runs, so that it cancels its predictions, and then close the client."""
+        tasks = [outcome.task for outcome in self.running if outcome.task is not None]
+        for task in tasks:
+            task.cancel("the client is closed")
+        if tasks:
+            await asyncio.wait(tasks, timeout=_GRACE)
+        await self._aclose()
+
+    async def _wind_up_and_leave(self) -> None:
+        try:
+            await self._wind_up()
+        finally:
+            _shared.leave(self, wait=False)
+
+
+class Lease:
+    """What a client and everything that it returned hold on to, to reach the loop.
+
+    The client is closed by `close`, when the last of them is gone, or when the interpreter exits.
+    """
+
+    __slots__ = ("__weakref__", "_claim", "_wrap")
+
+    def __init__(self, aclose: Work, wrap: Wrap) -> None:
+        """Hold a place on the loop.
+
+        Args:
+            aclose: Closes the client.
+            wrap: Returns the twin of an async object; anything else as it is.
+        """
+        self._claim = claim = _Claim(aclose)
+        self._wrap = wrap
+        weakref.finalize(self, claim.drop).atexit = False
+
+    @property
+    def portal(self) -> Portal:
+        """The portal, running."""
+        portal = self._claim.portal
+        return portal if portal is not None and portal.open else self._claim.open()
+
+    @property
+    def running(self) -> set[_Outcome]:
+        """What runs for this client."""
+        return self._claim.running
+
+    def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await `function(*args, **kwargs)` on the loop, and return its result."""
+        portal = self.portal
+        portal.check()
+        work = functools.partial(function, *args, **kwargs)
+        try:
+            return cast(
+                T, portal.result(_Outcome(), portal.begin, work, self._claim.running)
+            )
+        except exceptions.ReplicateException as error:
+            self.adopt(error)
+            raise
+
+    def iterate(self, source: AsyncIterable[Any], wrap: Wrap | None = None) -> Stream[Any]:
+        """Return an iterator over what an async one yields."""
+        return Stream(self, source, wrap)
+
+    def hold(self, manager: AbstractAsyncContextManager[T]) -> AbstractContextManager[T]:
+        """Return a context manager that enters and leaves an async one on the loop."""
+        return _Held(self, manager)
+
+    def adopt(self, error: BaseException) -> None:
+        """Replace the async objects that an error of ours carries by their twins."""
+        if isinstance(error, exceptions.ReplicateException):
+            for name, value in vars(error).items():
+                setattr(error, name, self._wrap(self, value))
+
+    def close(self) -> None:
+        """Close the client, and with the last client the loop."""
+        self._claim.close()
+
+
+class _Shared:
+    """The one loop of this process, and who uses it."""
+
+    def __init__(self) -> None:
+        self._portals: weakref.WeakSet[Portal] = weakref.WeakSet()
+        self._left_behind: list[object] = []
+        self._unpark: Callable[[], None] | None = None
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self._after_fork_in_child,
+            )
+        atexit.register(self._at_exit)
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._portal: Portal | None = None
+        self._claims: set[_Claim] = set()
+        self._exiting = False
+
+    def join(self, claim: _Claim) -> Portal:
+        """Return the portal for a client; start it for the first."""
+        with self._lock:
+            if self._exiting:
+                raise exceptions.LoopClosed("the interpreter is exiting")
+            if self._portal is None or not self._portal.open:
+                _refuse_greenlets()
+                self._portal = Portal()
+                self._portals.add(self._portal)
+            self._claims.add(claim)
+            return self._portal
+
+    def leave(self, claim: _Claim, *, wait: bool) -> None:
+        """Note that a client needs the portal no longer; stop it after the last."""
+        with self._lock:
+            self._claims.discard(claim)
+            if self._claims:
+                return
+            portal, self._portal = self._portal, None
+        if portal is not None:
+            portal.stop(join=wait)
+
+    def _before_fork(self) -> None:
+        """Bring the loop to where a child can be made of the process.
+
+        A lock that another thread holds now would never be released in the child: so the loop stands
+        between two callbacks, no start of it is under way, and nothing of what it imports late.
+        """
+        portal = self._portal
+        unpark = None
+        if portal is not None and portal.open:
+            for name in ("aiohttp", "aiofiles", "anyio", "anyio._backends._asyncio"):
+                __import__(name)
+            unpark = portal.park()
+        self._lock.acquire()
+        self._unpark = unpark
+
+    def _after_fork_in_parent(self) -> None:
+        unpark, self._unpark = self._unpark, None
+        self._lock.release()
+        if unpark is not None:
+            unpark()
+
+    def _after_fork_in_child(self) -> None:
+        # The loop's selector and sockets belong to the parent, too: to run their finalizers here
+        # would disturb it, so they are kept for good.
+        self._unpark = None
+        for portal in self._portals:
+            portal.abandon()
+        for claim in self._claims:
+            claim.abandon()
+        self._left_behind += [*self._portals, *self._claims]
+        self._reset()
+
+    def _at_exit(self) -> None:
+        with self._lock:
+            self._exiting = True
+            claims = list(self._claims)
+        for claim in claims:
+            with contextlib.suppress(Exception):
+                claim.close()
+
+
+def _refuse_greenlets() -> None:
+    """Complain if gevent or eventlet have replaced threads, which the loop needs."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    if (monkey is not None and monkey.is_module_patched("threading")) or (
+        patcher is not None and patcher.is_monkey_patched("thread")
+    ):
+        raise exceptions.LoopClosed(
+            "gevent or eventlet have replaced threads by greenlets, and the sync facade needs a thread"
+        )
+
+
+_shared: Final = _Shared()

@@ -1,0 +1,275 @@
+"""Exceptions: the tree, the messages, and pickling; objects that travel with them."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from replicate_async import Client, FileOutput, Model, Prediction, Training, exceptions
+from replicate_async._codec import structure
+from replicate_async.exceptions import ReplicateException
+
+from .test_codec import EXAMPLES, PREDICTION, TRAINING
+
+
+@pytest.fixture(autouse=True)
+def default_client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    """Give unpickled objects a default client to belong to."""
+    client = Client("t", base_url="http://127.0.0.1:9")
+    monkeypatch.setattr("replicate_async.client._default", client)
+    return client
+
+
+def _prediction(**changes: Any) -> Prediction:
+    client = Client("t", base_url="http://127.0.0.1:9")
+    return client._context.bind(structure({**PREDICTION, **changes}, Prediction))
+
+
+def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
+    """Yield one of each class, with its facts and what its message must tell."""
+    e = exceptions
+    yield ReplicateException("something"), {}, ["something"]
+    for status, cls in (
+        (400, e.BadRequestError),
+        (401, e.AuthenticationError),
+        (402, e.PaymentRequiredError),
+        (403, e.PermissionDeniedError),
+        (404, e.NotFoundError),
+        (409, e.ConflictError),
+        (413, e.PayloadTooLargeError),
+        (418, e.ReplicateError),
+        (422, e.ValidationError),
+        (429, e.RateLimitError),
+        (500, e.ServerError),
+        (503, e.ServerError),
+        (599, e.ServerError),
+    ):
+        found = e.ReplicateError.class_for(status)
+        assert found is cls
+        facts: dict[str, Any] = {
+            "method": "POST",
+            "url": "https://api.replicate.com/v1/models",
+            "status": status,
+            "title": "Validation failed",
+            "detail": "The name is taken.\n",
+            "type": "about:blank",
+            "instance": "/x",
+            "invalid_fields": ({"type": "required", "field": "input", "description": "d"},),
+            "retry_after": 2.5,
+            "headers": {"retry-after": "2.5"},
+        }
+        told = ["POST", "/v1/models", str(status), "Validation failed", "name is taken", "2.5 s"]
+        yield found(**facts), facts, told
+    for status, model_error in (
+        ("failed", e.PredictionFailed),
+        ("canceled", e.PredictionCanceled),
+        ("aborted", e.PredictionAborted),
+    ):
+        prediction = _prediction(status=status, error="CUDA out of memory (E1001)")
+        told = [prediction.id, "acme/greeter", "out of memory", prediction.urls.web or "", status]
+        facts = {"prediction": prediction, "code": "E1001"}
+        yield model_error(prediction), facts, told
+    prediction = _prediction(status="processing", error=None)
+    yield (
+        e.RunTimeout(prediction, 2.5),
+        {"prediction": prediction, "timeout": 2.5, "code": None},
+        [prediction.id, "2.5 s", "processing", "may still be running"],
+    )
+    yield (
+        e.RunTimeout(prediction, 2.5, canceled=True),
+        {"prediction": prediction},
+        ["has been cancelled"],
+    )
+    where = {"method": "GET", "url": "https://example.com/x"}
+    seen = ["GET", "https://example.com/x"]
+    yield e.TransportError(*where.values(), "fact"), where, [*seen, "fact"]
+    yield e.ConnectError(*where.values(), "refused"), where, [*seen, "nothing was sent", "refused"]
+    yield e.TransportTimeout(*where.values(), "silence"), where, [*seen, "timed out", "silence"]
+    yield e.ConnectionLost(*where.values(), "reset"), where, [*seen, "lost", "reset"]
+    yield (
+        e.UnreadableAnswer(*where.values(), 200, b"<html>\xff" + b"x" * 1000, "not JSON"),
+        {**where, "status": 200, "body": "<html>\ufffd" + "x" * 493},
+        [*seen, "200", "not JSON", "<html>"],
+    )
+    yield e.AnswerTooLarge(*where.values(), 99), {**where, "limit": 99}, [*seen, "99 bytes", "Limits"]
+    yield (
+        e.RefusedRedirect(*where.values(), "http://elsewhere", "away"),
+        {**where, "location": "http://elsewhere"},
+        [*seen, "http://elsewhere", "away"],
+    )
+    yield (
+        e.AmbiguousCreateError(*where.values(), "acme/greeter", "reset"),
+        {**where, "reference": "acme/greeter"},
+        [*seen, "acme/greeter", "may", "billed", "reset"],
+    )
+    yield e.FileOutputError("https://f/x", "fact"), {"url": "https://f/x"}, ["https://f/x", "fact"]
+    yield e.FileExpired("https://f/x", 404), {"url": "https://f/x"}, ["gone", "404", "one hour"]
+    yield e.IncompleteFile("https://f/x", 5, 9), {"url": "https://f/x"}, ["5 of 9 bytes"]
+    yield e.IncompleteFile("https://f/x", 5, None), {}, ["after 5 bytes"]
+    yield e.ArgumentError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
+    yield e.ArgumentTypeError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
+    yield e.MissingToken(), {"argument": "api_token"}, ["REPLICATE_API_TOKEN", "api_token"]
+    yield e.InvalidReference("ref", "x y", "a name"), {"argument": "ref"}, ["'x y'", "a name"]
+    yield e.InvalidSignature("too old"), {"argument": "webhook"}, ["too old"]
+    yield e.ClientClosed(), {}, ["closed"]
+    yield e.LoopClosed("it is gone"), {}, ["it is gone"]
+    yield e.WouldDeadlock(), {}, ["own event loop", "async client"]
+
+
+def test_every_class_is_tested() -> None:
+    """There is an instance of each public class, and `__all__` is complete."""
+    classes = {
+        name
+        for name, value in vars(exceptions).items()
+        if inspect.isclass(value) and issubclass(value, ReplicateException)
+    }
+    assert classes == set(exceptions.__all__)
+    made = {type(error).__name__ for error, _, _ in _all()}
+    # `ModelError` is the branch itself.
+    assert classes - made == {"ModelError"}
+
+
+def test_messages_tell_the_facts() -> None:
+    """Each class makes its message of its facts, and keeps them as attributes."""
+    for error, facts, told in _all():
+        for text in told:
+            assert text in str(error), (type(error), text)
+        for name, value in facts.items():
+            assert getattr(error, name) == value, (type(error), name)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickling(protocol: int) -> None:
+    """All exceptions pickle, with their facts and their prediction."""
+    for error, facts, _ in _all():
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert again.args == error.args
+        for name, value in facts.items():
+            assert getattr(again, name) == value, (type(error), name)
+
+
+def test_copying() -> None:
+    """All exceptions can be copied, too."""
+    for error, facts, _ in _all():
+        for again in (copy.copy(error), copy.deepcopy(error)):
+            assert type(again) is type(error)
+            assert str(again) == str(error)
+            assert {name: getattr(again, name) for name in facts} == facts
+
+
+def test_the_tree_is_as_drawn() -> None:
+    """The tree in the module's docstring is that of the classes."""
+    drawing = (exceptions.__doc__ or "").partition("```text\n")[2].partition("```")[0]
+    parents: list[str] = []
+    drawn: dict[str, str] = {}
+    for line in drawing.splitlines():
+        found = re.match(r"([│├└─ ]*)(\w+)", line)
+        assert found is not None
+        depth = len(found[1]) // 4
+        parents[depth:] = [found[2]]
+        if depth:
+            drawn[found[2]] = parents[depth - 1]
+        if also := re.search(r"also (\w+)", line):
+            builtin = getattr(__builtins__, also[1], None) or __builtins__[also[1]]  # type: ignore[index]
+            assert issubclass(getattr(exceptions, found[2]), builtin)
+    actual = {
+        name: getattr(exceptions, name).__bases__[0].__name__
+        for name in exceptions.__all__
+        if name != "ReplicateException"
+    }
+    assert drawn == actual
+
+
+def test_builtin_relatives() -> None:
+    """Errors about arguments are ValueError or TypeError, timeouts TimeoutError, closed RuntimeError."""
+    e = exceptions
+    assert issubclass(e.ArgumentError, ValueError)
+    assert issubclass(e.ArgumentTypeError, TypeError)
+    assert issubclass(e.RunTimeout, TimeoutError)
+    assert issubclass(e.TransportTimeout, TimeoutError)
+    assert issubclass(e.ClientClosed, RuntimeError)
+    for cls in (e.AmbiguousCreateError, e.ConnectError):
+        assert not issubclass(cls, TimeoutError)
+
+
+def test_long_data_uris_are_shortened() -> None:
+    """A message never carries a whole data URI."""
+    uri = "data:image/png;base64," + "A" * 100_000
+    error = exceptions.IncompleteFile(uri, 1, 2)
+    assert len(str(error)) < 300
+    assert len(repr(FileOutput(uri))) < 200
+
+
+# -- Objects -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "example"), EXAMPLES, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.parametrize("how", ["pickle", "copy", "deepcopy"])
+def test_objects_travel(
+    kind: type[Any], example: dict[str, Any], how: str, default_client: Client
+) -> None:
+    """Objects of the API pickle and copy; what comes out is equal and can make requests."""
+    made = default_client._context.bind(structure(copy.deepcopy(example), kind))
+    again = {
+        "pickle": lambda: pickle.loads(pickle.dumps(made)),
+        "copy": lambda: copy.copy(made),
+        "deepcopy": lambda: copy.deepcopy(made),
+    }[how]()
+    assert type(again) is kind
+    assert again is not made
+    assert again == made
+    assert again.to_dict() == example
+    if hasattr(again, "_context"):
+        assert again._context is not None
+
+
+def test_a_prediction_travels_with_its_output(default_client: Client) -> None:
+    """After pickling, the output is files again, and the times are datetimes."""
+    again = pickle.loads(pickle.dumps(_prediction()))
+    assert again.output == [FileOutput("https://replicate.delivery/xezq/example/out-0.png")]
+    assert again.created_at == _prediction().created_at
+    assert again._context is default_client._context
+
+
+def test_deepcopies_are_apart(default_client: Client) -> None:
+    """A deep copy shares nothing with the original."""
+    one = _prediction()
+    other = copy.deepcopy(one)
+    other.input["text"] = "changed"
+    assert one.input["text"] == "Alice"
+    assert one == _prediction()
+
+
+def test_equality_is_that_of_what_came() -> None:
+    """Objects are equal if the same came, whoever fetched them; they are no keys of dicts."""
+    assert _prediction() == _prediction()
+    assert _prediction() != _prediction(status="failed")
+    assert _prediction() != structure(TRAINING, Training)
+    assert _prediction() != PREDICTION
+    with pytest.raises(TypeError):
+        hash(_prediction())
+
+
+def test_objects_without_a_client_say_so() -> None:
+    """What was made without a client is an error of our hierarchy when it shall make requests."""
+    model = structure({"owner": "a", "name": "b"}, Model)
+    with pytest.raises(exceptions.ArgumentError, match="Model has no client"):
+        _ = model.versions
+
+
+def test_reprs_are_short_and_without_secrets() -> None:
+    """A repr shows what identifies an object, and no secret."""
+    from replicate_async.resources.webhooks import WebhookSigningSecret
+
+    assert "wm41d8ffq9rgj0cjb2ysrvzve0" in repr(_prediction())
+    secret = structure({"key": "whsec_C2FVsBQIhrscChlQIMV"}, WebhookSigningSecret)
+    assert "C2FV" not in repr(secret)
+    assert "r8_secret" not in repr(Client("r8_secret"))

@@ -1,0 +1,301 @@
+"""Layers: imports go down only, importing is cheap, and what is public is documented."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import replicate_async
+from replicate_async.resources._base import Namespace
+from replicate_async.testing._http import ROUTES
+from replicate_async.types import Record
+
+ROOT = Path(replicate_async.__file__).parent
+
+RANKS = {
+    # Lower ranks first (see CONTRIBUTING): a module imports only what stands above it here.
+    "_version": 0,
+    "exceptions": 0,
+    "types": 0,
+    "_codec": 1,
+    "_events": 1,
+    "_policy": 1,
+    "_references": 1,
+    "_schema": 1,
+    "_signatures": 1,
+    "_limits": 1,
+    "_transport": 2,
+    "_files": 3,
+    "resources": 4,
+    "_runs": 5,
+    "client": 6,
+    "": 7,
+    "sync": 7,
+    "testing": 7,
+    "__main__": 8,
+    "_tools": 8,
+}
+
+HTTP = {"_transport"}
+"""The only modules that may import aiohttp while they run; others may name its types."""
+
+
+def _modules() -> list[tuple[str, Path]]:
+    """Return the dotted names below the package, and the files."""
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found.append((name, path))
+    return found
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
+
+
+MODULES = _modules()
+CLIENT = [(name, path) for name, path in MODULES if _part(name) != "testing"]
+EMULATOR = [(name, path) for name, path in MODULES if _part(name) == "testing"]
+
+
+def _imports(path: Path, name: str) -> Iterator[tuple[str, int]]:
+    """Yield what a file imports when it runs, as absolute names, and the lines; functions included."""
+    is_package = path.name == "__init__.py"
+    base = ["replicate_async", *filter(None, name.split("."))]
+    package = base if is_package else base[:-1]
+
+    def walk(node: ast.AST) -> Iterator[tuple[str, int]]:
+        for child in ast.iter_child_nodes(node):
+            match child:
+                case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                    for other in child.orelse:
+                        yield from walk(other)
+                case ast.Import():
+                    for alias in child.names:
+                        yield alias.name, child.lineno
+                case ast.ImportFrom():
+                    start = package[: len(package) - child.level + 1] if child.level else []
+                    home = ".".join([*start, *filter(None, [child.module])])
+                    for alias in child.names:
+                        yield f"{home}.{alias.name}", child.lineno
+                case _:
+                    yield from walk(child)
+
+    yield from walk(ast.parse(path.read_text()))
+
+
+def _target(imported: str) -> str | None:
+    """Return the part of this package that is imported, if any."""
+    root, _, rest = imported.partition(".")
+    if root != "replicate_async":
+        return None
+    part = _part(rest)
+    return part if part in RANKS else ""
+
+
+def test_every_module_has_a_rank() -> None:
+    """A new module is given its place on purpose."""
+    assert {_part(name) for name, _ in MODULES} <= set(RANKS)
+    assert len(MODULES) > 20
+
+
+@pytest.mark.parametrize(("name", "path"), CLIENT, ids=[name for name, _ in CLIENT])
+def test_imports_go_down(name: str, path: Path) -> None:
+    """A module imports only modules of lower ranks, or of its own package."""
+    part = _part(name)
+    for imported, line in _imports(path, name):
+        target = _target(imported)
+        if target is None or (target == part and part in ("resources", "sync", "_tools")):
+            continue
+        if part == "" and target == "":
+            continue
+        assert RANKS[target] < RANKS[part], f"{path.name}:{line} imports {imported}"
+
+
+@pytest.mark.parametrize(("name", "path"), CLIENT, ids=[name for name, _ in CLIENT])
+def test_one_module_talks_http(name: str, path: Path) -> None:
+    """aiohttp and its kin are imported by the transport alone."""
+    if _part(name) in HTTP | {"__main__", "_tools"}:
+        return
+    for imported, line in _imports(path, name):
+        root = imported.partition(".")[0]
+        assert root not in {"aiohttp", "yarl", "multidict", "http", "urllib3"}, f"line {line}"
+
+
+PURE = ["_codec", "_events", "_policy", "_references", "_schema", "_signatures", "types", "exceptions"]
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules(name: str) -> None:
+    """Decisions are functions of plain values: no loop, no clock, no network, no disk."""
+    path = ROOT / f"{name}.py"
+    if not path.exists():
+        return
+    roots = {imported.partition(".")[0] for imported, _ in _imports(path, name)}
+    assert not roots & {"asyncio", "anyio", "time", "socket", "ssl", "os", "pathlib", "threading", "random"}
+
+
+@pytest.mark.parametrize(("name", "path"), EMULATOR, ids=[name for name, _ in EMULATOR])
+def test_the_emulator_shares_nothing_with_the_client(name: str, path: Path) -> None:
+    """The emulator imports nothing of the client: it would share its mistakes."""
+    for imported, line in _imports(path, name):
+        if imported.startswith("replicate_async"):
+            assert imported.startswith("replicate_async.testing"), f"{path.name}:{line}"
+
+
+def _modules_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code + "; import sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
+        timeout=60,
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_is_cheap() -> None:
+    """`import replicate_async` imports neither an HTTP client nor an event loop, nor the classes."""
+    loaded = _modules_after("import replicate_async")
+    heavy = {"aiohttp", "anyio", "asyncio", "attrs", "cattrs", "aiofiles", "ssl", "json", "yarl"}
+    assert not loaded & heavy
+
+
+def test_a_client_is_made_without_aiohttp() -> None:
+    """Making a client imports neither aiohttp nor anyio: the first request does."""
+    loaded = _modules_after("import replicate_async; replicate_async.Client('t').models")
+    assert not loaded & {"aiohttp", "anyio", "yarl", "aiofiles"}
+
+
+def test_the_plugin_is_cheap() -> None:
+    """The pytest plugin is loaded into the test runs of all users, and imports nothing for it."""
+    loaded = _modules_after("import replicate_async.testing._pytest")
+    assert not loaded & {"aiohttp", "anyio", "yarl", "attrs"}
+
+
+# -- What is public ----------------------------------------------------------------------------
+
+
+def _public_modules() -> list[ModuleType]:
+    names = [
+        name
+        for name, _ in CLIENT
+        if not any(part.startswith("_") for part in name.split(".")) and name != "testing"
+    ]
+    return [
+        importlib.import_module(f"replicate_async.{name}" if name else "replicate_async")
+        for name in [*names, "testing"]
+    ]
+
+
+@pytest.mark.parametrize("module", _public_modules(), ids=lambda module: module.__name__)
+def test_all_is_complete(module: ModuleType) -> None:
+    """`__all__` of a public module is a tuple of what it defines, sorted, and all of it is there."""
+    if module.__name__ == "replicate_async.resources":
+        assert not hasattr(module, "__all__")
+        return
+    assert isinstance(module.__all__, tuple)
+    assert list(module.__all__) == sorted(module.__all__, key=_isort)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    assert set(module.__all__) <= set(dir(module))
+    of_resources = ".resources." in module.__name__
+    missing = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        # The modules of resources share helpers; what users meet there is data and namespaces.
+        and (not of_resources or (inspect.isclass(value) and issubclass(value, (Record, Namespace))))
+        and name not in module.__all__
+    }
+    assert missing <= {"default_client"}
+
+
+def _isort(name: str) -> tuple[int, str]:
+    """Order as ruff does: constants, classes, the rest."""
+    if name.isupper() and len(name) > 1:
+        return 0, name
+    return (1, name) if name[0].isupper() else (2, name)
+
+
+def test_unknown_names() -> None:
+    """A name that does not exist is an AttributeError, as of any module."""
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = replicate_async.nonsense
+    assert set(dir(replicate_async)) >= set(replicate_async.__all__)
+
+
+def _documented() -> Iterator[tuple[str, object]]:
+    for module in _public_modules():
+        yield module.__name__, module
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if not (inspect.isclass(value) or inspect.isfunction(value)):
+                continue
+            yield f"{module.__name__}.{name}", value
+            if not inspect.isclass(value):
+                continue
+            for attribute, member in vars(value).items():
+                if attribute.startswith("_"):
+                    continue
+                if isinstance(member, property) or inspect.isfunction(member):
+                    yield f"{module.__name__}.{name}.{attribute}", member
+
+
+def test_everything_public_is_documented() -> None:
+    """Each public module, class, method and property has a docstring."""
+    without = [name for name, value in _documented() if not inspect.getdoc(value)]
+    assert without == []
+    assert len(list(_documented())) > 150
+
+
+def test_fields_are_documented() -> None:
+    """Each public field of the data classes has a docstring below it."""
+    without = []
+    looked_at = 0
+    for module in _public_modules():
+        if module.__name__.endswith((".testing", "replicate_async")):
+            continue
+        for node in ast.parse(inspect.getsource(module)).body:
+            if not isinstance(node, ast.ClassDef) or node.name not in getattr(module, "__all__", ()):
+                continue
+            for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+                if (
+                    not isinstance(field, ast.AnnAssign)
+                    or not isinstance(field.target, ast.Name)
+                    or field.target.id.startswith("_")
+                ):
+                    continue
+                looked_at += 1
+                match following:
+                    case ast.Expr(value=ast.Constant(value=str())):
+                        pass
+                    case _:
+                        without.append(f"{module.__name__}.{node.name}.{field.target.id}")
+    assert without == []
+    assert looked_at > 100
+
+
+def test_operations_name_themselves() -> None:
+    """The docstring of the method of each operation names it, so that a search finds its code."""
+    text = "".join(path.read_text() for name, path in CLIENT)
+    missing = [
+        name
+        for _, _, name in ROUTES
+        if not re.search(rf"(?<![.\w]){re.escape(name)}(?!\w|\.\w)", text)
+    ]
+    assert len(ROUTES) == 37
+    assert missing == []

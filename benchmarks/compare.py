@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters import PACKAGES
-from workloads import WORKLOADS, Figures, Workload
+from workloads import WORKLOADS, Figures, Workload, load_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -139,7 +139,7 @@ def is_present(adapter: str, server: Server, environment: dict[str, str]) -> boo
         measure("cold", adapter, server, environment)
     except subprocess.CalledProcessError as error:
         package = PACKAGES[adapter]
-        if f"ModuleNotFoundError: No module named '{package}'" not in error.stderr:
+        if f"ModuleNotFoundError: No module named '{package.partition('.')[0]}'" not in error.stderr:
             raise
         print(f"{adapter} is left out: {package} is not installed")
         return False
@@ -166,7 +166,7 @@ def print_results(workload: Workload, rounds: Sequence[dict[str, Figures]]) -> d
     """Print the table of one workload, and return the median ratio of each adapter."""
     print(f"\n{workload.name}: {workload.summary}")
     titles = [column.title for column in workload.columns]
-    print(f"  {'':8}" + "".join(f"{title:>{len(title) + 3}}" for title in titles) + "   ratio")
+    print(f"  {'':14}" + "".join(f"{title:>{len(title) + 3}}" for title in titles) + "   ratio")
     ratios: dict[str, float] = {}
     for adapter in rounds[0]:
         middle = medians([results[adapter] for results in rounds])
@@ -174,7 +174,7 @@ def print_results(workload: Workload, rounds: Sequence[dict[str, Figures]]) -> d
             f"{middle[column.key]:{len(column.title) + 3}.{column.digits}f}"
             for column in workload.columns
         )
-        line = f"  {adapter:8}{cells}"
+        line = f"  {adapter:14}{cells}"
         if workload.baseline in rounds[0]:
             found = [
                 results[adapter][workload.compared] / results[workload.baseline][workload.compared]
@@ -184,7 +184,7 @@ def print_results(workload: Workload, rounds: Sequence[dict[str, Figures]]) -> d
             line += f"   {ratios[adapter]:5.2f}"
             if adapter != workload.baseline:
                 line += f"  ({min(found):.2f} to {max(found):.2f})"
-        if adapter == "ours" and workload.target:
+        if adapter.startswith("ours") and workload.target:
             line += f"   target {workload.target}"
         print(line, flush=True)
     return ratios
@@ -193,13 +193,13 @@ def print_results(workload: Workload, rounds: Sequence[dict[str, Figures]]) -> d
 def print_summary(ratios: dict[str, dict[str, float]], adapters: Sequence[str]) -> None:
     """Print the median ratios of all workloads in one table."""
     print("\nAll ratios (less is better)")
-    print(f"  {'':8}" + "".join(f"{name:>8}" for name in ratios))
+    print(f"  {'':14}" + "".join(f"{name:>12}" for name in ratios))
     for adapter in adapters:
         cells = "".join(
-            f"{found[adapter]:8.2f}" if adapter in found else f"{'-':>8}"
+            f"{found[adapter]:12.2f}" if adapter in found else f"{'-':>12}"
             for found in ratios.values()
         )
-        print(f"  {adapter:8}{cells}")
+        print(f"  {adapter:14}{cells}")
 
 
 def print_facts() -> None:
@@ -231,6 +231,7 @@ def _version(distribution: str) -> str | None:
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
+    load_all()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each workload (5)")
     parser.add_argument("--only", default="", help="names of workloads, with commas between")

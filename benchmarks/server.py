@@ -35,6 +35,12 @@ PAGES = 50
 PAGE_SIZE = 100
 """Predictions on a page (HTTP API, section 1.7)."""
 
+EVENTS = 50_000
+"""Events of output in the stream of a model that talks."""
+
+STREAM_PIECE = 16 * 1024
+"""Bytes in a chunk of the stream of ``acme/mumbler``; ``acme/talker`` sends each event in its own."""
+
 SLOW_SECONDS = 0.1
 """How long the model ``acme/slow`` takes."""
 
@@ -102,7 +108,7 @@ def _words(source: random.Random, count: int) -> str:
 
 
 def _listed_prediction(source: random.Random, number: int, base_url: str) -> dict[str, Any]:
-    """Return one of the list's predictions: some 900 bytes, in the other style.
+    """Return one of the list's predictions: some 1100 bytes, in the other style.
 
     All keys are there, in alphabetical order, and times have six digits (HTTP API, section 1.5).
     A third each are images and token lists, the rest texts and failures, with as many inputs and
@@ -133,11 +139,11 @@ def _listed_prediction(source: random.Random, number: int, base_url: str) -> dic
         given |= {"max_tokens": 128, "temperature": 0.7, "top_p": 0.9, "presence_penalty": 0}
         metrics |= {
             "input_token_count": source.randrange(100),
-            "output_token_count": 18,
+            "output_token_count": 64,
             "tokens_per_second": round(source.random() * 90, 3),
             "time_to_first_token": round(source.random(), 6),
         }
-        output = [f" {word}" for word in source.choices(_WORDS, k=18)]
+        output = [f" {word}" for word in source.choices(_WORDS, k=64)]
     elif kind == "text":
         given |= {"temperature": 0.2, "language": "en", "translate": False}
         output = _words(source, 12)
@@ -211,6 +217,37 @@ def _version_body() -> bytes:
     return json.dumps(version).encode()
 
 
+def stream_tokens() -> list[str]:
+    """Return the tokens of a stream, the same ones at every call: words, and some line ends."""
+    source = random.Random(11)
+    return [
+        "\n\n" if number % 50 == 49 else f" {source.choice(_WORDS)}" for number in range(EVENTS)
+    ]
+
+
+def _stream(piece: int | None) -> bytes:
+    """Return a whole stream as it is sent, in chunks of *piece* bytes or of an event each."""
+    events = [
+        b"event: output\nid: %d:%d\n%s\n\n"
+        % (1764670530 + number // 100, number % 100, _data_lines(token))
+        for number, token in enumerate(stream_tokens())
+    ]
+    events = [b": hi\n\n", *events, b"event: done\nid: 1764671531:0\ndata: {}\n\n"]
+    if piece is not None:
+        whole = b"".join(events)
+        events = [whole[start : start + piece] for start in range(0, len(whole), piece)]
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    chunks = [b"%x\r\n%s\r\n" % (len(event), event) for event in events]
+    return b"".join([head, *chunks, b"0\r\n\r\n"])
+
+
+def _data_lines(text: str) -> bytes:
+    return "\n".join(f"data: {line}" for line in text.split("\n")).encode()
+
+
 class Answers:
     """What the server says: answers made beforehand, predictions that are not done yet, counters.
 
@@ -230,6 +267,10 @@ class Answers:
         self.read: bytes = self._template(200)
         self.pages: list[bytes] = [_response(200, body) for body in page_bodies(base_url)]
         self.version: bytes = _response(200, _version_body())
+        self.streams: dict[bytes, bytes] = {
+            b"talker": _stream(None),
+            b"mumbler": _stream(STREAM_PIECE),
+        }
         missing = {"detail": "The requested resource could not be found.", "status": 404}
         self.missing: bytes = _response(404, json.dumps(missing).encode())
 
@@ -254,6 +295,15 @@ class Answers:
         text = prediction_id.decode()
         body = _prediction(text, self.base_url, model="acme/sleeper", output=repr(moment))
         return _response(status, json.dumps(body).encode())
+
+    def streaming(self, prediction_id: bytes, model: bytes) -> bytes:
+        """Return the answer for a prediction whose events can be had."""
+        text = prediction_id.decode()
+        body = _prediction(text, self.base_url, model=f"acme/{model.decode()}", status="starting")
+        for key in ("output", "metrics", "started_at", "completed_at"):
+            del body[key]
+        body["urls"]["stream"] = f"{self.base_url}/v1/streams/{model.decode()}/{text}"
+        return _response(201, json.dumps(body).encode())
 
     def running(self, status: int, prediction_id: bytes) -> bytes:
         """Return the answer for a prediction that is not done."""
@@ -339,6 +389,8 @@ class ServerProtocol(asyncio.Protocol):
         elif target.startswith(b"/v1/predictions"):
             cursor = target.partition(b"cursor=")[2]
             self._send(self.answers.pages[int(cursor or 0)])
+        elif target.startswith(b"/v1/streams/"):
+            self._send(self.answers.streams[target.split(b"/")[3]])
         elif b"/versions/" in target:
             self._send(self.answers.version)
         else:
@@ -358,6 +410,9 @@ class ServerProtocol(asyncio.Protocol):
             else:
                 answers.unfinished[prediction_id] = time.monotonic() + seconds
                 self._send(answers.running(201, prediction_id))
+        elif b"/talker/" in target or b"/mumbler/" in target:
+            model = b"talker" if b"/talker/" in target else b"mumbler"
+            self._send(answers.streaming(prediction_id, model))
         elif b"/slow/" in target:
             response = answers.created % {b"id": prediction_id}
             self.loop.call_later(SLOW_SECONDS, self._send, response)

@@ -12,6 +12,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from adapters.base import Adapter
+    from adapters.sync_base import SyncAdapter
 
     # As in workloads.py, which is not imported here before it is needed.
     Figures = dict[str, float]
@@ -41,14 +42,16 @@ def _import(adapter: str) -> Figures:
     return {"wall_ms": wall_ms, "rss_mib": after, "grown_mib": after - memory}
 
 
-def _open(adapter: str, base_url: str) -> Adapter:
-    module = __import__(f"adapters.{adapter}", fromlist=["Client"])
-    client: Adapter = module.Client(base_url)
+def _open(adapter: str, base_url: str) -> Adapter | SyncAdapter:
+    module = __import__(f"adapters.{adapter.replace('-', '_')}", fromlist=["Client"])
+    client: Adapter | SyncAdapter = module.Client(base_url)
     return client
 
 
 def _cold(adapter: str, base_url: str) -> Figures:
     client = _open(adapter, base_url)
+    if client.is_sync:
+        return _cold_sync(client)
     import asyncio
 
     async def first_run() -> Figures:
@@ -62,14 +65,29 @@ def _cold(adapter: str, base_url: str) -> Figures:
     return asyncio.run(first_run())
 
 
+def _cold_sync(client: SyncAdapter) -> Figures:
+    client.open()
+    client.run("acme/greeter", {"text": "Alice"})
+    figures = {"ended": time.monotonic(), "cpu_ms": time.process_time() * 1e3}
+    client.close()
+    return figures
+
+
 def _warm(workload: str, adapter: str, base_url: str) -> Figures:
     client = _open(adapter, base_url)
     import asyncio
 
-    from workloads import WORKLOADS
+    from workloads import WORKLOADS, load_all
 
+    load_all()
     measure = WORKLOADS[workload].measure
     assert measure is not None
+    if client.is_sync:
+        client.open()
+        try:
+            return measure(client)
+        finally:
+            client.close()
 
     async def work() -> Figures:
         await client.open()

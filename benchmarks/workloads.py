@@ -20,7 +20,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from server import PAGE_SIZE, PAGES, SLOW_SECONDS, VERSION_ID, page_bodies
+from server import (
+    EVENTS,
+    PAGE_SIZE,
+    PAGES,
+    SLOW_SECONDS,
+    VERSION_ID,
+    page_bodies,
+    stream_tokens,
+)
 
 if TYPE_CHECKING:
     from adapters.base import Adapter
@@ -124,6 +132,11 @@ def workload(
         return measure
 
     return register
+
+
+def load_all() -> None:
+    """Have the workloads of the other modules registered, too."""
+    __import__("sync_workloads")
 
 
 class Meter:
@@ -298,6 +311,30 @@ async def parse(adapter: Adapter) -> Figures:
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return {**meter.figures, "kept_bytes": (after - before) / (len(kept) * PAGE_SIZE)}
+
+
+@workload(
+    "sse",
+    f"a stream of {EVENTS} events, each in a chunk of its own; per event",
+    target="<= 1.3",
+)
+async def sse(adapter: Adapter) -> Figures:
+    """Read a stream whose every event is a chunk of its own."""
+    return await _streamed(adapter, "acme/talker")
+
+
+@workload("ssec", "the same in chunks of 16 KiB", target="<= 1.5")
+async def ssec(adapter: Adapter) -> Figures:
+    """Read a stream that comes in large chunks."""
+    return await _streamed(adapter, "acme/mumbler")
+
+
+async def _streamed(adapter: Adapter, ref: str) -> Figures:
+    expected = len("".join(stream_tokens()))
+    _expect(await adapter.stream(ref, {"text": "Alice"}), expected)
+    with Meter(EVENTS) as meter:
+        _expect(await adapter.stream(ref, {"text": "Alice"}), expected)
+    return meter.figures
 
 
 @workload(

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from . import exceptions as exceptions
     from . import types as types
     from ._files import FileOutput as FileOutput
+    from ._functions import ModelFunction as ModelFunction
+    from ._functions import StreamingFunction as StreamingFunction
+    from ._streams import EventStream as EventStream
+    from ._streams import OutputStream as OutputStream
     from .client import Client as Client
     from .exceptions import (
         ModelError as ModelError,
@@ -68,6 +72,9 @@ if TYPE_CHECKING:
         Retry as Retry,
     )
     from .types import (
+        ServerSentEvent as ServerSentEvent,
+    )
+    from .types import (
         Timeout as Timeout,
     )
     from .types import (
@@ -75,6 +82,8 @@ if TYPE_CHECKING:
     )
 
     run = Client().run
+    stream = Client().stream
+    use = Client().use
     search = Client().search
     paginate = Client().paginate
     accounts: Accounts
@@ -92,6 +101,7 @@ __all__ = (
     "Client",
     "Collection",
     "Deployment",
+    "EventStream",
     "File",
     "FileOutput",
     "Hardware",
@@ -99,6 +109,8 @@ __all__ = (
     "Listing",
     "Model",
     "ModelError",
+    "ModelFunction",
+    "OutputStream",
     "Page",
     "Prediction",
     "Progress",
@@ -107,7 +119,9 @@ __all__ = (
     "ReplicateException",
     "Retry",
     "SearchResults",
+    "ServerSentEvent",
     "Stats",
+    "StreamingFunction",
     "Timeout",
     "Training",
     "Update",
@@ -124,8 +138,10 @@ __all__ = (
     "predictions",
     "run",
     "search",
+    "stream",
     "trainings",
     "types",
+    "use",
     "webhooks",
 )
 
@@ -134,6 +150,7 @@ _HOMES = {
     "Client": "client",
     "Collection": "resources.collections",
     "Deployment": "resources.deployments",
+    "EventStream": "_streams",
     "File": "types",
     "FileOutput": "_files",
     "Hardware": "types",
@@ -141,6 +158,8 @@ _HOMES = {
     "Listing": "resources._base",
     "Model": "resources.models",
     "ModelError": "exceptions",
+    "ModelFunction": "_functions",
+    "OutputStream": "_streams",
     "Page": "resources._base",
     "Prediction": "resources.predictions",
     "Progress": "types",
@@ -149,6 +168,8 @@ _HOMES = {
     "RateLimit": "types",
     "Retry": "types",
     "SearchResults": "resources.search",
+    "ServerSentEvent": "types",
+    "StreamingFunction": "_functions",
     "Stats": "types",
     "Timeout": "types",
     "Training": "resources.trainings",
@@ -168,7 +189,9 @@ _OF_THE_DEFAULT_CLIENT = frozenset(
         "predictions",
         "run",
         "search",
+        "stream",
         "trainings",
+        "use",
         "webhooks",
     }
 )

@@ -72,6 +72,14 @@ def structure(value: object, cls: type[T]) -> T:
     return made
 
 
+def structure_part(value: object, cls: type[T]) -> T:
+    """Make an object of *cls*, whose fields all have defaults; of anything unexpected, an empty one."""
+    try:
+        return structure(value, cls)
+    except ValueError:
+        return cls() if value is None else _odd(value, cls())
+
+
 def parse_datetime(text: str) -> datetime:
     """Return the aware datetime of an RFC 3339 timestamp, nanoseconds cut (HTTP API, section 1.6).
 

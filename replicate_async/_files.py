@@ -1,157 +1,310 @@
-"""Files in and out: what in an input is a file, how it is sent, and files that models made."""
+"""Files that models made: read, iterated over, saved, shown. Their downloads resume."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-import inspect
-import mimetypes
+import io
 import os
+import random
 import re
 import secrets
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
-from datetime import date, datetime
-from enum import Enum
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, suppress
+from functools import lru_cache
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import attrs
 
 from . import _policy, exceptions
-from ._codec import encode_json
+from ._concurrency import for_each, in_thread, surely_in_thread
+from ._media import guess_extension, guess_type, safe_name
 from ._policy import Kind
-from ._transport import LARGE, Answer, Body, Call, Transport, load_anyio
-from .types import File
+from ._transport import (
+    DEFAULT_BASE_URL,
+    USER_AGENT,
+    Config,
+    Pool,
+    Transport,
+    check_base_url,
+    load_anyio,
+    sleep,
+)
+from .types import Limits, Retry, Timeout
 
 if TYPE_CHECKING:
     import aiohttp
 
-T = TypeVar("T")
-
-FileEncodingStrategy = Literal["url", "base64"]
-"""How files in an input are sent: uploaded, or inside of the request."""
-
-MOST_BYTES: Final = 100 * 2**20
-"""What an uploaded file may have (HTTP API, section 3.2)."""
-
-_CHUNK: Final = 2**20
-
-
-# -- Files in the output -----------------------------------------------------------------------
+_WRITTEN: Final = 2**20
+"""Bytes that are gathered for one write: fewer, and the changes of threads would cost the most."""
+_RECEIVED: Final = 2**19
+"""Bytes that may wait in the receiver while a thread writes."""
+_DECODED: Final = 2**19
+"""Characters of a data URI that are decoded in one go: longer ones would hold up the event loop."""
+_PROGRESS: Final = 2**16
+"""Bytes of new content after which a broken download has its attempts again."""
+_SAVED_AT_ONCE: Final = 8
 
 
-@attrs.frozen
+@attrs.define(eq=False, repr=False)
 class FileOutput:
-    """A file that a model made. Nothing is downloaded until it is read.
+    """A file that a model made. Nothing is downloaded until it is read, and then each time.
 
     ```python
+    content = await output.read()
     async for chunk in output: ...
     path = await output.save("pictures/")
     ```
+
+    Two are equal if their URLs are. It can be an input of a model, as its URL; it can be pickled; and
+    `json.dumps(..., default=str)` makes its URL of it, as `str()` does.
     """
 
-    url: str
-    """Where it is: an `https:` URL that is good for one hour, or a data URI."""
+    url: str = attrs.field(on_setattr=attrs.setters.frozen)
+    """Where it is: an `https:` URL that is good for one hour (HTTP API, section 3.3), or a data URI."""
 
-    _transport: Transport | None = attrs.field(default=None, repr=False, eq=False, kw_only=True)
+    _transport: Transport | None = attrs.field(default=None, kw_only=True)
+    _size: int | None = attrs.field(default=None, init=False)
+    _content_type: str | None = attrs.field(default=None, init=False)
+    _path: Path | None = attrs.field(default=None, init=False)
+
+    # What is known of it
 
     @property
     def name(self) -> str:
         """A name for it, safe as a file name: from its URL, or made up for a data URI."""
-        if self._is_data:
-            return "output" + (mimetypes.guess_extension(self.content_type or "") or "")
-        return _safe_name(unquote(urlsplit(self.url).path.rpartition("/")[2]))
+        if not self._is_data:
+            return safe_name(unquote(_path_of(self.url).rpartition("/")[2]))
+        return "output" + guess_extension(self.content_type)
 
     @property
     def content_type(self) -> str | None:
-        """Its media type, as far as the URL tells."""
+        """Its media type: what the server said at the last download, else what the URL suggests."""
         if self._is_data:
-            return self.url[5:].partition(",")[0].partition(";")[0] or "text/plain"
-        return mimetypes.guess_type(urlsplit(self.url).path)[0]
+            said = self.url[5:500].partition(",")[0].partition(";")[0].strip().lower()
+            return said if "/" in said else "text/plain"
+        if self._content_type not in (None, "application/octet-stream"):
+            return self._content_type
+        return guess_type(_path_of(self.url)) or self._content_type
+
+    @property
+    def size(self) -> int | None:
+        """Its size in bytes: of a data URI always, else None before the first download."""
+        if self._size is None and self._is_data:
+            with suppress(exceptions.FileOutputError):
+                self._size = _Data(self.url).size
+        return self._size
+
+    @property
+    def path(self) -> Path | None:
+        """Where `save` or `save_to` has put it last; None if it was not saved by this object."""
+        return self._path
+
+    # Its content
 
     async def read(self) -> bytes:
         """Return the whole content; downloads it at each call.
 
         Raises:
             FileExpired: It is gone.
-            IncompleteFile: The download broke off.
+            FileTooLarge: It exceeds `Limits(file=...)`, 256 MiB by default: `save` it, or iterate over it.
+            IncompleteFile: The download broke off, and could not be resumed.
             TransportError: There was no answer.
         """
-        return b"".join([chunk async for chunk in self])
+        limit = (Limits() if self._transport is None else self._transport.config.limits).file
+        gathered = io.BytesIO()  # gives what it gathered without another copy
+        async with aclosing(self._content(limit=limit, may_restart=True)) as chunks:
+            async for chunk in chunks:
+                if chunk:
+                    gathered.write(chunk)
+                else:
+                    gathered = io.BytesIO()
+        return gathered.getvalue()
 
     async def aread(self) -> bytes:
         """Return the whole content, as `read` does."""
         return await self.read()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the content in chunks, as they arrive."""
-        if self._is_data:
-            yield await asyncio.get_running_loop().run_in_executor(None, _data_content, self.url)
-            return
-        if self._transport is None:
-            raise exceptions.FileOutputError(self.url, "this file belongs to no client")
-        received = 0
-        try:
-            async with self._transport.open(self.url, headers=_IDENTITY) as response:
-                expected = _length(response)
-                async for chunk in response.content.iter_any():
-                    received += len(chunk)
-                    yield chunk
-        except exceptions.NotFoundError as error:
-            raise exceptions.FileExpired(self.url, error.status) from error
-        except exceptions.ConnectionLost as error:
-            if received:
-                raise exceptions.IncompleteFile(self.url, received, None) from error
-            raise
-        if expected is not None and received != expected:
-            raise exceptions.IncompleteFile(self.url, received, expected)
-
-    async def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the content to *path*, or into it if it is a directory; return where it is.
-
-        The file appears under its name when it is complete, never before.
+        """Yield the content in chunks, as they arrive; it may be of any size.
 
         Raises:
             FileExpired: It is gone.
-            IncompleteFile: The download broke off.
-            OSError: It cannot be written.
+            IncompleteFile: The download broke off, and could not be resumed.
+            TransportError: There was no answer.
         """
-        import aiofiles
+        async with aclosing(self._content()) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-        run = asyncio.get_running_loop().run_in_executor
-        target = Path(path)
-        if await run(None, target.is_dir) or str(path).endswith(("/", os.sep)):
-            await run(None, lambda: target.mkdir(parents=True, exist_ok=True))
-            target /= self.name
-        partial = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
+    async def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the content to *path*, and return where it is.
+
+        The file appears under its name when it is complete, never before; whatever goes wrong, nothing
+        is left behind.
+
+        Args:
+            path: A file, which is replaced if it exists. Or a directory: one that exists, or a path
+                that ends with a slash, which is made. There it gets its `name`, with a number if another
+                file has that already.
+
+        Raises:
+            FileExpired: It is gone.
+            IncompleteFile: The download broke off, and could not be resumed.
+            FileNotSaved: It cannot be written (also OSError).
+            TransportError: There was no answer.
+            ArgumentError: *path* is no path.
+        """
+        return await self._save(_Partial(path, self.name, self._path))
+
+    async def _save(self, partial: _Partial) -> Path:
+        await load_anyio()  # while nothing has to be cleaned up yet
         try:
-            async with aiofiles.open(partial, "xb") as file:
-                gathered: list[bytes] = []
-                size = 0
-                async for chunk in self:
-                    gathered.append(chunk)
-                    size += len(chunk)
-                    if size >= _CHUNK:
-                        await file.write(b"".join(gathered))
-                        gathered, size = [], 0
-                await file.write(b"".join(gathered))
-            await run(None, partial.replace, target)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+            await in_thread(partial.open)
+            await self._write(partial)
+            self._path = await in_thread(partial.publish)
+        except BaseException as error:
+            await surely_in_thread(partial.discard)
+            ours = isinstance(error, exceptions.ReplicateException)
+            if isinstance(error, (OSError, ValueError)) and not ours:
+                raise exceptions.FileNotSaved(self.url, str(partial.target), error) from error
             raise
-        return target
+        return self._path
+
+    async def _write(self, partial: _Partial) -> None:
+        run = asyncio.get_running_loop().run_in_executor
+        gathered: list[bytes] = []
+        size = 0
+        writing: asyncio.Future[None] | None = None
+        async with aclosing(self._content(may_restart=True)) as chunks:
+            async for chunk in chunks:
+                gathered.append(chunk)
+                size += len(chunk)
+                if size >= _WRITTEN or not chunk:
+                    # One write at a time, while the next bytes are received.
+                    if writing is not None:
+                        await writing
+                    writing = run(None, partial.write, gathered)
+                    writing.add_done_callback(_look_at)
+                    gathered, size = [], 0
+        if writing is not None:
+            await writing
+        if gathered:
+            await run(None, partial.write, gathered)
+
+    def _content(
+        self, *, limit: int | None = None, may_restart: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the content; an empty chunk tells, if that is allowed, that it begins once more."""
+        if self._is_data:
+            return self._decoded(limit)
+        return self._downloaded(limit, may_restart)
+
+    async def _decoded(self, limit: int | None) -> AsyncGenerator[bytes, None]:
+        if limit is not None and len(self.url) > limit and (self.size or 0) > limit:
+            raise exceptions.FileTooLarge(self.url, limit)
+        data = await in_thread(_Data, self.url)
+        for start in range(0, data.length, _DECODED):
+            yield await in_thread(data.decode, start, start + _DECODED)
+
+    async def _downloaded(
+        self, limit: int | None, may_restart: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """Make the attempts of a download, each from where the last one broke off."""
+        transport = self._transport or _stray()
+        found = _Found(self.url, limit)
+        attempt, furthest, since = 1, 0, time.monotonic()
+        while True:
+            failure: exceptions.ReplicateException
+            try:
+                async with transport.open(
+                    self.url, headers=found.request(), buffer=_RECEIVED
+                ) as response:
+                    again = found.received
+                    found.begin(response)
+                    self._content_type, self._size = found.content_type, found.total
+                    ahead = found.ahead
+                    while chunk := await response.content.readany():
+                        if ahead:  # all of it was sent again: pass over what we have
+                            ahead, chunk = max(ahead - len(chunk), 0), chunk[ahead:]
+                            if not chunk:
+                                continue
+                        found.received += len(chunk)
+                        if limit is not None and found.received > limit:
+                            raise exceptions.FileTooLarge(self.url, limit)
+                        yield chunk
+                found.end(again)
+                self._size = found.received
+                return
+            except (exceptions.TransportError, exceptions.ReplicateError) as error:
+                if isinstance(error, exceptions.ReplicateError) and error.status in (404, 410):
+                    raise exceptions.FileExpired(
+                        self.url, error.status, signed=transport.is_api(self.url)
+                    ) from error
+                failure = error
+            except exceptions.IncompleteFile as error:
+                failure = error
+            # A new piece of the content gives it all its attempts again.
+            if found.received >= furthest + _PROGRESS:
+                attempt, furthest, since = 1, found.received, time.monotonic()
+            delay = _delay(failure, attempt, time.monotonic() - since, transport.config.retry)
+            if delay is None or (found.received and not found.resumable and not may_restart):
+                raise found.given_up(failure)
+            await sleep(delay)
+            attempt += 1
+            if found.received and not found.resumable:
+                found.forget()
+                yield b""
+
+    # What it looks like
 
     def __str__(self) -> str:
         return self.url
 
     def __repr__(self) -> str:
-        shown = self.url if len(self.url) <= 120 else self.url[:80] + "…"
-        return f"FileOutput({shown!r})"
+        facts = [repr(shown(self.url))]
+        if self.content_type is not None:
+            facts.append(f"content_type={self.content_type!r}")
+        if self.size is not None:
+            facts.append(f"size={self.size}")
+        if self._path is not None:
+            facts.append(f"path={str(self._path)!r}")
+        return f"FileOutput({', '.join(facts)})"
+
+    def _repr_mimebundle_(
+        self,
+        include: object = None,  # noqa: ARG002  (the notebook leaves out by itself)
+        exclude: object = None,  # noqa: ARG002
+    ) -> dict[str, str]:
+        """Return what a notebook shows: the picture itself, or a player that plays from the URL."""
+        bundle = {"text/plain": repr(self)}
+        kind = (self.content_type or "").partition("/")[0]
+        url = escape(self.url)
+        if self.url[:5].lower() not in ("https", "http:", "data:"):
+            return bundle
+        if kind == "image":
+            bundle["text/html"] = f'<img src="{url}" alt="{escape(self.name)}">'
+        elif kind in ("audio", "video"):
+            bundle["text/html"] = f'<{kind} src="{url}" controls></{kind}>'
+        elif not self._is_data:
+            bundle["text/html"] = f'<a href="{url}">{escape(self.name)}</a>'
+        return bundle
+
+    # What it is compared and kept by
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FileOutput):
+            return NotImplemented
+        return self.url == other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.url,)
@@ -161,7 +314,369 @@ class FileOutput:
         return self.url[:5].lower() == "data:"
 
 
-_IDENTITY: Final = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
+def shown(url: str) -> str:
+    """Return a URL as it may stand in texts: a long one, as data URIs are, shortened."""
+    return url if len(url) <= 200 else url[:60] + "…"
+
+
+@lru_cache(maxsize=1)
+def _stray() -> Transport:
+    """Return the transport of files that belong to no client, as after unpickling."""
+    config = Config(
+        base_url=check_base_url(os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL),
+        token=None,
+        headers={"User-Agent": USER_AGENT},
+        timeout=Timeout(),
+        retry=Retry(),
+        limits=Limits(),
+        rate_limit=None,
+    )
+    return Transport(config, Pool())
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    """Take note of a failure that another one has come before, so that nobody warns of it."""
+    if not future.cancelled():
+        future.exception()
+
+
+# -- Downloads ---------------------------------------------------------------------------------
+
+
+def _delay(
+    failure: exceptions.ReplicateException, attempt: int, elapsed: float, retry: Retry
+) -> float | None:
+    if isinstance(failure, exceptions.IncompleteFile):
+        failure = exceptions.ConnectionLost("GET", failure.url, str(failure))
+    return _policy.retry_delay(Kind.READ, failure, attempt, elapsed, retry, random.random())
+
+
+_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII | re.IGNORECASE)
+
+
+@attrs.define(eq=False)
+class _Found:
+    """How far a download is, and what it takes to resume it."""
+
+    url: str
+    limit: int | None
+    received: int = 0
+    total: int | None = None
+    tag: str | None = None
+    """A strong ETag: with it, what was received and what follows belong together."""
+    content_type: str | None = None
+    ahead: int = 0
+    """How many bytes of the present answer were received before."""
+    changed: bool = False
+
+    @property
+    def resumable(self) -> bool:
+        return self.tag is not None and not self.changed
+
+    def request(self) -> Mapping[str, str]:
+        """Return the headers of the next attempt."""
+        headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
+        if self.received and self.tag is not None:
+            headers["Range"] = f"bytes={self.received}-"
+            headers["If-Range"] = self.tag
+        return headers
+
+    def begin(self, response: aiohttp.ClientResponse) -> None:
+        """Look at the head of an answer.
+
+        Raises:
+            IncompleteFile: It does not fit to what was received before.
+            FileTooLarge: It says that it is larger than the limit.
+        """
+        headers = response.headers
+        tag = headers.get("ETag", "").strip()
+        plain = headers.get("Content-Encoding", "identity").strip().lower() == "identity"
+        start, total = 0, response.content_length if plain else None
+        if response.status == 206:
+            part = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
+            start = int(part[1]) if part else -1
+            total = int(part[3]) if part and part[3] != "*" else None
+        self.ahead = 0
+        if self.received or start:
+            same = bool(tag) and tag == self.tag and (total is None or total == self.total)
+            if response.status == 206 and not tag and start == self.received:
+                same = total == self.total  # it was asked for with If-Range
+            if not same or start not in (0, self.received):
+                self.changed = True
+                raise exceptions.IncompleteFile(self.url, self.received, self.total)
+            self.ahead = self.received - start
+            return
+        self.total = total
+        self.tag = tag if plain and len(tag) > 2 and tag[0] == tag[-1] == '"' else None
+        self.content_type = (
+            headers.get("Content-Type", "").partition(";")[0].strip().lower() or None
+        )
+        if self.limit is not None and total is not None and total > self.limit:
+            raise exceptions.FileTooLarge(self.url, self.limit, total)
+
+    def end(self, before: int) -> None:
+        """Check the length of what has come to its end.
+
+        Raises:
+            IncompleteFile: It is another than was announced.
+        """
+        if self.total is not None and self.received != self.total:
+            self.changed = self.received > self.total or self.received == before
+            raise exceptions.IncompleteFile(self.url, self.received, self.total)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.received, self.total, self.tag, self.changed = 0, None, None, False
+
+    def given_up(self, failure: exceptions.ReplicateException) -> exceptions.ReplicateException:
+        """Return what to raise after the last attempt."""
+        lost = isinstance(failure, exceptions.ConnectionLost) or (
+            isinstance(failure, exceptions.ReplicateError) and failure.status == 416
+        )
+        if lost and (self.received or self.total is not None):
+            error = exceptions.IncompleteFile(self.url, self.received, self.total)
+            error.__cause__ = failure
+            return error
+        return failure
+
+
+class _Data:
+    """A data URI (RFC 2397), decoded in pieces."""
+
+    def __init__(self, url: str) -> None:
+        comma = url.find(",", 5)
+        if comma < 0:
+            raise exceptions.FileOutputError(url, "this data URI has no content")
+        self._url = url
+        self._start = comma + 1
+        self._base64 = url[max(comma - 20, 5) : comma].strip().lower().endswith(";base64")
+        self._text = url
+        if not self._base64:
+            self._plain = unquote_to_bytes(url[self._start :])
+            self.length = self.size = len(self._plain)
+            return
+        if "%" in url or any(space in url for space in " \n\r\t"):
+            self._text = "".join(unquote(url[self._start :]).split())
+            self._start = 0
+        end = len(self._text)
+        while end > self._start and self._text[end - 1] == "=":
+            end -= 1
+        self._end = end
+        self.length = end - self._start
+        """Of what is to be decoded."""
+        self.size = self.length * 3 // 4
+        """Of the content, in bytes."""
+
+    def decode(self, start: int, stop: int) -> bytes:
+        """Return the content of a piece; its ends are multiples of four.
+
+        Raises:
+            FileOutputError: It is no base64.
+        """
+        if not self._base64:
+            return self._plain[start:stop]
+        piece = self._text[self._start + start : min(self._start + stop, self._end)]
+        try:
+            return base64.b64decode(piece + "=" * (-len(piece) % 4), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise exceptions.FileOutputError(
+                self._url, f"this data URI cannot be read ({error})"
+            ) from error
+
+
+# -- Files on the disk -------------------------------------------------------------------------
+
+
+class _Partial:
+    """A file that is being written, under another name until it is complete.
+
+    Its methods are called in threads, and may outlast the task that called them: after `discard`, none
+    of them leaves anything behind.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str, before: Path | None = None) -> None:
+        try:
+            given = os.fspath(path)
+        except TypeError:
+            given = None
+        if not isinstance(given, str):
+            raise exceptions.ArgumentTypeError("path", f"expected a path, got {path!r}")
+        if not given or "\0" in given:
+            raise exceptions.ArgumentError("path", f"{given!r} is no path")
+        self.target = Path(given)
+        self._is_directory = given.endswith(("/", os.sep))
+        self._name = name
+        self._before = before
+        self._lock = threading.Lock()
+        self._partial: Path | None = None
+        self._descriptor: int | None = None
+        self._discarded = False
+
+    def open(self) -> None:
+        """Make the file under its other name, and the directory if it is to be one."""
+        with self._lock:
+            if self._discarded:
+                return
+            if self._is_directory or self.target.is_dir():
+                self._is_directory = True
+                self.target.mkdir(parents=True, exist_ok=True)
+                self.target /= self._name
+            partial = self.target.with_name(f".{secrets.token_hex(8)}.part")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            self._descriptor = os.open(partial, flags, 0o666)
+            self._partial = partial
+
+    def write(self, chunks: list[bytes]) -> None:
+        """Append chunks; an empty one means that all before it is void."""
+        with self._lock:
+            if self._descriptor is None:
+                return
+            if not chunks[-1]:
+                os.ftruncate(self._descriptor, 0)
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+                return
+            _write_all(self._descriptor, chunks)
+
+    def publish(self) -> Path:
+        """Give the file its name, and return where it is."""
+        with self._lock:
+            partial = self._partial
+            if partial is None:
+                raise InterruptedError("it was discarded")
+            self._close()
+            if not self._is_directory or self.target == self._before:
+                partial.replace(self.target)
+            else:
+                self.target = _moved(partial, self.target)
+            self._partial = None
+            return self.target
+
+    def discard(self) -> None:
+        """Remove what there is of it, unless it is complete."""
+        with self._lock:
+            self._discarded = True
+            with suppress(OSError):
+                self._close()
+            if self._partial is not None:
+                with suppress(OSError):
+                    self._partial.unlink(missing_ok=True)
+                self._partial = None
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+
+_MOST_BUFFERS: Final = 256
+
+
+def _write_all(descriptor: int, chunks: list[bytes]) -> None:
+    if not hasattr(os, "writev"):
+        chunks = [b"".join(chunks)]
+    while chunks:
+        some = chunks[:_MOST_BUFFERS]
+        if hasattr(os, "writev"):
+            # Without a copy, which would be made with the interpreter's lock.
+            written = os.writev(descriptor, some)
+        else:
+            written = os.write(descriptor, some[0])
+        while chunks and written >= len(chunks[0]):
+            written -= len(chunks[0])
+            chunks = chunks[1:]
+        if written:
+            chunks = [chunks[0][written:], *chunks[1:]]
+
+
+def _moved(partial: Path, target: Path) -> Path:
+    """Rename a file without replacing another: if the name is taken, it gets a number."""
+    for candidate in _numbered(target):
+        try:
+            os.link(partial, candidate)
+        except FileExistsError:
+            continue
+        except OSError:  # this file system has no hard links
+            if os.path.lexists(candidate):
+                continue
+            partial.replace(candidate)
+        else:
+            partial.unlink()
+        return candidate
+    raise AssertionError("unreachable: there is always a further number")
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    for number in range(2, 100):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+    while True:  # there are many: to count on would take longer and longer
+        yield path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+
+
+async def ready_directory(path: str | os.PathLike[str]) -> Path:
+    """Return a directory that can be written to; it is made if it does not exist.
+
+    Raises:
+        ArgumentError: It cannot be had.
+    """
+
+    def ready() -> Path:
+        try:
+            directory = Path(path)
+            directory.mkdir(parents=True, exist_ok=True)
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise PermissionError("it cannot be written to")
+        except TypeError:
+            raise exceptions.ArgumentTypeError(
+                "save_to", f"expected a path, got {path!r}"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise exceptions.ArgumentError("save_to", f"{path!s}: {error}") from error
+        return directory
+
+    return await in_thread(ready)
+
+
+async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateException]:
+    """Save all files of an output; return what went wrong. One that fails does not stop the others."""
+    files = list(dict.fromkeys(_files_in(output)))
+    taken: dict[str, int] = {}
+    jobs: list[tuple[FileOutput, str]] = []
+    for file in files:
+        name = file.name
+        count = taken[name] = taken.get(name, 0) + 1
+        # So that their order is seen in their names.
+        numbered = Path(name)
+        jobs.append((file, name if count == 1 else f"{numbered.stem}-{count}{numbered.suffix}"))
+
+    async def save(job: tuple[FileOutput, str]) -> exceptions.ReplicateException | None:
+        file, name = job
+        try:
+            await file._save(_Partial(f"{directory}{os.sep}", name))
+        except exceptions.ReplicateException as error:
+            return error
+        return None
+
+    failures = await for_each(save, jobs, at_once=_SAVED_AT_ONCE) if jobs else []
+    paths = {file: file.path for file in files}
+    for file in _files_in(output):
+        file._path = paths[file]
+    return [failure for failure in failures if failure is not None]
+
+
+def _files_in(output: Any) -> Iterator[FileOutput]:
+    if isinstance(output, FileOutput):
+        yield output
+    elif isinstance(output, list):
+        for item in output:
+            yield from _files_in(item)
+    elif isinstance(output, dict):
+        for item in output.values():
+            yield from _files_in(item)
+
+
+# -- Files in the output -----------------------------------------------------------------------
+
 _WHITE_SPACE: Final = re.compile(r"\s")
 
 
@@ -209,335 +724,8 @@ def _host(url: str) -> str | None:
         return None
 
 
-def _data_content(uri: str) -> bytes:
-    head, _, data = uri[5:].partition(",")
+def _path_of(url: str) -> str:
     try:
-        if head.lower().endswith(";base64"):
-            return base64.b64decode(unquote(data), validate=True)
-        return unquote_to_bytes(data)
-    except (binascii.Error, ValueError) as error:
-        raise exceptions.FileOutputError(uri, f"this data URI cannot be read ({error})") from error
-
-
-def _length(response: aiohttp.ClientResponse) -> int | None:
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        return None
-    return response.content_length
-
-
-def _safe_name(name: str) -> str:
-    """Return a name that stays in its directory, whatever the URL says."""
-    name = re.sub(r"[\x00-\x1f\x7f/\\:*?\"<>|]", "_", name).strip(" .")
-    if not name:
-        return "output"
-    stem, dot, suffix = name.rpartition(".")
-    if dot and len(suffix) <= 16:
-        return f"{stem[:100]}.{suffix}" if stem else suffix
-    return name[:100]
-
-
-# -- Files in the input ------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Source:
-    """The content of a file to be sent."""
-
-    name: str
-    content_type: str
-    size: int | None
-    make: Callable[[], AsyncIterator[bytes]]
-    repeatable: bool
-
-
-@attrs.frozen
-class Encoded:
-    """An input as it is sent."""
-
-    value: dict[str, Any]
-    """JSON-like data of its own."""
-    large: bool
-    """Whether turning it into JSON takes so long that a thread should do it."""
-
-
-async def encode_input(
-    value: Mapping[str, Any] | None, transport: Transport, strategy: FileEncodingStrategy
-) -> Encoded:
-    """Return an input as JSON-like data, its files uploaded or inlined.
-
-    Raises:
-        ArgumentError: A file cannot be read, or is too large; the message names its key.
-        ArgumentTypeError: Something in it cannot be sent.
-    """
-    _policy.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
-    if value is None:
-        return Encoded({}, False)
-    if not isinstance(value, Mapping):
-        raise exceptions.ArgumentTypeError(
-            "input", f"expected a mapping, got {type(value).__name__}"
-        )
-    walk = _Walk()
-    encoded: dict[str, Any] = {}
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise exceptions.ArgumentTypeError("input", f"the key {key!r} is no string")
-        try:
-            walk.place(encoded, key, item, "input")
-        except RecursionError:
-            raise exceptions.ArgumentError(
-                f"input.{key}", "it is nested too deeply, or contains itself"
-            ) from None
-    if walk.files:
-        sources = await in_thread(lambda: [source_of(file, path) for *_, path, file in walk.files])
-        send = upload_url if strategy == "url" else data_uri
-        urls = await gather([send(transport, source) for source in sources])
-        for (container, key, _, _), url in zip(walk.files, urls, strict=True):
-            container[key] = url
-            walk.size += len(url)
-    return Encoded(encoded, walk.size > LARGE)
-
-
-class _Walk:
-    """Copies an input into JSON-like data, and notes its files and its size."""
-
-    def __init__(self) -> None:
-        self.files: list[tuple[Any, Any, str, Any]] = []
-        """Container, key, path and file."""
-        self.size = 0
-        """About how many bytes of JSON it will be."""
-
-    def place(self, container: Any, key: Any, value: Any, path: str) -> None:
-        """Put the copy of a value, or room for a file's URL, into its container."""
-        kind = value.__class__
-        if kind is str:
-            self.size += len(value)
-            container[key] = value
-        elif kind is int or kind is bool or value is None:
-            container[key] = value
-        else:
-            path = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
-            if is_file(value):
-                container[key] = None
-                self.files.append((container, key, path, value))
-            else:
-                container[key] = self._copy(value, path)
-
-    def _copy(self, value: Any, path: str) -> Any:
-        self.size += 16
-        match value:
-            case float():
-                if value != value or value in (float("inf"), float("-inf")):
-                    raise exceptions.ArgumentError(path, f"JSON has no {value!r}")
-                return float(value)
-            case Enum():
-                holder: list[Any] = [None]
-                self.place(holder, 0, value.value, path)
-                return holder[0]
-            case str():
-                return str(value)
-            case int():
-                return int(value)
-            case datetime() | date():
-                return value.isoformat()
-            case Mapping():
-                made: dict[str, Any] = {}
-                for key, item in value.items():
-                    if not isinstance(key, str):
-                        raise exceptions.ArgumentTypeError(path, f"the key {key!r} is no string")
-                    self.place(made, key, item, path)
-                return made
-            case list() | tuple() | set() | frozenset():
-                items: list[Any] = [None] * len(value)
-                for index, item in enumerate(value):
-                    self.place(items, index, item, path)
-                return items
-        if isinstance(url := getattr(value, "url", None), str) and hasattr(value, "read"):
-            return url  # a file that a model made: it is there already
-        if hasattr(value, "tolist"):  # arrays and scalars of NumPy and its kin
-            return self._copy(value.tolist(), path)
-        raise exceptions.ArgumentTypeError(path, f"a {type(value).__name__} cannot be sent")
-
-
-def is_file(value: Any) -> bool:
-    """Tell whether a value is the content of a file, or leads to it."""
-    if isinstance(value, (bytes, bytearray, memoryview, os.PathLike)):
-        return True
-    return callable(getattr(value, "read", None)) and not isinstance(
-        getattr(value, "url", None), str
-    )
-
-
-def source_of(
-    file: Any, argument: str, *, name: str | None = None, content_type: str | None = None
-) -> Source:
-    """Return what is to be sent of a path, bytes, or an open binary file; looks at the disk.
-
-    Raises:
-        ArgumentError: It cannot be read, or is too large.
-        ArgumentTypeError: It is no file.
-    """
-    if isinstance(file, (bytes, bytearray, memoryview)):
-        content = bytes(file)
-        return _checked(
-            argument,
-            Source(name or "file", "", len(content), lambda: _once(content), True),
-            content_type,
-        )
-    if isinstance(file, os.PathLike):
-        path = Path(file)
-        try:
-            with path.open("rb") as opened:
-                length = os.fstat(opened.fileno()).st_size
-        except OSError as error:
-            raise exceptions.ArgumentError(
-                argument, f"{str(path)!r} cannot be read ({error.strerror or error})"
-            ) from error
-        return _checked(
-            argument,
-            Source(name or path.name, "", length, lambda: _of_path(path), True),
-            content_type,
-        )
-    if not callable(getattr(file, "read", None)):
-        raise exceptions.ArgumentTypeError(
-            argument, f"a {type(file).__name__} is no file: pass a path, bytes or an open file"
-        )
-    if getattr(file, "closed", False):
-        raise exceptions.ArgumentError(argument, "the file is closed")
-    if "b" not in str(getattr(file, "mode", "b")) or hasattr(file, "encoding"):
-        raise exceptions.ArgumentError(argument, "the file is open in text mode; open it with 'rb'")
-    given = getattr(file, "name", None)
-    # One that is read with `await` is sent as it stands: it cannot be asked here.
-    seekable = not inspect.iscoroutinefunction(file.read) and bool(
-        getattr(file, "seekable", lambda: False)()
-    )
-    size: int | None = None
-    if seekable:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-    called = name or (Path(given).name if isinstance(given, str) else "") or "file"
-    return _checked(
-        argument,
-        Source(called, "", size, lambda: _of_file(file, seekable), seekable),
-        content_type,
-    )
-
-
-def _checked(argument: str, source: Source, content_type: str | None) -> Source:
-    if source.size is not None and source.size > MOST_BYTES:
-        raise exceptions.ArgumentError(
-            argument,
-            f"{source.name} has {source.size} bytes; the API takes files up to {MOST_BYTES}"
-            " (100 MiB). Put it where the model can fetch it, and pass its https URL",
-        )
-    guessed = content_type or mimetypes.guess_type(source.name)[0] or "application/octet-stream"
-    return attrs.evolve(source, content_type=guessed)
-
-
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    view = memoryview(content)
-    for start in range(0, len(content), _CHUNK):
-        yield bytes(view[start : start + _CHUNK])
-
-
-async def _of_path(path: Path) -> AsyncIterator[bytes]:
-    import aiofiles
-
-    async with aiofiles.open(path, "rb") as file:
-        while chunk := await file.read(_CHUNK):
-            yield chunk
-
-
-async def _of_file(file: Any, seekable: bool) -> AsyncIterator[bytes]:
-    if inspect.iscoroutinefunction(file.read):
-        while chunk := await file.read(_CHUNK):
-            yield chunk
-        return
-    if seekable:
-        await in_thread(lambda: file.seek(0))
-    while chunk := await in_thread(lambda: file.read(_CHUNK)):
-        yield chunk
-
-
-async def data_uri(transport: Transport, source: Source) -> str:
-    """Return a source as a data URI."""
-    del transport
-    content = b"".join([chunk async for chunk in source.make()])
-    encoded = await in_thread(lambda: base64.b64encode(content).decode())
-    return f"data:{source.content_type};base64,{encoded}"
-
-
-async def upload_url(transport: Transport, source: Source) -> str:
-    """Upload a source and return the URL that stands for it in an input."""
-    uploaded: File = (await upload(transport, source)).data
-    if uploaded.urls.get is None:
-        # The API builds it from the id (HTTP API, section 7.1).
-        return transport.url_of(Call("GET", f"/files/{quote(uploaded.id, safe='')}"))
-    return uploaded.urls.get
-
-
-async def upload(
-    transport: Transport, source: Source, metadata: Mapping[str, Any] | None = None
-) -> Answer:
-    """Upload a source as `multipart/form-data` (HTTP API, section 7.2)."""
-    boundary = uuid.uuid4().hex
-    name = source.name.replace("\\", "%5C").replace('"', "%22")
-    name = re.sub(r"[\x00-\x1f\x7f]", "_", name)
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="content"; filename="{name}"\r\n'
-        f"Content-Type: {source.content_type}\r\n\r\n"
-    ).encode()
-    tail = b""
-    if metadata:
-        tail = (
-            f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="metadata"\r\n'
-            "Content-Type: application/json\r\n\r\n"
-        ).encode() + encode_json(dict(metadata))
-    tail += f"\r\n--{boundary}--\r\n".encode()
-
-    async def parts() -> AsyncIterator[bytes]:
-        yield head
-        async for chunk in source.make():
-            yield chunk
-        yield tail
-
-    length = None if source.size is None else len(head) + source.size + len(tail)
-    call = Call(
-        "POST",
-        "/files",
-        Kind.WRITE,
-        content=Body(length, parts, source.repeatable),
-        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-    )
-    return await transport.send(call, File)
-
-
-# -- Helpers -----------------------------------------------------------------------------------
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Return what *function* returns in a worker thread."""
-    return await asyncio.get_running_loop().run_in_executor(None, function)
-
-
-async def gather(coroutines: list[Awaitable[T]]) -> list[T]:
-    """Await all of them at once; the first failure cancels the rest and is raised."""
-    if len(coroutines) == 1:
-        return [await coroutines[0]]
-    await load_anyio()
-    import anyio
-
-    results: list[Any] = [None] * len(coroutines)
-
-    async def collect(index: int, awaitable: Awaitable[T]) -> None:
-        results[index] = await awaitable
-
-    try:
-        async with anyio.create_task_group() as group:
-            for index, coroutine in enumerate(coroutines):
-                group.start_soon(collect, index, coroutine)
-    except BaseExceptionGroup as failures:
-        first: BaseException = failures
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
-    return results
+        return urlsplit(url).path
+    except ValueError:
+        return ""

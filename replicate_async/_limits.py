@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import threading
@@ -188,6 +189,11 @@ class Gate:
             self._closed_until = max(self._closed_until, self._clock() + pause)
             self._tokens = 1 - pause * self._rate  # so that one passes then, and the rest in turn
 
+    def after_fork(self) -> None:
+        """Forget, in a child, who waited in the parent, and the lock that a thread of it may hold."""
+        self._lock = threading.Lock()
+        self._queue.clear()
+
     # With the lock held
 
     def _fill(self) -> None:
@@ -231,3 +237,15 @@ def gates_for(account: object, limit: RateLimit) -> Gates:
             found.creates.tighten(limit.creates, limit.per)
             found.others.tighten(limit.others, limit.per)
         return found
+
+
+def _after_fork() -> None:
+    global _gates_lock
+    _gates_lock = threading.Lock()
+    for gates in _gates.values():
+        gates.creates.after_fork()
+        gates.others.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from . import _policy, exceptions
+from ._files import ready_directory, save_all
 from ._references import parse_reference
 from ._transport import load_anyio
 from .resources import _jobs
@@ -28,6 +31,7 @@ from .resources.predictions import (
 )
 
 if TYPE_CHECKING:
+    from ._streams import EventStream, Feed
     from .resources.deployments import Deployment
     from .resources.models import Model, Version
 
@@ -35,7 +39,7 @@ _logger = logging.getLogger("replicate_async")
 
 
 @attrs.define(eq=False)
-class _Run:
+class Begun:
     """A run under way: what is known of it when it is given up."""
 
     context: Context
@@ -46,6 +50,8 @@ class _Run:
     """Its create."""
     failed: list[Prediction] = attrs.field(factory=list[Prediction])
     """The predictions before it, which failed."""
+    directory: Path | None = None
+    """Where the files of its output go."""
 
 
 async def run(
@@ -57,6 +63,7 @@ async def run(
     options: Options,
     on_abandon: Literal["cancel", "leave"],
     retry_failed: int,
+    save_to: str | os.PathLike[str] | None = None,
 ) -> Output:
     """Create a prediction, wait for its end, and return its output."""
     seconds = None if timeout is None else _policy.timeout_seconds(timeout)
@@ -64,8 +71,11 @@ async def run(
         _policy.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     if isinstance(retry_failed, bool) or not isinstance(retry_failed, int) or retry_failed < 0:
         raise exceptions.ArgumentError("retry_failed", f"{retry_failed!r} is no number of times")
-    target = _target(ref)
-    begun = _Run(context, on_abandon)
+    target = target_of(ref)
+    begun = Begun(context, on_abandon)
+    if save_to is not None:
+        options = _with_files(options)
+        begun.directory = await ready_directory(save_to)  # before anything costs
     if seconds is None:
         return await _result(begun, target, await prepare(context, input, options), retry_failed)
     if options.cancel_after is None and on_abandon == "cancel":
@@ -79,19 +89,28 @@ async def run(
 
     with anyio.move_on_after(seconds):
         return await _result(begun, target, await prepare(context, input, options), retry_failed)
+    raise _late(begun, seconds)
+
+
+def _late(begun: Begun, seconds: float) -> exceptions.ReplicateException:
+    """Return the error for a run whose time is over."""
     if begun.prediction is not None:
+        if begun.directory is not None and begun.prediction.status == "succeeded":
+            return exceptions.OutputNotSaved(
+                begun.prediction, f"the {seconds:g} s for the run were over"
+            )
         canceled = begun.prediction.status in ("canceled", "aborted")
-        raise exceptions.RunTimeout(begun.prediction, seconds, canceled=canceled)
+        return exceptions.RunTimeout(begun.prediction, seconds, canceled=canceled)
     fact = (
         f"no answer to the create within {seconds:g} s, and the list does not show the prediction;"
         " if there is one, its deadline ends it"
         if begun.creation.lost
         else f"nothing was created within {seconds:g} s"
     )
-    raise exceptions.TransportTimeout("POST", context.transport.config.base_url, fact)
+    return exceptions.TransportTimeout("POST", begun.context.transport.config.base_url, fact)
 
 
-async def _result(begun: _Run, target: Target | str, order: Order, retry_failed: int) -> Output:
+async def _result(begun: Begun, target: Target | str, order: Order, retry_failed: int) -> Output:
     """Return the output; create again after failures that may pass, as often as was asked for."""
     while True:
         prediction = await _once(begun, target, order)
@@ -99,6 +118,8 @@ async def _result(begun: _Run, target: Target | str, order: Order, retry_failed:
         if error is None:
             if begun.failed:
                 _logger.info("prediction %s succeeded, %s", prediction.id, _costs(begun.failed))
+            if begun.directory is not None:
+                await _save(prediction, begun.directory)
             return prediction.output
         if not error.retryable or len(begun.failed) >= retry_failed:
             if begun.failed:
@@ -110,7 +131,22 @@ async def _result(begun: _Run, target: Target | str, order: Order, retry_failed:
         begun.prediction, begun.creation = None, Creation()
 
 
-async def _once(begun: _Run, target: Target | str, order: Order) -> Prediction:
+def _with_files(options: Options) -> Options:
+    """Return the options of a run whose files are to be saved."""
+    if options.use_file_output is False:
+        raise exceptions.ArgumentError("save_to", "without `use_file_output` there are no files")
+    return attrs.evolve(options, use_file_output=True)
+
+
+async def _save(prediction: Prediction, directory: Path) -> None:
+    """Save the files of an output, as many as can be."""
+    failures = await save_all(prediction.output, directory)
+    if failures:
+        _logger.warning("prediction %s: its files could not be saved", prediction.id)
+        raise exceptions.OutputNotSaved(prediction, str(failures[0]), failures) from failures[0]
+
+
+async def _once(begun: Begun, target: Target | str, order: Order) -> Prediction:
     """Create one prediction and wait for its end, whatever it is."""
     context = begun.context
     try:
@@ -138,7 +174,7 @@ async def _once(begun: _Run, target: Target | str, order: Order) -> Prediction:
         raise
 
 
-async def _abandon(begun: _Run) -> None:
+async def _abandon(begun: Begun) -> None:
     """Cancel a prediction that nobody waits for any more, also if its id is not known yet."""
     prediction, creation = begun.prediction, begun.creation
     if prediction is None and not creation.lost:
@@ -162,6 +198,97 @@ async def _abandon(begun: _Run) -> None:
         _logger.warning("prediction %s lost: it could not be cancelled (%s)", name, error)
 
 
+# -- Streams, and what is only created ----------------------------------------------------------
+
+
+async def start(begun: Begun, target: Target | str, order: Order) -> Prediction:
+    """Create a prediction whose end somebody else awaits; given up before its answer, it is cancelled."""
+    try:
+        if isinstance(target, str):
+            made = await create_with_model(begun.context, target, order, begun.creation)
+        else:
+            made = await create(begun.context, target, order, begun.creation)
+    except Exception:
+        raise
+    except BaseException:
+        await _abandon(begun)
+        raise
+    begun.prediction = made
+    return made
+
+
+def stream(
+    context: Context,
+    ref: str | Model | Version | Deployment,
+    input: Mapping[str, Any] | None,
+    *,
+    timeout: float | timedelta | None,
+    options: Options,
+    on_abandon: Literal["cancel", "leave"],
+) -> EventStream:
+    """Return the stream of a prediction that is created when its first event is asked for."""
+    from ._streams import EventStream
+
+    async def order() -> Order:
+        return await prepare(context, input, with_deadline(options, seconds, on_abandon))
+
+    seconds = _policy.timeout_seconds(timeout)
+    return EventStream(
+        feed(
+            context,
+            target_of(ref),
+            order,
+            timeout=seconds,
+            on_abandon=on_abandon,
+            use_file_output=options.use_file_output,
+        )
+    )
+
+
+def with_deadline(options: Options, seconds: float | None, on_abandon: str) -> Options:
+    """Return options that tell the server, too, when the time is over."""
+    _policy.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
+    if seconds is None or options.cancel_after is not None or on_abandon == "leave":
+        return options
+    return attrs.evolve(options, cancel_after=max(5, math.ceil(seconds)))
+
+
+def feed(
+    context: Context,
+    target: Target | str,
+    order: Callable[[], Awaitable[Order]],
+    *,
+    timeout: float | None,
+    on_abandon: Literal["cancel", "leave"],
+    use_file_output: bool | None,
+) -> Feed:
+    """Return the feed of a prediction that it creates, and cancels if it is given up."""
+    from ._streams import Feed
+
+    _policy.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
+    begun = Begun(context, on_abandon)
+
+    async def create_it() -> Prediction:
+        prepared = await order()
+        return await start(begun, target, prepared)
+
+    async def abandon() -> None:
+        await _abandon(begun)
+
+    def late(seconds: float) -> exceptions.ReplicateException:
+        return _late(begun, seconds)
+
+    files = context.use_file_output if use_file_output is None else use_file_output
+    return Feed(
+        context.transport,
+        create=create_it,
+        abandon=abandon,
+        late=late,
+        timeout=timeout,
+        files=files,
+    )
+
+
 def _costs(failed: list[Prediction]) -> str:
     spent = sum(
         time
@@ -173,7 +300,7 @@ def _costs(failed: list[Prediction]) -> str:
     return f"after it had failed {times} ({ids}) at a cost of {spent:.2f} predict seconds"
 
 
-def _target(ref: object) -> Target | str:
+def target_of(ref: object) -> Target | str:
     """Return what to run, or the `owner/name` of a model that may have to be looked up."""
     if isinstance(ref, str):
         return Target.version(ref) if parse_reference(ref).version else ref

@@ -72,7 +72,7 @@ class Feed:
             create: Creates the prediction.
             prediction: Or the prediction, if there is one.
             abandon: What to do about it if nobody reads any more; bounds itself.
-            late: Makes the error for when the time is over.
+            late: Makes the error for when the time is over, if there may be no prediction by then.
             timeout: Seconds from the first batch on; None: 24 hours.
             files: Whether files become `FileOutput`.
         """
@@ -86,6 +86,8 @@ class Feed:
         """The text of each `output` event so far."""
         self.convert: Callable[[Any], Any] | None = None
         """Makes an item of the output into what the user gets; by default, files of what look so."""
+        self.joined: bool | None = None
+        """Whether the items are the pieces of one text; None: if all of them are text."""
         self._transport = transport
         self._create = create
         self._abandon = abandon
@@ -132,8 +134,11 @@ class Feed:
             await self._disconnect()
             await self._give_up()
             wanted = False
-            assert self._late is not None
-            raise self._late(self._timeout or _policy.LONGEST_WAIT) from None
+            seconds = self._timeout or _policy.LONGEST_WAIT
+            if self._late is not None:
+                raise self._late(seconds) from None
+            assert self.prediction is not None
+            raise exceptions.RunTimeout(self.prediction, seconds) from None
         except (exceptions.ReplicateError, exceptions.TransportError) as error:
             if self.prediction is None:
                 wanted = False
@@ -226,16 +231,13 @@ class Feed:
         self.texts += texts
         if self.convert is not None or self._files:
             for event in events:
-                if event.event == "output":
-                    self._fill(event, event.data)
+                if event.event != "output":
+                    continue
+                if self.convert is not None:
+                    event._output = self.convert(event.data)
+                else:
+                    event._output = to_output(event.data, self._transport, files=True)
         return events
-
-    def _fill(self, event: ServerSentEvent, item: Any) -> None:
-        """Give an event its piece of output."""
-        if self.convert is not None:
-            event._output = self.convert(item)
-        else:
-            event._output = to_output(item, self._transport, files=self._files)
 
     # Connections
 
@@ -347,7 +349,7 @@ class Feed:
         prediction = self.prediction
         assert prediction is not None
         if not _jobs.is_over(prediction) or (self._connections and not self._looked):
-            if self._looked or not self._connections:
+            if self._looked or (self._create is not None and not self._connections):
                 await self._in_time(lambda: sleep(_jobs.pause(prediction)))
             self._looked = True
             await self._in_time(lambda: prediction._poll(_policy.LONGEST_WAIT))
@@ -385,10 +387,14 @@ class Feed:
         texts = [item if isinstance(item, str) else _as_text(item) for item in items]
         if not over and raw is not items and texts[0].startswith(("https:", "data:")):
             return []
+        if self.convert is None:
+            # As a whole: in a list of strings all must be files, or none is.
+            items = to_output(items, self._transport, files=self._files)
         events: list[ServerSentEvent] = []
         for number, text in missing(texts, self.texts):
+            item = text if number is None else items[number]
             event = ServerSentEvent("output", text)
-            self._fill(event, text if number is None else items[number])
+            event._output = item if self.convert is None else self.convert(item)
             events.append(event)
             self.texts.append(text)
         return events
@@ -493,20 +499,19 @@ class _Stream(Generic[T]):
         A prediction that `stream` has created, or a model function, is cancelled unless it has ended.
         """
         self._ready = iter(())
-        reader = self._reader
-        if reader is None:
-            self._reader = asyncio.current_task()
-            try:
-                await self._batches.aclose()
-            finally:
-                self._reader = None
-                if self._closing is not None:
-                    self._closing.set()
-        elif reader is not asyncio.current_task():
-            if self._closing is None:
-                self._closing = asyncio.Event()
-                reader.cancel()
+        if self._closing is not None:
             await self._closing.wait()
+            return
+        self._closing = asyncio.Event()
+        if self._reader is not None:
+            # It is waiting for the next item: its iteration ends.
+            self._reader.cancel()
+            await self._closing.wait()
+            return
+        try:
+            await self._batches.aclose()
+        finally:
+            self._closing.set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -551,6 +556,15 @@ class OutputStream(_Stream[Any]):
     It is opened when the first piece is asked for, and raises what `EventStream` raises. A stream that was not
     iterated over may be an input of another model function.
     """
+
+    async def collect(self) -> Any:
+        """Return the whole output from here on: pieces of text joined, else a list. It closes the stream."""
+        async with self:
+            pieces = [piece async for piece in self]
+        joined = self._feed.joined
+        if joined is not False and all(isinstance(piece, str) for piece in pieces):
+            return "".join(pieces)
+        return pieces
 
     def _items(self, events: list[ServerSentEvent]) -> list[Any]:
         return [event.output for event in events if event.event == "output"]

@@ -93,7 +93,7 @@ class Trail:
     """Whether the server may have seen it; False again once it must have been refused."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Body:
     """A body that is made anew for each attempt."""
 
@@ -102,7 +102,7 @@ class Body:
     make: Callable[[], AsyncIterator[bytes]]
     """Yields its bytes."""
     repeatable: bool = True
-    """Whether it can be made a second time."""
+    """Whether it can be made a second time; turns False when its source fails."""
 
 
 @attrs.frozen(eq=False)
@@ -595,7 +595,12 @@ class Transport:
 
     @asynccontextmanager
     async def open(
-        self, url: str, *, headers: Mapping[str, str] | None = None, silence: float | None = None
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        silence: float | None = None,
+        buffer: int = 2**16,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Hold a GET open while its body is read: one attempt, no limit on its duration.
 
@@ -603,6 +608,7 @@ class Transport:
             url: Where to, used as it is. The token goes along only to the API.
             headers: Further headers.
             silence: Seconds without a byte after which it fails; the `read` timeout by default.
+            buffer: Bytes that wait in memory before the server has to.
 
         Raises:
             ReplicateError: The answer has an error status.
@@ -629,6 +635,7 @@ class Transport:
                     timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
+                    read_bufsize=buffer,
                     proxy=self.pool.proxy_for(url, session),
                 )
                 if response.status not in _REDIRECTS:

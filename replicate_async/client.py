@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import attrs
 
 from . import _policy, _runs, exceptions
 from ._codec import structure
-from ._files import FileEncodingStrategy
+from ._inputs import FileEncodingStrategy
 from ._transport import (
     DEFAULT_BASE_URL,
     USER_AGENT,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from ._functions import ModelFunction, StreamingFunction
+    from ._streams import EventStream
     from .resources.accounts import Accounts
     from .resources.collections import Collections
     from .resources.deployments import Deployment, Deployments
@@ -202,6 +204,9 @@ class Client:
             on_ambiguous=_ambiguous(on_ambiguous or context.on_ambiguous),
             creations=context.creations,
             latest_versions=context.latest_versions,
+            uploads=context.uploads,
+            schemas=context.schemas,
+            pollers=context.pollers,
         )
         return view
 
@@ -242,6 +247,7 @@ class Client:
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        save_to: str | os.PathLike[str] | None = None,
     ) -> Output:
         """Run a model and return its final output.
 
@@ -271,12 +277,15 @@ class Client:
                 of time: `"cancel"` stops it at the other end, within 5 seconds; `"leave"` lets it run.
             retry_failed: How many times to create a further prediction, and pay for it, after a failure
                 that is `retryable`.
+            save_to: A directory, made if it does not exist, for the files of the output. They are on the
+                disk when this returns, and know their `path`.
 
         Raises:
             PredictionFailed: The model failed.
             PredictionCanceled: Somebody cancelled it, or its deadline has passed.
             PredictionAborted: It ended before it started.
             RunTimeout: The timeout has passed.
+            OutputNotSaved: It succeeded, but not all of its files could be put into `save_to`.
             ContactLost: It could not be followed to its end, and may still be running.
             AmbiguousCreateError: The create got no answer, and the list of predictions does not show
                 it: it may exist all the same.
@@ -290,6 +299,7 @@ class Client:
             timeout=timeout,
             on_abandon=on_abandon,
             retry_failed=retry_failed,
+            save_to=save_to,
             options=Options(
                 wait=wait,
                 cancel_after=cancel_after,
@@ -299,6 +309,147 @@ class Client:
                 use_file_output=use_file_output,
             ),
         )
+
+    def stream(
+        self,
+        ref: str | Model | Version | Deployment,
+        input: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+    ) -> EventStream:
+        """Run a model and return its events, as they arrive: an async iterator and async context manager.
+
+        Nothing is sent before the first event is asked for. Lost connections are resumed, and models that
+        cannot stream are polled: the events are the same. Leaving early closes the connection and cancels the
+        prediction (HTTP API, section 5).
+
+        ```python
+        async for event in client.stream("owner/name", {"prompt": "a poem"}):
+            print(event, end="")
+        ```
+
+        Args:
+            ref: As for `run`.
+            input: What the model takes. Files anywhere in it are uploaded.
+            timeout: Seconds, or a timedelta, from the first event asked for to the last. Then the
+                prediction is cancelled. None: 24 hours.
+            use_file_output: Whether files become `FileOutput`; the client's by default.
+            file_encoding_strategy: `"url"` or `"base64"`; the client's by default.
+            webhook: An HTTPS URL to tell of it.
+            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
+            cancel_after: As for `run`; `timeout` implies it.
+            on_abandon: What becomes of the prediction when the stream is left before its end, cancelled
+                or out of time: `"cancel"` or `"leave"`.
+
+        Raises, from the iteration:
+            StreamError: The model failed; the error has the text so far.
+            RunTimeout: The timeout has passed.
+            ContactLost: The prediction could not be followed to its end.
+            AmbiguousCreateError: As for `run`.
+            StreamInUse: Another task is waiting for the next event.
+        """
+        return _runs.stream(
+            self._context,
+            ref,
+            input,
+            timeout=timeout,
+            on_abandon=on_abandon,
+            options=Options(
+                cancel_after=cancel_after,
+                webhook=webhook,
+                webhook_events_filter=webhook_events_filter,
+                file_encoding_strategy=file_encoding_strategy,
+                use_file_output=use_file_output,
+            ),
+        )
+
+    @overload
+    def use(
+        self,
+        ref: str | Model | Version | Deployment,
+        *,
+        streaming: Literal[False] = False,
+        validate: bool = True,
+        wait: bool | float = True,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
+    ) -> ModelFunction: ...
+    @overload
+    def use(
+        self,
+        ref: str | Model | Version | Deployment,
+        *,
+        streaming: Literal[True],
+        validate: bool = True,
+        wait: bool | float = True,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
+    ) -> StreamingFunction: ...
+    def use(
+        self,
+        ref: str | Model | Version | Deployment,
+        *,
+        streaming: bool = False,
+        validate: bool = True,
+        wait: bool | float = True,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
+    ) -> ModelFunction | StreamingFunction:
+        """Return a model as a function; nothing is sent before it is called.
+
+        Its schema is fetched once, before the first call's prediction is created. It decides what is text and
+        what is a file, and what inputs there are (HTTP API, section 9.5).
+
+        ```python
+        painter = client.use("owner/painter")
+        image = await painter(prompt="a red square")
+        ```
+
+        Args:
+            ref: As for `run`.
+            streaming: Whether its calls are streams of pieces instead of coroutines.
+            validate: Whether inputs are checked before anything is sent.
+            wait: As for `run`.
+            timeout: As for `run`, for each call.
+            use_file_output: As for `run`.
+            file_encoding_strategy: As for `run`.
+            cancel_after: As for `run`.
+            on_abandon: As for `run`.
+            retry_failed: As for `run`; not for streams.
+        """
+        from ._functions import FunctionOptions, ModelFunction, StreamingFunction
+
+        options = FunctionOptions(
+            validate=validate,
+            timeout=timeout,
+            on_abandon=on_abandon,
+            retry_failed=retry_failed,
+            create=Options(
+                wait=wait,
+                cancel_after=cancel_after,
+                file_encoding_strategy=file_encoding_strategy,
+                use_file_output=use_file_output,
+            ),
+        )
+        return (StreamingFunction if streaming else ModelFunction)(self._context, ref, options)
 
     async def search(self, query: str, *, limit: int | None = None) -> SearchResults:
         """Search models, collections and documentation. Operation: search (HTTP API, section 13.1).

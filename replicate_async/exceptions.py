@@ -15,10 +15,13 @@ ReplicateException
 │   └── ServerError                     500 and above
 ├── ModelError                  a prediction or training that ended without a result
 │   ├── PredictionFailed
+│   │   └── StreamError                 with the text so far
 │   ├── PredictionCanceled
 │   ├── PredictionAborted
 │   ├── RunTimeout
-│   └── ContactLost
+│   ├── ContactLost
+│   ├── OutputNotSaved
+│   └── OutputRemoved                   it came too late
 ├── TransportError              no usable answer
 │   ├── ConnectError                    nothing was sent
 │   ├── TransportTimeout                the server was silent for too long
@@ -29,13 +32,17 @@ ReplicateException
 │   └── AmbiguousCreateError            a create that may have happened
 ├── FileOutputError             a file that cannot be had
 │   ├── FileExpired
-│   └── IncompleteFile
+│   ├── IncompleteFile
+│   ├── FileTooLarge
+│   └── FileNotSaved                    (also OSError)
 ├── ArgumentError               (also ValueError)
 │   ├── MissingToken
 │   ├── InvalidReference
 │   └── InvalidSignature
 ├── ArgumentTypeError           (also TypeError)
+├── JournalError                the journal of a fan-out cannot be used
 ├── ClientClosed                (also RuntimeError)
+├── StreamInUse                 (also RuntimeError)
 ├── LoopClosed                  (also RuntimeError; only the sync facade)
 └── WouldDeadlock               (also RuntimeError; only the sync facade)
 ```
@@ -49,7 +56,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .resources.predictions import Prediction
@@ -68,14 +75,19 @@ __all__ = (
     "ConnectionLost",
     "ContactLost",
     "FileExpired",
+    "FileNotSaved",
     "FileOutputError",
+    "FileTooLarge",
     "IncompleteFile",
     "InvalidReference",
     "InvalidSignature",
     "LoopClosed",
+    "JournalError",
     "MissingToken",
     "ModelError",
     "NotFoundError",
+    "OutputNotSaved",
+    "OutputRemoved",
     "PayloadTooLargeError",
     "PaymentRequiredError",
     "PermissionDeniedError",
@@ -88,6 +100,8 @@ __all__ = (
     "ReplicateException",
     "RunTimeout",
     "ServerError",
+    "StreamError",
+    "StreamInUse",
     "TransportError",
     "TransportTimeout",
     "UnreadableAnswer",
@@ -303,6 +317,28 @@ class PredictionFailed(ModelError):
         super().__init__(prediction, "failed", code=code, kind=kind, retryable=retryable)
 
 
+class StreamError(PredictionFailed):
+    """The model failed while its output was streamed."""
+
+    text: str
+    """The text of all output that had come."""
+
+    def __init__(
+        self,
+        prediction: Prediction | Training,
+        said: str,
+        text: str,
+        *,
+        code: str | None = None,
+        kind: str = "unknown",
+        retryable: bool = False,
+    ) -> None:
+        self.text = text
+        # The prediction may not tell of it yet, or no more.
+        fact = "failed" if prediction.error or not said else f"failed: {said.strip()}"
+        ModelError.__init__(self, prediction, fact, code=code, kind=kind, retryable=retryable)
+
+
 class PredictionCanceled(ModelError):
     """Somebody cancelled the prediction, or its deadline passed while it ran."""
 
@@ -344,6 +380,39 @@ class ContactLost(ModelError):
             prediction,
             f"could not be followed any further ({reason})",
             f"It may still be running: predictions.wait({prediction.id!r}) picks it up again.",
+        )
+
+
+class OutputNotSaved(ModelError):
+    """A prediction succeeded, but `save_to` could not put all of its files on the disk.
+
+    Its output is in `prediction.output`, and can be had for an hour (HTTP API, section 3.3). Files that
+    were saved know their `path`. The cause is the first failure.
+    """
+
+    failures: Sequence[ReplicateException]
+    """What went wrong, for each file that is missing."""
+
+    def __init__(
+        self, prediction: Prediction, reason: str, failures: Sequence[ReplicateException] = ()
+    ) -> None:
+        self.failures = tuple(failures)
+        super().__init__(
+            prediction,
+            f"succeeded, but its files could not be saved ({reason})",
+            "They can be had from its output for an hour.",
+        )
+
+
+class OutputRemoved(ModelError):
+    """The prediction succeeded, but its output has been deleted since: that is done after one hour."""
+
+    def __init__(self, prediction: Prediction | Training) -> None:
+        super().__init__(
+            prediction,
+            "succeeded, but its output has been deleted, as it is after one hour",
+            "Run it again if you need it: it will be paid for again.",
+            retryable=True,
         )
 
 
@@ -407,12 +476,14 @@ class AnswerTooLarge(TransportError):
     limit: int
     """The limit, in bytes after decompression."""
 
-    def __init__(self, method: str, url: str, limit: int) -> None:
+    def __init__(
+        self, method: str, url: str, limit: int, what: Literal["answer", "event"] = "answer"
+    ) -> None:
         self.limit = limit
         super().__init__(
             method,
             url,
-            f"the answer is larger than {limit} bytes; raise it with Client(limits=Limits(answer=...))"
+            f"the {what} is larger than {limit} bytes; raise it with Client(limits=Limits({what}=...))"
             " if you expect that",
         )
 
@@ -466,11 +537,19 @@ class FileOutputError(ReplicateException):
 class FileExpired(FileOutputError):
     """The file is gone: output files are kept for one hour (HTTP API, section 3.3)."""
 
-    def __init__(self, url: str, status: int) -> None:
+    status: int
+    """The HTTP status, 404 or 410."""
+
+    def __init__(self, url: str, status: int, *, signed: bool = False) -> None:
+        self.status = status
         super().__init__(
             url,
-            f"the file is gone ({status}). Output files of predictions made through the API are"
-            " deleted after one hour: save them before, or run the model again",
+            f"there is no such file ({status}). It was deleted or has expired, or the signature does"
+            " not hold"
+            if signed
+            else f"the file is gone ({status}). Output files of predictions made through the API are"
+            " deleted after one hour: save them before, as run(save_to=...) does, or run the model"
+            " again",
         )
 
 
@@ -480,6 +559,34 @@ class IncompleteFile(FileOutputError):
     def __init__(self, url: str, received: int, expected: int | None) -> None:
         of = f" of {expected}" if expected is not None else ""
         super().__init__(url, f"the download broke off after {received}{of} bytes")
+
+
+class FileTooLarge(FileOutputError):
+    """The file is larger than what may be held in memory."""
+
+    limit: int
+    """The limit, in bytes."""
+
+    def __init__(self, url: str, limit: int, size: int | None = None) -> None:
+        self.limit = limit
+        has = f"more than {limit}" if size is None else str(size)
+        super().__init__(
+            url,
+            f"the file has {has} bytes, and {limit} may be read into memory: save() it or iterate"
+            " over it, or raise the limit with Client(limits=Limits(file=...))",
+        )
+
+
+class FileNotSaved(FileOutputError, OSError):
+    """The file could not be written to the disk; nothing of it was left there."""
+
+    path: str
+    """Where it was to be."""
+
+    def __init__(self, url: str, path: str, error: Exception) -> None:
+        self.path = path
+        super().__init__(url, f"it could not be saved as {path!r} ({error})")
+        self.errno = getattr(error, "errno", None)
 
 
 # -- Arguments and state -----------------------------------------------------------------------
@@ -533,11 +640,35 @@ class InvalidSignature(ArgumentError):
         super().__init__("webhook", f"the signature does not hold: {reason}")
 
 
+class JournalError(ReplicateException):
+    """The journal of a fan-out cannot be used; no further prediction is created."""
+
+    kind: str
+    """`"in_use"`: another process has it; `"mismatch"`: it is of another model or of other inputs;
+    `"unreadable"`: it is no journal; `"failed"`: it cannot be written."""
+    path: str
+    """Where it is."""
+
+    def __init__(self, kind: str, path: str, fact: str) -> None:
+        self.kind = kind
+        self.path = path
+        super().__init__(f"journal {path}: {fact}")
+
+
 class ClientClosed(ReplicateException, RuntimeError):
     """The client was used after it had been closed."""
 
     def __init__(self) -> None:
         super().__init__("this client is closed; make a new one")
+
+
+class StreamInUse(ReplicateException, RuntimeError):
+    """Two tasks wait for the next item of one stream, which has but one reader."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another task is waiting for the next item of this stream; a stream has one reader"
+        )
 
 
 class LoopClosed(ReplicateException, RuntimeError):

@@ -388,5 +388,7 @@ class Limits:
     """The body of an error, which is cut there."""
     event: int = attrs.field(default=64 * 2**20, validator=_positive)
     """One server-sent event."""
+    file: int = attrs.field(default=256 * 2**20, validator=_positive)
+    """A file that is read as a whole; one that is saved or iterated over may have any size."""
     connections: int = attrs.field(default=256, validator=_positive)
     """Connections at a time, for each event loop. What exceeds them waits its turn."""

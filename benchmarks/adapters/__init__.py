@@ -3,5 +3,12 @@
 This file imports nothing, for the time that an import takes is one of the things measured.
 """
 
-PACKAGES = {"raw": "aiohttp", "v1": "replicate", "ours": "replicate_async"}
+PACKAGES = {
+    "raw": "aiohttp",
+    "v1": "replicate",
+    "ours": "replicate_async",
+    "raw-httpclient": "http.client",
+    "v1-sync": "replicate",
+    "ours-sync": "replicate_async.sync",
+}
 """Adapter name -> the package whose import a user of it pays for."""

@@ -15,6 +15,8 @@ class Adapter:
     that adapter out. Each adapter module has a subclass named ``Client``.
     """
 
+    is_sync = False
+
     def __init__(self, base_url: str) -> None:
         """Keep *base_url*, the origin of the server without ``/v1``."""
         self.base_url: str = base_url
@@ -30,6 +32,10 @@ class Adapter:
 
         With *wait* in sync mode (HTTP API, section 4.4), else by polling from the start.
         """
+        raise NotImplementedError
+
+    async def stream(self, ref: str, given: dict[str, Any]) -> int:
+        """Create a prediction, go through its events, and return the length of all its text."""
         raise NotImplementedError
 
     async def list_predictions(self) -> int:

@@ -35,6 +35,13 @@ class Client(Adapter):
             return await self.client.run(ref, given)
         return await self.client.run(ref, given, wait=False)
 
+    async def stream(self, ref: str, given: dict[str, Any]) -> int:
+        """Iterate over the events."""
+        length = 0
+        async for event in self.client.stream(ref, given):
+            length += len(str(event))
+        return length
+
     async def list_predictions(self) -> int:
         """Iterate over the predictions of all pages."""
         succeeded = 0

@@ -64,6 +64,35 @@ class Client(Adapter):
             raise RuntimeError(prediction["error"])
         return prediction["output"]
 
+    async def stream(self, ref: str, given: dict[str, Any]) -> int:
+        """Cut what arrives into blocks at the blank lines, and these into lines."""
+        url = f"{self.base_url}/v1/models/{ref}/predictions"
+        prediction = await self._call("POST", url, {"input": given})
+        length = 0
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        async with self.session.get(prediction["urls"]["stream"], headers=headers) as response:
+            if response.status != 200:
+                raise RuntimeError(f"stream: {response.status}")
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *blocks, rest = (rest + chunk).split(b"\n\n")
+                for block in blocks:
+                    event = b""
+                    data: list[bytes] = []
+                    for line in block.split(b"\n"):
+                        name, _, value = line.partition(b": ")
+                        if name == b"data":
+                            data.append(value)
+                        elif name == b"event":
+                            event = value
+                    if event == b"output":
+                        length += len(b"\n".join(data).decode())
+                    elif event == b"error":
+                        raise RuntimeError(b"\n".join(data).decode())
+                    elif event == b"done":
+                        return length
+        raise RuntimeError("the stream ended before it was done")
+
     async def list_predictions(self) -> int:
         """Follow ``next`` from page to page."""
         succeeded = 0

@@ -29,6 +29,13 @@ class Client(Adapter):
             return await self.client.async_run(ref, given)
         return await self.client.async_run(ref, given, wait=False)
 
+    async def stream(self, ref: str, given: dict[str, Any]) -> int:
+        """Iterate over the events."""
+        length = 0
+        async for event in await self.client.async_stream(ref, given):
+            length += len(str(event))
+        return length
+
     async def list_predictions(self) -> int:
         """Follow ``next`` from page to page."""
         succeeded = 0

@@ -69,7 +69,11 @@ BY_HAND: Final = {"Client.paginate": "paginate"}
 BOTH_WORLDS: Final = {"FileOutput": frozenset({"aread", "__aiter__"})}
 """What stays asynchronous, for callers inside of an event loop (see `README.md`)."""
 
-MIXINS: Final = {"FileOutput": "FileLike"}
+MIXINS: Final = {
+    "FileOutput": "FileLike",
+    "ModelFunction": "FunctionLike",
+    "StreamingFunction": "FunctionLike",
+}
 """What only the sync world has: classes of `_twin`."""
 
 COPIED: Final = frozenset(
@@ -77,6 +81,41 @@ COPIED: Final = frozenset(
     | {f"_repr_{kind}_" for kind in ("html", "markdown", "mimebundle", "png", "jpeg", "svg")}
 )
 """Names with underscores that are public all the same."""
+
+OPERATORS: Final = {
+    "__bool__": "bool(self._async)",
+    "__contains__": "{} in self._async",
+    "__getitem__": "self._async[{}]",
+    "__iter__": "iter(self._async)",
+    "__len__": "len(self._async)",
+}
+"""How special methods are called."""
+
+DOCS: Final = {
+    "Client": """A client of Replicate's HTTP API, for code that is not asynchronous.
+
+    It may be used from several threads at a time, and after a fork. Its connections are opened at the
+    first request. Close it with `close()` or `with`; one that is not closed is closed when it is dropped,
+    or when the interpreter exits.
+
+    ```python
+    with Client() as client:
+        output = client.run("owner/name", {"prompt": "a red square"})
+    ```
+    """,
+    "ModelFunction": """A model as a function: call it for the final output.
+
+    Keyword arguments are the model's inputs. None stands for an input that is not given, where the model
+    knows no `null`. The output of another function can be an input, also of one that still runs: pass
+    what `create` returns, or a stream. Where one file is wanted and a list of one comes, it is taken out of
+    the list.
+    """,
+    "Page": """One page of a listing (HTTP API, section 1.7); a sequence of what is on it.
+
+    `auto_paging_iter()` goes on to the pages after it.
+    """,
+}
+"""Docstrings that must tell something else than those of the async classes."""
 
 OF_THE_BASE: Final = frozenset(
     {"__init__", "__repr__", "__str__", "__eq__", "__hash__", "__reduce__"}
@@ -102,7 +141,9 @@ RUNTIME: Final = {
     "AsyncIterator": "from collections.abc import AsyncIterator",
     "Coroutine": "from collections.abc import Coroutine",
     "FileLike": "from ._twin import FileLike",
+    "FunctionLike": "from ._twin import FunctionLike",
     "Generic": "from typing import Generic",
+    "Iterator": "from collections.abc import Iterator",
     "Lease": "from ._portal import Lease",
     "Self": "from typing import Self",
     "Stream": "from ._portal import Stream",
@@ -117,6 +158,7 @@ RUNTIME: Final = {
     "unwrap": "from ._twin import unwrap",
     "unwrap_inputs": "from ._twin import unwrap_inputs",
     "wrap": "from ._twin import wrap",
+    "wrap_all": "from ._twin import wrap_all",
 }
 """What the generated code itself needs at run time."""
 
@@ -233,6 +275,24 @@ def argument(node: ast.expr) -> ast.expr:
     return node.slice.elts[0] if isinstance(node.slice, ast.Tuple) else node.slice
 
 
+def substituted(function: Function, arguments: dict[str, ast.expr]) -> Function:
+    """Put the arguments of a generic base in the place of its parameters."""
+    if not arguments:
+        return function
+
+    class Substitute(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.AST:
+            return arguments.get(node.id, node)
+
+    made = copy.deepcopy(function)
+    for each in [*made.args.posonlyargs, *made.args.args, *made.args.kwonlyargs]:
+        if each.annotation is not None:
+            each.annotation = Substitute().visit(evaluate(each.annotation))
+    if made.returns is not None:
+        made.returns = Substitute().visit(evaluate(made.returns))
+    return made
+
+
 def decorators(function: Function) -> set[str]:
     """Return the names of a function's decorators."""
     return {ast.unparse(d).partition("(")[0] for d in function.decorator_list}
@@ -260,7 +320,11 @@ def sync_doc(doc: str) -> str:
         return re.sub(r"\bfrom replicate_async import", "from replicate_async.sync import", code)
 
     def span(match: re.Match[str]) -> str:
-        return translate(match) if re.search(r"\b(async (for|with)|await |aclose)", match[0]) else match[0]
+        return (
+            translate(match)
+            if re.search(r"\b(async (for|with)|await |aclose)", match[0])
+            else match[0]
+        )
 
     def block(match: re.Match[str]) -> str:
         return translate(match)
@@ -288,6 +352,8 @@ class Generator:
         """Names that the generated code needs at run time."""
         self.annotated: dict[str, Module] = {}
         """Names in its annotations, and where they are known."""
+        self.based: set[str] = set()
+        """Names in the bases of its classes."""
         self.by_hand: set[str] = set()
         for path in sorted([*package.glob("*.py"), *package.glob("resources/*.py")]):
             self._read(path)
@@ -332,11 +398,19 @@ class Generator:
         """Return the functions of a class and its bases, overloads included."""
         found = [Member(item, function) for function in item.own]
         taken = {member.function.name for member in found}
-        for base in item.bases:
-            if base in self.classes:
-                inherited = self.members(self.classes[base])
-                found += [member for member in inherited if member.function.name not in taken]
-                taken |= {member.function.name for member in inherited}
+        for node in item.node.bases:
+            base = self.classes.get(head(node))
+            if base is None:
+                continue
+            given = [argument(node)] if isinstance(node, ast.Subscript) else []
+            arguments = dict(zip(base.parameters, given, strict=False))
+            inherited = self.members(base)
+            found += [
+                Member(member.home, substituted(member.function, arguments))
+                for member in inherited
+                if member.function.name not in taken
+            ]
+            taken |= {member.function.name for member in inherited}
         return found
 
     def has(self, item: Class, name: str) -> bool:
@@ -431,7 +505,9 @@ class Generator:
     def _holds_active(self, node: ast.expr, parameters: Sequence[str]) -> bool:
         return bool(names(node) & {*self.active, *TREES, *parameters})
 
-    def _wrap(self, annotation: ast.expr, value: str, item: Class, module: Module, where: str) -> str:
+    def _wrap(
+        self, annotation: ast.expr, value: str, item: Class, module: Module, where: str
+    ) -> str:
         """Return an expression that turns the async *value* into its twin."""
         node = evaluate(annotation)
         if not self._holds_active(node, item.parameters):
@@ -495,8 +571,8 @@ class Generator:
         if arguments.vararg:
             raise Unsupported(where, function, "*args")
         if arguments.kwarg:
-            annotation = arguments.kwarg.annotation
-            if annotation is None or ast.unparse(annotation) != "Any":
+            kind = arguments.kwarg.annotation
+            if kind is None or ast.unparse(kind) != "Any":
                 raise Unsupported(where, function, "**kwargs that are not `**inputs: Any`")
             self.annotated["Any"] = module
             self.used.add("unwrap_inputs")
@@ -549,6 +625,9 @@ class Generator:
         kind = self._kind(function)
         parameters, passed = self._signature(member, where)
         result = self._result_type(member, kind, where)
+        if where in BY_HAND:
+            result = result.replace("Stream[", "Iterator[", 1)
+            self.annotated["Iterator"] = member.home.module
         decorated = decorators(function)
         unknown = decorated - {"overload", "property", "asynccontextmanager"}
         if unknown:
@@ -568,12 +647,10 @@ class Generator:
             yield "    ..."
             return
         yield from self._doc(function)
-        yield from (
-            "    " + line for line in self._body(item, member, kind, result, passed, where)
-        )
+        yield from ("    " + line for line in self._body(item, member, kind, passed, where))
 
     def _body(
-        self, item: Class, member: Member, kind: Kind, result: str, passed: str, where: str
+        self, item: Class, member: Member, kind: Kind, passed: str, where: str
     ) -> Iterator[str]:
         function = member.function
         module = member.home.module
@@ -587,7 +664,10 @@ class Generator:
         target = f"self._async.{function.name}"
         if function.name == "__call__":
             target = "self._async"
-        overloaded = sum(m.function.name == function.name for m in self.members(item)) > 1
+        overloaded = (
+            function.name not in OPERATORS
+            and sum(m.function.name == function.name for m in self.members(item)) > 1
+        )
         if overloaded:
             # The implementation accepts more than its overloads admit.
             self.used |= {"Any", "cast"}
@@ -608,29 +688,36 @@ class Generator:
             if self._holds_active(argument(node), item.parameters):
                 for each in alternatives(argument(node)):
                     self._check_wrappable(each, item, where)
-                self.used.add("wrap")
-                wrapping = ", wrap"
+                self.used.add("wrap_all")
+                wrapping = ", wrap_all"
             yield f"return self._lease.iterate({target}({passed}){wrapping})"
         elif kind == "hold":
             yield f"return self._lease.hold({target}({passed}))"
-        elif ast.unparse(node) == "Self":
-            self.used |= {"Any"}
-            yield f"return self._of(self._lease, {target}({passed}))"
-        elif head(node) == "Iterator":
-            if self._holds_active(node, item.parameters):
-                self.used.add("wrap")
-                yield f"return iter([wrap(self._lease, each) for each in {target}({passed})])"
-            else:
-                yield f"return {target}({passed})"
-        elif ast.unparse(node) == "None":
-            yield f"{target}({passed})"
         else:
-            call = target if "property" in decorators(function) else f"{target}({passed})"
-            yield f"return {self._wrap(node, call, item, module, where)}"
+            called = OPERATORS.get(function.name, f"{target}({passed})").format(passed)
+            if "property" in decorators(function):
+                called = target
+            yield from self._plain(item, node, called, module, where)
+
+    def _plain(
+        self, item: Class, node: ast.expr, called: str, module: Module, where: str
+    ) -> Iterator[str]:
+        """Yield the body of what needs no event loop."""
+        if ast.unparse(node) == "None":
+            yield called
+        elif ast.unparse(node) == "Self":
+            yield f"return self._of(self._lease, {called})"
+        elif head(node) == "Iterator" and self._holds_active(node, item.parameters):
+            self.used.add("wrap")
+            yield f"return iter([wrap(self._lease, each) for each in {called}])"
+        else:
+            yield f"return {self._wrap(node, called, item, module, where)}"
 
     def _doc(self, node: Function | ast.ClassDef) -> Iterator[str]:
         doc = ast.get_docstring(node, clean=False)
-        if doc is not None:
+        if isinstance(node, ast.ClassDef) and node.name in DOCS:
+            yield f'    """{DOCS[node.name]}"""'
+        elif doc is not None:
             yield f'    """{sync_doc(doc)}"""'
 
     # Classes
@@ -638,10 +725,14 @@ class Generator:
     def _class(self, item: Class) -> Iterator[str]:
         parameters = item.parameters
         subscript = f"[{', '.join(parameters)}]" if parameters else ""
-        wrapped = f"Async{item.name}{subscript}"
+        # Its parameters are those of the twin: a page of predictions holds twins of predictions.
+        wrapped = f"Async{item.name}" + (
+            f"[{', '.join('Any' for _ in parameters)}]" if parameters else ""
+        )
         bases = [f"Twin[{wrapped}]"]
         is_stream = self.has(item, "__anext__")
         if is_stream:
+            self.based.add(self._item_type(item))
             bases = [f"StreamTwin[{wrapped}, {self._item_type(item)}]"]
             self.used.add("StreamTwin")
         else:
@@ -650,7 +741,7 @@ class Generator:
             bases.insert(0, MIXINS[item.name])
             self.used.add(MIXINS[item.name])
         if parameters:
-            self.used.add("Generic")
+            self.used |= {"Generic", "Any"}
             bases.append(f"Generic{subscript}")
         yield f"class {item.name}({', '.join(bases)}):"
         yield from self._doc(item.node)
@@ -681,12 +772,12 @@ class Generator:
             yield "\n".join(["    " + first, *rest]) if line else ""
 
     def _item_type(self, item: Class) -> str:
-        [anext] = [m for m in self.members(item) if m.function.name == "__anext__"]
-        assert anext.function.returns is not None
-        node = evaluate(anext.function.returns)
+        [step] = [m for m in self.members(item) if m.function.name == "__anext__"]
+        assert step.function.returns is not None
+        node = evaluate(step.function.returns)
         if names(node) & self.active.keys():
-            raise Unsupported(item.name, anext.function, "a stream class of active objects")
-        return self._type(node, anext.home.module, item.name)
+            raise Unsupported(item.name, step.function, "a stream class of active objects")
+        return self._type(node, step.home.module, item.name)
 
     def _constructor(self, item: Class) -> Iterator[str]:
         if item.name != ROOT:
@@ -798,18 +889,26 @@ class Generator:
         for name in sorted(self.used):
             yield RUNTIME[name]
         yield "from typing import TYPE_CHECKING"
+        needed = {
+            name: module
+            for name, module in sorted(self.annotated.items())
+            if name not in self.active and name not in self.used and len(name) > 1
+        }
+        for name in needed.keys() & self.based:
+            yield from self._import(name, needed.pop(name))
         yield "if TYPE_CHECKING:"
-        for name, module in sorted(self.annotated.items()):
-            if name in self.active or name in self.used or len(name) == 1:
-                continue
-            if name in RUNTIME:
-                yield "    " + RUNTIME[name]
-            elif name in module.imports:
-                statement, original = module.imports[name]
-                renamed = "" if name == original else f" as {name}"
-                yield f"    {statement} {original}{renamed}"
-            elif name in module.names:
-                yield f"    from ..{module.name} import {name}"
+        for name, module in needed.items():
+            yield from ("    " + line for line in self._import(name, module))
+
+    @staticmethod
+    def _import(name: str, module: Module) -> Iterator[str]:
+        if name in RUNTIME:
+            yield RUNTIME[name]
+        elif name in module.imports:
+            statement, original = module.imports[name]
+            yield f"{statement} {original}" + ("" if name == original else f" as {name}")
+        elif name in module.names:
+            yield f"from ..{module.name} import {name}"
 
 
 def is_public(name: str) -> bool:
@@ -824,7 +923,7 @@ def is_public(name: str) -> bool:
 def formatted(source: str) -> str:
     """Sort the imports and lay out the code, as those of the project are."""
     for command in (["check", "--fix-only", "--select", "I,UP,F401"], ["format"]):
-        source = subprocess.run(
+        source = subprocess.run(  # noqa: S603 - ours
             [sys.executable, "-m", "ruff", *command, "-q", "--stdin-filename", str(TARGET), "-"],
             input=source,
             capture_output=True,

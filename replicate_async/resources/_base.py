@@ -10,11 +10,12 @@ import attrs
 
 from .. import _policy, exceptions
 from .._codec import structure
-from .._files import FileEncodingStrategy
+from .._inputs import FileEncodingStrategy, Uploads
 from .._policy import Kind
 from .._transport import Call, Param, Transport
 from ..types import Record, Stats
 from ._creates import Creations
+from ._poller import Pollers
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -41,6 +42,12 @@ class Context:
         factory=dict[str, tuple[float, str]]
     )
     """Of models that are not official: when it was looked up (monotonic), and the id."""
+    uploads: Uploads = attrs.field(factory=Uploads)
+    """What this client and its views have uploaded for inputs."""
+    schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict[str, tuple[float, Any]])
+    """Of models and versions: until when it is good (monotonic), and what their schema says."""
+    pollers: Pollers = attrs.field(factory=Pollers)
+    """Who sees to the predictions that this client and its views await."""
 
     async def fetch(self, kind: type[R], call: Call, patience: float = _policy.LONGEST_WAIT) -> R:
         """Send a call and return the object in its answer, bound to this client."""
@@ -231,9 +238,12 @@ async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
     try:
         if not isinstance(data, dict) or not isinstance(data.get("results"), list):
             raise ValueError("this is no page: it has no list of results")
-        results = [context.bind(structure(item, kind)) for item in data["results"]]
+        results = [structure(item, kind) for item in data["results"]]
     except ValueError as error:
         raise answer.unreadable(error) from error
+    if issubclass(kind, Bound):
+        for item in results:
+            item._bind(context)  # type: ignore[attr-defined]  # all are of `kind`
     here = context.next_call(call, data.get("next"))
 
     async def fetch(url: str) -> Page[R]:

@@ -54,9 +54,9 @@ async def wait(
     with anyio.move_on_after(limit):
         if at_once:
             await look(limit)
-        while not is_over(job):
-            await sleep(pause(job))
-            await look(limit)
+        if not is_over(job):
+            context = job._context
+            await context.pollers.of(context.transport).wait(job, look, limit)
         return job
     raise exceptions.RunTimeout(job, limit)
 
@@ -64,7 +64,7 @@ async def wait(
 async def updates(
     job: Prediction | Training, look: Callable[[float], Awaitable[None]]
 ) -> AsyncIterator[Update]:
-    """Yield what a job shows at first, and what is new after each look, until it is over."""
+    """Yield what a job shows at first, and what is new after each look; raise its failure at the end."""
     seen = ""
     before: tuple[object, ...] | None = None
     while True:
@@ -76,6 +76,9 @@ async def updates(
             seen = job.logs or seen
             yield Update(job.status, fresh, progress)
         if is_over(job):
+            error = failure(job)
+            if error is not None:
+                raise error
             return
         await sleep(pause(job))
         await look(_policy.LONGEST_WAIT)

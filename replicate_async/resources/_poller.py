@@ -19,7 +19,7 @@ from .. import _policy, exceptions
 from .._codec import parse_datetime, structure
 from .._transport import Call, Transport
 from ..types import RateLimit
-from ._schedule import SHARE, Learned, Look, Read, Schedule, Share, Shown, Watched
+from ._schedule import ENDS_SHARE, SHARE, Learned, Look, Read, Schedule, Share, Shown, Watched
 
 if TYPE_CHECKING:
     from .predictions import Prediction
@@ -38,7 +38,7 @@ class Pollers:
 
     def __init__(self) -> None:
         self._learned = Learned()
-        self._shares: dict[Hashable, Share] = {}
+        self._shares: dict[Hashable, tuple[Share, Share]] = {}
         self._pollers: dict[tuple[asyncio.AbstractEventLoop, Hashable], Poller] = {}
         self._pid = os.getpid()
 
@@ -52,12 +52,14 @@ class Pollers:
         key = (asyncio.get_running_loop(), account)
         found = self._pollers.get(key)
         if found is None:
-            share = self._shares.get(account)
-            if share is None:
-                share = self._shares[account] = Share(_rate(config.rate_limit))
+            shares = self._shares.get(account)
+            if shares is None:
+                rate = _rate(config.rate_limit)
+                shares = _share(SHARE, rate), _share(ENDS_SHARE, rate)
+                self._shares[account] = shares
             for other in [key for key in self._pollers if key[0].is_closed()]:
                 self._pollers.pop(other, None)
-            found = Poller(key[0], Schedule(self._learned, share), lambda: self._forget(key))
+            found = Poller(key[0], Schedule(self._learned, *shares), lambda: self._forget(key))
             self._pollers[key] = found
         return found
 
@@ -66,7 +68,11 @@ class Pollers:
 
 
 def _rate(limit: RateLimit | None) -> float | None:
-    return None if limit is None else SHARE * limit.others / limit.per
+    return None if limit is None else limit.others / limit.per
+
+
+def _share(share: float, rate: float | None) -> Share:
+    return Share(None if rate is None else share * rate)
 
 
 @attrs.define(eq=False)
@@ -239,7 +245,7 @@ class Poller:
                     break
             else:
                 # All of them are on their way out, and come by here again.
-                self._schedule.release(found, now + 0.01)
+                self._schedule.release(found, now, pause=0.01)
 
 
 def _is_over(job: Job) -> bool:

@@ -23,18 +23,22 @@ FEW: Final = 16
 
 SHARE: Final = 0.5
 """The share of the account's requests (other than creates) that looking may use up."""
+ENDS_SHARE: Final = 0.3
+"""The share on top of that for those of which a list has shown that they have ended."""
 
 _PAGE: Final = 100  # HTTP API, section 4.11
 _WORTH: Final = 4
 """A page is read if it answers for so many predictions at least."""
 _READERS: Final = 4
 """Pages that are read at a time."""
-_CLOCKS: Final = 1.0
+_CLOCKS: Final = 0.1
 """Seconds by which two views of the same moment may differ (HTTP API, section 1.5)."""
 _SHORTEST: Final = 0.5
 _LONGEST: Final = 1.0
 """Seconds between two pages that show the same prediction, unless its end is far."""
-_SOON: Final = 0.25
+_SOON: Final = 1.0
+"""Who is due within so many seconds counts as due, when pages are planned."""
+_LONGEST_LAG: Final = 30.0
 _OWN_LOOK: Final = 60.0
 """After so many seconds, a prediction is asked for itself: a list may be out of date."""
 
@@ -85,7 +89,7 @@ class Learned:
 
 
 class Share:
-    """The requests that may be spent on looking: a bucket that all loops of a client share."""
+    """A share of the account's requests: a bucket that all loops of a client share."""
 
     _BURST: Final = 2.0  # seconds
 
@@ -188,17 +192,32 @@ class Shown:
 class Schedule:
     """The predictions that one account awaits on one event loop."""
 
-    def __init__(self, learned: Learned, share: Share) -> None:
+    _MOST_PAST: Final = 20_000
+
+    def __init__(self, learned: Learned, looks: Share, ends: Share) -> None:
+        """Make an empty schedule.
+
+        Args:
+            learned: How long predictions take.
+            looks: What may be spent on looking.
+            ends: What may be spent besides on those that have ended.
+        """
         self._learned = learned
-        self._share = share
+        self._looks = looks
+        self._ends = ends
         self._numbers = count()
         self._by_id: dict[str, Watched] = {}
-        # What is to be asked for itself, and what a page may answer for, by due time.
-        self._single: list[tuple[float, int, Watched]] = []
-        self._many: list[tuple[float, int, Watched]] = []
-        self._order: list[tuple[float, str]] = []  # by creation, the newest first
+        # By due time: those that lists show as ended, and the others.
+        self._ended: list[tuple[float, int, Watched]] = []
+        self._open: list[tuple[float, int, Watched]] = []
+        # By creation, the newest first. Those that have ended are in it, since they take up room on the
+        # pages between those that have not.
+        self._order: list[tuple[float, str]] = []
+        self._past: set[str] = set()
+        self._strangers = 0.0  # on a page, for each one of ours
         self._readers = 0
         self._page_seconds = 0.1
+        self._lag = 0.0  # seconds until a new one appears in the list
         self._no_lists_until = float("-inf")
         self._suspended_for = 1.0
 
@@ -220,6 +239,9 @@ class Schedule:
         watched = Watched(id, model, began, created, fixed, is_new, now, now)
         self._by_id[id] = watched
         if created is not None:
+            if id in self._past:
+                self._past.remove(id)
+                self._order = [entry for entry in self._order if entry[1] != id]
             insort(self._order, (-created, id))
         self._put(watched, now + self._pause(watched, now))
         return watched
@@ -231,32 +253,37 @@ class Schedule:
             return
         del self._by_id[watched.id]
         if watched.created is not None:
-            key = (-watched.created, watched.id)
-            index = bisect_left(self._order, key)
-            if index < len(self._order) and self._order[index] == key:
-                del self._order[index]
+            self._past.add(watched.id)
+            if len(self._past) > 2 * len(self._by_id) + 1000:
+                self._forget()
 
     def next(self, now: float) -> Look | Read | float | None:
         """Return what to do now, or when to ask again; None: nothing is awaited.
 
         What is returned must be answered with `looked`, `read`, `failed` or `release`.
         """
-        while (watched := self._first(now)) is not None:
-            if watched.due > now:
-                return watched.due
-            if wait := self._share.take(now):
-                return now + wait
-            self._drop(watched)
-            if self._is_listed(watched, now):
-                read = self._page_for(watched, now)
-                if read is not None:
-                    for each in read.claimed:
-                        each.busy = True
-                    self._readers += 1
-                    return read
-            watched.busy = True
-            return Look(watched)
-        return None
+        wake = float("inf")
+        tops = [top for heap in (self._ended, self._open) if (top := self._top(heap)) is not None]
+        for due, _, watched in sorted(tops):
+            if due > now:
+                wake = min(wake, due)
+                continue
+            is_listed = not watched.ended and self._is_listed(watched, now)
+            if is_listed and self._readers >= _READERS:
+                continue  # the next reader that is done comes by here
+            if wait := self._wait(watched, now):
+                wake = min(wake, now + wait)
+                continue
+            heapq.heappop(self._ended if watched.ended else self._open)
+            read = self._page_for(watched, now) if is_listed else None
+            if read is None:
+                watched.busy = True
+                return Look(watched)
+            for each in read.claimed:
+                each.busy = True
+            self._readers += 1
+            return read
+        return None if wake == float("inf") else wake
 
     def looked(self, watched: Watched, now: float, *, over: bool) -> None:
         """Note that somebody has asked for one."""
@@ -281,35 +308,45 @@ class Schedule:
             more: Whether there is a page after it.
         """
         self._readers -= 1
+        self._lag *= 0.99
         self._page_seconds += (max(now - read.began, 0.001) - self._page_seconds) / 4
         claimed = dict.fromkeys(read.claimed)
         oldest = float("inf")
-        useful = 0
+        useful = ours = entries = 0
         for entry in shown:
+            entries += 1
             if entry.created is not None:
                 oldest = min(oldest, entry.created)
             watched = self._by_id.get(entry.id)
+            ours += watched is not None or entry.id in self._past
             if watched is None or watched.ended:
                 continue
+            useful += 1
             if watched in claimed:
                 del claimed[watched]
-                useful += 1
                 watched.busy = False
             elif watched.busy:
                 continue
             watched.misses = 0
             watched.ended = entry.over
-            self._put(watched, now if entry.over else now + self._pause(watched, now))
+            self._put(watched, now if entry.over else now + self._pause_of_page(watched, now))
         for watched in claimed:
             watched.busy = False
             if watched.gone:
                 continue
             if not more or (watched.created or 0.0) > oldest + _CLOCKS:
                 # It should have been there: the list lags behind, or leaves it out.
-                watched.misses += 1
-                watched.listed_from = now + min(2.0 * 2**watched.misses, 120.0)
+                age = read.began - watched.began
+                if watched.is_new and age < _LONGEST_LAG:
+                    self._lag = max(self._lag, age + 0.5)
+                    useful += 1
+                else:
+                    watched.misses += 1
+                    watched.listed_from = now + min(2.0 * 2**watched.misses, 120.0)
             self._put(watched, min(watched.due, now))
-        if useful >= _WORTH - 1:
+        if ours:
+            self._strangers += ((entries - ours) / ours - self._strangers) / 4
+        if useful >= 2:
             self._suspended_for = 1.0
         else:
             self._suspend(now)
@@ -320,8 +357,8 @@ class Schedule:
             self._suspend(now)
         self.release(work, now)
 
-    def release(self, work: Look | Read, now: float) -> None:
-        """Give work back: whoever had it does it no more."""
+    def release(self, work: Look | Read, now: float, *, pause: float = 0.0) -> None:
+        """Give work back: whoever had it does it no more; somebody else may, after a pause."""
         if isinstance(work, Read):
             self._readers -= 1
             claimed: tuple[Watched, ...] = work.claimed
@@ -330,37 +367,30 @@ class Schedule:
         for watched in claimed:
             watched.busy = False
             if not watched.gone:
-                self._put(watched, min(watched.due, now))
+                self._put(watched, now + pause if pause else min(watched.due, now))
 
     # Which one is next
 
     def _put(self, watched: Watched, due: float) -> None:
         watched.due = due
-        heap = self._single if watched.ended or watched.created is None else self._many
+        heap = self._ended if watched.ended else self._open
         heapq.heappush(heap, (due, next(self._numbers), watched))
 
-    def _first(self, now: float) -> Watched | None:
-        """Return the one that is due first and that may be looked at."""
-        best: Watched | None = None
-        for heap in (self._single, self._many):
-            while heap and not self._stands(heap[0]):
-                heapq.heappop(heap)
-        if self._single:
-            best = self._single[0][2]
-        if self._many and (best is None or self._many[0][0] < best.due):
-            first = self._many[0][2]
-            if self._readers < _READERS or not self._is_listed(first, now):
-                best = first
-        return best
-
-    def _stands(self, entry: tuple[float, int, Watched]) -> bool:
-        due, _, watched = entry
-        return not watched.gone and not watched.busy and watched.due == due
-
-    def _drop(self, watched: Watched) -> None:
-        heap = self._single if self._single and self._single[0][2] is watched else self._many
-        if heap and heap[0][2] is watched:
+    def _top(self, heap: list[tuple[float, int, Watched]]) -> tuple[float, int, Watched] | None:
+        """Return the first entry of a heap that still holds."""
+        while heap:
+            due, _, watched = heap[0]
+            if not watched.gone and not watched.busy and watched.due == due:
+                return heap[0]
             heapq.heappop(heap)
+        return None
+
+    def _wait(self, watched: Watched, now: float) -> float:
+        """Take a request for it, and return 0, or return the seconds until there is one."""
+        if not watched.ended:
+            return self._looks.take(now)
+        wait = self._ends.take(now)
+        return min(wait, self._looks.take(now)) if wait else 0.0
 
     def _is_listed(self, watched: Watched, now: float) -> bool:
         """Tell whether a page may answer for it."""
@@ -369,30 +399,60 @@ class Schedule:
             and not watched.ended
             and watched.created is not None
             and watched.fixed is None
+            and now - watched.began >= self._lag
             and now >= watched.listed_from
             and now >= self._no_lists_until
             and now - watched.looked < max(_OWN_LOOK, len(self._by_id) / 2.5)
         )
 
     def _page_for(self, watched: Watched, now: float) -> Read | None:
-        """Return the page that begins with it; None if that would tell of too few."""
+        """Return the page with it that answers for the most; None if that would tell of too few."""
         assert watched.created is not None
-        start = bisect_left(self._order, (-watched.created, watched.id))
-        claimed: list[Watched] = []
-        window = self._order[start : start + _PAGE]
-        for _, id in window:
-            other = self._by_id[id]
-            if (
-                not other.busy
-                and not other.ended
-                and other.due <= now + _SOON
-                and now >= other.listed_from
-            ):
-                claimed.append(other)
-        if len(claimed) < _WORTH:
+        here = bisect_left(self._order, (-watched.created, watched.id))
+        reach = max(int(_PAGE / (1 + self._strangers)), 1)
+        # It must not be at the far end, since the reach is an estimate.
+        first = here if watched.misses else max(here - 2 * reach // 3, 0)
+        found = [self._claimable(id, now) for _, id in self._order[first : here + reach]]
+        best, best_count = here - first, -1
+        count = sum(each is not None for each in found[:reach])
+        for start in range(here - first + 1):
+            if found[start] is not None and count > best_count:
+                best, best_count = start, count
+            count -= found[start] is not None
+            if start + reach < len(found):
+                count += found[start + reach] is not None
+        if best_count < _WORTH:
             return None
-        oldest = -window[-1][0]
-        return Read(oldest - _CLOCKS, watched.created + _CLOCKS, tuple(claimed), now)
+        claimed = tuple(each for each in found[best : best + reach] if each is not None)
+        newest, oldest = claimed[0].created, claimed[-1].created
+        assert newest is not None
+        assert oldest is not None
+        return Read(oldest - _CLOCKS, newest + _CLOCKS, claimed, now)
+
+    def _claimable(self, id: str, now: float) -> Watched | None:
+        watched = self._by_id.get(id)
+        if (
+            watched is None
+            or watched.busy
+            or watched.ended
+            or watched.due > now + _SOON
+            or now < watched.listed_from
+            or now - watched.began < self._lag
+        ):
+            return None
+        return watched
+
+    def _forget(self) -> None:
+        """Forget those that have ended and are on no page between the others."""
+        awaited = [w.created for w in self._by_id.values() if w.created is not None]
+        oldest = min(awaited, default=float("inf"))
+        self._order = [
+            entry for entry in self._order if entry[1] not in self._past or -entry[0] >= oldest
+        ]
+        if len(self._past) > 2 * len(self._by_id) + self._MOST_PAST:
+            # One that takes for ever shall not keep all that came after it.
+            self._order = [entry for entry in self._order if entry[1] in self._by_id]
+        self._past.intersection_update([id for _, id in self._order])
 
     # When
 
@@ -400,15 +460,20 @@ class Schedule:
         """Return the seconds until the next look."""
         if watched.fixed is not None:
             return watched.fixed
+        usual = self._learned.usual(watched.model) if watched.is_new else None
+        return poll_delay(now - watched.began, usual)
+
+    def _pause_of_page(self, watched: Watched, now: float) -> float:
+        """Return the seconds until the next page that shows it.
+
+        A page answers for many: it may be read more often, but not while the reading of the pages before
+        takes up all the time.
+        """
         age = now - watched.began
         usual = self._learned.usual(watched.model) if watched.is_new else None
         pause = poll_delay(age, usual)
-        if len(self._by_id) <= FEW or now < watched.listed_from:
-            return pause
-        # A page answers for many: it may be read more often, but not while the reading of the pages
-        # before takes up all the time.
         if usual is None or age >= 0.9 * usual[0]:
-            pause = min(max(pause, _SHORTEST), _LONGEST)
+            pause = min(pause, _LONGEST)
         pages = 1 + len(self._order) // _PAGE
         return max(pause, _SHORTEST, 2 * pages * self._page_seconds / _READERS)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from .. import exceptions
 from .._codec import encode_json
-from .._files import FileOutput, in_thread, source_of, upload
+from .._files import FileOutput
+from .._inputs import is_media_type, source_of, upload
 from .._references import identifier
 from .._transport import Call
 from ..types import File
@@ -32,10 +33,11 @@ class Files(Namespace):
         """Upload a file. Operation: files.create (HTTP API, section 7.2).
 
         Args:
-            file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or a
-                file that is open for reading bytes; up to 100 MiB.
+            file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or
+                something with a `read` that gives bytes, awaited or not; up to 100 MiB. What can be
+                read again is sent from its beginning; it stays open.
             filename: Its name; by default that of the path. At most 255 bytes in UTF-8.
-            content_type: Its media type; by default what the name suggests.
+            content_type: Its media type; by default what the name suggests, else the first bytes.
             metadata: JSON to keep with it.
 
         Raises:
@@ -44,15 +46,15 @@ class Files(Namespace):
         """
         if filename is not None and not 0 < len(filename.encode()) <= 255:
             raise exceptions.ArgumentError("filename", "it must have 1 to 255 bytes in UTF-8")
+        if content_type is not None and not is_media_type(content_type):
+            raise exceptions.ArgumentError("content_type", f"{content_type!r} is no media type")
         if metadata is not None:
             try:
                 encode_json(dict(metadata))
             except (TypeError, ValueError) as error:
                 raise exceptions.ArgumentError("metadata", f"it is not JSON: {error}") from error
         given = Path(file) if isinstance(file, str) else file
-        source = await in_thread(
-            lambda: source_of(given, "file", name=filename, content_type=content_type)
-        )
+        source = await source_of(given, "file", name=filename, content_type=content_type)
         answer = await upload(self._context.transport, source, metadata)
         created: File = answer.data
         return created
@@ -72,6 +74,7 @@ class Files(Namespace):
     async def delete(self, id: str) -> None:
         """Delete a file. Operation: files.delete (HTTP API, section 7.5)."""
         await self._context.command("DELETE", f"/files/{identifier(id, 'id')}")
+        self._context.uploads.forget(id)
 
     def download(
         self, id: str, *, owner: str, expiry: datetime | int, signature: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from .. import _policy
-from .._files import FileEncodingStrategy
+from .._inputs import FileEncodingStrategy
 from .._policy import Kind
 from .._references import identifier, parse_name, parse_reference
 from .._transport import Call

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 import attrs
 
 from .. import _policy, exceptions
-from .._codec import structure
-from .._files import FileEncodingStrategy, encode_input, to_output
+from .._codec import structure, structure_part
+from .._files import to_output
+from .._inputs import FileEncodingStrategy, encode_input
 from .._policy import Kind
 from .._references import identifier, parse_name, parse_reference
-from .._transport import Call
+from .._transport import Call, sleep
 from ..types import PredictionUrls, Progress, Status, Update, WebhookEvent
 from . import _jobs
 from ._base import Bound, Context, Listing, Namespace, given, pages, query
 from ._creates import Creation, Wanted, send_create
 
 if TYPE_CHECKING:
+    from .._streams import EventStream
     from .deployments import Deployment
     from .models import Model, Version
 
@@ -41,7 +43,7 @@ class Prediction(Bound):
     What `reload()` and `wait()` learn is written into the object itself.
     """
 
-    _computed: ClassVar[frozenset[str]] = frozenset({"output"})
+    _computed: ClassVar[frozenset[str]] = frozenset({"output", "urls"})
 
     id: str
     """What identifies it."""
@@ -77,9 +79,6 @@ class Prediction(Bound):
     """The URL that is told of it."""
     webhook_events_filter: list[str] = attrs.field(factory=list[str])
     """What the webhook is called for."""
-    urls: PredictionUrls = attrs.field(factory=PredictionUrls)
-    """Where it can be reached."""
-
     _since: float = attrs.field(
         factory=time.monotonic, repr=False, init=False, metadata={"wire": False}
     )
@@ -99,6 +98,11 @@ class Prediction(Bound):
             files = context.use_file_output if self._files is None else self._files
             self._output = raw, to_output(raw, context.transport, files=files)
         return self._output[1]
+
+    @property
+    def urls(self) -> PredictionUrls:
+        """Where it can be reached."""
+        return structure_part(self._raw.get("urls"), PredictionUrls)
 
     @property
     def progress(self) -> Progress | None:
@@ -144,9 +148,72 @@ class Prediction(Bound):
         """Yield its status, new log text and progress: at first as they are, then whenever they change.
 
         It ends with the prediction. To stop early, leave the loop: the prediction goes on.
+
+        Raises:
+            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. This comes
+                after the last update.
+            ReplicateError: The API refuses.
         """
         async for update in _jobs.updates(self, self._poll):
             yield update
+
+    async def output_iterator(self) -> AsyncIterator[Output]:
+        """Yield the items of its output as they appear, none twice, up to its end.
+
+        Output that is no list is one item, yielded when it is complete. To stop early, leave the loop: the
+        prediction goes on.
+
+        Raises:
+            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. This comes
+                after the items that there are.
+            ReplicateError: The API refuses.
+        """
+        count = 0
+        limit = time.monotonic() + _policy.LONGEST_WAIT
+        # Of a list that still grows it cannot be told by its first items whether all are files; that
+        # of a model that streams text has none (HTTP API, section 5.1).
+        text = "/v1/streams/" in (self.urls.stream or "")
+        while True:
+            over = _jobs.is_over(self)
+            output = self._raw.get("output") if text else self.output
+            if isinstance(output, list):
+                for item in output[count:]:
+                    count += 1
+                    yield item
+            elif over and output is not None and not count:
+                count = 1
+                yield output
+            if over:
+                break
+            if time.monotonic() > limit:
+                raise exceptions.RunTimeout(self, _policy.LONGEST_WAIT)
+            await sleep(_jobs.pause(self))
+            await self._poll(_policy.LONGEST_WAIT)
+        error = _jobs.failure(self)
+        if error is not None:
+            raise error
+
+    def stream(self, *, use_file_output: bool | None = None) -> EventStream:
+        """Return its events, as they arrive: an async iterator and async context manager.
+
+        Nothing is sent before the first event is asked for. A prediction that cannot be streamed, or no
+        more, is polled, and the events are the same. Leaving early leaves the prediction running.
+
+        Args:
+            use_file_output: Whether files become `FileOutput`; as for the prediction by default.
+
+        Raises, from the iteration:
+            StreamError: It failed; the error has the text so far.
+            ContactLost: It cannot be followed to its end.
+            StreamInUse: Another task is waiting for the next event.
+        """
+        from .._streams import EventStream, Feed
+
+        context = self._context
+        files = context.use_file_output if self._files is None else self._files
+        if use_file_output is not None:
+            files = use_file_output
+        return EventStream(Feed(context.transport, prediction=self, files=files))
 
     async def _poll(self, patience: float) -> None:
         await self._look(Kind.POLL, patience)
@@ -386,7 +453,7 @@ async def prepare(context: Context, input: Mapping[str, Any] | None, options: Op
     )
     context.transport.token()  # before a file is uploaded in vain
     strategy = options.file_encoding_strategy or context.file_encoding_strategy
-    encoded = await encode_input(input, context.transport, strategy)
+    encoded = await encode_input(input, context.transport, strategy, context.uploads)
     return Order(
         {"input": encoded.value, **further},
         encoded.large,

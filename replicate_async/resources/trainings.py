@@ -11,7 +11,7 @@ from typing import Any, Self
 import attrs
 
 from .. import _policy, exceptions
-from .._files import FileEncodingStrategy, encode_input
+from .._inputs import FileEncodingStrategy, encode_input
 from .._policy import Kind
 from .._references import identifier, parse_name, parse_reference
 from .._transport import Call
@@ -177,7 +177,10 @@ class Trainings(Namespace):
         context = self._context
         context.transport.token()
         encoded = await encode_input(
-            input, context.transport, file_encoding_strategy or context.file_encoding_strategy
+            input,
+            context.transport,
+            file_encoding_strategy or context.file_encoding_strategy,
+            context.uploads,
         )
         creation = Creation()
         call = Call(

@@ -7,6 +7,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from .._files import FileOutput as AsyncFileOutput
+from .._functions import FunctionRun as AsyncFunctionRun
+from .._functions import ModelFunction as AsyncModelFunction
+from .._functions import StreamingFunction as AsyncStreamingFunction
+from .._functions import StreamingRun as AsyncStreamingRun
+from .._streams import EventStream as AsyncEventStream
+from .._streams import OutputStream as AsyncOutputStream
 from ..client import Client as AsyncClient
 from ..resources._base import Page as AsyncPage
 from ..resources.accounts import Accounts as AsyncAccounts
@@ -36,11 +42,24 @@ from ..resources.trainings import Training as AsyncTraining
 from ..resources.trainings import Trainings as AsyncTrainings
 from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
 from ..resources.webhooks import Webhooks as AsyncWebhooks
+from ..types import ServerSentEvent
 from ._portal import Lease, crosses
-from ._twin import TWINS, FileLike, Twin, paginate, unwrap, wrap
+from ._twin import (
+    TWINS,
+    FileLike,
+    FunctionLike,
+    StreamTwin,
+    Twin,
+    paginate,
+    unwrap,
+    unwrap_inputs,
+    wrap,
+    wrap_all,
+)
 
 if TYPE_CHECKING:
     import builtins
+    import inspect
     import os
     import ssl as ssl_module
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -50,7 +69,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from .._files import FileEncodingStrategy
+    from .._inputs import FileEncodingStrategy
     from ..resources.predictions import Output
     from ..resources.webhooks import WebhookSigningSecret
     from ..types import (
@@ -80,10 +99,11 @@ T = TypeVar("T")
 
 
 class Client(Twin[AsyncClient]):
-    """A client of Replicate's HTTP API.
+    """A client of Replicate's HTTP API, for code that is not asynchronous.
 
-    It may be used from several event loops, one after the other or at a time: each has a session of its
-    own, which is opened at the first request. Close it with `close()` or `with`.
+    It may be used from several threads at a time, and after a fork. Its connections are opened at the
+    first request. Close it with `close()` or `with`; one that is not closed is closed when it is dropped,
+    or when the interpreter exits.
 
     ```python
     with Client() as client:
@@ -229,6 +249,7 @@ class Client(Twin[AsyncClient]):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        save_to: str | os.PathLike[str] | None = None,
     ) -> Output:
         """Run a model and return its final output.
 
@@ -258,12 +279,15 @@ class Client(Twin[AsyncClient]):
                 of time: `"cancel"` stops it at the other end, within 5 seconds; `"leave"` lets it run.
             retry_failed: How many times to create a further prediction, and pay for it, after a failure
                 that is `retryable`.
+            save_to: A directory, made if it does not exist, for the files of the output. They are on the
+                disk when this returns, and know their `path`.
 
         Raises:
             PredictionFailed: The model failed.
             PredictionCanceled: Somebody cancelled it, or its deadline has passed.
             PredictionAborted: It ended before it started.
             RunTimeout: The timeout has passed.
+            OutputNotSaved: It succeeded, but not all of its files could be put into `save_to`.
             ContactLost: It could not be followed to its end, and may still be running.
             AmbiguousCreateError: The create got no answer, and the list of predictions does not show
                 it: it may exist all the same.
@@ -285,6 +309,155 @@ class Client(Twin[AsyncClient]):
                 cancel_after=cancel_after,
                 on_abandon=on_abandon,
                 retry_failed=retry_failed,
+                save_to=save_to,
+            ),
+        )
+
+    @crosses
+    def stream(
+        self,
+        ref: str | Model | Version | Deployment,
+        input: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+    ) -> EventStream:
+        """Run a model and return its events, as they arrive: an async iterator and async context manager.
+
+        Nothing is sent before the first event is asked for. Lost connections are resumed, and models that
+        cannot stream are polled: the events are the same. Leaving early closes the connection and cancels the
+        prediction (HTTP API, section 5).
+
+        ```python
+        for event in client.stream("owner/name", {"prompt": "a poem"}):
+            print(event, end="")
+        ```
+
+        Args:
+            ref: As for `run`.
+            input: What the model takes. Files anywhere in it are uploaded.
+            timeout: Seconds, or a timedelta, from the first event asked for to the last. Then the
+                prediction is cancelled. None: 24 hours.
+            use_file_output: Whether files become `FileOutput`; the client's by default.
+            file_encoding_strategy: `"url"` or `"base64"`; the client's by default.
+            webhook: An HTTPS URL to tell of it.
+            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
+            cancel_after: As for `run`; `timeout` implies it.
+            on_abandon: What becomes of the prediction when the stream is left before its end, cancelled
+                or out of time: `"cancel"` or `"leave"`.
+
+        Raises, from the iteration:
+            StreamError: The model failed; the error has the text so far.
+            RunTimeout: The timeout has passed.
+            ContactLost: The prediction could not be followed to its end.
+            AmbiguousCreateError: As for `run`.
+            StreamInUse: Another task is waiting for the next event.
+        """
+        return EventStream(
+            self._lease,
+            self._async.stream(
+                unwrap(ref),
+                input,
+                timeout=timeout,
+                use_file_output=use_file_output,
+                file_encoding_strategy=file_encoding_strategy,
+                webhook=webhook,
+                webhook_events_filter=webhook_events_filter,
+                cancel_after=cancel_after,
+                on_abandon=on_abandon,
+            ),
+        )
+
+    @overload
+    def use(
+        self,
+        ref: str | Model | Version | Deployment,
+        *,
+        streaming: Literal[False] = False,
+        validate: bool = True,
+        wait: bool | float = True,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
+    ) -> ModelFunction: ...
+
+    @overload
+    def use(
+        self,
+        ref: str | Model | Version | Deployment,
+        *,
+        streaming: Literal[True],
+        validate: bool = True,
+        wait: bool | float = True,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
+    ) -> StreamingFunction: ...
+
+    @crosses
+    def use(
+        self,
+        ref: str | Model | Version | Deployment,
+        *,
+        streaming: bool = False,
+        validate: bool = True,
+        wait: bool | float = True,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
+    ) -> ModelFunction | StreamingFunction:
+        """Return a model as a function; nothing is sent before it is called.
+
+        Its schema is fetched once, before the first call's prediction is created. It decides what is text and
+        what is a file, and what inputs there are (HTTP API, section 9.5).
+
+        ```python
+        painter = client.use("owner/painter")
+        image = painter(prompt="a red square")
+        ```
+
+        Args:
+            ref: As for `run`.
+            streaming: Whether its calls are streams of pieces instead of coroutines.
+            validate: Whether inputs are checked before anything is sent.
+            wait: As for `run`.
+            timeout: As for `run`, for each call.
+            use_file_output: As for `run`.
+            file_encoding_strategy: As for `run`.
+            cancel_after: As for `run`.
+            on_abandon: As for `run`.
+            retry_failed: As for `run`; not for streams.
+        """
+        return cast(
+            "ModelFunction | StreamingFunction",
+            wrap(
+                self._lease,
+                cast(Any, self._async.use)(
+                    unwrap(ref),
+                    streaming=streaming,
+                    validate=validate,
+                    wait=wait,
+                    timeout=timeout,
+                    use_file_output=use_file_output,
+                    file_encoding_strategy=file_encoding_strategy,
+                    cancel_after=cancel_after,
+                    on_abandon=on_abandon,
+                    retry_failed=retry_failed,
+                ),
             ),
         )
 
@@ -299,7 +472,7 @@ class Client(Twin[AsyncClient]):
         return SearchResults(self._lease, self._lease.call(self._async.search, query, limit=limit))
 
     @crosses
-    def paginate(self, listing: Page[T] | Callable[[], Page[T]]) -> Stream[Page[T]]:
+    def paginate(self, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
         """Yield the pages of a listing: `paginate(client.models.list)`, or of `client.models.list()`."""
         return paginate(listing)
 
@@ -415,7 +588,7 @@ class Collection(Twin[AsyncCollection]):
     @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
-        return self._async.__iter__()
+        return iter(self._async)
 
 
 class Collections(Twin[AsyncCollections]):
@@ -498,7 +671,7 @@ class Deployment(Twin[AsyncDeployment]):
     @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
-        return self._async.__iter__()
+        return iter(self._async)
 
 
 class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
@@ -652,20 +825,66 @@ class Deployments(Twin[AsyncDeployments]):
         self._lease.call(self._async.delete, owner, name)
 
 
-class FileOutput(FileLike, Twin[AsyncFileOutput]):
-    """A file that a model made. Nothing is downloaded until it is read.
+class EventStream(StreamTwin[AsyncEventStream, ServerSentEvent]):
+    """The events of a prediction, as they arrive (HTTP API, section 5).
+
+    It is opened when the first event is asked for. Lost connections are resumed; where that is impossible,
+    or the model cannot stream, the prediction is polled, and the events are the same. The last event is
+    `done`; its reason is in `reason`. No event comes twice.
 
     ```python
+    with client.stream("owner/name", {"prompt": "a poem"}) as events:
+        for event in events:
+            print(event, end="")
+    ```
+
+    Raises, from the iteration:
+        StreamError: The prediction failed; it has the text so far.
+        RunTimeout: The time was over first.
+        ContactLost: The prediction cannot be followed to its end.
+        AnswerTooLarge: An event exceeds `Limits.event`.
+        StreamInUse: Another task is waiting for the next event.
+    """
+
+    @property
+    def done(self) -> ServerSentEvent | None:
+        """The event that ended the stream; None before."""
+        return self._async.done
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The prediction, from the first item on."""
+        return cast("Prediction | None", wrap(self._lease, self._async.prediction))
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended: `"canceled"` or `"error"`; None on success, and before the end."""
+        return self._async.reason
+
+    @property
+    def text(self) -> str:
+        """The text of all output so far."""
+        return self._async.text
+
+
+class FileOutput(FileLike, Twin[AsyncFileOutput]):
+    """A file that a model made. Nothing is downloaded until it is read, and then each time.
+
+    ```python
+    content = output.read()
     for chunk in output: ...
     path = output.save("pictures/")
     ```
+
+    Two are equal if their URLs are. It can be an input of a model, as its URL; it can be pickled; and
+    `json.dumps(..., default=str)` makes its URL of it, as `str()` does.
     """
 
     __slots__ = ()
 
     @property
     def url(self) -> str:
-        """Where it is: an `https:` URL that is good for one hour, or a data URI."""
+        """Where it is: an `https:` URL that is good for one hour (HTTP API, section 3.3), or a data URI."""
         return self._async.url
 
     @property
@@ -675,8 +894,18 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
 
     @property
     def content_type(self) -> str | None:
-        """Its media type, as far as the URL tells."""
+        """Its media type: what the server said at the last download, else what the URL suggests."""
         return self._async.content_type
+
+    @property
+    def size(self) -> int | None:
+        """Its size in bytes: of a data URI always, else None before the first download."""
+        return self._async.size
+
+    @property
+    def path(self) -> Path | None:
+        """Where `save` or `save_to` has put it last; None if it was not saved by this object."""
+        return self._async.path
 
     @crosses
     def read(self) -> bytes:
@@ -684,7 +913,8 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
 
         Raises:
             FileExpired: It is gone.
-            IncompleteFile: The download broke off.
+            FileTooLarge: It exceeds `Limits(file=...)`, 256 MiB by default: `save` it, or iterate over it.
+            IncompleteFile: The download broke off, and could not be resumed.
             TransportError: There was no answer.
         """
         return self._lease.call(self._async.read)
@@ -694,26 +924,51 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
         return self._async.aread()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the content in chunks, as they arrive."""
+        """Yield the content in chunks, as they arrive; it may be of any size.
+
+        Raises:
+            FileExpired: It is gone.
+            IncompleteFile: The download broke off, and could not be resumed.
+            TransportError: There was no answer.
+        """
         return aiter(self._async)
 
     @crosses
     def __iter__(self) -> Stream[bytes]:
-        """Yield the content in chunks, as they arrive."""
+        """Yield the content in chunks, as they arrive; it may be of any size.
+
+        Raises:
+            FileExpired: It is gone.
+            IncompleteFile: The download broke off, and could not be resumed.
+            TransportError: There was no answer.
+        """
         return self._lease.iterate(self._async)
 
     @crosses
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the content to *path*, or into it if it is a directory; return where it is.
+        """Write the content to *path*, and return where it is.
 
-        The file appears under its name when it is complete, never before.
+        The file appears under its name when it is complete, never before; whatever goes wrong, nothing
+        is left behind.
+
+        Args:
+            path: A file, which is replaced if it exists. Or a directory: one that exists, or a path
+                that ends with a slash, which is made. There it gets its `name`, with a number if another
+                file has that already.
 
         Raises:
             FileExpired: It is gone.
-            IncompleteFile: The download broke off.
-            OSError: It cannot be written.
+            IncompleteFile: The download broke off, and could not be resumed.
+            FileNotSaved: It cannot be written (also OSError).
+            TransportError: There was no answer.
+            ArgumentError: *path* is no path.
         """
         return self._lease.call(self._async.save, path)
+
+    @crosses
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return what a notebook shows: the picture itself, or a player that plays from the URL."""
+        return self._async._repr_mimebundle_(include, exclude)
 
 
 class Files(Twin[AsyncFiles]):
@@ -733,10 +988,11 @@ class Files(Twin[AsyncFiles]):
         """Upload a file. Operation: files.create (HTTP API, section 7.2).
 
         Args:
-            file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or a
-                file that is open for reading bytes; up to 100 MiB.
+            file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or
+                something with a `read` that gives bytes, awaited or not; up to 100 MiB. What can be
+                read again is sent from its beginning; it stays open.
             filename: Its name; by default that of the path. At most 255 bytes in UTF-8.
-            content_type: Its media type; by default what the name suggests.
+            content_type: Its media type; by default what the name suggests, else the first bytes.
             metadata: JSON to keep with it.
 
         Raises:
@@ -785,6 +1041,46 @@ class Files(Twin[AsyncFiles]):
         return FileOutput(
             self._lease, self._async.download(id, owner=owner, expiry=expiry, signature=signature)
         )
+
+
+class FunctionRun(Twin[AsyncFunctionRun]):
+    """A run of a `ModelFunction`. It can be an input of another function."""
+
+    __slots__ = ()
+
+    @crosses
+    def output(self, *, timeout: float | timedelta | None = None) -> Output:
+        """Wait for the end and return the output, as often as asked for.
+
+        Args:
+            timeout: Seconds, or a timedelta; None: 24 hours. The model runs on when it is over.
+
+        Raises:
+            PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
+            RunTimeout: The time was over first.
+            ReplicateError: The API refuses.
+        """
+        return wrap(self._lease, self._lease.call(self._async.output, timeout=timeout))
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        return Prediction(self._lease, self._async.prediction)
+
+    @crosses
+    def logs(self) -> str:
+        """Return what the model has logged so far.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
+        return self._lease.call(self._async.logs)
+
+    @crosses
+    def cancel(self) -> Prediction:
+        """Stop it, and return the prediction. One that has ended stays as it is."""
+        return Prediction(self._lease, self._lease.call(self._async.cancel))
 
 
 class HardwareNamespace(Twin[AsyncHardwareNamespace]):
@@ -922,7 +1218,7 @@ class Model(Twin[AsyncModel]):
     @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
-        return self._async.__iter__()
+        return iter(self._async)
 
 
 class ModelExamples(Twin[AsyncModelExamples]):
@@ -934,6 +1230,55 @@ class ModelExamples(Twin[AsyncModelExamples]):
     def list(self, model: str | Model) -> Page[Prediction]:
         """List a model's examples. Operation: models.examples.list (HTTP API, section 8.8)."""
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
+
+
+class ModelFunction(FunctionLike, Twin[AsyncModelFunction]):
+    """A model as a function: call it for the final output.
+
+    Keyword arguments are the model's inputs. None stands for an input that is not given, where the model
+    knows no `null`. The output of another function can be an input, also of one that still runs: pass
+    what `create` returns, or a stream. Where one file is wanted and a list of one comes, it is taken out of
+    the list.
+    """
+
+    __slots__ = ()
+
+    @crosses
+    def __call__(self, /, **inputs: Any) -> Output:
+        """Run the model and return its final output, as its schema says: text joined, files as files.
+
+        Raises:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type; nothing was sent.
+            ArgumentError: The value of an input is not allowed; nothing was sent.
+            ReplicateException: As `run`.
+        """
+        return wrap(self._lease, self._lease.call(self._async, **unwrap_inputs(inputs)))
+
+    @crosses
+    def create(self, /, **inputs: Any) -> FunctionRun:
+        """Start the model and return at once; it then runs until it ends. Raises what a call raises."""
+        return FunctionRun(
+            self._lease, self._lease.call(self._async.create, **unwrap_inputs(inputs))
+        )
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """Its inputs with types and defaults, as far as known: after `load()` or the first call."""
+        return self._async.signature
+
+    @crosses
+    def load(self) -> Self:
+        """Fetch the model's schema, unless it is known, and return the function itself.
+
+        Afterwards `signature` and `help()` show the inputs. The first call does the same. Operations:
+        models.get, models.versions.get (HTTP API, sections 8.5 and 9.3).
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
+        self._lease.call(self._async.load)
+        return self
 
 
 class ModelMatch(Twin[AsyncModelMatch]):
@@ -964,7 +1309,7 @@ class ModelMatch(Twin[AsyncModelMatch]):
     @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
-        return self._async.__iter__()
+        return iter(self._async)
 
 
 class ModelPredictions(Twin[AsyncModelPredictions]):
@@ -1199,6 +1544,34 @@ class Models(Twin[AsyncModels]):
         self._lease.call(self._async.delete, owner, name)
 
 
+class OutputStream(StreamTwin[AsyncOutputStream, Any]):
+    """The pieces of a model's output, as they arrive: text, files, or whatever the model makes.
+
+    It is opened when the first piece is asked for, and raises what `EventStream` raises. A stream that was not
+    iterated over may be an input of another model function.
+    """
+
+    @crosses
+    def collect(self) -> Any:
+        """Return the whole output from here on: pieces of text joined, else a list. It closes the stream."""
+        return self._lease.call(self._async.collect)
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The prediction, from the first item on."""
+        return cast("Prediction | None", wrap(self._lease, self._async.prediction))
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended: `"canceled"` or `"error"`; None on success, and before the end."""
+        return self._async.reason
+
+    @property
+    def text(self) -> str:
+        """The text of all output so far."""
+        return self._async.text
+
+
 class OwnExamples(Twin[AsyncOwnExamples]):
     """Predictions that show what one model does (HTTP API, section 8.8)."""
 
@@ -1277,8 +1650,11 @@ class OwnVersions(Twin[AsyncOwnVersions]):
         self._lease.call(self._async.delete, id)
 
 
-class Page(Twin[AsyncPage[T]], Generic[T]):
-    """One page of a listing (HTTP API, section 1.7); a sequence of what is on it."""
+class Page(Twin[AsyncPage[Any]], Generic[T]):
+    """One page of a listing (HTTP API, section 1.7); a sequence of what is on it.
+
+    `auto_paging_iter()` goes on to the pages after it.
+    """
 
     __slots__ = ()
 
@@ -1299,11 +1675,11 @@ class Page(Twin[AsyncPage[T]], Generic[T]):
 
     @crosses
     def __iter__(self) -> Iterator[T]:
-        return iter([wrap(self._lease, each) for each in self._async.__iter__()])
+        return iter([wrap(self._lease, each) for each in iter(self._async)])
 
     @crosses
     def __len__(self) -> int:
-        return self._async.__len__()
+        return len(self._async)
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -1313,7 +1689,7 @@ class Page(Twin[AsyncPage[T]], Generic[T]):
 
     @crosses
     def __getitem__(self, index: int | slice) -> T | list[T]:
-        return cast("T | list[T]", wrap(self._lease, cast(Any, self._async.__getitem__)(index)))
+        return cast("T | list[T]", wrap(self._lease, self._async[index]))
 
     @crosses
     def next_page(self) -> Page[T] | None:
@@ -1323,7 +1699,7 @@ class Page(Twin[AsyncPage[T]], Generic[T]):
     @crosses
     def auto_paging_iter(self) -> Stream[T]:
         """Yield what is on this page and on all that follow, fetching them as they are needed."""
-        return self._lease.iterate(self._async.auto_paging_iter(), wrap)
+        return self._lease.iterate(self._async.auto_paging_iter(), wrap_all)
 
 
 class Prediction(Twin[AsyncPrediction]):
@@ -1420,14 +1796,14 @@ class Prediction(Twin[AsyncPrediction]):
         return self._async.webhook_events_filter
 
     @property
-    def urls(self) -> PredictionUrls:
-        """Where it can be reached."""
-        return self._async.urls
-
-    @property
     def output(self) -> Output:
         """What the model made so far; None if nothing. File URLs are `FileOutput` objects."""
         return wrap(self._lease, self._async.output)
+
+    @property
+    def urls(self) -> PredictionUrls:
+        """Where it can be reached."""
+        return self._async.urls
 
     @property
     def progress(self) -> Progress | None:
@@ -1477,8 +1853,44 @@ class Prediction(Twin[AsyncPrediction]):
         """Yield its status, new log text and progress: at first as they are, then whenever they change.
 
         It ends with the prediction. To stop early, leave the loop: the prediction goes on.
+
+        Raises:
+            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. This comes
+                after the last update.
+            ReplicateError: The API refuses.
         """
         return self._lease.iterate(self._async.updates())
+
+    @crosses
+    def output_iterator(self) -> Stream[Output]:
+        """Yield the items of its output as they appear, none twice, up to its end.
+
+        Output that is no list is one item, yielded when it is complete. To stop early, leave the loop: the
+        prediction goes on.
+
+        Raises:
+            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. This comes
+                after the items that there are.
+            ReplicateError: The API refuses.
+        """
+        return self._lease.iterate(self._async.output_iterator(), wrap_all)
+
+    @crosses
+    def stream(self, *, use_file_output: bool | None = None) -> EventStream:
+        """Return its events, as they arrive: an async iterator and async context manager.
+
+        Nothing is sent before the first event is asked for. A prediction that cannot be streamed, or no
+        more, is polled, and the events are the same. Leaving early leaves the prediction running.
+
+        Args:
+            use_file_output: Whether files become `FileOutput`; as for the prediction by default.
+
+        Raises, from the iteration:
+            StreamError: It failed; the error has the text so far.
+            ContactLost: It cannot be followed to its end.
+            StreamInUse: Another task is waiting for the next event.
+        """
+        return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
 
     @crosses
     def to_dict(self) -> dict[str, Any]:
@@ -1493,7 +1905,7 @@ class Prediction(Twin[AsyncPrediction]):
     @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
-        return self._async.__iter__()
+        return iter(self._async)
 
 
 class Predictions(Twin[AsyncPredictions]):
@@ -1659,7 +2071,88 @@ class SearchResults(Twin[AsyncSearchResults]):
     @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
-        return self._async.__iter__()
+        return iter(self._async)
+
+
+class StreamingFunction(FunctionLike, Twin[AsyncStreamingFunction]):
+    """A model as a function whose calls are streams: text as it is written, images as they are made.
+
+    ```python
+    writer = client.use("owner/name", streaming=True)
+    for text in writer(prompt="a poem"):
+        print(text, end="")
+    ```
+
+    Inputs are those of `ModelFunction`.
+    """
+
+    __slots__ = ()
+
+    @crosses
+    def __call__(self, /, **inputs: Any) -> OutputStream:
+        """Return the pieces of the output: an async iterator and async context manager.
+
+        Nothing is sent before the first piece is asked for; it raises what `stream` raises, and what a call of
+        a `ModelFunction` raises. Leaving early cancels the prediction.
+        """
+        return OutputStream(self._lease, self._async(**unwrap_inputs(inputs)))
+
+    @crosses
+    def create(self, /, **inputs: Any) -> StreamingRun:
+        """Start the model and return at once; it then runs until it ends. Raises what a call raises."""
+        return StreamingRun(
+            self._lease, self._lease.call(self._async.create, **unwrap_inputs(inputs))
+        )
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """Its inputs with types and defaults, as far as known: after `load()` or the first call."""
+        return self._async.signature
+
+    @crosses
+    def load(self) -> Self:
+        """Fetch the model's schema, unless it is known, and return the function itself.
+
+        Afterwards `signature` and `help()` show the inputs. The first call does the same. Operations:
+        models.get, models.versions.get (HTTP API, sections 8.5 and 9.3).
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
+        self._lease.call(self._async.load)
+        return self
+
+
+class StreamingRun(Twin[AsyncStreamingRun]):
+    """A run of a `StreamingFunction`. It can be an input of another function."""
+
+    __slots__ = ()
+
+    @crosses
+    def output(self) -> OutputStream:
+        """Return the pieces of the output from the beginning on. Leaving early leaves the model running."""
+        return OutputStream(self._lease, self._async.output())
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        return Prediction(self._lease, self._async.prediction)
+
+    @crosses
+    def logs(self) -> str:
+        """Return what the model has logged so far.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
+        return self._lease.call(self._async.logs)
+
+    @crosses
+    def cancel(self) -> Prediction:
+        """Stop it, and return the prediction. One that has ended stays as it is."""
+        return Prediction(self._lease, self._lease.call(self._async.cancel))
 
 
 class Training(Twin[AsyncTraining]):
@@ -1804,7 +2297,7 @@ class Training(Twin[AsyncTraining]):
     @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
-        return self._async.__iter__()
+        return iter(self._async)
 
 
 class Trainings(Twin[AsyncTrainings]):
@@ -1917,7 +2410,7 @@ class Version(Twin[AsyncVersion]):
     @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
-        return self._async.__iter__()
+        return iter(self._async)
 
 
 class Webhooks(Twin[AsyncWebhooks]):
@@ -1983,16 +2476,20 @@ TWINS.update(
         AsyncDeployment: Deployment,
         AsyncDeploymentPredictions: DeploymentPredictions,
         AsyncDeployments: Deployments,
+        AsyncEventStream: EventStream,
         AsyncFileOutput: FileOutput,
         AsyncFiles: Files,
+        AsyncFunctionRun: FunctionRun,
         AsyncHardwareNamespace: HardwareNamespace,
         AsyncModel: Model,
         AsyncModelExamples: ModelExamples,
+        AsyncModelFunction: ModelFunction,
         AsyncModelMatch: ModelMatch,
         AsyncModelPredictions: ModelPredictions,
         AsyncModelReadme: ModelReadme,
         AsyncModelVersions: ModelVersions,
         AsyncModels: Models,
+        AsyncOutputStream: OutputStream,
         AsyncOwnExamples: OwnExamples,
         AsyncOwnPredictions: OwnPredictions,
         AsyncOwnReadme: OwnReadme,
@@ -2001,6 +2498,8 @@ TWINS.update(
         AsyncPrediction: Prediction,
         AsyncPredictions: Predictions,
         AsyncSearchResults: SearchResults,
+        AsyncStreamingFunction: StreamingFunction,
+        AsyncStreamingRun: StreamingRun,
         AsyncTraining: Training,
         AsyncTrainings: Trainings,
         AsyncVersion: Version,

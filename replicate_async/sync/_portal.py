@@ -33,7 +33,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from threading import get_ident
 from types import FrameType, TracebackType
-from typing import Any, Final, Generic, NoReturn, ParamSpec, Self, TypeAlias, TypeVar, cast
+from typing import Any, Final, NoReturn, ParamSpec, Self, TypeAlias, TypeVar, cast
 
 from .. import exceptions
 
@@ -41,6 +41,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Work: TypeAlias = Callable[[], Awaitable[Any]]
 Wrap: TypeAlias = Callable[["Lease", Any], Any]
+WrapAll: TypeAlias = Callable[["Lease", list[Any]], list[Any]]
 
 _HERE: Final = str(Path(__file__).parent) + os.sep
 _PACKAGE: Final = str(Path(__file__).parent.parent) + os.sep
@@ -141,7 +142,7 @@ async def _settle(outcome: _Outcome, work: Work, running: set[_Outcome]) -> None
     running.add(outcome)
     try:
         outcome.value = await work()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
         outcome.error = error
     finally:
         running.discard(outcome)
@@ -252,7 +253,13 @@ class Portal:
 
     def begin(self, outcome: _Outcome, work: Work, running: set[_Outcome]) -> None:
         """Start some work in a task of its own; only on the loop."""
-        outcome.task = self._loop.create_task(_settle(outcome, work, running))
+        if sys.version_info >= (3, 12):
+            # At once, and not in the next iteration of the loop, which is two system calls away.
+            task = asyncio.Task(_settle(outcome, work, running), loop=self._loop, eager_start=True)
+        else:
+            task = self._loop.create_task(_settle(outcome, work, running))
+        if not outcome.done:
+            outcome.task = task
 
     def check(self) -> None:
         """Complain if blocking the current thread would be a mistake."""
@@ -415,19 +422,19 @@ class Stream(Iterator[T]):
     _lease: Lease
 
     def __init__(
-        self, lease: Lease, source: AsyncIterable[Any], wrap: Wrap | None = None
+        self, lease: Lease, source: AsyncIterable[Any], wrap_all: WrapAll | None = None
     ) -> None:
         self._lease = lease
-        self._begin(source, wrap)
+        self._begin(source, wrap_all)
 
-    def _begin(self, source: AsyncIterable[Any], wrap: Wrap | None) -> None:
+    def _begin(self, source: AsyncIterable[Any], wrap_all: WrapAll | None) -> None:
         self._source: AsyncIterable[Any] | None = source
-        self._wrap = wrap
+        self._wrap_all = wrap_all
         self._lane: _Lane | None = None
         self._step: Callable[[], Awaitable[list[Any]]]
         self._ready: deque[T] = deque()
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[T]:  # noqa: PYI034 - the reason follows
         # A generator is resumed for less than a call of `__next__`.
         ready = self._ready
         while ready or self._fetch():
@@ -458,8 +465,7 @@ class Stream(Iterator[T]):
             self._lease.adopt(error)
             self._close_after(error)
             raise
-        wrap = self._wrap
-        self._ready.extend(items if wrap is None else [wrap(self._lease, item) for item in items])
+        self._ready.extend(items if self._wrap_all is None else self._wrap_all(self._lease, items))
         return True
 
     def _open(self, source: AsyncIterable[Any]) -> None:
@@ -475,7 +481,7 @@ class Stream(Iterator[T]):
         """Close; what comes out of that must not hide the error."""
         try:
             self.close()
-        except Exception as further:
+        except Exception as further:  # noqa: BLE001 - it is noted
             error.add_note(f"Closing the stream failed, too: {further}")
 
     @crosses
@@ -638,16 +644,14 @@ class Lease:
         portal.check()
         work = functools.partial(function, *args, **kwargs)
         try:
-            return cast(
-                T, portal.result(_Outcome(), portal.begin, work, self._claim.running)
-            )
+            return cast(T, portal.result(_Outcome(), portal.begin, work, self._claim.running))
         except exceptions.ReplicateException as error:
             self.adopt(error)
             raise
 
-    def iterate(self, source: AsyncIterable[Any], wrap: Wrap | None = None) -> Stream[Any]:
+    def iterate(self, source: AsyncIterable[Any], wrap_all: WrapAll | None = None) -> Stream[Any]:
         """Return an iterator over what an async one yields."""
-        return Stream(self, source, wrap)
+        return Stream(self, source, wrap_all)
 
     def hold(self, manager: AbstractAsyncContextManager[T]) -> AbstractContextManager[T]:
         """Return a context manager that enters and leaves an async one on the loop."""

@@ -1,11 +1,13 @@
-"""What the generated twins have in common."""
+"""What the generated twins have in common, and what no wrapper can express."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
+from ..types import ServerSentEvent
 from ._portal import Lease, Stream, crosses
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Twin(Generic[A]):
 
     @classmethod
     def _of(cls, lease: Lease, wrapped: A, /) -> Self:
-        """Make a twin of a class whose constructor is the user's."""
+        """Make a twin also where the constructor is the user's."""
         made = object.__new__(cls)
         Twin.__init__(made, lease, wrapped)
         return made
@@ -44,9 +46,7 @@ class Twin(Generic[A]):
         return str(self._async)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Twin):
-            return NotImplemented
-        return bool(self._async == unwrap(other))
+        return bool(self._async == other._async) if isinstance(other, Twin) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._async)
@@ -74,6 +74,20 @@ def unwrap(value: Any) -> Any:
     return value._async if isinstance(value, Twin) else value
 
 
+def unwrap_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a model with the async objects in place of their twins, however deep."""
+    return {key: _unwrap_tree(value) for key, value in inputs.items()}
+
+
+def _unwrap_tree(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {key: _unwrap_tree(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [_unwrap_tree(item) for item in value]
+    return unwrap(value)
+
+
 def wrap(lease: Lease, value: Any) -> Any:
     """Return the twin of an async object; also in lists and dicts; anything else as it is."""
     kind = type(value)
@@ -83,3 +97,91 @@ def wrap(lease: Lease, value: Any) -> Any:
         return {key: wrap(lease, item) for key, item in value.items()}
     twin = TWINS.get(kind)
     return value if twin is None else twin._of(lease, value)
+
+
+def wrap_all(lease: Lease, items: list[Any]) -> list[Any]:
+    """Return items of an iteration with the twins in their places."""
+    if items and type(items[0]) is ServerSentEvent:
+        for event in items:
+            if event._output is not None:
+                event._output = wrap(lease, event._output)
+        return items
+    return [wrap(lease, item) for item in items]
+
+
+class StreamTwin(Twin[A], Stream[T]):
+    """A twin that is iterated over."""
+
+    def __init__(self, lease: Lease, wrapped: Any, /) -> None:
+        Twin.__init__(self, lease, wrapped)
+        self._begin(wrapped, wrap_all)
+
+    @classmethod
+    def _of(cls, lease: Lease, wrapped: A, /) -> Self:
+        return cls(lease, wrapped)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"a {type(self).__name__} cannot be pickled")
+
+
+def paginate(listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
+    """Yield the pages: the first, of a `list` method or what it returned, and those after it."""
+    page: Page[T] | None = listing() if callable(listing) else listing
+    while page is not None:
+        yield page
+        page = page.next_page()
+
+
+# -- What only the sync world has --------------------------------------------------------------
+
+
+class _Chunks(Protocol):
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
+class FileLike:
+    """The way from a `FileOutput` to a real file, for what needs to seek in one."""
+
+    __slots__ = ()
+
+    _IN_MEMORY = 8 * 2**20
+
+    @crosses
+    def open(self: _Chunks) -> IO[bytes]:
+        """Download it, and return it as a file that is open for reading and can seek. Close it.
+
+        Up to 8 MiB are held in memory, more in a temporary file that is gone when it is closed.
+
+        ```python
+        with output.open() as file, zipfile.ZipFile(file) as archive:
+            archive.extractall("results")
+        ```
+
+        Raises:
+            FileExpired: It is gone.
+            IncompleteFile: The download broke off.
+            TransportError: There was no answer.
+        """
+        file = tempfile.SpooledTemporaryFile(FileLike._IN_MEMORY)  # noqa: SIM115 - returned
+        try:
+            for chunk in self:
+                file.write(chunk)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return cast("IO[bytes]", file)
+
+
+class FunctionLike:
+    """What makes a model's function look like one: its name, its signature and its documentation."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__doc__":
+            doc: str = object.__getattribute__(self, "_async").__doc__
+            return doc.replace("`await load()`", "`load()`")
+        if name in ("__name__", "__signature__"):
+            return getattr(object.__getattribute__(self, "_async"), name)
+        return object.__getattribute__(self, name)

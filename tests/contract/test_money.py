@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from replicate_async import Client, Retry, Timeout, _policy, exceptions
+from replicate_async import Retry, _policy, exceptions
 from replicate_async.testing import Clock, Fault
 
 from . import faults
@@ -425,15 +425,7 @@ async def test_trace_configs() -> None:
 async def test_clock_of_this_machine() -> None:
     """What is "since the attempt" goes by the server's clock, however wrong the local one is."""
     clock = Clock(start=1_500_000_000)
-    async with (
-        world(clock=clock) as here,
-        Client(
-            here.emulator.token,
-            base_url=here.emulator.url,
-            timeout=Timeout(read=faults.READ),
-            rate_limit=False,
-        ) as client,
-    ):
+    async with world(clock=clock) as here, here.client() as client:
         here.emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST", times=1)
         made = await faults.on_model(client, here, "a")
         assert here.made_of("a") == [made.id]

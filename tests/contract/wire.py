@@ -269,7 +269,8 @@ def answer(
     all_headers.update(headers or {})
 
     def act(connection: socket.socket, request: Request) -> bool:
-        connection.sendall(head(status, all_headers) + (b"" if request.method == "HEAD" else body))
+        connection.sendall(head(status, all_headers))
+        connection.sendall(body)
         if not read:  # an unread body would make a reset of the close
             connection.shutdown(socket.SHUT_WR)
             _until_gone(connection)
@@ -287,15 +288,16 @@ def json(
     content_type: str = "application/json",
 ) -> Step:
     """Answer with JSON."""
-    return answer(
-        status, jsonlib.dumps(value).encode(), content_type, headers=headers, keep=keep
-    )
+    return answer(status, jsonlib.dumps(value).encode(), content_type, headers=headers, keep=keep)
 
 
 def problem(status: int, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Step:
     """Answer with an error body of the API."""
     return json(
-        {"status": status, **fields}, status, headers=headers, content_type="application/problem+json"
+        {"status": status, **fields},
+        status,
+        headers=headers,
+        content_type="application/problem+json",
     )
 
 
@@ -343,7 +345,7 @@ LOST: dict[str, Step] = {
     "cut before the body": raw(head(200, {"Content-Length": "100"})),
     "cut in the body": raw(head(200, {"Content-Length": "100"}), b'{"username"'),
     "reset in the body": raw(head(200, {"Content-Length": "100"}), b'{"username"', reset=True),
-    "cut in the chunks": raw(head(200, {"Transfer-Encoding": "chunked"}), b"5\r\n{\"id"),
+    "cut in the chunks": raw(head(200, {"Transfer-Encoding": "chunked"}), b'5\r\n{"id'),
     "broken gzip": answer(200, b"no gzip at all", headers={"Content-Encoding": "gzip"}),
 }
 """Faults in which the connection ends before the answer does."""

@@ -37,6 +37,7 @@ class Time:
         self._count = itertools.count()
 
     def __call__(self) -> float:
+        """Tell the time."""
         return self.now
 
     async def sleep(self, seconds: float) -> None:
@@ -215,7 +216,9 @@ def test_what_the_server_says_is_left_is_all_there_is() -> None:
     assert not gate.try_pass()
 
 
-@pytest.mark.parametrize("said", ["", "many", "-5", "1.5", "\u00b2", "9" * 5000, "0x10", " 3"])
+@pytest.mark.parametrize(
+    "said", ["", "many", "-5", "1.5", "\u00b2", "9" * 5000, "0x10", " 3"], ids=range(8)
+)
 def test_nonsense_of_the_server_changes_nothing(said: str) -> None:
     """A header that is no number is ignored."""
     gate = Gate(10, 60, clock=Time())
@@ -225,7 +228,11 @@ def test_nonsense_of_the_server_changes_nothing(said: str) -> None:
 
 @pytest.mark.parametrize(
     "detail",
-    ["0 requests per minute", f"{'9' * 400} requests per minute", f"{'9' * 5000} requests per minute"],
+    [
+        "0 requests per minute",
+        f"{'9' * 400} requests per minute",
+        f"{'9' * 5000} requests per minute",
+    ],
     ids=["0", "400 digits", "5000 digits"],
 )
 def test_nonsense_in_a_refusal_is_only_a_refusal(detail: str) -> None:

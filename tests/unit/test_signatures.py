@@ -126,7 +126,9 @@ def test_another_body_does_not_match(body: bytes) -> None:
         verify(GOOD, body, SECRET_1, tolerance=None, now=0)
 
 
-@pytest.mark.parametrize(("off", "good"), [(0, True), (300, True), (-300, True), (301, False), (-301, False)])
+@pytest.mark.parametrize(
+    ("off", "good"), [(0, True), (300, True), (-300, True), (301, False), (-301, False)]
+)
 def test_deliveries_must_be_recent(off: int, *, good: bool) -> None:
     """A delivery may be as old, or as far ahead, as the tolerance; not more."""
     now = 1614265330 + off
@@ -144,7 +146,9 @@ def test_five_minutes_are_the_default() -> None:
         Client("r8_x").webhooks.validate(GOOD, BODY_1, SECRET_1)
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!", "whsec_caf\u00e9", "not base64 at all"])
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_!", "whsec_caf\u00e9", "not base64 at all"]
+)
 def test_a_bad_secret_is_an_argument_error(secret: str) -> None:
     """What is no secret is the caller's mistake, not the sender's."""
     with pytest.raises(ArgumentError) as caught:

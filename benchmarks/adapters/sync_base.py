@@ -1,0 +1,33 @@
+"""What a synchronous workload asks of a client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SyncAdapter:
+    """One synchronous client, reduced to the calls that workloads make; see `base.Adapter`."""
+
+    is_sync = True
+
+    def __init__(self, base_url: str) -> None:
+        """Keep *base_url*, the origin of the server without ``/v1``."""
+        self.base_url: str = base_url
+
+    def open(self) -> None:
+        """Make the client."""
+
+    def close(self) -> None:
+        """Close the client and its connections."""
+
+    def run(self, ref: str, given: dict[str, Any]) -> Any:
+        """Create a prediction in sync mode (HTTP API, section 4.4), and return its output."""
+        raise NotImplementedError
+
+    def list_predictions(self) -> int:
+        """Go through all pages of predictions and return how many of them have succeeded."""
+        raise NotImplementedError
+
+    def cross(self) -> None:
+        """Await nothing on the client's event loop, and wait for it."""
+        raise NotImplementedError

@@ -1,0 +1,125 @@
+"""Names and media types of files: what a name, a type or the first bytes tell of the others."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Final
+
+_LONGEST_NAME: Final = 160
+"""Bytes of a file name that comes from a URL; file systems take 255."""
+
+_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.ASCII)
+"""Names that mean devices to Windows."""
+
+
+def safe_name(name: str) -> str:
+    """Return a name that stays in its directory, on all systems, whatever a URL says."""
+    name = "".join(
+        character if character.isprintable() and character not in '/\\:*?"<>|' else "_"
+        for character in name[:2000]
+    ).strip(" .")
+    if not name:
+        return "output"
+    if _RESERVED.fullmatch(name):
+        name = f"_{name}"
+    stem, suffix = PurePath(name).stem, PurePath(name).suffix
+    if len(suffix) > 16:
+        stem, suffix = name, ""
+    if len(name.encode()) > _LONGEST_NAME:
+        room = _LONGEST_NAME - len(suffix.encode())
+        stem = stem.encode()[:room].decode(errors="ignore").rstrip(" .")
+    return (stem + suffix).rstrip(" .") or "output"
+
+
+def guess_type(name: str) -> str | None:
+    """Return the media type that a file name suggests."""
+    return _table().guess_type(name, strict=False)[0]
+
+
+def guess_extension(content_type: str | None) -> str:
+    """Return the suffix for a media type, with its dot; an empty string if none is known."""
+    if content_type == "application/octet-stream":
+        return ""
+    return _table().guess_extension(content_type or "", strict=False) or ""
+
+
+@lru_cache(maxsize=1)
+def _table() -> mimetypes.MimeTypes:
+    """Return a table of media types that is the same on all machines, and reads no files."""
+    table = mimetypes.MimeTypes()
+    for suffix, kind in _TYPES.items():
+        table.add_type(kind, suffix)
+    return table
+
+
+_TYPES: Final[Mapping[str, str]] = {
+    # Beyond those that all supported versions of Python know.
+    ".avif": "image/avif",
+    ".flac": "audio/flac",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".heic": "image/heic",
+    ".jsonl": "application/jsonl",
+    ".m4a": "audio/mp4",
+    ".md": "text/markdown",
+    ".mkv": "video/x-matroska",
+    ".obj": "model/obj",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".ply": "application/octet-stream",
+    ".safetensors": "application/octet-stream",
+    ".wav": "audio/wav",
+    ".webm": "video/webm",
+    ".webp": "image/webp",
+    ".yaml": "application/yaml",
+}
+
+
+def sniff(start: bytes) -> str | None:
+    """Return the media type that the first bytes of a file tell, 16 or more of them."""
+    for offset, magic, kind in _MAGIC:
+        if start[offset : offset + len(magic)] == magic:
+            return kind
+    if start[:4] == b"RIFF":
+        return {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}.get(
+            start[8:12]
+        )
+    if start[4:8] == b"ftyp":
+        return _BRANDS.get(start[8:12], "video/mp4")
+    if start[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa"):
+        return "audio/mpeg"
+    return None
+
+
+_MAGIC: Final = (
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF87a", "image/gif"),
+    (0, b"GIF89a", "image/gif"),
+    (0, b"II*\x00", "image/tiff"),
+    (0, b"MM\x00*", "image/tiff"),
+    (0, b"%PDF-", "application/pdf"),
+    (0, b"ID3", "audio/mpeg"),
+    (0, b"fLaC", "audio/flac"),
+    (0, b"OggS", "audio/ogg"),
+    (0, b"\x1aE\xdf\xa3", "video/webm"),
+    (0, b"PK\x03\x04", "application/zip"),
+    (0, b"\x1f\x8b\x08", "application/gzip"),
+    (0, b"glTF", "model/gltf-binary"),
+    (257, b"ustar", "application/x-tar"),
+)
+
+_BRANDS: Final[Mapping[bytes, str]] = {
+    b"avif": "image/avif",
+    b"avis": "image/avif",
+    b"heic": "image/heic",
+    b"heix": "image/heic",
+    b"mif1": "image/heic",
+    b"M4A ": "audio/mp4",
+    b"M4B ": "audio/mp4",
+    b"qt  ": "video/quicktime",
+}

@@ -1,0 +1,545 @@
+"""What a version's OpenAPI schema says of its input and output (HTTP API, section 9.5).
+
+Pure, and lenient: what a schema does not say, or says in an unknown way, allows everything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from enum import Enum
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import attrs
+
+_DEEPEST: Final = 16
+"""How far references are followed."""
+
+_TYPES: Final[Mapping[str, Any]] = {
+    "string": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+    "object": dict[str, Any],
+}
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+"""How a string begins that can be a URL; one letter would be a drive of Windows."""
+
+
+class _Missing(Enum):
+    MISSING = "missing"
+
+
+MISSING: Final = _Missing.MISSING
+"""The default of an input without one: `null` is a value."""
+
+
+@attrs.frozen
+class InputField:
+    """One input of a model, or the items of one that is a list."""
+
+    name: str
+    """What it is called."""
+    type: str | None = None
+    """The type of JSON; None: any."""
+    description: str = ""
+    """What it means."""
+    default: Any = MISSING
+    """What the model takes if it is not given."""
+    required: bool = False
+    """Whether it has to be given."""
+    nullable: bool = False
+    """Whether it may be `null`."""
+    is_file: bool = False
+    """Whether it takes a file."""
+    choices: tuple[Any, ...] = ()
+    """The values that are allowed; empty: not only certain ones."""
+    minimum: float | None = None
+    """The least number."""
+    maximum: float | None = None
+    """The greatest number."""
+    min_length: int | None = None
+    """The fewest characters."""
+    max_length: int | None = None
+    """The most characters."""
+    items: InputField | None = None
+    """What a list holds."""
+    deprecated: bool = False
+    """Whether it should not be used any more."""
+
+    @property
+    def annotation(self) -> Any:
+        """The type for a signature."""
+        if self.choices and all(isinstance(c, (str, int, bool)) for c in self.choices):
+            found: Any = Literal[self.choices]
+        elif self.is_file:
+            found = Path | str
+        elif self.type == "array":
+            found = list[self.items.annotation if self.items else Any]  # type: ignore[misc]  # at run time
+        else:
+            found = _TYPES.get(self.type or "", Any)
+        if found is not Any and (self.nullable or (not self.required and self.default is MISSING)):
+            found = found | None
+        return found
+
+    @property
+    def shown(self) -> str:
+        """Its type, for people."""
+        if self.choices:
+            return " | ".join(map(repr, self.choices))
+        if self.is_file:
+            return "file"
+        if self.type == "array":
+            return f"list of {self.items.shown if self.items else 'anything'}"
+        names = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
+        return names.get(self.type or "", self.type or "anything")
+
+    @property
+    def bounds(self) -> str:
+        """Its bounds, for people."""
+        said: list[str] = []
+        if self.minimum is not None and self.maximum is not None:
+            said.append(f"from {self.minimum:g} to {self.maximum:g}")
+        elif self.minimum is not None:
+            said.append(f"{self.minimum:g} or more")
+        elif self.maximum is not None:
+            said.append(f"{self.maximum:g} or less")
+        if self.min_length is not None:
+            said.append(f"{self.min_length} characters or more")
+        if self.max_length is not None:
+            said.append(f"{self.max_length} characters or fewer")
+        return ", ".join(said)
+
+
+@attrs.frozen
+class Problem:
+    """What is wrong with one input."""
+
+    name: str
+    """The input."""
+    text: str
+    """What is wrong with it."""
+    is_type: bool
+    """Whether it is of a wrong type, unknown or missing, rather than of a wrong value."""
+
+
+@attrs.frozen
+class ModelSchema:
+    """What a version takes and makes."""
+
+    inputs: Mapping[str, InputField]
+    """Its inputs, in their order."""
+    output: Mapping[str, Any]
+    """The schema of its output."""
+    iterates: bool
+    """Whether its output grows item by item."""
+    concatenates: bool
+    """Whether the items of its output are the pieces of one text."""
+    _components: Mapping[str, Any] = attrs.field(repr=False)
+
+    # Inputs
+
+    def problems(
+        self, given: Mapping[str, Any], opaque: Callable[[Any], bool] = lambda _: False
+    ) -> list[Problem]:
+        """Return what is wrong with inputs.
+
+        Args:
+            given: The inputs.
+            opaque: Whether a value is not known yet, so that it cannot be wrong.
+        """
+        found: list[Problem] = []
+        if not self.inputs:
+            return found  # a schema without inputs is no schema
+        for name, value in given.items():
+            field = self.inputs.get(name)
+            if field is None:
+                found.append(Problem(name, f"there is no such input{self._meant(name)}", True))
+            elif not opaque(value):
+                found += _problems(field, value, name, opaque)
+        found += [
+            Problem(field.name, "it is required", True)
+            for field in self.inputs.values()
+            if field.required and field.name not in given
+        ]
+        return found
+
+    def _meant(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self.inputs, n=1, cutoff=0.5)
+        if close:
+            return f"; did you mean {close[0]!r}?"
+        return f"; there are {', '.join(map(repr, self.inputs))}"
+
+    def signature(self, file: Any) -> inspect.Signature:
+        """Return the signature of a function of these inputs.
+
+        Args:
+            file: The type of files in the output.
+        """
+        parameters = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty
+                if field.required
+                else None
+                if field.default is MISSING
+                else field.default,
+                annotation=field.annotation,
+            )
+            for field in self.inputs.values()
+            if field.name.isidentifier()
+        ]
+        returned = self._annotation(self.output, file, 0)
+        return inspect.Signature(
+            parameters, return_annotation=str if self.concatenates else returned
+        )
+
+    def _annotation(self, node: object, file: Any, depth: int) -> Any:
+        node = self._resolved(node)
+        kind = node.get("type")
+        if kind == "string" and node.get("format") == "uri":
+            return file
+        if kind == "array" and depth < _DEEPEST:
+            return list[self._annotation(node.get("items"), file, depth + 1)]  # type: ignore[misc]
+        return _TYPES.get(kind, Any) if isinstance(kind, str) else Any
+
+    def described(self) -> str:
+        """Return what the inputs and the output are, for people."""
+        lines = ["Inputs:"] if self.inputs else []
+        for field in self.inputs.values():
+            line = f"    {field.name}: {field.shown}"
+            if field.required:
+                line += ", required"
+            elif field.default is not MISSING:
+                line += f" = {field.default!r}"
+            if field.bounds:
+                line += f", {field.bounds}"
+            if field.deprecated:
+                line += ", deprecated"
+            lines.append(line)
+            for paragraph in field.description.splitlines():
+                lines += textwrap.wrap(
+                    paragraph, 96, initial_indent=" " * 8, subsequent_indent=" " * 8
+                )
+        lines += ["", "Output:", f"    {self._shown_output()}"]
+        return "\n".join(lines).strip()
+
+    def _shown_output(self) -> str:
+        if self.concatenates:
+            return "text, piece by piece"
+        return self._shown(self.output, 0) + (", one by one" if self.iterates else "")
+
+    def _shown(self, node: object, depth: int) -> str:
+        node = self._resolved(node)
+        kind = node.get("type")
+        if kind == "string":
+            return "file" if node.get("format") == "uri" else "text"
+        if kind == "array" and depth < _DEEPEST:
+            return f"list of {self._shown(node.get('items'), depth + 1)}"
+        return kind if isinstance(kind, str) else "anything"
+
+    # Output
+
+    def convert(
+        self, value: Any, file: Callable[[str], Any], guess: Callable[[Any], Any]
+    ) -> Any:
+        """Return an output as users get it: text joined, files as files.
+
+        Args:
+            value: The output, as the API sends it.
+            file: Makes a file of its URL.
+            guess: Does what can be done where the schema says nothing.
+        """
+        if self.concatenates and isinstance(value, list):
+            if all(isinstance(item, str) for item in value):
+                return "".join(value)
+            return value
+        return self._converted(self.output, value, file, guess, 0)
+
+    def convert_item(
+        self, value: Any, file: Callable[[str], Any], guess: Callable[[Any], Any]
+    ) -> Any:
+        """Return one item of an output, which may be the text of an event."""
+        node = self._resolved(self.output)
+        if node.get("type") == "array":
+            node = self._resolved(node.get("items"))
+        if isinstance(value, str) and node.get("type") in (
+            "integer",
+            "number",
+            "boolean",
+            "array",
+            "object",
+        ):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                return value  # as it came
+        return self._converted(node, value, file, guess, 0)
+
+    def _converted(
+        self,
+        node: object,
+        value: Any,
+        file: Callable[[str], Any],
+        guess: Callable[[Any], Any],
+        depth: int,
+    ) -> Any:
+        node = self._resolved(node)
+        kind = node.get("type")
+        if depth > _DEEPEST:
+            return guess(value)
+        if isinstance(value, str) and kind == "string":
+            return file(value) if node.get("format") == "uri" and value else value
+        if isinstance(value, list) and kind == "array" and "items" in node:
+            items = node["items"]
+            return [self._converted(items, item, file, guess, depth + 1) for item in value]
+        if isinstance(value, dict) and kind == "object":
+            properties = node.get("properties")
+            rest = node.get("additionalProperties")
+            known = properties if isinstance(properties, Mapping) else {}
+            return {
+                key: self._converted(known.get(key, rest), item, file, guess, depth + 1)
+                for key, item in value.items()
+            }
+        return guess(value)
+
+    def _resolved(self, node: object) -> Mapping[str, Any]:
+        return _resolved(node, self._components)
+
+
+def read_schema(document: object, cog_version: str | None) -> ModelSchema | None:
+    """Read the OpenAPI document of a version; None if it says nothing of its input and output.
+
+    Args:
+        document: The document.
+        cog_version: The version of Cog that made it: those below 0.3.9 do not mark iterators.
+    """
+    match document:
+        case {"components": {"schemas": Mapping() as components}}:
+            pass
+        case _:
+            return None
+    given = _resolved(components.get("Input"), components)
+    output = _resolved(components.get("Output"), components)
+    if not given and not output:
+        return None
+    concatenates = output.get("x-cog-array-display") == "concatenate"
+    iterates = output.get("x-cog-array-type") == "iterator" or (
+        output.get("type") == "array" and is_below(cog_version, (0, 3, 9))
+    )
+    return ModelSchema(_inputs(given, components), output, iterates, concatenates, components)
+
+
+def _inputs(given: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, InputField]:
+    properties = given.get("properties")
+    if not isinstance(properties, Mapping):
+        return {}
+    required = given.get("required")
+    names = required if isinstance(required, list) else []
+    nodes = [
+        (name, _resolved(node, components))
+        for name, node in properties.items()
+        if isinstance(name, str)
+    ]
+    nodes.sort(key=lambda entry: _order(entry[1]))
+    return {name: _field(name, node, components, required=name in names) for name, node in nodes}
+
+
+def _order(node: Mapping[str, Any]) -> float:
+    order = node.get("x-order")
+    return order if isinstance(order, (int, float)) else math.inf
+
+
+def _field(
+    name: str,
+    node: Mapping[str, Any],
+    components: Mapping[str, Any],
+    *,
+    required: bool = False,
+    depth: int = 0,
+) -> InputField:
+    kind = node.get("type")
+    description = node.get("description")
+    choices = node.get("enum")
+    nullable = node.get("nullable") is True
+    items = node.get("items")
+    if isinstance(kind, list):  # as later drafts of JSON Schema have it
+        nullable = nullable or "null" in kind
+        others = [one for one in kind if one != "null"]
+        kind = others[0] if len(others) == 1 else None
+    return InputField(
+        name,
+        kind if isinstance(kind, str) else None,
+        description if isinstance(description, str) else "",
+        node.get("default", MISSING),
+        required,
+        nullable,
+        kind == "string" and node.get("format") == "uri",
+        tuple(choices) if isinstance(choices, list) else (),
+        _number(node.get("minimum")),
+        _number(node.get("maximum")),
+        _whole(node.get("minLength")),
+        _whole(node.get("maxLength")),
+        _field(name, _resolved(items, components), components, depth=depth + 1)
+        if isinstance(items, Mapping) and depth < _DEEPEST
+        else None,
+        node.get("deprecated") is True,
+    )
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _resolved(node: object, components: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema with its references and unions of one member replaced by what they mean."""
+    for _ in range(_DEEPEST):
+        if not isinstance(node, Mapping):
+            return {}
+        reference = node.get("$ref")
+        parts = node.get("allOf")
+        options = node.get("anyOf") or node.get("oneOf")
+        if isinstance(reference, str):
+            found = components.get(reference.rpartition("/")[2])
+            others = {key: value for key, value in node.items() if key != "$ref"}
+        elif isinstance(parts, list) and len(parts) == 1:
+            found = parts[0]
+            others = {key: value for key, value in node.items() if key != "allOf"}
+        elif isinstance(options, list):
+            some = [o for o in options if not (isinstance(o, Mapping) and o.get("type") == "null")]
+            if len(some) != 1:
+                return node
+            found = some[0]
+            others = {key: value for key, value in node.items() if key not in ("anyOf", "oneOf")}
+            if len(some) < len(options):
+                others["nullable"] = True
+        else:
+            return node
+        # What stands beside a reference is said of this use, and more specific.
+        node = {**(found if isinstance(found, Mapping) else {}), **others}
+    return {}
+
+
+# -- Values ------------------------------------------------------------------------------------
+
+
+def _problems(
+    field: InputField, value: Any, path: str, opaque: Callable[[Any], bool]
+) -> Iterable[Problem]:
+    if opaque(value):
+        return []
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None:
+        return [] if field.nullable else [Problem(path, "it cannot be None", True)]
+    if not _fits(field, value):
+        return [Problem(path, _misfit(field, value), True)]
+    if field.choices:
+        plain = value.tolist() if hasattr(value, "tolist") else value
+        if plain not in field.choices:
+            allowed = ", ".join(map(repr, field.choices))
+            close = difflib.get_close_matches(
+                str(plain), [str(choice) for choice in field.choices], n=1
+            )
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            return [Problem(path, f"{plain!r} is none of {allowed}{meant}", False)]
+        return []
+    if isinstance(value, (int, float)):
+        below = field.minimum is not None and value < field.minimum
+        above = field.maximum is not None and value > field.maximum
+        if below or above:
+            return [Problem(path, f"{value!r} is out of bounds: {field.bounds}", False)]
+    if isinstance(value, str):
+        short = field.min_length is not None and len(value) < field.min_length
+        long = field.max_length is not None and len(value) > field.max_length
+        if short or long:
+            text = f"it has {len(value)} characters: {field.bounds}"
+            return [Problem(path, text, False)]
+        if field.is_file and not _URL.match(value):
+            text = f"{value[:100]!r} is no URL; for a file on this machine, pass pathlib.Path(...)"
+            return [Problem(path, text, False)]
+    if isinstance(value, (list, tuple)) and field.items is not None:
+        found: list[Problem] = []
+        for index, item in enumerate(value):
+            found += _problems(field.items, item, f"{path}[{index}]", opaque)
+        return found
+    return []
+
+
+def _fits(field: InputField, value: Any) -> bool:
+    if hasattr(value, "tolist"):
+        return True  # of NumPy and its kin
+    match field.type:
+        case "boolean":
+            return isinstance(value, bool)
+        case "integer":
+            return not isinstance(value, bool) and (
+                isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+            )
+        case "number":
+            return isinstance(value, (int, float)) and not isinstance(value, bool)
+        case "string":
+            # Dates become text, and files the URL of what is uploaded.
+            return isinstance(value, (str, date)) or _is_file(value)
+        case "array":
+            return isinstance(value, (list, tuple, set, frozenset))
+        case "object":
+            return isinstance(value, Mapping)
+        case _:
+            return True
+
+
+def _is_file(value: Any) -> bool:
+    return (
+        isinstance(value, (bytes, bytearray, memoryview, PathLike))
+        or hasattr(value, "read")
+        or isinstance(getattr(value, "url", None), str)
+    )
+
+
+def _misfit(field: InputField, value: Any) -> str:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"a {type(value).__name__}"
+    return f"expected {field.shown}, got {shown}"
+
+
+# -- Versions of Cog ---------------------------------------------------------------------------
+
+_VERSION: Final = re.compile(
+    # PEP 440, without the groups that do not matter here
+    r"\s*v?(?:(?P<epoch>\d+)!)?(?P<release>\d+(?:\.\d+)*)"
+    r"(?P<pre>[-_.]?(?:alpha|a|beta|b|preview|pre|c|rc)[-_.]?\d*)?"
+    r"(?P<post>-\d+|[-_.]?(?:post|rev|r)[-_.]?\d*)?"
+    r"(?P<dev>[-_.]?dev[-_.]?\d*)?"
+    r"(?:\+[a-z0-9]+(?:[-_.][a-z0-9]+)*)?\s*",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def is_below(version: str | None, bound: tuple[int, ...]) -> bool:
+    """Tell whether a version is below a release, in the order of PEP 440; not if it is none."""
+    found = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    if found is None or int(found["epoch"] or 0) > 0:
+        return False
+    release = [int(part[:9]) for part in found["release"].split(".")]
+    length = max(len(release), len(bound))
+    release += [0] * (length - len(release))
+    limit = list(bound) + [0] * (length - len(bound))
+    if release != limit:
+        return release < limit
+    # 0.3.9rc1 and 0.3.9.dev1 come before 0.3.9; 0.3.9.post1.dev1 comes after.
+    return bool(found["pre"] or (found["dev"] and not found["post"]))

@@ -1,0 +1,168 @@
+"""The same client for code that is not asynchronous.
+
+```python
+from replicate_async import sync as replicate
+
+output = replicate.run("owner/name", {"prompt": "a red square"})
+```
+
+The names are those of `replicate_async`, without `await`. Data and errors are the same classes in both;
+what makes requests has a twin here, which runs the same coroutines on an event loop in a thread of its own.
+The verbs and namespaces of this module are those of a default client, which is made at first use and
+configured by the environment. Everything is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .. import _HOMES as _SHARED
+from .. import __version__
+
+if TYPE_CHECKING:
+    from .. import exceptions as exceptions
+    from .. import types as types
+    from ..exceptions import ModelError as ModelError
+    from ..exceptions import ReplicateError as ReplicateError
+    from ..exceptions import ReplicateException as ReplicateException
+    from ..types import Account as Account
+    from ..types import File as File
+    from ..types import Hardware as Hardware
+    from ..types import Limits as Limits
+    from ..types import Progress as Progress
+    from ..types import RateLimit as RateLimit
+    from ..types import Retry as Retry
+    from ..types import Stats as Stats
+    from ..types import Timeout as Timeout
+    from ..types import Update as Update
+    from ._facade import (
+        Accounts,
+        Collections,
+        Deployments,
+        Files,
+        HardwareNamespace,
+        Models,
+        Predictions,
+        Trainings,
+        Webhooks,
+    )
+    from ._facade import Client as Client
+    from ._facade import Collection as Collection
+    from ._facade import Deployment as Deployment
+    from ._facade import FileOutput as FileOutput
+    from ._facade import Model as Model
+    from ._facade import Page as Page
+    from ._facade import Prediction as Prediction
+    from ._facade import SearchResults as SearchResults
+    from ._facade import Training as Training
+    from ._facade import Version as Version
+    from ._portal import Stream as Stream
+    from ._portal import SyncInAsyncWarning as SyncInAsyncWarning
+
+    run = Client().run
+    search = Client().search
+    paginate = Client().paginate
+    accounts: Accounts
+    collections: Collections
+    deployments: Deployments
+    files: Files
+    hardware: HardwareNamespace
+    models: Models
+    predictions: Predictions
+    trainings: Trainings
+    webhooks: Webhooks
+
+__all__ = (
+    "Account",
+    "Client",
+    "Collection",
+    "Deployment",
+    "File",
+    "FileOutput",
+    "Hardware",
+    "Limits",
+    "Model",
+    "ModelError",
+    "Page",
+    "Prediction",
+    "Progress",
+    "RateLimit",
+    "ReplicateError",
+    "ReplicateException",
+    "Retry",
+    "SearchResults",
+    "Stats",
+    "Stream",
+    "SyncInAsyncWarning",
+    "Timeout",
+    "Training",
+    "Update",
+    "Version",
+    "__version__",
+    "accounts",
+    "collections",
+    "deployments",
+    "exceptions",
+    "files",
+    "hardware",
+    "models",
+    "paginate",
+    "predictions",
+    "run",
+    "search",
+    "trainings",
+    "types",
+    "webhooks",
+)
+
+_OF_THE_DEFAULT_CLIENT = frozenset(
+    {
+        "accounts",
+        "collections",
+        "deployments",
+        "files",
+        "hardware",
+        "models",
+        "paginate",
+        "predictions",
+        "run",
+        "search",
+        "trainings",
+        "webhooks",
+    }
+)
+_OF_THE_RUNTIME = frozenset({"Stream", "SyncInAsyncWarning"})
+
+_default: Client | None = None
+
+
+def default_client() -> Client:
+    """Return the client of the module-level verbs and namespaces, configured by the environment."""
+    global _default
+    if _default is None:
+        from ._facade import Client
+
+        _default = Client()
+    return _default
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_THE_DEFAULT_CLIENT:
+        return getattr(default_client(), name)
+    if name in ("exceptions", "types"):
+        return import_module(f"..{name}", __name__)
+    if name in _OF_THE_RUNTIME:
+        found = getattr(import_module("._portal", __name__), name)
+    elif name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    elif _SHARED[name] in ("exceptions", "types"):
+        found = getattr(import_module(f"..{_SHARED[name]}", __name__), name)
+    else:
+        found = getattr(import_module("._facade", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

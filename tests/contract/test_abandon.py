@@ -1,0 +1,370 @@
+"""Abandoned means cancelled: whoever stops waiting for a prediction stops paying for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from replicate_async import Client, Timeout, exceptions
+from replicate_async.testing import Emulator, Fault
+
+from . import faults
+from .faults import World, until, world
+
+GRACE = 5.0
+"""Seconds within which what was abandoned is to be cancelled."""
+
+PHASES = {"held": {"wait": 30}, "polling": {"wait": False}}
+"""(a) The create is held in sync mode, its id is unknown; (b) the prediction is polled."""
+
+
+def begun(world: World, phase: str) -> bool:
+    """Tell whether a run has come to a phase."""
+    if phase == "held":
+        return bool(world.made_of("a"))
+    return bool(world.emulator.ledger.requests(operation="predictions.get"))
+
+
+async def run(client: Client, phase: str, **options: Any) -> Any:
+    """Run a model that takes half a minute."""
+    return await client.run("acme/slow", {"text": "a"}, **PHASES[phase], **options)
+
+
+async def check_cancelled(world: World, number: int = 1) -> None:
+    """See that all that was created is cancelled, by now or soon."""
+    await until(lambda: not world.emulator.ledger.running(), GRACE)
+    assert len(world.made_of("a")) == number
+    assert len(world.emulator.ledger.cancelled()) == number
+
+
+# -- Ways to give up ---------------------------------------------------------------------------
+
+
+class Failure(Exception):
+    """Of a sibling."""
+
+
+async def by_cancel(world: World, client: Client, phase: str) -> None:
+    """Cancel the task."""
+    task = asyncio.create_task(run(client, phase))
+    await until(lambda: begun(world, phase))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def by_timeout(world: World, client: Client, phase: str) -> None:
+    """Give the run a time of its own."""
+    with pytest.raises(exceptions.RunTimeout) as caught:
+        await run(client, phase, timeout=1.0)
+    assert [caught.value.prediction.id] == world.made_of("a")
+    assert isinstance(caught.value, TimeoutError)
+    assert "It has been cancelled." in str(caught.value)
+
+
+async def by_fail_after(world: World, client: Client, phase: str) -> None:
+    """Let a timeout of anyio pass."""
+    with pytest.raises(TimeoutError) as caught, anyio.fail_after(0.5):
+        await run(client, phase)
+    assert not isinstance(caught.value, exceptions.ReplicateException)
+
+
+async def by_asyncio_timeout(world: World, client: Client, phase: str) -> None:
+    """Let a timeout of asyncio pass."""
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(0.5):
+            await run(client, phase)
+    assert not isinstance(caught.value, exceptions.ReplicateException)
+
+
+async def by_sibling(world: World, client: Client, phase: str) -> None:
+    """Let a sibling fail in a task group of asyncio."""
+
+    async def fail() -> None:
+        await until(lambda: begun(world, phase))
+        raise Failure
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(run(client, phase))
+            tasks.create_task(fail())
+    assert [type(each) for each in caught.value.exceptions] == [Failure]
+
+
+async def by_sibling_of_anyio(world: World, client: Client, phase: str) -> None:
+    """Let a sibling fail in a task group of anyio."""
+
+    async def fail() -> None:
+        await until(lambda: begun(world, phase))
+        raise Failure
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, client, phase)
+            tasks.start_soon(fail)
+    assert [type(each) for each in caught.value.exceptions] == [Failure]
+
+
+async def by_cancel_twice(world: World, client: Client, phase: str) -> None:
+    """Cancel the task, and again while it cancels the prediction."""
+    world.emulator.wire.inject(Fault.DELAY, path="*/cancel", seconds=0.3)
+    task = asyncio.create_task(run(client, phase))
+    await until(lambda: begun(world, phase))
+    world.emulator.wire.inject(Fault.DELAY, path="/v1/predictions", method="GET", seconds=0.1)
+    task.cancel()
+    await until(lambda: world.emulator.wire.log)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+WAYS: dict[str, Callable[[World, Client, str], Awaitable[None]]] = {
+    "cancel": by_cancel,
+    "timeout": by_timeout,
+    "fail_after": by_fail_after,
+    "asyncio.timeout": by_asyncio_timeout,
+    "sibling": by_sibling,
+    "anyio sibling": by_sibling_of_anyio,
+    "cancel twice": by_cancel_twice,
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("way", WAYS)
+async def test_abandoned_is_cancelled(way: str, phase: str) -> None:
+    """However a run is given up, its prediction is cancelled, and the caller gets what is right."""
+    async with world() as here, here.client(poll_interval=0.01) as client:
+        await WAYS[way](here, client, phase)
+        await check_cancelled(here)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_left_behind(phase: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With `on_abandon="leave"` the prediction goes on."""
+    caplog.set_level(logging.INFO, "replicate_async")
+    async with world() as here, here.client(poll_interval=0.01) as client:
+        task = asyncio.create_task(run(client, phase, on_abandon="leave"))
+        await until(lambda: begun(here, phase))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert here.emulator.ledger.requests(operation="predictions.cancel") == []
+        assert len(here.emulator.ledger.running()) == 1
+        assert "abandoned" in caplog.text
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.CLOSE_REUSED,
+        Fault.RESET_BEFORE_EXECUTION,
+        Fault.STALL_BEFORE_EXECUTION,
+        Fault.ERROR_PAGE,
+        Fault.THROTTLE,
+        Fault.HTML,
+        Fault.GARBAGE,
+        Fault.RESET_AFTER_EXECUTION,
+        Fault.TRUNCATED_JSON,
+    ],
+    ids=lambda fault: fault.name,
+)
+async def test_cancelling_survives_faults(phase: str, fault: Fault) -> None:
+    """A failure of the request that cancels does not leave the prediction running."""
+    async with world() as here, here.client(poll_interval=0.01) as client:
+        here.emulator.wire.inject(
+            fault,
+            path="*/cancel",
+            times=2,
+            seconds=0,
+            executed=False if fault in (Fault.HTML, Fault.GARBAGE) else None,
+        )
+        await by_cancel(here, client, phase)
+        await check_cancelled(here)
+
+
+@pytest.mark.parametrize("path", ["*/cancel", "/v1/predictions"])
+async def test_a_stall_does_not_use_up_the_grace(path: str) -> None:
+    """One request that gets no answer, with the default timeouts, does not leave it running."""
+    async with world() as here, here.client(timeout=Timeout()) as client:
+        task = asyncio.create_task(run(client, "held"))
+        await until(lambda: here.made_of("a"))
+        here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, path=path, times=1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await check_cancelled(here)
+
+
+async def test_cleaning_up_is_bounded() -> None:
+    """If the API is gone, giving up takes no more than five seconds."""
+    async with world() as here, here.client(poll_interval=0.01) as client:
+        task = asyncio.create_task(run(client, "polling"))
+        await until(lambda: begun(here, "polling"))
+        here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION)
+        task.cancel()
+        with anyio.fail_after(GRACE + 1), pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_lagging_list() -> None:
+    """Where the list shows a held create late, it is still found and cancelled."""
+    async with world(list_lag=1.5) as here, here.client() as client:
+        await by_cancel(here, client, "held")
+        await check_cancelled(here)
+
+
+async def test_many_of_the_same_are_all_cancelled() -> None:
+    """When equal runs are given up together, each of their predictions is cancelled."""
+    async with world() as here, here.client() as client:
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as tasks:
+
+                async def fail() -> None:
+                    await until(lambda: len(here.made_of("a")) == 10)
+                    raise Failure
+
+                for _ in range(10):
+                    tasks.create_task(run(client, "held"))
+                tasks.create_task(fail())
+        await check_cancelled(here, 10)
+
+
+async def test_only_the_abandoned_one_is_cancelled() -> None:
+    """Another run of the same is left alone."""
+    async with world() as here, here.client() as client:
+        quick = {"text": "b", "seconds": 1.0}
+        first = asyncio.create_task(client.run("acme/slow", quick, wait=30))
+        await until(lambda: here.made_of("b"))
+        second = asyncio.create_task(client.run("acme/slow", quick, wait=30))
+        await until(lambda: len(here.made_of("b")) == 2)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert await first == "b"
+
+
+async def test_ambiguous_and_given_up() -> None:
+    """A run that is given up while it looks for its prediction cancels it once it is found."""
+    async with world(list_lag=1.0) as here, here.client() as client:
+        here.emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST", times=1)
+        task = asyncio.create_task(run(client, "polling"))
+        await until(lambda: here.emulator.ledger.requests(operation="predictions.list"))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await check_cancelled(here)
+
+
+async def test_adopted_and_given_up() -> None:
+    """A run that is given up when its prediction has just been found cancels it, too."""
+    async with world() as here, here.client() as client:
+        here.emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST", times=1)
+        here.emulator.wire.inject(Fault.STALL_AFTER_EXECUTION, path="/v1/predictions/*", times=1)
+        task = asyncio.create_task(run(client, "polling"))
+        await until(lambda: len(here.emulator.wire.log) == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await check_cancelled(here)
+
+
+async def test_nothing_sent_nothing_to_wait_for() -> None:
+    """A run that is given up before anything was sent ends at once."""
+    async with world() as here, here.client(timeout=Timeout(connect=30)) as client:
+        with here.emulator.wire.refusing():
+            task = asyncio.create_task(run(client, "held"))
+            await until(lambda: client.stats.retried)
+            task.cancel()
+            with anyio.fail_after(0.2), pytest.raises(asyncio.CancelledError):
+                await task
+
+
+@pytest.mark.parametrize(("timeout", "sent"), [(7.2, "8s"), (2, "5s"), (90, "90s"), (None, None)])
+async def test_deadline_of_the_server(timeout: float | None, sent: str | None) -> None:
+    """`timeout=` sends `Cancel-After`, at least five seconds; none without."""
+    async with world() as here, here.client() as client:
+        await client.run("acme/echo", {"text": "a"}, timeout=timeout)
+        (create,) = here.emulator.ledger.requests(operation="models.predictions.create")
+        assert create.headers.get("Cancel-After") == sent
+
+
+async def test_a_killed_process_stops_paying() -> None:
+    """What nobody is left to cancel is ended by the server's deadline."""
+    async with world() as here, here.client() as client:
+        here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, path="*/cancel")
+        task = asyncio.create_task(run(client, "polling", timeout=6))
+        await until(lambda: here.made_of("a"))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        here.emulator.clock.advance(10)
+        await check_cancelled(here)
+
+
+async def test_log_of_abandoned(caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells which prediction was abandoned and cancelled, or lost."""
+    caplog.set_level(logging.INFO, "replicate_async")
+    async with world() as here, here.client(poll_interval=0.01) as client:
+        await by_cancel(here, client, "polling")
+        (made,) = here.made_of("a")
+        assert f"prediction {made} abandoned" in caplog.text
+        assert f"prediction {made} cancelled" in caplog.text
+        assert client.stats.cancelled == 1
+        here.emulator.ledger.clear()
+        here.emulator.wire.inject(Fault.ERROR_PAGE, path="*/cancel")
+        await by_cancel(here, client, "polling")
+        assert f"prediction {here.made_of('a')[0]} lost" in caplog.text
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------
+
+SCRIPT = """
+    import asyncio, sys
+    from replicate_async import Client
+
+    async def main():
+        async with Client(poll_interval=0.01) as client:
+            print("ready", flush=True)
+            await client.run("acme/slow", {"text": "a"}, wait=%s)
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_control_c(phase: str) -> None:
+    """Ctrl-C cancels the prediction and ends the process as Ctrl-C does."""
+    with Emulator() as emulator:
+        emulator.add_model("acme/slow", faults.slow, official=True)
+        here = World(emulator, "", "")
+        script = textwrap.dedent(SCRIPT) % PHASES[phase]["wait"]
+        process = subprocess.Popen(
+            [sys.executable, "-X", "dev", "-W", "error", "-c", script],
+            env={**os.environ, **emulator.env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            anyio.run(until, lambda: begun(here, phase), 20.0)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=GRACE + 5)
+        finally:
+            process.kill()
+            process.communicate()
+        assert said.rstrip().endswith("KeyboardInterrupt")
+        assert "never retrieved" not in said
+        assert "ResourceWarning" not in said
+        assert process.returncode == -signal.SIGINT
+        assert len(emulator.ledger.cancelled()) == len(emulator.ledger.created()) == 1

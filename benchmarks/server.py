@@ -41,6 +41,15 @@ EVENTS = 50_000
 STREAM_PIECE = 16 * 1024
 """Bytes in a chunk of the stream of ``acme/mumbler``; ``acme/talker`` sends each event in its own."""
 
+BLOB = bytes(range(256)) * 4096
+"""What files are made of: 1 MiB."""
+
+FILE_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n"
+    b'ETag: "5eb63bbbe01eeed093cb22bb8f5acdc3"\r\nAccept-Ranges: bytes\r\n\r\n'
+)
+"""The head of the answer with a file."""
+
 SLOW_SECONDS = 0.1
 """How long the model ``acme/slow`` takes."""
 
@@ -248,6 +257,22 @@ def _data_lines(text: str) -> bytes:
     return "\n".join(f"data: {line}" for line in text.split("\n")).encode()
 
 
+def _file(base_url: str) -> dict[str, Any]:
+    """Return the record of an uploaded file (HTTP API, section 7.1)."""
+    return {
+        "id": "cneqzikepnug6xezperrr4z55o",
+        "name": "large.bin",
+        "content_type": "application/octet-stream",
+        "size": len(BLOB),
+        "etag": "d41d8cd98f00b204e9800998ecf8427e",
+        "checksums": {"md5": "d41d8cd98f00b204e9800998ecf8427e"},
+        "metadata": {},
+        "created_at": "2025-12-02T12:26:51.079Z",
+        "expires_at": "2025-12-03T12:26:51.079Z",
+        "urls": {"get": f"{base_url}/v1/files/cneqzikepnug6xezperrr4z55o"},
+    }
+
+
 class Answers:
     """What the server says: answers made beforehand, predictions that are not done yet, counters.
 
@@ -266,6 +291,7 @@ class Answers:
         self.created: bytes = self._template(201, "Preference-Applied: wait")
         self.read: bytes = self._template(200)
         self.pages: list[bytes] = [_response(200, body) for body in page_bodies(base_url)]
+        self.file: bytes = _response(201, json.dumps(_file(base_url)).encode())
         self.version: bytes = _response(200, _version_body())
         self.streams: dict[bytes, bytes] = {
             b"talker": _stream(None),
@@ -323,6 +349,8 @@ class ServerProtocol(asyncio.Protocol):
         self.answers: Answers = answers
         self.loop: asyncio.AbstractEventLoop = loop
         self.received: bytes = b""
+        self.to_discard: int = 0
+        self.to_send: int = 0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -337,12 +365,22 @@ class ServerProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer each request that is complete."""
+        if self.to_discard:
+            self._discard(len(data))
+            return
         self.received = self.received + data if self.received else data
         while self.received:
             end = self.received.find(b"\r\n\r\n")
             if end < 0:
                 return
             head = self.received[:end].lower()
+            if head.startswith(b"post /v1/files "):
+                self.answers.requests += 1
+                length = int(head.partition(b"\r\ncontent-length:")[2].split(b"\r\n", 1)[0])
+                self.to_discard = length
+                start, self.received = len(self.received) - end - 4, b""
+                self._discard(start)
+                return
             taken = self._take_body(head, end + 4)
             if taken is None:
                 return
@@ -376,6 +414,20 @@ class ServerProtocol(asyncio.Protocol):
                 return b"".join(parts), start
             parts.append(received[line_end + 2 : start - 2])
 
+    def _discard(self, received: int) -> None:
+        """Take in an upload, of which nothing is kept, and answer it at its end."""
+        self.to_discard -= received
+        if not self.to_discard:
+            self._send(self.answers.file)
+
+    def resume_writing(self) -> None:
+        """Go on with a file."""
+        while self.to_send and self.transport is not None:
+            self.to_send -= 1
+            self.transport.write(BLOB)
+            if self.transport.get_write_buffer_size() > len(BLOB):
+                return
+
     def _send(self, data: bytes) -> None:
         if self.transport is not None:
             self.transport.write(data)
@@ -391,6 +443,10 @@ class ServerProtocol(asyncio.Protocol):
             self._send(self.answers.pages[int(cursor or 0)])
         elif target.startswith(b"/v1/streams/"):
             self._send(self.answers.streams[target.split(b"/")[3]])
+        elif target.startswith(b"/files/"):
+            self.to_send = int(target.split(b"/")[2])
+            self._send(FILE_HEAD % (self.to_send * len(BLOB)))
+            self.resume_writing()
         elif b"/versions/" in target:
             self._send(self.answers.version)
         else:

@@ -137,6 +137,7 @@ def workload(
 def load_all() -> None:
     """Have the workloads of the other modules registered, too."""
     __import__("sync_workloads")
+    __import__("file_workloads")
 
 
 class Meter:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ._functions import StreamingFunction as StreamingFunction
     from ._streams import EventStream as EventStream
     from ._streams import OutputStream as OutputStream
+    from ._map import Outcome as Outcome
+    from ._map import Outcomes as Outcomes
     from .client import Client as Client
     from .exceptions import (
         ModelError as ModelError,
@@ -69,10 +71,16 @@ if TYPE_CHECKING:
         Progress as Progress,
     )
     from .types import (
+        RateLimit as RateLimit,
+    )
+    from .types import (
         Retry as Retry,
     )
     from .types import (
         ServerSentEvent as ServerSentEvent,
+    )
+    from .types import (
+        Stats as Stats,
     )
     from .types import (
         Timeout as Timeout,
@@ -85,6 +93,7 @@ if TYPE_CHECKING:
     stream = Client().stream
     use = Client().use
     search = Client().search
+    map = Client().map  # noqa: A001  (a verb of ours)
     paginate = Client().paginate
     accounts: Accounts
     collections: Collections
@@ -111,6 +120,8 @@ __all__ = (
     "ModelError",
     "ModelFunction",
     "OutputStream",
+    "Outcome",
+    "Outcomes",
     "Page",
     "Prediction",
     "Progress",
@@ -133,6 +144,7 @@ __all__ = (
     "exceptions",
     "files",
     "hardware",
+    "map",
     "models",
     "paginate",
     "predictions",
@@ -160,6 +172,8 @@ _HOMES = {
     "ModelError": "exceptions",
     "ModelFunction": "_functions",
     "OutputStream": "_streams",
+    "Outcome": "_map",
+    "Outcomes": "_map",
     "Page": "resources._base",
     "Prediction": "resources.predictions",
     "Progress": "types",
@@ -184,6 +198,7 @@ _OF_THE_DEFAULT_CLIENT = frozenset(
         "deployments",
         "files",
         "hardware",
+        "map",
         "models",
         "paginate",
         "predictions",

@@ -6,12 +6,12 @@ An event without data is dropped there, but `done` and `error` mean something wi
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from ._codec import decode_json
 from .types import ServerSentEvent
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -233,8 +233,8 @@ def done_reason(data: str) -> str | None:
 
 def _object(data: str) -> dict[str, object]:
     try:
-        said = decode_json(data.encode("utf-8", "replace"))
-    except ValueError:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
@@ -250,11 +250,13 @@ def missing(items: Sequence[str], texts: Sequence[str]) -> list[tuple[int | None
     events.
     """
     given = len(texts)
+    rest: list[tuple[int | None, str]] = []
+    rest += enumerate(items[given:], given)
     if list(items[:given]) == list(texts):
-        return list(enumerate(items))[given:]
+        return rest
     whole, before = "".join(items), "".join(texts)
     if whole.startswith(before):
         return [(None, whole[len(before) :])] if len(whole) > len(before) else []
     if before.startswith(whole):
         return []  # what is polled lags behind what was streamed
-    return list(enumerate(items))[given:]
+    return rest

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _WRITTEN: Final = 2**20
 """Bytes that are gathered for one write: fewer, and the changes of threads would cost the most."""
-_RECEIVED: Final = 2**19
+_RECEIVED: Final = 2**18
 """Bytes that may wait in the receiver while a thread writes."""
 _DECODED: Final = 2**19
 """Characters of a data URI that are decoded in one go: longer ones would hold up the event loop."""
@@ -69,7 +69,7 @@ class FileOutput:
     url: str = attrs.field(on_setattr=attrs.setters.frozen)
     """Where it is: an `https:` URL that is good for one hour (HTTP API, section 3.3), or a data URI."""
 
-    _transport: Transport | None = attrs.field(default=None, kw_only=True)
+    _transport: Transport | None = attrs.field(default=None, kw_only=True, alias="transport")
     _size: int | None = attrs.field(default=None, init=False)
     _content_type: str | None = attrs.field(default=None, init=False)
     _path: Path | None = attrs.field(default=None, init=False)
@@ -162,6 +162,10 @@ class FileOutput:
             ArgumentError: *path* is no path.
         """
         return await self._save(_Partial(path, self.name, self._path))
+
+    async def _save_as(self, directory: Path, name: str) -> Path:
+        """Save it into a directory, under a name of our choice or one like it."""
+        return await self._save(_Partial(f"{directory}{os.sep}", name))
 
     async def _save(self, partial: _Partial) -> Path:
         await load_anyio()  # while nothing has to be cleaned up yet
@@ -652,7 +656,7 @@ async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateExc
     async def save(job: tuple[FileOutput, str]) -> exceptions.ReplicateException | None:
         file, name = job
         try:
-            await file._save(_Partial(f"{directory}{os.sep}", name))
+            await file._save_as(directory, name)
         except exceptions.ReplicateException as error:
             return error
         return None

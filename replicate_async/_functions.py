@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -33,6 +34,11 @@ _SCHEMA_LIVES: Final = 3600.0
 """Seconds for which the schema of a model's latest version is remembered; that of a version is for good."""
 
 _MOST_SCHEMAS: Final = 256
+
+_ANY: Final = inspect.Signature(
+    [inspect.Parameter("inputs", inspect.Parameter.VAR_KEYWORD, annotation=Any)],
+    return_annotation=Any,
+)
 
 _AT_ONCE: Final = 64
 """How many outputs are awaited at a time."""
@@ -72,6 +78,7 @@ class _Function:
         _policy.one_of(options.on_abandon, ("cancel", "leave"), "on_abandon")
         self._schema: ModelSchema | None = None
         self._loaded: bool = False
+        self.__signature__: inspect.Signature = _ANY
         self.__name__: str = _name(ref)
         self.__qualname__: str = self.__name__
         self.__doc__ = (
@@ -81,7 +88,7 @@ class _Function:
     @property
     def signature(self) -> inspect.Signature:
         """Its inputs with types and defaults, as far as known: after `load()` or the first call."""
-        return inspect.signature(self)
+        return self.__signature__
 
     async def load(self) -> Self:
         """Fetch the model's schema, unless it is known, and return the function itself.
@@ -101,7 +108,7 @@ class _Function:
                 self.__doc__ = f"{_shown(self._ref)}: its inputs cannot be known; any are passed on."
             else:
                 self.__doc__ = f"{_shown(self._ref)}\n\n{schema.described()}"
-                self.__signature__ = schema.signature(FileOutput)
+                self.__signature__ = schema.signature(Path | FileOutput | str, FileOutput)
         return self
 
     def __repr__(self) -> str:

@@ -159,7 +159,7 @@ class Gate:
     def learn(self, headers: Mapping[str, str]) -> None:
         """Go by what an answer says is left (HTTP API, section 1.4)."""
         said = headers.get("ratelimit-remaining")
-        if said is None or not said.isascii() or not said.isdigit():
+        if said is None or len(said) > 9 or not said.isascii() or not said.isdigit():
             return
         left = int(said)
         if left >= self._tokens and self._capacity >= self._limit:
@@ -208,7 +208,7 @@ class Gate:
         return max(missing, self._closed_until - self._filled)
 
 
-_LOWER: Final = re.compile(r"(\d+) requests per minute(?: with a burst of (\d+))?")
+_LOWER: Final = re.compile(r"(\d{1,9}) requests per minute(?: with a burst of (\d{1,9}))?")
 
 
 class Gates:

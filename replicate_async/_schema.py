@@ -14,8 +14,6 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from enum import Enum
-from os import PathLike
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
@@ -76,15 +74,14 @@ class InputField:
     deprecated: bool = False
     """Whether it should not be used any more."""
 
-    @property
-    def annotation(self) -> Any:
-        """The type for a signature."""
+    def annotation(self, file: Any) -> Any:
+        """Return the type for a signature; *file* is that of files."""
         if self.choices and all(isinstance(c, (str, int, bool)) for c in self.choices):
             found: Any = Literal[self.choices]
         elif self.is_file:
-            found = Path | str
+            found = file
         elif self.type == "array":
-            found = list[self.items.annotation if self.items else Any]  # type: ignore[misc]  # at run time
+            found = list[self.items.annotation(file) if self.items else Any]  # type: ignore[misc]  # at run time
         else:
             found = _TYPES.get(self.type or "", Any)
         if found is not Any and (self.nullable or (not self.required and self.default is MISSING)):
@@ -179,11 +176,12 @@ class ModelSchema:
             return f"; did you mean {close[0]!r}?"
         return f"; there are {', '.join(map(repr, self.inputs))}"
 
-    def signature(self, file: Any) -> inspect.Signature:
+    def signature(self, file: Any, made: Any) -> inspect.Signature:
         """Return the signature of a function of these inputs.
 
         Args:
-            file: The type of files in the output.
+            file: The type of files in the input.
+            made: The type of files in the output.
         """
         parameters = [
             inspect.Parameter(
@@ -194,12 +192,12 @@ class ModelSchema:
                 else None
                 if field.default is MISSING
                 else field.default,
-                annotation=field.annotation,
+                annotation=field.annotation(file),
             )
             for field in self.inputs.values()
             if field.name.isidentifier()
         ]
-        returned = self._annotation(self.output, file, 0)
+        returned = self._annotation(self.output, made, 0)
         return inspect.Signature(
             parameters, return_annotation=str if self.concatenates else returned
         )
@@ -505,7 +503,8 @@ def _fits(field: InputField, value: Any) -> bool:
 
 def _is_file(value: Any) -> bool:
     return (
-        isinstance(value, (bytes, bytearray, memoryview, PathLike))
+        isinstance(value, (bytes, bytearray, memoryview))
+        or hasattr(value, "__fspath__")
         or hasattr(value, "read")
         or isinstance(getattr(value, "url", None), str)
     )

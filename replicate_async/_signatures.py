@@ -39,8 +39,11 @@ def verify(
         raise InvalidSignature(
             f"it was made {abs(now - int(timestamp)):.0f} s away from now, {tolerance:g} are allowed"
         )
-    content = body.encode() if isinstance(body, str) else bytes(body)
-    signed = b".".join((message.encode("utf-8", "surrogateescape"), timestamp.encode(), content))
+    try:
+        content = body.encode() if isinstance(body, str) else bytes(body)
+        signed = b".".join((message.encode(), timestamp.encode(), content))
+    except UnicodeEncodeError:
+        raise InvalidSignature("there is half a character in it") from None
     expected = hmac.new(_key(secret), signed, hashlib.sha256).digest()
     for entry in signatures.split(" "):
         version, comma, text = entry.partition(",")

@@ -20,7 +20,6 @@ from . import _policy, exceptions
 from ._events import Parser, Position, done_reason, failure_text, missing
 from ._files import to_output
 from ._transport import Transport, load_anyio, sleep
-from .resources import _jobs
 from .types import ServerSentEvent
 
 if TYPE_CHECKING:
@@ -162,8 +161,9 @@ class Feed:
             return
         try:
             await self._abandon()
-        except asyncio.CancelledError:
-            # The end of the loop cancels those, too, who tidy up. Costs have to stop all the same.
+        except (asyncio.CancelledError, GeneratorExit):
+            # The end of the loop cancels those, too, who tidy up; before Python 3.13, a generator whose
+            # closing is cancelled is then closed again in the middle. Costs have to stop all the same.
             await self._abandon()
             raise
 
@@ -348,19 +348,19 @@ class Feed:
         """Look at the prediction, and return what is new of its output as events."""
         prediction = self.prediction
         assert prediction is not None
-        if not _jobs.is_over(prediction) or (self._connections and not self._looked):
+        if not prediction._is_over or (self._connections and not self._looked):
             if self._looked or (self._create is not None and not self._connections):
-                await self._in_time(lambda: sleep(_jobs.pause(prediction)))
+                await self._in_time(lambda: sleep(prediction._pause()))
             self._looked = True
             await self._in_time(lambda: prediction._poll(_policy.LONGEST_WAIT))
-        over = _jobs.is_over(prediction)
+        over = prediction._is_over
         events = self._polled_output(prediction, over=over)
         if over:
             if prediction.data_removed and self._incomplete(prediction):
                 raise exceptions.ContactLost(
                     prediction, "its stream has expired, and its data have been deleted"
                 )
-            error = _jobs.failure(prediction)
+            error = prediction._failure()
             if isinstance(error, exceptions.PredictionFailed):
                 self._failed = prediction.error or ""
                 self.reason = "error"
@@ -404,7 +404,7 @@ class Feed:
         prediction = self.prediction
         assert prediction is not None
         await self._disconnect()
-        if not _jobs.is_over(prediction):
+        if not prediction._is_over:
             await load_anyio()
             import anyio
 

@@ -133,9 +133,9 @@ class Config:
 
     base_url: str
     """Scheme, host and perhaps a prefix; without `/v1`, without a slash at the end."""
-    token: str | Callable[[], str] | None
+    token: str | Callable[[], str] | None = attrs.field(repr=False)
     """The token, or what gives it. None: the environment's, looked up for each request."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=False)
     """Headers of all requests to the API."""
     timeout: Timeout
     """How long to wait for the network."""
@@ -194,11 +194,11 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
 @lru_cache(maxsize=256)
 def origin(url: str) -> Origin:
     """Return scheme, host and port of a URL, in lower case and with the port that it implies."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = -1
+        return "", "", None  # nobody's
     scheme = parts.scheme.lower()
     return scheme, (parts.hostname or "").lower(), port or {"http": 80, "https": 443}.get(scheme)
 
@@ -217,7 +217,7 @@ class _Overdue:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._due: dict[asyncio.Task[Any], float] = {}
-        self._ended: set[asyncio.Task[Any]] = set()
+        self._ended: dict[asyncio.Task[Any], int] = {}  # with the cancellations before
         self._ticking = False
 
     def begin(self, seconds: float) -> asyncio.Task[Any]:
@@ -238,16 +238,14 @@ class _Overdue:
     def end(self, task: asyncio.Task[Any]) -> bool:
         """Note that it is done; tell whether it was ended here, and by nobody else."""
         self._due.pop(task, None)
-        if task not in self._ended:
-            return False
-        self._ended.discard(task)
-        return task.uncancel() == 0
+        before = self._ended.pop(task, None)
+        return before is not None and task.uncancel() <= before
 
     def _look(self) -> None:
         now = self._loop.time()
         for task in [task for task, due in self._due.items() if due <= now]:
             del self._due[task]
-            self._ended.add(task)
+            self._ended[task] = task.cancelling()
             task.cancel()
         self._ticking = bool(self._due)
         if self._ticking:
@@ -310,6 +308,8 @@ class Pool:
         if "aiohttp" not in sys.modules:
             # It takes 0.1 s: not on the event loop.
             await loop.run_in_executor(None, _import_aiohttp)
+            if self._closed:
+                raise exceptions.ClientClosed
         return self.opened() or await self._open(loop)
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> _Session:
@@ -340,11 +340,15 @@ class Pool:
             socket_factory=_socket_with_keepalive,
             ssl=self._ssl,
         )
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=self._traces,
         )
+        # aiohttp sends GET and DELETE a second time by itself when a connection breaks, and has no
+        # public switch for that. We decide what is repeated; a test counts the requests.
+        session._retry_connection = False
+        return session
 
     def _forget(self) -> None:
         """Let go of the sessions of loops that are gone."""
@@ -355,12 +359,12 @@ class Pool:
             self._pid = os.getpid()
         for loop, session in list(self._sessions.items()):
             if loop.is_closed() or session.client.closed:
-                del self._sessions[loop]
+                self._sessions.pop(loop, None)  # another thread may have been quicker
 
     def proxy_for(self, url: str, session: _Session) -> str | None:
         """Return the proxy for a URL: the caller's, or the environment's."""
-        if self._proxy is not None:
-            return self._proxy
+        if self._proxy is not None or self._given is not None:
+            return self._proxy  # a session that the caller brings has ways of its own
         key = origin(url)
         try:
             return session.proxies[key]
@@ -406,6 +410,7 @@ def _environment_proxy(target: Origin) -> str | None:
     scheme, host, port = target
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
+    host = f"[{host}]" if ":" in host else host
     if not proxy or proxy_bypass(f"{host}:{port}" if port else host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
@@ -517,14 +522,18 @@ class Transport:
             return None
         return gate
 
-    def _learn(self, call: Call, headers: Mapping[str, str]) -> None:
-        """Tell the gate what an answer says of the limit."""
-        if self._gates is not None:
+    def _learn(self, call: Call, url: str, headers: Mapping[str, str]) -> None:
+        """Tell the gate what an answer of the API says of the limit."""
+        if self._gates is not None and self.is_api(url):
             self._gates[1].of(call.rate_class).learn(headers)
 
-    def _refused(self, call: Call, error: exceptions.ReplicateError) -> None:
-        """Close the gate for all requests of a class, after a 429."""
-        if self._gates is not None and isinstance(error, exceptions.RateLimitError):
+    def _refused(self, call: Call, url: str, error: exceptions.ReplicateError) -> None:
+        """Close the gate for all requests of a class, after a 429 of the API."""
+        if (
+            self._gates is not None
+            and isinstance(error, exceptions.RateLimitError)
+            and self.is_api(url)
+        ):
             seconds = 1.0 if error.retry_after is None else error.retry_after
             seconds = min(seconds, self.config.retry.max_wait)
             self._gates[1].of(call.rate_class).refused(seconds, error.detail)
@@ -559,7 +568,7 @@ class Transport:
                 if _logger.isEnabledFor(logging.DEBUG):
                     _logger.debug("%s %s: %d", call.method, _shown(url), status)
                 if 200 <= status < 300:
-                    self._learn(call, response.headers)
+                    self._learn(call, url, response.headers)
                     # To its end, where the connection goes back into the pool by itself.
                     body = await self._read(call, url, response)
                     session.overdue.end(task)
@@ -572,7 +581,7 @@ class Transport:
                 if status not in _REDIRECTS:
                     error = await self._error(call, url, response)
                     session.overdue.end(task)
-                    self._refused(call, error)
+                    self._refused(call, url, error)
                     raise error
                 session.overdue.end(task)
                 url = _redirected(call, url, response)
@@ -626,6 +635,7 @@ class Transport:
         call = Call("GET", url, headers=headers)
         response: aiohttp.ClientResponse | None = None
         await session.slots.acquire()
+        task = session.overdue.begin(3 * self.config.timeout.read)
         try:
             for _ in range(_MOST_REDIRECTS + 1):
                 response = await session.client.request(
@@ -642,15 +652,23 @@ class Transport:
                     break
                 url = _redirected(call, url, response)
                 response.close()
+                response = None
             else:
                 raise exceptions.RefusedRedirect("GET", shown, _shown(url), "too many redirects")
             if not 200 <= response.status < 300:
                 raise await self._error(call, url, response)
+            session.overdue.end(task)
             yield response
-        except exceptions.ReplicateException:
-            raise
-        except Exception as error:
-            if _is_network_error(error):
+        except BaseException as error:
+            if session.overdue.end(task):
+                raise exceptions.TransportTimeout(
+                    "GET", shown, "the answer came too slowly"
+                ) from error
+            if isinstance(error, Exception) and (
+                _is_network_error(error)
+                # A host or port that cannot be: seen only when the request is made.
+                or (response is None and isinstance(error, (ValueError, OverflowError)))
+            ):
                 raise _translated(error, "GET", shown) from error
             raise
         finally:
@@ -686,7 +704,7 @@ class Transport:
             try:
                 found = URL(url, encoded=True)
             except ValueError as error:
-                raise exceptions.ConnectError("GET", _shown(url), str(error)) from error
+                raise exceptions.TransportError("GET", _shown(url), f"no URL ({error})") from error
             if len(self._urls) >= 64:
                 self._urls.clear()
             self._urls[url] = found
@@ -871,14 +889,18 @@ def _redirected(call: Call, url: str, response: aiohttp.ClientResponse) -> str:
     shown = _shown(url)
     if call.method not in {"GET", "HEAD"}:
         raise exceptions.RefusedRedirect(
-            call.method, shown, location, f"{response.status} on a {call.method}"
+            call.method, shown, _shown(location), f"{response.status} on a {call.method}"
         )
-    target = urljoin(url, location)
-    scheme = urlsplit(target).scheme
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        scheme = target = ""
     if not location or scheme not in {"http", "https"}:
-        raise exceptions.RefusedRedirect(call.method, shown, location, "no http or https URL")
+        where = _shown(location)[:200]
+        raise exceptions.RefusedRedirect(call.method, shown, where, "no http or https URL")
     if urlsplit(url).scheme == "https" and scheme == "http":
-        raise exceptions.RefusedRedirect(call.method, shown, location, "from https to http")
+        raise exceptions.RefusedRedirect(call.method, shown, _shown(target), "from https to http")
     return target
 
 
@@ -892,7 +914,19 @@ def _translated(error: Exception, method: str, url: str) -> Exception:
     """Return our exception for one of aiohttp's; the one place that knows theirs."""
     import aiohttp
 
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        # It holds the request's headers, the token among them, and the whole URL.
+        from multidict import CIMultiDict, CIMultiDictProxy
+        from yarl import URL
+
+        where = URL(url, encoded=True)
+        error.request_info = aiohttp.RequestInfo(
+            where, method, CIMultiDictProxy(CIMultiDict()), where
+        )
+        error.args = (error.request_info, ())
+        reason = f"{type(error).__name__}: {error.message}"
+    else:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     match error:
         # What belongs to the connect phase comes first: some of it is a subclass of what follows.
         case (
@@ -905,11 +939,15 @@ def _translated(error: Exception, method: str, url: str) -> Exception:
         case TimeoutError():
             return exceptions.TransportTimeout(method, url, reason)
         case aiohttp.ClientResponseError():
-            return exceptions.UnreadableAnswer(method, url, error.status, "", reason)
+            # The status is aiohttp's word for it; the server sent none that could be read.
+            return exceptions.UnreadableAnswer(method, url, 0, "", reason)
         case aiohttp.ClientError() | OSError():
             return exceptions.ConnectionLost(method, url, reason)
         case RuntimeError() if str(error) == "Session is closed":
             return exceptions.ClientClosed()
+        case ValueError() | OverflowError():
+            # A URL, from a model or a redirect, that looks like one and is none.
+            return exceptions.TransportError(method, url, f"it cannot be sent ({reason})")
     return error
 
 

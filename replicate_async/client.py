@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from ._functions import ModelFunction, StreamingFunction
+    from ._map import Outcomes
     from ._streams import EventStream
     from .resources.accounts import Accounts
     from .resources.collections import Collections
@@ -450,6 +458,85 @@ class Client:
             ),
         )
         return (StreamingFunction if streaming else ModelFunction)(self._context, ref, options)
+
+    def map(
+        self,
+        ref: str | Model | Version | Deployment | ModelFunction,
+        inputs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = False,
+        save_to: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        timeout: float | timedelta | None = None,
+        retry_failed: int = 0,
+        on_abandon: Literal["cancel", "leave"] | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        cancel_after: float | str | timedelta | None = None,
+    ) -> Outcomes:
+        """Run a model on many inputs, and yield what became of each: no failure harms another one.
+
+        Predictions are created within the account's limits, and their ends are seen with few requests, however
+        many there are. Operations: those of `run`, and predictions.list (HTTP API, section 4).
+
+        ```python
+        async for outcome in client.map("owner/name", inputs, save_to="out/", journal="run.db"):
+            print(outcome.index, outcome.error or outcome.saved)
+        ```
+
+        Args:
+            ref: As for `run`; or a function of `use`, with its options.
+            inputs: The inputs, read as they are needed: any iterable, which may block, or asynchronous one.
+            concurrency: How many predictions may be in flight; 64 by default.
+            ordered: Whether to yield in the order of the inputs; else in that of the ends.
+            save_to: A directory, made if it does not exist, for outputs: files, `output.txt`, `output.json`,
+                and the record `prediction.json`, each with the index in front (`000042-out.png`). They are
+                complete before the outcome is yielded. What is there already is not fetched again.
+            journal: An SQLite file, made if it does not exist. With it, an interrupted fan-out can be run
+                again with the same inputs: what has been paid for is not created again.
+            timeout: Seconds, or a timedelta, for each prediction once it is created. Then it is
+                cancelled. None: 24 hours.
+            retry_failed: How many times to create a further prediction of an input, and pay for it, after
+                failures that are `retryable`. With a journal, those of the runs before count.
+            on_abandon: What becomes of the predictions in flight when the loop is left, cancelled or
+                interrupted: `"cancel"` stops them, `"leave"` lets them run. By default they are cancelled;
+                with a journal they are left, and collected by the next run.
+            use_file_output: As for `run`.
+            file_encoding_strategy: As for `run`.
+            webhook: As for `run`.
+            webhook_events_filter: As for `run`.
+            cancel_after: As for `run`; `timeout` implies it.
+
+        Raises:
+            ArgumentError: An argument is impossible; nothing was sent.
+
+        Iterating raises `JournalError` if the journal cannot be used, and what reading the inputs raises,
+        after all that was in flight has been yielded.
+        """
+        from . import _map
+
+        options = Options(
+            cancel_after=cancel_after,
+            webhook=webhook,
+            webhook_events_filter=webhook_events_filter,
+            file_encoding_strategy=file_encoding_strategy,
+            use_file_output=use_file_output,
+        )
+        plan = _map.plan(
+            ref,
+            options=options,
+            concurrency=concurrency,
+            ordered=ordered,
+            save_to=save_to,
+            journal=journal,
+            timeout=timeout,
+            retry_failed=retry_failed,
+            on_abandon=on_abandon,
+        )
+        return _map.Outcomes(self._context, plan, inputs)
 
     async def search(self, query: str, *, limit: int | None = None) -> SearchResults:
         """Search models, collections and documentation. Operation: search (HTTP API, section 13.1).

@@ -81,8 +81,8 @@ __all__ = (
     "IncompleteFile",
     "InvalidReference",
     "InvalidSignature",
-    "LoopClosed",
     "JournalError",
+    "LoopClosed",
     "MissingToken",
     "ModelError",
     "NotFoundError",
@@ -113,7 +113,8 @@ __all__ = (
 def _restore(cls: type[ReplicateException], message: str, facts: dict[str, Any]) -> Exception:
     error = cls.__new__(cls, message)
     Exception.__init__(error, message)
-    error.__dict__.update(facts)
+    for name, fact in facts.items():
+        setattr(error, name, fact)
     return error
 
 
@@ -122,6 +123,8 @@ class ReplicateException(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {k: v for k, v in self.__dict__.items() if k != "__notes__"}
+        if isinstance(self, OSError):
+            facts["errno"] = self.errno  # it is in no __dict__
         return _restore, (type(self), str(self), facts)
 
 
@@ -458,7 +461,7 @@ class UnreadableAnswer(TransportError):
     """The answer is not what the API sends: not JSON, or JSON of another shape."""
 
     status: int
-    """The HTTP status of the answer."""
+    """The HTTP status of the answer; 0 if it had none that could be read."""
     body: str
     """The beginning of the answer's body."""
 
@@ -467,7 +470,8 @@ class UnreadableAnswer(TransportError):
         text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
         self.body = text[:500]
         begins = f"; it begins with {text[:200]!r}" if text else "; it is empty"
-        super().__init__(method, url, f"the answer ({status}) cannot be read: {reason}{begins}")
+        answer = f"the answer ({status})" if status else "the answer"
+        super().__init__(method, url, f"{answer} cannot be read: {reason}{begins}")
 
 
 class AnswerTooLarge(TransportError):

@@ -335,7 +335,8 @@ class Retry:
     """How requests that may be repeated are repeated (creates: see README, "Money")."""
 
     attempts: int = attrs.field(default=5, validator=_positive)
-    """Attempts in all, the first one included; 1 switches repeating off. Polls of a running prediction
+    """Attempts in all, the first one included; 1 switches repeating off. Requests that the rate limit
+    refuses are counted by time instead (`throttled`). Polls of a running prediction
     are repeated until the caller's time is over."""
     backoff: float = attrs.field(default=0.5, validator=_positive)
     """Seconds before the second attempt, doubled for each further one. A random part of up to a half

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 TOKEN = "r8_benchmark000000000000000000000000000"
@@ -36,6 +37,22 @@ class Adapter:
 
     async def stream(self, ref: str, given: dict[str, Any]) -> int:
         """Create a prediction, go through its events, and return the length of all its text."""
+        raise NotImplementedError
+
+    async def download(self, url: str, path: Path) -> None:
+        """Download an output file to the disk."""
+        raise NotImplementedError
+
+    async def read(self, url: str) -> bytes:
+        """Download an output file into memory."""
+        raise NotImplementedError
+
+    async def upload(self, path: Path) -> None:
+        """Upload a file."""
+        raise NotImplementedError
+
+    async def run_with_file(self, ref: str, path: Path) -> Any:
+        """Run with a file in the input, and return the output."""
         raise NotImplementedError
 
     async def list_predictions(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import replicate_async
 from adapters.base import TOKEN, Adapter
 from replicate_async import RateLimit
 from replicate_async._codec import decode_json, structure
+from replicate_async._files import to_output
 
 
 class Client(Adapter):
@@ -41,6 +43,27 @@ class Client(Adapter):
         async for event in self.client.stream(ref, given):
             length += len(str(event))
         return length
+
+    async def download(self, url: str, path: Path) -> None:
+        """Save an output."""
+        await self._output(url).save(path)
+
+    async def read(self, url: str) -> bytes:
+        """Read an output."""
+        return await self._output(url).read()
+
+    def _output(self, url: str) -> replicate_async.FileOutput:
+        output = to_output(url, self.client._context.transport, files=True)
+        assert isinstance(output, replicate_async.FileOutput)
+        return output
+
+    async def upload(self, path: Path) -> None:
+        """Create a file."""
+        await self.client.files.create(path)
+
+    async def run_with_file(self, ref: str, path: Path) -> Any:
+        """Run with a path in the input."""
+        return await self.client.run(ref, {"text": "Alice", "file": path})
 
     async def list_predictions(self) -> int:
         """Iterate over the predictions of all pages."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -92,6 +93,37 @@ class Client(Adapter):
                     elif event == b"done":
                         return length
         raise RuntimeError("the stream ended before it was done")
+
+    async def download(self, url: str, path: Path) -> None:
+        """Write the chunks as they come, on the event loop."""
+        async with self.session.get(url) as response:
+            response.raise_for_status()
+            with path.open("wb") as file:
+                async for chunk in response.content.iter_any():
+                    file.write(chunk)
+
+    async def read(self, url: str) -> bytes:
+        """Read the body."""
+        async with self.session.get(url) as response:
+            response.raise_for_status()
+            return await response.read()
+
+    async def upload(self, path: Path) -> None:
+        """Post a form with an open file."""
+        await self._uploaded(path)
+
+    async def _uploaded(self, path: Path) -> str:
+        with path.open("rb") as file:
+            form = aiohttp.FormData()
+            form.add_field("content", file, filename=path.name)
+            async with self.session.post(f"{self.base_url}/v1/files", data=form) as response:
+                response.raise_for_status()
+                url: str = json.loads(await response.read())["urls"]["get"]
+                return url
+
+    async def run_with_file(self, ref: str, path: Path) -> Any:
+        """Upload the file and run with its URL."""
+        return await self.run(ref, {"text": "Alice", "file": await self._uploaded(path)})
 
     async def list_predictions(self) -> int:
         """Follow ``next`` from page to page."""

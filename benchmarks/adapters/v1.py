@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from replicate.client import Client as ReplicateClient
+from replicate.helpers import FileOutput
 from replicate.pagination import Page
 from replicate.prediction import Prediction, _json_to_prediction
 
@@ -35,6 +37,25 @@ class Client(Adapter):
         async for event in await self.client.async_stream(ref, given):
             length += len(str(event))
         return length
+
+    async def download(self, url: str, path: Path) -> None:
+        """Iterate over an output, as its documentation shows."""
+        with path.open("wb") as file:
+            async for chunk in FileOutput(url, self.client):
+                file.write(chunk)
+
+    async def read(self, url: str) -> bytes:
+        """Read an output."""
+        return await FileOutput(url, self.client).aread()
+
+    async def upload(self, path: Path) -> None:
+        """Create a file."""
+        await self.client.files.async_create(path)
+
+    async def run_with_file(self, ref: str, path: Path) -> Any:
+        """Run with an open file in the input."""
+        with path.open("rb") as file:
+            return await self.client.async_run(ref, {"text": "Alice", "file": file})
 
     async def list_predictions(self) -> int:
         """Follow ``next`` from page to page."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 from typing import Any, Generic, Literal, Self, TypeVar, overload
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -70,7 +69,7 @@ class Context:
             return None
         if not self.transport.is_api(link):
             path = call.path.partition("?")[0]
-            link = f"{path}?{urlsplit(link).query}"
+            link = f"{path}?{link.partition('#')[0].partition('?')[2]}"
         return attrs.evolve(call, path=link, params=None)
 
     async def command(self, method: str, path: str) -> None:

@@ -215,6 +215,18 @@ class Prediction(Bound):
             files = use_file_output
         return EventStream(Feed(context.transport, prediction=self, files=files))
 
+    # What `_streams` needs, which stands below this module.
+
+    @property
+    def _is_over(self) -> bool:
+        return _jobs.is_over(self)
+
+    def _pause(self) -> float:
+        return _jobs.pause(self)
+
+    def _failure(self) -> exceptions.ModelError | None:
+        return _jobs.failure(self)
+
     async def _poll(self, patience: float) -> None:
         await self._look(Kind.POLL, patience)
         _jobs.log_end(self)

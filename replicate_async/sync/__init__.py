@@ -17,8 +17,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .. import _HOMES as _SHARED
-from .. import __version__
+from .. import _HOMES, _OF_THE_DEFAULT_CLIENT, __version__
 
 if TYPE_CHECKING:
     from .. import exceptions as exceptions
@@ -33,34 +32,32 @@ if TYPE_CHECKING:
     from ..types import Progress as Progress
     from ..types import RateLimit as RateLimit
     from ..types import Retry as Retry
+    from ..types import ServerSentEvent as ServerSentEvent
     from ..types import Stats as Stats
     from ..types import Timeout as Timeout
     from ..types import Update as Update
-    from ._facade import (
-        Accounts,
-        Collections,
-        Deployments,
-        Files,
-        HardwareNamespace,
-        Models,
-        Predictions,
-        Trainings,
-        Webhooks,
-    )
+    from ._facade import Accounts, Collections, Deployments, Files, HardwareNamespace, Models
     from ._facade import Client as Client
     from ._facade import Collection as Collection
     from ._facade import Deployment as Deployment
+    from ._facade import EventStream as EventStream
     from ._facade import FileOutput as FileOutput
     from ._facade import Model as Model
+    from ._facade import ModelFunction as ModelFunction
+    from ._facade import OutputStream as OutputStream
     from ._facade import Page as Page
     from ._facade import Prediction as Prediction
+    from ._facade import Predictions, Trainings, Webhooks
     from ._facade import SearchResults as SearchResults
+    from ._facade import StreamingFunction as StreamingFunction
     from ._facade import Training as Training
     from ._facade import Version as Version
     from ._portal import Stream as Stream
     from ._portal import SyncInAsyncWarning as SyncInAsyncWarning
 
     run = Client().run
+    stream = Client().stream
+    use = Client().use
     search = Client().search
     paginate = Client().paginate
     accounts: Accounts
@@ -73,66 +70,16 @@ if TYPE_CHECKING:
     trainings: Trainings
     webhooks: Webhooks
 
-__all__ = (
-    "Account",
-    "Client",
-    "Collection",
-    "Deployment",
-    "File",
-    "FileOutput",
-    "Hardware",
-    "Limits",
-    "Model",
-    "ModelError",
-    "Page",
-    "Prediction",
-    "Progress",
-    "RateLimit",
-    "ReplicateError",
-    "ReplicateException",
-    "Retry",
-    "SearchResults",
-    "Stats",
-    "Stream",
-    "SyncInAsyncWarning",
-    "Timeout",
-    "Training",
-    "Update",
-    "Version",
-    "__version__",
-    "accounts",
-    "collections",
-    "deployments",
-    "exceptions",
-    "files",
-    "hardware",
-    "models",
-    "paginate",
-    "predictions",
-    "run",
-    "search",
-    "trainings",
-    "types",
-    "webhooks",
-)
+# What is in `replicate_async` and has no counterpart, and what is only here.
+_ASYNC_ONLY = frozenset({"Listing"})
+_SYNC_ONLY = frozenset({"Stream", "SyncInAsyncWarning"})
 
-_OF_THE_DEFAULT_CLIENT = frozenset(
-    {
-        "accounts",
-        "collections",
-        "deployments",
-        "files",
-        "hardware",
-        "models",
-        "paginate",
-        "predictions",
-        "run",
-        "search",
-        "trainings",
-        "webhooks",
-    }
+__all__ = tuple(  # noqa: PLE0604 - strings all of them
+    sorted(
+        ({*_HOMES, *_OF_THE_DEFAULT_CLIENT, "__version__", "exceptions", "types"} - _ASYNC_ONLY)
+        | _SYNC_ONLY
+    )
 )
-_OF_THE_RUNTIME = frozenset({"Stream", "SyncInAsyncWarning"})
 
 _default: Client | None = None
 
@@ -152,15 +99,13 @@ def __getattr__(name: str) -> Any:
         return getattr(default_client(), name)
     if name in ("exceptions", "types"):
         return import_module(f"..{name}", __name__)
-    if name in _OF_THE_RUNTIME:
-        found = getattr(import_module("._portal", __name__), name)
+    if name in _SYNC_ONLY:
+        home = "._portal"
     elif name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    elif _SHARED[name] in ("exceptions", "types"):
-        found = getattr(import_module(f"..{_SHARED[name]}", __name__), name)
     else:
-        found = getattr(import_module("._facade", __name__), name)
-    globals()[name] = found
+        home = f"..{_HOMES[name]}" if _HOMES[name] in ("exceptions", "types") else "._facade"
+    found = globals()[name] = getattr(import_module(home, __name__), name)
     return found
 
 

@@ -437,9 +437,15 @@ class Stream(Iterator[T]):
     def __iter__(self) -> Iterator[T]:  # noqa: PYI034 - the reason follows
         # A generator is resumed for less than a call of `__next__`.
         ready = self._ready
-        while ready or self._fetch():
+        while True:
             while ready:
                 yield ready.popleft()
+            try:
+                if not self._fetch():
+                    return
+            except BaseException as error:
+                _trim(error)
+                raise
 
     @crosses
     def __next__(self) -> T:

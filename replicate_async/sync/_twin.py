@@ -7,6 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
+import attrs
+
+from .._files import FileOutput as AsyncFileOutput
+from ..resources._base import Bound
 from ..types import ServerSentEvent
 from ._portal import Lease, Stream, crosses
 
@@ -58,6 +62,8 @@ class Twin(Generic[A]):
         return self._of(self._lease, copy.deepcopy(self._async, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if not isinstance(self._async, (Bound, AsyncFileOutput)):
+            raise TypeError(f"a {type(self).__name__} cannot be pickled: make one where it is needed")
         return _restore, (type(self), self._async)
 
 
@@ -66,7 +72,10 @@ def _restore(kind: type[Twin[A]], wrapped: A) -> Twin[A]:
     from . import default_client
 
     client = default_client()
-    return kind._of(client._lease, client._async._context.bind(wrapped))
+    context = client._async._context
+    if isinstance(wrapped, AsyncFileOutput):
+        wrapped = attrs.evolve(wrapped, transport=context.transport)
+    return kind._of(client._lease, context.bind(wrapped))
 
 
 def unwrap(value: Any) -> Any:
@@ -119,9 +128,6 @@ class StreamTwin(Twin[A], Stream[T]):
     @classmethod
     def _of(cls, lease: Lease, wrapped: A, /) -> Self:
         return cls(lease, wrapped)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(f"a {type(self).__name__} cannot be pickled")
 
 
 def paginate(listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:

@@ -31,7 +31,8 @@ SIGNING_SECRET = "emulator-files-api-signing-secret"  # noqa: S105 - public by d
 
 _DEFAULT_TYPE = "application/octet-stream"
 _MAX_NAME = 255
-_CHUNK = 64 * 1024
+_CHUNK = 16 * 2**20
+"""More than aiohttp has at a time: it warns, of itself, when what it has must be cut."""
 _BRACKETED = re.compile(r"metadata\[([^\]]*)\](.*)")
 
 

@@ -65,5 +65,5 @@ def rewrite(emulator: Emulator, operation: str, change: Callable[[Any], Any]) ->
 async def until(condition: Callable[[], object]) -> None:
     """Return when the emulator's thread has come so far."""
     with anyio.fail_after(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (it comes from another thread)
             await anyio.sleep(0.002)

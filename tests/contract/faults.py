@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -107,7 +107,7 @@ async def world(**options: Any) -> AsyncIterator[World]:
         yield made
 
 
-Create = Callable[[Client, World, str], Awaitable[Any]]
+Create = Callable[[Client, World, str], Coroutine[Any, Any, Any]]
 
 
 async def on_model(client: Client, world: World, text: str) -> Any:

@@ -24,7 +24,7 @@ from .faults import World, until, world
 GRACE = 5.0
 """Seconds within which what was abandoned is to be cancelled."""
 
-PHASES = {"held": {"wait": 30}, "polling": {"wait": False}}
+PHASES: dict[str, dict[str, Any]] = {"held": {"wait": 30}, "polling": {"wait": False}}
 """(a) The create is held in sync mode, its id is unknown; (b) the prediction is polled."""
 
 
@@ -87,31 +87,35 @@ async def by_asyncio_timeout(world: World, client: Client, phase: str) -> None:
     assert not isinstance(caught.value, exceptions.ReplicateException)
 
 
+async def fail(world: World, phase: str) -> None:
+    """Fail when the run has come to a phase."""
+    await until(lambda: begun(world, phase))
+    raise Failure
+
+
 async def by_sibling(world: World, client: Client, phase: str) -> None:
     """Let a sibling fail in a task group of asyncio."""
 
-    async def fail() -> None:
-        await until(lambda: begun(world, phase))
-        raise Failure
-
-    with pytest.raises(ExceptionGroup) as caught:
+    async def group() -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run(client, phase))
-            tasks.create_task(fail())
+            tasks.create_task(fail(world, phase))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await group()
     assert [type(each) for each in caught.value.exceptions] == [Failure]
 
 
 async def by_sibling_of_anyio(world: World, client: Client, phase: str) -> None:
     """Let a sibling fail in a task group of anyio."""
 
-    async def fail() -> None:
-        await until(lambda: begun(world, phase))
-        raise Failure
-
-    with pytest.raises(ExceptionGroup) as caught:
+    async def group() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, client, phase)
-            tasks.start_soon(fail)
+            tasks.start_soon(fail, world, phase)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await group()
     assert [type(each) for each in caught.value.exceptions] == [Failure]
 
 
@@ -227,16 +231,12 @@ async def test_a_lagging_list() -> None:
 async def test_many_of_the_same_are_all_cancelled() -> None:
     """When equal runs are given up together, each of their predictions is cancelled."""
     async with world() as here, here.client() as client:
-        with pytest.raises(ExceptionGroup):
-            async with asyncio.TaskGroup() as tasks:
-
-                async def fail() -> None:
-                    await until(lambda: len(here.made_of("a")) == 10)
-                    raise Failure
-
-                for _ in range(10):
-                    tasks.create_task(run(client, "held"))
-                tasks.create_task(fail())
+        tasks = [asyncio.create_task(run(client, "held")) for _ in range(10)]
+        await until(lambda: len(here.made_of("a")) == 10)
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(end) for end in ends] == [asyncio.CancelledError] * 10
         await check_cancelled(here, 10)
 
 

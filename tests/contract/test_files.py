@@ -134,7 +134,7 @@ async def test_a_string_is_a_path_for_create_only(
     client: Client, emulator: Emulator, tmp_path: Path
 ) -> None:
     """`files.create` takes a path as a string, where it can mean nothing else."""
-    path = tmp_path / "naïve \"name\".txt"
+    path = tmp_path / 'naïve "name".txt'
     path.write_bytes(b"x")
     created = await client.files.create(str(path))
     assert emulator.file_content(created.id) == b"x"
@@ -212,10 +212,13 @@ async def test_the_callers_input_stays_as_it_is(client: Client) -> None:
 async def test_outputs_are_passed_by_url(client: Client, emulator: Emulator) -> None:
     """A file that a model made goes into an input as its URL, without a download."""
     await client.predictions.create(
-        HELLO, {"text": "a", "one": FileOutput("https://example.com/a.png"), "two": [FileOutput("data:,a")]}
+        HELLO,
+        {
+            "text": "a",
+            "one": FileOutput("https://example.com/a.png"),
+            "two": [FileOutput("data:,a")],
+        },
     )
     sent = emulator.ledger.requests(operation="predictions.create")[-1].json()["input"]
     assert sent == {"text": "a", "one": "https://example.com/a.png", "two": ["data:,a"]}
     assert len(emulator.ledger.requests()) == 1
-
-

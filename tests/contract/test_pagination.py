@@ -231,7 +231,8 @@ async def test_a_link_to_the_same_page_is_the_end(
 
 
 @pytest.mark.parametrize(
-    "answer", [[], {}, {"results": None}, {"results": {}}, {"results": [5]}, {"results": [{}]}, None]
+    "answer",
+    [[], {}, {"results": None}, {"results": {}}, {"results": [5]}, {"results": [{}]}, None],
 )
 async def test_what_is_no_page(client: Client, emulator: Emulator, answer: Any) -> None:
     """An answer that is no page of such objects is an error with status, URL and the answer."""

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 import replicate_async
-from replicate_async import FileOutput, Retry, exceptions
+from replicate_async import Retry, exceptions
 
 from .wire import (
     ACCOUNT,
@@ -27,6 +27,7 @@ from .wire import (
     Wire,
     answer,
     client_of,
+    file_at,
     json,
     redirect,
     route,
@@ -102,7 +103,7 @@ def test_two_loops_at_once_share_a_client() -> None:
         async def several() -> None:
             for _ in range(20):
                 account = await client.accounts.current()
-                names.append(account.username)  # noqa: PERF401  (one after the other)
+                names.append(account.username)
 
         def work() -> None:
             together.wait()
@@ -144,7 +145,7 @@ async def test_a_closed_client_says_so() -> None:
     """After `aclose`, requests of the client, its views and its files raise ClientClosed."""
     with Wire(KEPT) as wire:
         client = client_of(wire)
-        file = FileOutput(f"{wire.url}/f", transport=client._context.transport)
+        file = file_at(client, f"{wire.url}/f")
         view = client.with_options(timeout=5)
         await client.accounts.current()
         await client.aclose()
@@ -369,7 +370,7 @@ async def test_netrc_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with Wire(KEPT) as wire, Wire(answer(200, b"x")) as delivery:
         async with client_of(wire) as client:
             await client.accounts.current()
-            await FileOutput(f"{delivery.url}/f", transport=client._context.transport).read()
+            await file_at(client, f"{delivery.url}/f").read()
         assert wire.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
         assert "authorization" not in delivery.requests[0].headers
 

@@ -22,6 +22,7 @@ from .wire import (
     Wire,
     answer,
     client_of,
+    file_at,
     json,
     problem,
     redirect,
@@ -109,7 +110,7 @@ async def test_files_of_the_api_are_read_with_the_token() -> None:
     """A file at the origin of the API is read with the token."""
     with Wire(answer(200, b"file")) as wire:
         async with client_of(wire) as client:
-            file = FileOutput(f"{wire.url}/v1/files/x", transport=client._context.transport)
+            file = file_at(client, f"{wire.url}/v1/files/x")
             await file.read()
         assert wire.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
 

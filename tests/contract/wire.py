@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import attrs
 
-from replicate_async import Client, RateLimit, Retry, Timeout
+from replicate_async import Client, FileOutput, RateLimit, Retry, Timeout
 
 TOKEN = "r8_TestTokenThatMustNeverLeak012345678901"
 QUICK = Retry(backoff=0.001, max_backoff=0.001)
@@ -380,7 +380,7 @@ BUSY: dict[str, Step] = {
 FAULTS = {**LOST, **SILENT, **UNREADABLE, **BUSY}
 
 ACCOUNT = {"username": "acme", "type": "organization", "name": "Acme"}
-PREDICTION = {
+PREDICTION: dict[str, Any] = {
     "id": "wm41d8ffq9rgj0cjb2ysrvzve0",
     "model": "acme/greeter",
     "version": "hidden",
@@ -406,6 +406,11 @@ def client_of(wire: Wire | str, **options: Any) -> Client:
     }
     token = settings.pop("api_token", TOKEN)
     return Client(token, **settings)
+
+
+def file_at(client: Client, url: str) -> FileOutput:
+    """Return a file as it stands in the output of a prediction."""
+    return FileOutput(url, transport=client._context.transport)  # pyright: ignore[reportCallIssue]
 
 
 def _scripted(wire: Wire | str, steps: Mapping[str, Step]) -> bool:

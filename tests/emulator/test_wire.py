@@ -57,10 +57,12 @@ async def test_without_faults_it_is_transparent(emulator: Emulator, api: Api) ->
     assert emulator.file_content(answer.json()["id"]) == b"x" * 3_000_000
     assert (await api("GET", emulator.download_url(answer.json()["id"]))).body == b"x" * 3_000_000
     stream = await api(
-        "POST", "/models/emulator/writer/predictions", json={"input": {"prompt": "Hi", "max_tokens": 2}}
+        "POST",
+        "/models/emulator/writer/predictions",
+        json={"input": {"prompt": "Hi", "max_tokens": 2}},
     )
-    events = await api("GET", stream.json()["urls"]["stream"], token=None)
-    assert events.body.endswith(b"data: {}\n\n")
+    async with api.session.get(stream.json()["urls"]["stream"]) as events:
+        assert (await events.content.readuntil(b"event: done")).startswith(b"event: output")
     assert emulator.wire.connections == 2, "one for the API and one for the streams"
     assert emulator.wire.log == []
 

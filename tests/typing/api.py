@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import pathlib
-from typing import Any
-
-from typing_extensions import assert_type
+from typing import Any, assert_type
 
 import replicate_async as replicate
 from replicate_async import (
@@ -117,7 +115,8 @@ async def lists(client: Client) -> None:
     async for model in page.auto_paging_iter():
         assert_type(model, Model)
     async for prediction in client.predictions.list(
-        created_after=dt.datetime.now(dt.timezone.utc), created_before="2030-01-01"  # noqa: UP017
+        created_after=dt.datetime.now(dt.UTC),
+        created_before="2030-01-01",
     ):
         assert_type(prediction, Prediction)
     async for training in client.trainings.list():

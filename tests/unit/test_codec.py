@@ -257,7 +257,9 @@ def _wire_fields(kind: type[Record]) -> list[attrs.Attribute[Any]]:
     return [field for field in attrs.fields(kind) if not field.name.startswith("_")]
 
 
-@pytest.mark.parametrize(("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_examples(kind: type[Record], example: dict[str, Any]) -> None:
     """Each field of the reference's examples is where it belongs, and there are no others."""
     made = structure(copy.deepcopy(example), kind)
@@ -272,7 +274,9 @@ def test_examples(kind: type[Record], example: dict[str, Any]) -> None:
             assert value is not None
 
 
-@pytest.mark.parametrize(("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", "")
+)
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_damage(kind: type[Record], example: dict[str, Any], data: st.DataObject) -> None:
@@ -294,7 +298,9 @@ def test_damage(kind: type[Record], example: dict[str, Any], data: st.DataObject
     assert not set(made.extra) & known
 
 
-@pytest.mark.parametrize(("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_each_field_may_be_missing(kind: type[Record], example: dict[str, Any]) -> None:
     """Missing, null and mistyped mean the default; only what identifies the object is essential."""
     for field in _wire_fields(kind):
@@ -462,7 +468,7 @@ def test_any_text_can_be_encoded(text: str) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_json_does_not_have(value: float) -> None:
     """NaN and infinity are refused, not sent as something that is no JSON."""
-    with pytest.raises(ValueError, match="JSON|not"):
+    with pytest.raises(ValueError, match="JSON"):
         encode_json({"a": value})
     with pytest.raises(TypeError):
         encode_json({"a": object()})

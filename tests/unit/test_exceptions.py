@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import inspect
 import pickle
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from replicate_async._codec import structure
 from replicate_async.exceptions import ReplicateException
 
 from .test_codec import EXAMPLES, PREDICTION, TRAINING
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +39,8 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     """Yield one of each class, with its facts and what its message must tell."""
     e = exceptions
     yield ReplicateException("something"), {}, ["something"]
-    for status, cls in (
+    facts: dict[str, Any]
+    for code, cls in (
         (400, e.BadRequestError),
         (401, e.AuthenticationError),
         (402, e.PaymentRequiredError),
@@ -50,12 +55,12 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
         (503, e.ServerError),
         (599, e.ServerError),
     ):
-        found = e.ReplicateError.class_for(status)
-        assert found is cls
-        facts: dict[str, Any] = {
+        answered = e.ReplicateError.class_for(code)
+        assert answered is cls
+        facts = {
             "method": "POST",
             "url": "https://api.replicate.com/v1/models",
-            "status": status,
+            "status": code,
             "title": "Validation failed",
             "detail": "The name is taken.\n",
             "type": "about:blank",
@@ -64,8 +69,8 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
             "retry_after": 2.5,
             "headers": {"retry-after": "2.5"},
         }
-        told = ["POST", "/v1/models", str(status), "Validation failed", "name is taken", "2.5 s"]
-        yield found(**facts), facts, told
+        told = ["POST", "/v1/models", str(code), "Validation failed", "name is taken", "2.5 s"]
+        yield answered(**facts), facts, told
     for status, model_error in (
         ("failed", e.PredictionFailed),
         ("canceled", e.PredictionCanceled),
@@ -73,12 +78,44 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     ):
         prediction = _prediction(status=status, error="CUDA out of memory (E1001)")
         told = [prediction.id, "acme/greeter", "out of memory", prediction.urls.web or "", status]
-        facts = {"prediction": prediction, "code": "E1001"}
-        yield model_error(prediction), facts, told
+        yield model_error(prediction), {"prediction": prediction}, told
+    prediction = _prediction(status="failed", error="CUDA out of memory (E1001)")
+    facts = {"code": "E1001", "kind": "out_of_memory", "retryable": True}
+    yield (
+        e.PredictionFailed(prediction, **facts),
+        {"prediction": prediction, **facts},
+        [prediction.id, "failed", "E1001"],
+    )
+    yield (
+        e.StreamError(prediction, "said", "text so far", **facts),
+        {"prediction": prediction, "text": "text so far", **facts},
+        [prediction.id, "failed", "out of memory"],
+    )
+    yield (
+        e.StreamError(_prediction(error=None), "said so", ""),
+        {"code": None, "kind": "unknown", "retryable": False},
+        ["failed: said so"],
+    )
+    cause = e.FileExpired("https://f/x", 404)
+    yield (
+        e.OutputNotSaved(prediction, "no space left", [cause]),
+        {"prediction": prediction},
+        [prediction.id, "no space left", "an hour"],
+    )
+    yield (
+        e.OutputRemoved(prediction),
+        {"prediction": prediction, "retryable": True},
+        [prediction.id, "has been deleted", "paid for again"],
+    )
+    yield (
+        e.ContactLost(prediction, "reset"),
+        {"prediction": prediction},
+        [prediction.id, "reset", "may still be running"],
+    )
     prediction = _prediction(status="processing", error=None)
     yield (
         e.RunTimeout(prediction, 2.5),
-        {"prediction": prediction, "timeout": 2.5, "code": None},
+        {"prediction": prediction, "timeout": 2.5, "code": None, "retryable": False},
         [prediction.id, "2.5 s", "processing", "may still be running"],
     )
     yield (
@@ -86,38 +123,55 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
         {"prediction": prediction},
         ["has been cancelled"],
     )
-    where = {"method": "GET", "url": "https://example.com/x"}
+    get, url = "GET", "https://example.com/x"
+    where = {"method": get, "url": url}
     seen = ["GET", "https://example.com/x"]
-    yield e.TransportError(*where.values(), "fact"), where, [*seen, "fact"]
-    yield e.ConnectError(*where.values(), "refused"), where, [*seen, "nothing was sent", "refused"]
-    yield e.TransportTimeout(*where.values(), "silence"), where, [*seen, "timed out", "silence"]
-    yield e.ConnectionLost(*where.values(), "reset"), where, [*seen, "lost", "reset"]
+    yield e.TransportError(get, url, "fact"), where, [*seen, "fact"]
+    yield e.ConnectError(get, url, "refused"), where, [*seen, "nothing was sent", "refused"]
+    yield e.TransportTimeout(get, url, "silence"), where, [*seen, "timed out", "silence"]
+    yield e.ConnectionLost(get, url, "reset"), where, [*seen, "lost", "reset"]
     yield (
-        e.UnreadableAnswer(*where.values(), 200, b"<html>\xff" + b"x" * 1000, "not JSON"),
+        e.UnreadableAnswer(get, url, 200, b"<html>\xff" + b"x" * 1000, "not JSON"),
         {**where, "status": 200, "body": "<html>\ufffd" + "x" * 493},
         [*seen, "200", "not JSON", "<html>"],
     )
-    yield e.AnswerTooLarge(*where.values(), 99), {**where, "limit": 99}, [*seen, "99 bytes", "Limits"]
+    yield e.AnswerTooLarge(get, url, 99), {**where, "limit": 99}, [*seen, "99 bytes", "Limits"]
     yield (
-        e.RefusedRedirect(*where.values(), "http://elsewhere", "away"),
+        e.RefusedRedirect(get, url, "http://elsewhere", "away"),
         {**where, "location": "http://elsewhere"},
         [*seen, "http://elsewhere", "away"],
     )
     yield (
-        e.AmbiguousCreateError(*where.values(), "acme/greeter", "reset"),
-        {**where, "reference": "acme/greeter"},
-        [*seen, "acme/greeter", "may", "billed", "reset"],
+        e.AmbiguousCreateError(get, url, "acme/greeter", "reset", NOW),
+        {**where, "reference": "acme/greeter", "began": NOW},
+        [*seen, "acme/greeter", "may", "billed", "reset", "2026-01-02T03:04:00"],
     )
     yield e.FileOutputError("https://f/x", "fact"), {"url": "https://f/x"}, ["https://f/x", "fact"]
     yield e.FileExpired("https://f/x", 404), {"url": "https://f/x"}, ["gone", "404", "one hour"]
     yield e.IncompleteFile("https://f/x", 5, 9), {"url": "https://f/x"}, ["5 of 9 bytes"]
     yield e.IncompleteFile("https://f/x", 5, None), {}, ["after 5 bytes"]
+    yield (
+        e.FileTooLarge("https://f/x", 9, 10),
+        {"url": "https://f/x", "limit": 9},
+        ["10 bytes", "9", "save()"],
+    )
+    yield (
+        e.FileNotSaved("https://f/x", "/d/x", OSError(28, "No space left on device")),
+        {"url": "https://f/x", "path": "/d/x", "errno": 28},
+        ["/d/x", "No space left"],
+    )
     yield e.ArgumentError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
     yield e.ArgumentTypeError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
     yield e.MissingToken(), {"argument": "api_token"}, ["REPLICATE_API_TOKEN", "api_token"]
     yield e.InvalidReference("ref", "x y", "a name"), {"argument": "ref"}, ["'x y'", "a name"]
     yield e.InvalidSignature("too old"), {"argument": "webhook"}, ["too old"]
     yield e.ClientClosed(), {}, ["closed"]
+    yield (
+        e.JournalError("in_use", "/d/x.journal", "another process has it"),
+        {"kind": "in_use", "path": "/d/x.journal"},
+        ["/d/x.journal", "another process has it"],
+    )
+    yield e.StreamInUse(), {}, ["another task"]
     yield e.LoopClosed("it is gone"), {}, ["it is gone"]
     yield e.WouldDeadlock(), {}, ["own event loop", "async client"]
 
@@ -178,8 +232,7 @@ def test_the_tree_is_as_drawn() -> None:
         if depth:
             drawn[found[2]] = parents[depth - 1]
         if also := re.search(r"also (\w+)", line):
-            builtin = getattr(__builtins__, also[1], None) or __builtins__[also[1]]  # type: ignore[index]
-            assert issubclass(getattr(exceptions, found[2]), builtin)
+            assert issubclass(getattr(exceptions, found[2]), getattr(builtins, also[1]))
     actual = {
         name: getattr(exceptions, name).__bases__[0].__name__
         for name in exceptions.__all__

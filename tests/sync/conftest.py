@@ -1,0 +1,117 @@
+"""An emulator, a sync client of it, and processes to run scripts in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from replicate_async.sync import Client
+from replicate_async.testing import Emulator
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 60.0
+QUIET_FORK = "-Wignore:This process:DeprecationWarning"
+"""Python 3.12 warns of each fork of a process with threads: that is what is tested."""
+
+
+def loops() -> list[str]:
+    """Return the names of the facade's threads that live."""
+    return [t.name for t in threading.enumerate() if t.name == "replicate_async.sync"]
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until something holds that is bound to happen; fail if it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        threading.Event().wait(0.005)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Check that each test leaves neither a loop nor its thread behind."""
+    yield
+    until(lambda: not loops())
+
+
+@pytest.fixture(autouse=True)
+def environment(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point default clients, also those of other processes, to the emulator."""
+    for name, value in emulator.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("REPLICATE_POLL_INTERVAL", raising=False)
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """Run an emulator in a thread."""
+    with Emulator(rate_limits=False, page_sizes={"models": 3}) as running:
+        yield running
+
+
+@pytest.fixture
+def client(emulator: Emulator) -> Iterator[Client]:
+    """Return a client of the emulator."""
+    with Client(emulator.token, base_url=emulator.url) as client:
+        yield client
+
+
+# -- Processes ---------------------------------------------------------------------------------
+
+
+def complaints(err: str) -> list[str]:
+    """Return what is on the standard error, without asyncio's remarks on slow steps in dev mode."""
+    return [line for line in err.splitlines() if not line.startswith("Executing <")]
+
+
+def start(code: str, *options: str) -> subprocess.Popen[str]:
+    """Start a script in a strict interpreter: dev mode, and each warning an error."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-Xdev", "-Werror", *options, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(code: str, *options: str) -> str:
+    """Run a script to its end, and return what it prints; it must not complain."""
+    with start(code, *options) as process:
+        try:
+            out, err = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # in dev mode it shows where all threads are
+            out, err = process.communicate()
+            pytest.fail(f"it hangs:\n{out}\n{err}")
+    assert complaints(err) == []
+    assert process.returncode == 0
+    return out
+
+
+def interrupt(code: str, when: Callable[[], object], times: int = 1) -> tuple[str, str, float]:
+    """Press Ctrl-C once something holds; return both outputs, and how long the script went on."""
+    with start(code) as process:
+        try:
+            until(when, SECONDS)
+            for number in range(times):
+                if number:
+                    assert process.stdout is not None
+                    process.stdout.readline()
+                pressed = time.monotonic()
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=SECONDS)
+            took = time.monotonic() - pressed
+        finally:
+            process.kill()
+    return out, err, took

@@ -53,6 +53,7 @@ from .resources.predictions import (
 )
 
 if TYPE_CHECKING:
+    import anyio
     import anyio.abc
 
     from .resources._base import Context
@@ -316,6 +317,7 @@ class Fan:
         self._window = Slots(plan.concurrency * (4 if plan.ordered else 2))
         self._places = Slots(plan.concurrency)
         self._creating = Slots(1)
+        self._reading: anyio.CancelScope | None = None
         self._is_warm = False
         self._journal: Journal | None = None
         self._uncertain: _Uncertain | None = None
@@ -365,6 +367,12 @@ class Fan:
         self.ready.append(outcome)
         self._change()
 
+    def stop(self) -> None:
+        """Create nothing more; what has been created is awaited."""
+        self.stopping = True
+        if self._reading is not None:
+            self._reading.cancel()
+
     # The owner's task
 
     async def run(self) -> None:
@@ -407,14 +415,19 @@ class Fan:
     async def _feed(self, reader: _Reader, group: anyio.abc.TaskGroup) -> None:
         """Read one input after the other, never more than the window ahead."""
         index = 0
+        import anyio
+
         while not self.stopping:
             await self._window.acquire()
-            try:
-                value = await reader.next()
-            except StopAsyncIteration:
-                return
-            except Exception as error:  # noqa: BLE001  (the user's: raised when all that runs has ended)
-                self.failure = error
+            with anyio.CancelScope() as self._reading:
+                try:
+                    value = await reader.next()
+                except StopAsyncIteration:
+                    return
+                except Exception as error:  # noqa: BLE001  (the user's: raised when all that runs has ended)
+                    self.failure = error
+                    return
+            if self._reading.cancelled_caught:
                 return
             await self._begin(index, value, group)
             index += 1
@@ -642,7 +655,7 @@ class Fan:
             if await in_thread(lambda: all(path.is_file() for path in (*paths, record))):
                 return paths
         files, texts = await in_thread(
-            _planned, output, prediction._raw.get("output"), self.context, item.index
+            planned, output, prediction._raw.get("output"), self.context, _prefix(item.index)
         )
         names = (*files, *texts)
         await in_thread(_begin_saving, directory, item.index, prediction._raw, names)
@@ -935,8 +948,8 @@ def _record_name(index: int) -> str:
     return f"{_prefix(index)}prediction.json"
 
 
-def _planned(
-    output: Output, raw: Any, context: Context, index: int
+def planned(
+    output: Output, raw: Any, context: Context, prefix: str
 ) -> tuple[dict[str, FileOutput], dict[str, bytes]]:
     """Return what is to be downloaded, and what is to be written, by file name."""
     found: list[FileOutput] = []
@@ -959,16 +972,16 @@ def _planned(
     taken = {"prediction.json"}
     for file in found:
         if file not in names:
-            names[file] = _prefix(index) + _free(safe_name(file.name), taken)
+            names[file] = prefix + _free(safe_name(file.name), taken)
     files = {name: file for file, name in names.items()}
     if raw is None or _is_files(tree):
         return files, {}
     if output is not None and isinstance(output, str):
-        return files, {_prefix(index) + _free("output.txt", taken): output.encode()}
+        return files, {prefix + _free("output.txt", taken): output.encode()}
     if isinstance(raw, str) or (isinstance(raw, list) and raw and all(isinstance(i, str) for i in raw)):
         # The pieces that language models write; the record has them as they came.
         text = raw if isinstance(raw, str) else "".join(raw)
-        return files, {_prefix(index) + _free("output.txt", taken): text.encode()}
+        return files, {prefix + _free("output.txt", taken): text.encode()}
 
     def named(value: Any) -> Any:
         if isinstance(value, FileOutput):
@@ -979,7 +992,7 @@ def _planned(
             return {key: named(item) for key, item in value.items()}
         return value
 
-    return files, {_prefix(index) + _free("output.json", taken): encode_json(named(tree))}
+    return files, {prefix + _free("output.json", taken): encode_json(named(tree))}
 
 
 def _is_files(tree: Any) -> bool:

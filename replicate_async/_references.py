@@ -69,6 +69,19 @@ def parse_name(owner: str, name: str | None, argument: str) -> tuple[str, str]:
     return owner, name
 
 
+def named(value: object, attribute: str, argument: str) -> str:
+    """Return a string, or what an object such as a `Version` has of that name."""
+    found = value if isinstance(value, str) else getattr(value, attribute, None)
+    if isinstance(found, str):
+        return found
+    raise ArgumentTypeError(argument, f"expected a string, got {type(value).__name__}")
+
+
+def quoted_name(full_name: str, argument: str) -> str:
+    """Return `owner/name`, percent-encoded for a path."""
+    return "/".join(identifier(part, argument) for part in full_name.split("/"))
+
+
 def identifier(value: str, argument: str) -> str:
     """Return an opaque id, percent-encoded as one segment of a path."""
     if not isinstance(value, str):

@@ -388,7 +388,9 @@ def _field(
         _number(node.get("maximum")),
         _whole(node.get("minLength")),
         _whole(node.get("maxLength")),
-        _field(name, _resolved(items, components), components, depth=depth + 1)
+        _field(
+            name, _resolved(items, components), components, required=True, depth=depth + 1
+        )
         if isinstance(items, Mapping) and depth < _DEEPEST
         else None,
         node.get("deprecated") is True,

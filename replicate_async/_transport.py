@@ -149,9 +149,17 @@ class Config:
 
 def check_base_url(url: str) -> str:
     """Return a base URL in the form that `Config` wants."""
+    if not isinstance(url, str):
+        raise exceptions.ArgumentTypeError(
+            "base_url", f"expected a string, got {type(url).__name__}"
+        )
     url = url.strip().rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
         raise exceptions.ArgumentError(
             "base_url", f"{url!r} is no URL such as {DEFAULT_BASE_URL!r}"
         )
@@ -179,6 +187,10 @@ def check_token(token: object) -> str:
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of headers that can be sent."""
+    if not isinstance(headers, Mapping):
+        raise exceptions.ArgumentTypeError(
+            "headers", f"expected a mapping, got {type(headers).__name__}"
+        )
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise exceptions.ArgumentTypeError("headers", f"{name!r} and its value must be strings")
@@ -562,6 +574,7 @@ class Transport:
                     timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
+                    skip_auto_headers=_NO_TYPE if data is None else None,
                     proxy=self.pool.proxy_for(url, session),
                 )
                 status = response.status
@@ -829,7 +842,11 @@ async def load_anyio() -> None:
 def _use_anyio() -> None:
     import anyio
 
-    anyio.run(anyio.sleep, 0)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        anyio.run(anyio.sleep, 0)
+    # Else no thread could be had, as at the end of the interpreter.
 
 
 _anyio_loaded = False
@@ -843,6 +860,7 @@ async def sleep(seconds: float) -> None:
     await anyio.sleep(seconds)
 
 
+_NO_TYPE: Final = ("Content-Type",)  # which aiohttp would make up for an empty body
 _JSON: Final = {"Content-Type": "application/json"}
 
 

@@ -187,6 +187,8 @@ class Client:
         config = context.transport.config
         if isinstance(api_token, str):
             check_token(api_token)
+        elif api_token is not None and not callable(api_token):
+            raise exceptions.ArgumentTypeError("api_token", "expected a string or a function")
         config = attrs.evolve(
             config,
             token=config.token if api_token is None else api_token,
@@ -637,7 +639,8 @@ def _rebind(kind: type[T], raw: dict[str, Any]) -> T:
 
 
 def _headers(headers: Mapping[str, str] | None, user_agent: str | None) -> dict[str, str]:
-    return check_headers({"User-Agent": user_agent or USER_AGENT, **(headers or {})})
+    further = {} if headers is None else check_headers(headers)
+    return check_headers({"User-Agent": user_agent or USER_AGENT, **further})
 
 
 def _timeout(timeout: float | Timeout | None) -> Timeout:

@@ -11,7 +11,7 @@ import attrs
 from .. import exceptions
 from .._inputs import FileEncodingStrategy
 from .._policy import Kind
-from .._references import identifier, parse_name, parse_reference
+from .._references import identifier, named, parse_name, parse_reference
 from .._transport import Call
 from ..types import DeploymentRelease, Hardware, WebhookEvent
 from ._base import Bound, Context, Listing, Namespace, given, pages
@@ -194,7 +194,7 @@ def _path(owner: str, name: str) -> str:
 
 
 def _version(version: str | Version) -> str:
-    text = version if isinstance(version, str) else version.id
+    text = named(version, "id", "version")
     found = parse_reference(text, "version").version
     if found is None:
         raise exceptions.InvalidReference("version", text, "a version: its id is missing")
@@ -202,7 +202,7 @@ def _version(version: str | Version) -> str:
 
 
 def _sku(hardware: str | Hardware) -> str:
-    return hardware if isinstance(hardware, str) else hardware.sku
+    return named(hardware, "sku", "hardware")
 
 
 def _instances(value: int | None, most: int, argument: str) -> int | None:

@@ -11,7 +11,7 @@ from .. import exceptions
 from .._codec import encode_json
 from .._files import FileOutput
 from .._inputs import is_media_type, source_of, upload
-from .._references import identifier
+from .._references import identifier, named
 from .._transport import Call
 from ..types import File
 from ._base import Listing, Namespace, pages, query
@@ -44,8 +44,10 @@ class Files(Namespace):
             ArgumentError: It cannot be read, or is too large; nothing was sent.
             ReplicateError: The API refuses.
         """
-        if filename is not None and not 0 < len(filename.encode()) <= 255:
-            raise exceptions.ArgumentError("filename", "it must have 1 to 255 bytes in UTF-8")
+        if filename is not None:
+            named(filename, "", "filename")
+            if not 0 < len(filename.encode("utf-8", "replace")) <= 255:
+                raise exceptions.ArgumentError("filename", "it must have 1 to 255 bytes in UTF-8")
         if content_type is not None and not is_media_type(content_type):
             raise exceptions.ArgumentError("content_type", f"{content_type!r} is no media type")
         if metadata is not None:
@@ -87,7 +89,11 @@ class Files(Namespace):
             expiry: Until when the signature is good: a datetime, or seconds since 1970.
             signature: The signature of owner, id and expiry, in base64.
         """
-        seconds = int(expiry.timestamp()) if isinstance(expiry, datetime) else int(expiry)
+        if isinstance(expiry, bool) or not isinstance(expiry, (datetime, int)):
+            raise exceptions.ArgumentTypeError(
+                "expiry", f"expected a datetime or seconds since 1970, got {expiry!r}"
+            )
+        seconds = int(expiry.timestamp()) if isinstance(expiry, datetime) else expiry
         url = self._context.transport.url_of(
             Call(
                 "GET",

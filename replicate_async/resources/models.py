@@ -11,7 +11,7 @@ import attrs
 from .. import _policy
 from .._inputs import FileEncodingStrategy
 from .._policy import Kind
-from .._references import identifier, parse_name, parse_reference
+from .._references import identifier, named, parse_name, parse_reference
 from .._transport import Call
 from ..types import WebhookEvent
 from ._base import Bound, Context, Listing, Namespace, given, pages, query
@@ -222,7 +222,7 @@ class Models(Namespace):
             owner=owner,
             name=name,
             visibility=_policy.one_of(visibility, ("public", "private"), "visibility"),
-            hardware=hardware if isinstance(hardware, str) else hardware.sku,
+            hardware=named(hardware, "sku", "hardware"),
             description=description,
             github_url=github_url,
             paper_url=paper_url,

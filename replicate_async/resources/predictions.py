@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
@@ -16,7 +16,7 @@ from .._codec import structure, structure_part
 from .._files import to_output
 from .._inputs import FileEncodingStrategy, encode_input
 from .._policy import Kind
-from .._references import identifier, parse_name, parse_reference
+from .._references import identifier, parse_name, parse_reference, quoted_name
 from .._transport import Call, sleep
 from ..types import PredictionUrls, Progress, Status, Update, WebhookEvent
 from . import _jobs
@@ -286,8 +286,7 @@ class Predictions(Namespace):
             ReplicateError: The API refuses; nothing was created.
             AmbiguousCreateError: No answer came: the prediction may exist.
         """
-        named = [target for target in (version, model, deployment) if target is not None]
-        if len(named) != 1:
+        if sum(target is not None for target in (version, model, deployment)) != 1:
             raise exceptions.ArgumentError(
                 "version", "give exactly one of `version`, `model` and `deployment`"
             )
@@ -305,7 +304,7 @@ class Predictions(Namespace):
             order = await prepare(self._context, input, options)
             return await create_with_model(self._context, f"{owner}/{name}", order)
         if version is not None:
-            target = Target.version(version if isinstance(version, str) else version.id)
+            target = Target.version(named(version, "id", "version"))
         else:
             assert deployment is not None
             names = parse_name(*full_name(deployment, "deployment"), "deployment")
@@ -364,7 +363,7 @@ class Predictions(Namespace):
             RunTimeout: The time was over first. The prediction goes on.
             ReplicateError: The API refuses.
         """
-        if not isinstance(prediction, str):
+        if isinstance(prediction, Prediction):
             return await prediction.wait(timeout=timeout)
         _policy.timeout_seconds(timeout)
         found = self._context.bind(structure({"id": prediction}, Prediction))
@@ -401,14 +400,15 @@ class Target:
     @lru_cache(maxsize=256)
     def model(cls, full_name: str) -> Target:
         """An official model, `owner/name`."""
-        return cls(f"/models/{full_name}/predictions", {}, full_name, {"model": full_name})
+        path = f"/models/{quoted_name(full_name, 'model')}/predictions"
+        return cls(path, {}, full_name, {"model": full_name})
 
     @classmethod
     def deployment(cls, owner: str, name: str) -> Target:
         """A deployment."""
         full_name = f"{owner}/{name}"
         return cls(
-            f"/deployments/{full_name}/predictions",
+            f"/deployments/{quoted_name(full_name, 'deployment')}/predictions",
             {},
             f"deployment {full_name}",
             {"deployment": full_name},
@@ -523,7 +523,9 @@ async def _latest_version(
     context: Context, full_name: str, refused: exceptions.NotFoundError
 ) -> str:
     try:
-        model = (await context.transport.send(Call("GET", f"/models/{full_name}"))).data
+        model = (
+            await context.transport.send(Call("GET", f"/models/{quoted_name(full_name, 'model')}"))
+        ).data
     except exceptions.NotFoundError as error:
         raise exceptions.NotFoundError(
             refused.method,
@@ -572,9 +574,9 @@ def check_events(events: Sequence[WebhookEvent] | None) -> list[str] | None:
     """Return the events that a webhook shall be called for."""
     if events is None:
         return None
-    if isinstance(events, str):
+    if isinstance(events, str) or not isinstance(events, Iterable):
         raise exceptions.ArgumentTypeError(
-            "webhook_events_filter", f"expected a list of events, got the string {events!r}"
+            "webhook_events_filter", f"expected a list of events, got {events!r}"
         )
     allowed = ("start", "output", "logs", "completed")
     return [_policy.one_of(event, allowed, "webhook_events_filter") for event in events]

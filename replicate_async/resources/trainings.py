@@ -13,7 +13,7 @@ import attrs
 from .. import _policy, exceptions
 from .._inputs import FileEncodingStrategy, encode_input
 from .._policy import Kind
-from .._references import identifier, parse_name, parse_reference
+from .._references import identifier, named, parse_name, parse_reference
 from .._transport import Call
 from ..types import PredictionUrls, Progress, Status, TrainingOutput, Update, WebhookEvent
 from . import _jobs
@@ -156,7 +156,7 @@ class Trainings(Namespace):
             raise exceptions.ArgumentError("version", "it is missing")
         if destination is None:
             raise exceptions.ArgumentError("destination", "it is missing")
-        reference = parse_reference(version if isinstance(version, str) else version.id, "version")
+        reference = parse_reference(named(version, "id", "version"), "version")
         if reference.version is None:
             raise exceptions.InvalidReference(
                 "version", str(version), "a version: its id is missing"

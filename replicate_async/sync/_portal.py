@@ -29,6 +29,7 @@ import weakref
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from threading import get_ident
@@ -149,6 +150,28 @@ async def _settle(outcome: _Outcome, work: Work, running: set[_Outcome]) -> None
         outcome.set()
 
 
+class _Executor(ThreadPoolExecutor):
+    """Threads for what would hold up the loop, also where Python allows no more of them.
+
+    When the main thread has ended, the standard library refuses new work, while other threads and exit
+    handlers may still be in the middle of calls. Then it is done on the loop.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have `fn(*args, **kwargs)` done."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError as error:
+            if not str(error).startswith("cannot schedule new futures after"):
+                raise
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - who waits for it raises it
+            done.set_exception(error)
+        return done
+
+
 # -- The loop and its thread -------------------------------------------------------------------
 
 
@@ -176,6 +199,7 @@ class Portal:
         )
         self._thread = thread
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_Executor(thread_name_prefix="replicate_async.sync.worker"))
         try:
             thread.start()
         except RuntimeError as error:
@@ -228,6 +252,10 @@ class Portal:
         self._lock = threading.RLock()
         self._open = self._here = False
         self._ident = 0
+        self._left_behind = asyncio.all_tasks(self._loop)
+        for task in self._left_behind:
+            # At the end of the child they are destroyed, and asyncio would deplore it.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @property
     def open(self) -> bool:
@@ -333,7 +361,7 @@ def _warn_of_running_loop() -> None:
         "The sync facade blocks the event loop that runs in this thread. Use the async client here:"
         " `import replicate_async as replicate`, and `await`.",
         SyncInAsyncWarning,
-        stacklevel=level - 1,
+        stacklevel=level,
     )
     _warned = True
 

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from replicate_async import Client, Timeout, exceptions
+from replicate_async import Client, Timeout, _policy, exceptions
 from replicate_async.testing import Emulator, Fault
 
 from . import faults
@@ -299,8 +299,9 @@ async def test_deadline_of_the_server(timeout: float | None, sent: str | None) -
         assert create.headers.get("Cancel-After") == sent
 
 
-async def test_a_killed_process_stops_paying() -> None:
+async def test_a_killed_process_stops_paying(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody is left to cancel is ended by the server's deadline."""
+    monkeypatch.setattr(_policy, "CANCEL_GRACE", 0.3)
     async with world() as here, here.client() as client:
         here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, path="*/cancel")
         task = asyncio.create_task(run(client, "polling", timeout=6))
@@ -322,7 +323,7 @@ async def test_log_of_abandoned(caplog: pytest.LogCaptureFixture) -> None:
         assert f"prediction {made} cancelled" in caplog.text
         assert client.stats.cancelled == 1
         here.emulator.ledger.clear()
-        here.emulator.wire.inject(Fault.ERROR_PAGE, path="*/cancel")
+        here.emulator.wire.inject(Fault.ERROR_PAGE, path="*/cancel", status=403)
         await by_cancel(here, client, "polling")
         assert f"prediction {here.made_of('a')[0]} lost" in caplog.text
 

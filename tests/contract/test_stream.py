@@ -243,7 +243,8 @@ async def test_the_missing_tail_is_polled(refusal: str, cut: int) -> None:
 @pytest.mark.parametrize("step", [RESET, problem(503), streamed(*EVENTS[:3])])
 async def test_fruitless_connections_are_bounded(step: Step) -> None:
     """After five connections in a row without anything new, the prediction is polled."""
-    with serving(streamed(*EVENTS[:3]), step, **DONE) as server:
+    first = streamed(b"retry: 10\n\n", *EVENTS[:3])
+    with serving(first, step, **DONE) as server:
         assert await read(server) == SCRIPT
         assert 5 <= len(server.asked("stream")) <= 12  # GETs may be sent again by aiohttp, too
 

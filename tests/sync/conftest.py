@@ -99,17 +99,13 @@ def run(code: str, *options: str) -> str:
     return out
 
 
-def interrupt(code: str, when: Callable[[], object], times: int = 1) -> tuple[str, str, float]:
+def interrupt(code: str, when: Callable[[], object]) -> tuple[str, str, float]:
     """Press Ctrl-C once something holds; return both outputs, and how long the script went on."""
     with start(code) as process:
         try:
             until(when, SECONDS)
-            for number in range(times):
-                if number:
-                    assert process.stdout is not None
-                    process.stdout.readline()
-                pressed = time.monotonic()
-                process.send_signal(signal.SIGINT)
+            pressed = time.monotonic()
+            process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=SECONDS)
             took = time.monotonic() - pressed
         finally:

@@ -141,7 +141,7 @@ def test_pickling(client: Client, default: None) -> None:
 
 def test_no_pickling(client: Client) -> None:
     """What is a connection or a place in a stream does not pickle, and says so."""
-    for thing in (client, client.models, client.stream("emulator/writer")):
+    for thing in (client, client.models, client.stream("emulator/writer", {"prompt": "x"})):
         with pytest.raises(TypeError, match=f"{type(thing).__name__} cannot be pickled"):
             pickle.dumps(thing)
 
@@ -244,14 +244,14 @@ def test_closed(client: Client) -> None:
     with pytest.raises(exceptions.ClientClosed):
         client.accounts.current()
     with pytest.raises(exceptions.ClientClosed):
-        next(client.stream("emulator/writer"))
+        next(client.stream("emulator/writer", {"prompt": "x"}))
     assert loops() == []
 
 
 def test_unused() -> None:
     """A client that did nothing has never started the thread."""
     with Client("t", base_url="http://127.0.0.1:9") as client:
-        client.stream("emulator/writer")
+        client.stream("emulator/writer", {"prompt": "x"})
         assert client.stats.created == 0
         assert loops() == []
 
@@ -354,7 +354,7 @@ def test_on_the_loop(client: Client) -> None:
         client.accounts.current()
 
     async def another() -> None:
-        next(client.stream("emulator/writer"))
+        next(client.stream("emulator/writer", {"prompt": "x"}))
 
     for wrong in (mistake, another):
         with pytest.raises(exceptions.WouldDeadlock, match="own event loop"):
@@ -380,7 +380,7 @@ def test_in_a_running_loop(client: Client, warn_again: None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             client.accounts.current()
-            assert list(client.stream("emulator/writer"))
+            assert list(client.stream("emulator/writer", {"prompt": "x"}))
 
     asyncio.run(main())
 
@@ -390,7 +390,7 @@ def test_streams_in_a_running_loop(client: Client, warn_again: None) -> None:
 
     async def main() -> None:
         with pytest.warns(SyncInAsyncWarning) as caught:
-            next(client.stream("emulator/writer"))
+            next(client.stream("emulator/writer", {"prompt": "x"}))
         assert caught[0].filename == __file__
 
     asyncio.run(main())
@@ -442,11 +442,11 @@ def test_stream(client: Client) -> None:
 
 def test_stream_is_lazy(emulator: Emulator, client: Client) -> None:
     """Nothing happens before the first event is asked for, nor without."""
-    stream = client.stream("emulator/writer")
+    stream = client.stream("emulator/writer", {"prompt": "x"})
     stream.close()
     assert list(stream) == []
     del stream
-    client.stream("emulator/writer")
+    client.stream("emulator/writer", {"prompt": "x"})
     client.accounts.current()
     assert emulator.ledger.created() == []
 
@@ -696,7 +696,7 @@ def test_functions_of_functions(client: Client) -> None:
     painter, describer = client.use("emulator/painter"), client.use("emulator/describer")
     run = painter.create(prompt="x", width=96, height=64)
     assert describer(image=run).startswith("PNG image, 96 x 64 pixels")
-    assert describer(image=run.output()).startswith("PNG image, 96 x 64 pixels")
+    assert describer(image=run.output()[0]).startswith("PNG image, 96 x 64 pixels")
 
 
 def test_streaming_functions(client: Client) -> None:

@@ -81,9 +81,7 @@ class _Function:
         self.__signature__: inspect.Signature = _ANY
         self.__name__: str = _name(ref)
         self.__qualname__: str = self.__name__
-        self.__doc__ = (
-            f"{_shown(ref)}: its inputs are not known yet. Call it once, or `await load()`, and look again."
-        )
+        self.__doc__ = f"{_shown(ref)}: its inputs are not known yet. Call it once, or `await load()`, and look again."
 
     @property
     def signature(self) -> inspect.Signature:
@@ -105,7 +103,9 @@ class _Function:
             self._loaded = True
             schema = self._schema
             if schema is None:
-                self.__doc__ = f"{_shown(self._ref)}: its inputs cannot be known; any are passed on."
+                self.__doc__ = (
+                    f"{_shown(self._ref)}: its inputs cannot be known; any are passed on."
+                )
             else:
                 self.__doc__ = f"{_shown(self._ref)}\n\n{schema.described()}"
                 self.__signature__ = schema.signature(Path | FileOutput | str, FileOutput)
@@ -118,7 +118,9 @@ class _Function:
         """Return inputs that have been checked, with the outputs of other functions in their places."""
         await self.load()
         schema = self._schema if self._options.validate else None
-        given = {name: value for name, value in inputs.items() if not self._is_left_out(name, value)}
+        given = {
+            name: value for name, value in inputs.items() if not self._is_left_out(name, value)
+        }
         if schema is not None:
             problems = schema.problems(given, _is_later)
             if problems:
@@ -456,6 +458,10 @@ async def _fetched(context: Context, ref: str) -> ModelSchema | None:
     if len(context.schemas) >= _MOST_SCHEMAS:
         del context.schemas[next(iter(context.schemas))]
     context.schemas[ref] = time.monotonic() + lives, schema
+    if reference.version is None and _get(data, "is_official") is False:
+        # The version whose schema this is; it spares the runs the search for it.
+        if isinstance(id := _get(version, "id"), str):
+            context.latest_versions[ref] = time.monotonic(), id
     return schema
 
 

@@ -248,9 +248,7 @@ class ModelSchema:
 
     # Output
 
-    def convert(
-        self, value: Any, file: Callable[[str], Any], guess: Callable[[Any], Any]
-    ) -> Any:
+    def convert(self, value: Any, file: Callable[[str], Any], guess: Callable[[Any], Any]) -> Any:
         """Return an output as users get it: text joined, files as files.
 
         Args:
@@ -388,9 +386,7 @@ def _field(
         _number(node.get("maximum")),
         _whole(node.get("minLength")),
         _whole(node.get("maxLength")),
-        _field(
-            name, _resolved(items, components), components, required=True, depth=depth + 1
-        )
+        _field(name, _resolved(items, components), components, required=True, depth=depth + 1)
         if isinstance(items, Mapping) and depth < _DEEPEST
         else None,
         node.get("deprecated") is True,

@@ -265,7 +265,11 @@ class Feed:
         except exceptions.ReplicateError as error:
             self._refused(error)
             return
-        except (exceptions.ConnectError, exceptions.TransportTimeout, exceptions.ConnectionLost) as error:
+        except (
+            exceptions.ConnectError,
+            exceptions.TransportTimeout,
+            exceptions.ConnectionLost,
+        ) as error:
             self._count(error)
             return
         except exceptions.TransportError as error:

@@ -16,7 +16,7 @@ from .._codec import structure, structure_part
 from .._files import to_output
 from .._inputs import FileEncodingStrategy, encode_input
 from .._policy import Kind
-from .._references import identifier, parse_name, parse_reference, quoted_name
+from .._references import identifier, named, parse_name, parse_reference, quoted_name
 from .._transport import Call, sleep
 from ..types import PredictionUrls, Progress, Status, Update, WebhookEvent
 from . import _jobs
@@ -365,9 +365,9 @@ class Predictions(Namespace):
         """
         if isinstance(prediction, Prediction):
             return await prediction.wait(timeout=timeout)
+        identifier(prediction, "prediction")
         _policy.timeout_seconds(timeout)
         found = self._context.bind(structure({"id": prediction}, Prediction))
-        identifier(prediction, "prediction")
         return await _jobs.wait(found, found._poll, timeout, at_once=True)
 
 

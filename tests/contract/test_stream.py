@@ -32,7 +32,20 @@ from replicate_async.testing import ConcatenateIterator, Emulator, OutputFile
 from replicate_async.types import ServerSentEvent
 
 from .conftest import HELLO
-from .wire import RESET, STALL, Request, Step, Wire, answer, client_of, head, json, problem, raw, route
+from .wire import (
+    RESET,
+    STALL,
+    Request,
+    Step,
+    Wire,
+    answer,
+    client_of,
+    head,
+    json,
+    problem,
+    raw,
+    route,
+)
 
 ID = "wm41d8ffq9rgj0cjb2ysrvzve0"
 STREAM_HEAD = head(200, {"Content-Type": "text/event-stream; charset=utf-8", "Connection": "close"})
@@ -360,7 +373,8 @@ async def test_an_error_in_one_chunk_with_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [("{}", None), ('{"reason":"canceled"}', "canceled"), ('{"reason":"error"}', "error")]
+    ("data", "reason"),
+    [("{}", None), ('{"reason":"canceled"}', "canceled"), ('{"reason":"error"}', "error")],
 )
 async def test_the_reason_of_done(data: str, reason: str | None) -> None:
     """`done` is the last event; why it came can be told."""
@@ -732,7 +746,10 @@ FILES = ["https://replicate.delivery/x/out-0.webp", "data:text/plain;base64,aGk=
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_files_in_events(path: str, wanted: bool) -> None:
     """The files of a file stream are `FileOutput`; `data` stays text; a text stream has none."""
-    body = [*(sse("output", url, f"1:{n}") for n, url in enumerate(FILES)), sse("done", "{}", "2:0")]
+    body = [
+        *(sse("output", url, f"1:{n}") for n, url in enumerate(FILES)),
+        sse("done", "{}", "2:0"),
+    ]
     with serving(streamed(*body), path=path) as server:
         async with client_of(server.wire) as client:
             events = [
@@ -770,9 +787,7 @@ async def test_emulated_text(client: Client, emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("streams", [True, False])
-async def test_emulated_without_a_stream(
-    client: Client, emulator: Emulator, streams: bool
-) -> None:
+async def test_emulated_without_a_stream(client: Client, emulator: Emulator, streams: bool) -> None:
     """Whether a model can stream makes no difference to the events."""
 
     @emulator.model("acme/poet", streams=streams)
@@ -860,9 +875,7 @@ async def test_a_refused_create(client: Client, emulator: Emulator) -> None:
     assert emulator.ledger.cancelled() == []
 
 
-async def test_the_module_level_verb(
-    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_module_level_verb(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """`replicate_async.stream` is that of the default client."""
     for name, value in emulator.env.items():
         monkeypatch.setenv(name, value)

@@ -249,14 +249,34 @@ def test_nothing_known() -> None:
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ["type", "enum", "allOf", "anyOf", "items", "properties", "$ref", "format", "default"]
-            + ["minimum", "description", "x-order", "required", "nullable", "additionalProperties"]
-        ),
-        inner | st.sampled_from(["string", "array", "object", "uri", "#/components/schemas/Input"]),
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type",
+                    "enum",
+                    "allOf",
+                    "anyOf",
+                    "items",
+                    "properties",
+                    "$ref",
+                    "format",
+                    "default",
+                ]
+                + [
+                    "minimum",
+                    "description",
+                    "x-order",
+                    "required",
+                    "nullable",
+                    "additionalProperties",
+                ]
+            ),
+            inner
+            | st.sampled_from(["string", "array", "object", "uri", "#/components/schemas/Input"]),
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

@@ -14,8 +14,8 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -148,12 +148,9 @@ def _carry_out(
 ) -> int:
     from . import exceptions
 
-    async def main() -> int:
-        async with _client(emulated=options.emulator) as client:
-            return await command(client, options)
-
     try:
-        return asyncio.run(main())
+        with _settings(emulated=options.emulator) as settings:
+            return asyncio.run(_with_client(settings, command, options))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -168,19 +165,28 @@ def _carry_out(
         return FAILED
 
 
-@asynccontextmanager
-async def _client(*, emulated: bool) -> AsyncIterator[Client]:
+@contextmanager
+def _settings(*, emulated: bool) -> Iterator[dict[str, str]]:
+    """Yield what to make a client with."""
+    if not emulated:
+        yield {}
+        return
+    from .testing import Emulator
+
+    os.environ["no_proxy"] = "*"  # noqa: SIM112  (a proxy of the environment cannot reach it)
+    with Emulator() as emulator:
+        yield {"api_token": emulator.token, "base_url": emulator.url}
+
+
+async def _with_client(
+    settings: dict[str, str],
+    command: Callable[[Client, Any], Coroutine[Any, Any, int]],
+    options: argparse.Namespace,
+) -> int:
     from .client import Client
 
-    async with AsyncExitStack() as stack:
-        if not emulated:
-            yield await stack.enter_async_context(Client())
-            return
-        from .testing import Emulator
-
-        os.environ["no_proxy"] = "*"  # noqa: SIM112  (a proxy of the environment cannot reach it)
-        emulator = stack.enter_context(Emulator())
-        yield await stack.enter_async_context(Client(emulator.token, base_url=emulator.url))
+    async with Client(settings.get("api_token"), base_url=settings.get("base_url")) as client:
+        return await command(client, options)
 
 
 def _say(text: str) -> None:
@@ -592,7 +598,12 @@ class Lines:
         if isinstance(row, Exception):
             raise row
         if isinstance(row, bytes):
-            row = json.loads(row.decode("utf-8-sig"), parse_constant=_no_number)
+            try:
+                row = json.loads(row.decode("utf-8-sig"), parse_constant=_no_number)
+            except UnicodeDecodeError:
+                raise ValueError("it is not UTF-8") from None
+            except ValueError as error:
+                raise ValueError(f"it is no JSON ({error})") from None
             if not isinstance(row, dict):
                 raise ValueError("it is no JSON object")
             row = {name: _with_files(value, name) for name, value in row.items()}

@@ -114,7 +114,7 @@ class Parser:
         """Take complete lines that end in LF and together stay within the limit."""
         add = events.append
         inside = self._size > 0
-        for kind, id, data, line in _PLAIN.findall(text):
+        for kind, name, data, line in _PLAIN.findall(text):
             if not kind:
                 self._line(line[:-1], len(line) - 1, events)
                 inside = self._size > 0
@@ -122,13 +122,13 @@ class Parser:
             if "\n" in data:
                 data = data.replace("\ndata: ", "\n")
             if inside:  # lines of the same block came before
-                self._kind, self._id = kind, id
+                self._kind, self._id = kind, name
                 self._data.append(data)
                 self._dispatch(events)
                 inside = False
             else:
-                add(ServerSentEvent(kind, data, id))
-                self._id = self.last_id = id
+                add(ServerSentEvent(kind, data, name))
+                self._id = self.last_id = name
 
     def _line(self, line: str, size: int, events: list[ServerSentEvent]) -> None:
         if not line:
@@ -183,7 +183,7 @@ class Position:
 
     def reconnected(self) -> None:
         """Note that what comes next may have come before."""
-        self._counts.update(id for id in self._ids if id is not None)
+        self._counts.update(name for name in self._ids if name is not None)
         self._before |= self._counts
         self._ids.clear()
         self._counts.clear()
@@ -201,10 +201,10 @@ class Position:
         return events
 
     def _is_fresh(self, event: ServerSentEvent) -> bool:
-        id = event.id
-        if id is not None:
-            self._counts[id] += 1
-            return self._counts[id] > self._before[id]
+        name = event.id
+        if name is not None:
+            self._counts[name] += 1
+            return self._counts[name] > self._before[name]
         replayed = self._replayed
         content = event.event, event.data
         if (

@@ -458,10 +458,10 @@ async def _fetched(context: Context, ref: str) -> ModelSchema | None:
     if len(context.schemas) >= _MOST_SCHEMAS:
         del context.schemas[next(iter(context.schemas))]
     context.schemas[ref] = time.monotonic() + lives, schema
-    if reference.version is None and _get(data, "is_official") is False:
+    latest = _get(version, "id")
+    if data is not version and _get(data, "is_official") is False and isinstance(latest, str):
         # The version whose schema this is; it spares the runs the search for it.
-        if isinstance(id := _get(version, "id"), str):
-            context.latest_versions[ref] = time.monotonic(), id
+        context.latest_versions[ref] = time.monotonic(), latest
     return schema
 
 

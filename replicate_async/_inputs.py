@@ -609,7 +609,8 @@ def _real(file: Any) -> io.FileIO | io.BufferedReader | io.BufferedRandom | None
 
 
 def _given_name(file: Any) -> str:
-    for attribute in ("filename", "name"):
+    # Files have a name; what is uploaded to web frameworks has, as `name`, that of the form's field.
+    for attribute in ("name",) if isinstance(file, io.IOBase) else ("filename", "name"):
         given = getattr(file, attribute, None)
         if isinstance(given, (str, os.PathLike)) and not callable(given):
             name = re.split(r"[/\\]", os.fsdecode(given))[-1]
@@ -1035,6 +1036,9 @@ class Uploads:
             url = flight.url = _url(transport, made)
             said = made.checksums.get("sha256")
             digest = said.lower() if isinstance(said, str) and len(said) == 64 else None
+            if (digest or source.digest or source.identity) is None and not source.shared:
+                with suppress(exceptions.ArgumentError):
+                    await source.find_digest()
             if digest is None or source.digest in (None, digest):
                 life = _life(made)
                 self._remember(

@@ -451,11 +451,14 @@ def _content_hash(file: Any, path: str) -> str:
             raise exceptions.ArgumentTypeError(
                 path, "a file that can be read only once cannot be written into a journal: pass a path"
             )
+        position = file.tell()
         file.seek(0)
-        made = hashlib.sha256()
-        while chunk := file.read(2**20):
-            made.update(chunk)
-        file.seek(0)
+        try:
+            made = hashlib.sha256()
+            while chunk := file.read(2**20):
+                made.update(chunk)
+        finally:
+            file.seek(position)
         return made.hexdigest()
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, exceptions.ReplicateException):

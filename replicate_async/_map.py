@@ -244,6 +244,8 @@ class Outcomes:
                 await load_anyio()
                 if self._task is None:
                     self._task = asyncio.create_task(fan.run(), name="replicate_async.map")
+                    fan.context.tasks.add(self._task)
+                    self._task.add_done_callback(fan.context.tasks.discard)
             while not fan.ready and not fan.over:
                 await fan.changed()
         except BaseException:
@@ -265,13 +267,8 @@ class Outcomes:
         """
         self._fan.over = True
         self._fan.ready.clear()
-        task = self._task
-        if task is not None and not task.done():
-            import anyio
-
-            task.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([task], timeout=_GRACE)
+        if self._task is not None and not self._task.done():
+            await end([self._task])
 
     async def __aenter__(self) -> Self:
         return self
@@ -286,6 +283,19 @@ class Outcomes:
         if task is not None and not task.done():
             with suppress(RuntimeError):  # the loop is closed
                 task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel fan-outs of the running loop, and wait for their ends; bounded."""
+    import anyio
+
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    mine = [task for task in tasks if task.get_loop() is loop and task is not this]
+    for task in mine:
+        task.cancel()
+    if mine:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait(mine, timeout=_GRACE)
 
 
 # -- The owner ---------------------------------------------------------------------------------
@@ -663,10 +673,12 @@ class Fan:
         async def save(job: tuple[str, FileOutput]) -> None:
             name, file = job
             path = directory / name
-            if not await in_thread(path.is_file):
-                await file.save(path)
-            else:
+            if await in_thread(path.is_file):
                 file._path = path
+            elif await in_thread(path.is_dir):
+                raise exceptions.FileNotSaved(file.url, str(path), IsADirectoryError("it is a directory"))
+            else:
+                await file.save(path)
 
         if files:
             await for_each(save, list(files.items()), at_once=_SAVED_AT_ONCE)

@@ -25,7 +25,7 @@ from .types import ServerSentEvent
 if TYPE_CHECKING:
     import aiohttp
 
-    from .resources.predictions import Prediction
+    from .resources.predictions import Output, Prediction
 
 T = TypeVar("T")
 
@@ -105,6 +105,9 @@ class Feed:
         self._fruitless = 0
         self._retry: float | None = None
         self._connections = 0
+        # What giving up needs:
+        self._let_go: Callable[[], None] = _nothing
+        self._given_up: asyncio.Event | None = None
         # What polling needs:
         self._looked = False
         self._failed: str | None = None
@@ -118,6 +121,8 @@ class Feed:
             if self.prediction is None:
                 assert self._create is not None
                 self.prediction = await self._in_time(self._create)
+                # Dropped and not closed, this is closed a moment later, when the client may be, too.
+                self._let_go = self._transport.pool.before_close(self._give_up)
             self._url = self.prediction.urls.stream
             if self._files and self._url is not None and "/v1/streams/" in urlsplit(self._url).path:
                 self._files = False  # a text, whatever it looks like (HTTP API, section 5.1)
@@ -151,14 +156,22 @@ class Feed:
             wanted = False
             raise
         finally:
-            await self._disconnect()
-            if wanted:
-                # Closed, cancelled or interrupted before its end: nobody reads any more.
-                await self._give_up()
+            try:
+                await self._disconnect()
+                if wanted:
+                    # Closed, cancelled or interrupted before its end: nobody reads any more.
+                    await self._give_up()
+            finally:
+                self._let_go()
 
     async def _give_up(self) -> None:
+        """Cancel the prediction; once, whoever gives it up."""
         if self._abandon is None:
             return
+        if self._given_up is not None:
+            await self._given_up.wait()
+            return
+        self._given_up = asyncio.Event()
         try:
             await self._abandon()
         except (asyncio.CancelledError, GeneratorExit):
@@ -166,6 +179,8 @@ class Feed:
             # closing is cancelled is then closed again in the middle. Costs have to stop all the same.
             await self._abandon()
             raise
+        finally:
+            self._given_up.set()
 
     async def _in_time(self, step: Callable[[], Awaitable[T]]) -> T:
         """Await one step within the time that is left."""
@@ -423,6 +438,10 @@ class Feed:
         )
 
 
+def _nothing() -> None:
+    """There is nothing to let go of."""
+
+
 class _Late(Exception):
     """The time is over."""
 
@@ -561,7 +580,7 @@ class OutputStream(_Stream[Any]):
     iterated over may be an input of another model function.
     """
 
-    async def collect(self) -> Any:
+    async def collect(self) -> Output:
         """Return the whole output from here on: pieces of text joined, else a list. It closes the stream."""
         async with self:
             pieces = [piece async for piece in self]

@@ -15,7 +15,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -273,6 +273,20 @@ class _Session:
     overdue: _Overdue
     proxies: dict[Origin, str | None] = attrs.field(factory=dict[Origin, "str | None"])
     guard: AsyncGenerator[None, None] | None = None
+    unsettled: set[Callable[[], Coroutine[Any, Any, None]]] = attrs.field(
+        factory=set["Callable[[], Coroutine[Any, Any, None]]"]
+    )
+    """What has to be done before it closes: what was begun and costs money must be stopped."""
+
+    async def settle(self) -> None:
+        """Do what has to be done before it closes."""
+        if self.unsettled:
+            await load_anyio()
+            import anyio
+
+            async with anyio.create_task_group() as group:
+                for settle in list(self.unsettled):
+                    group.start_soon(settle)
 
 
 class Pool:
@@ -310,6 +324,17 @@ class Pool:
             return None
         return found
 
+    def before_close(self, settle: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        """Have something awaited before the running loop's session closes; returns what undoes this.
+
+        It must bound itself, and raise nothing.
+        """
+        opened = self.opened()
+        if opened is None:
+            return lambda: None
+        opened.unsettled.add(settle)
+        return lambda: opened.unsettled.discard(settle)
+
     async def session(self) -> _Session:
         """Return the session of the running loop; open it at the first request there."""
         if self._closed:
@@ -339,7 +364,7 @@ class Pool:
             return opened
         opened = _Session(self._make_session(), Slots(self._connections), _Overdue(loop))
         self._sessions[loop] = opened
-        opened.guard = _guard(opened.client)
+        opened.guard = _guard(opened)
         await anext(opened.guard)
         return opened
 
@@ -386,6 +411,8 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close the session of the running loop; others close with their loops."""
+        if (opened := self.opened()) is not None:
+            await opened.settle()
         self._closed = True
         if self._pid != os.getpid():
             return
@@ -394,12 +421,15 @@ class Pool:
             await mine.guard.aclose()
 
 
-async def _guard(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+async def _guard(session: _Session) -> AsyncGenerator[None, None]:
     """Close a session when its loop shuts down its asynchronous generators, or when told to."""
     try:
         yield
     finally:
-        await session.close()
+        try:
+            await session.settle()
+        finally:
+            await session.client.close()
 
 
 def _import_aiohttp() -> None:
@@ -868,15 +898,46 @@ def _body(content: bytes | Body | None, progress: Callable[[], None]) -> tuple[A
     if not isinstance(content, Body):
         return content, {}
     length = {} if content.size is None else {"Content-Length": str(content.size)}
-    return _watched(content.make(), progress), length
+    return _streamed_class()(content.make(), progress), length
 
 
-async def _watched(
-    chunks: AsyncIterator[bytes], progress: Callable[[], None]
-) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        progress()
-        yield chunk
+@lru_cache(maxsize=1)
+def _streamed_class() -> Callable[[AsyncIterator[bytes], Callable[[], None]], Any]:
+    """Return the class of bodies that are made while they are sent; aiohttp is loaded by now."""
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.payload import Payload
+
+    class Streamed(Payload):
+        """A body that tells of its progress, and breaks the connection if it cannot be completed."""
+
+        _autoclose = True
+
+        def __init__(self, chunks: AsyncIterator[bytes], progress: Callable[[], None]) -> None:
+            super().__init__(chunks, content_type="application/octet-stream")
+            self._chunks = chunks
+            self._progress = progress
+
+        def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+            raise TypeError("this body is made while it is sent")
+
+        async def write(self, writer: AbstractStreamWriter) -> None:
+            await self.write_with_length(writer, None)
+
+        async def write_with_length(
+            self, writer: AbstractStreamWriter, content_length: int | None
+        ) -> None:
+            self._consumed = True
+            try:
+                async for chunk in self._chunks:
+                    self._progress()
+                    await writer.write(chunk)
+            except BaseException:
+                # Else what waits to be sent would keep the connection, perhaps for ever.
+                if (transport := getattr(writer, "transport", None)) is not None:
+                    transport.abort()
+                raise
+
+    return Streamed
 
 
 def _encoded(call: Call) -> bytes | io.BytesIO:

@@ -152,6 +152,7 @@ class Client:
             file_encoding_strategy=_strategy(file_encoding_strategy),
             poll_interval=_poll_interval(poll_interval),
             rebind=_rebind,
+            run=_run,
             on_ambiguous=_ambiguous(on_ambiguous),
         )
 
@@ -211,20 +212,27 @@ class Client:
             if poll_interval is None
             else _poll_interval(poll_interval),
             rebind=_rebind,
+            run=_run,
             on_ambiguous=_ambiguous(on_ambiguous or context.on_ambiguous),
             creations=context.creations,
             latest_versions=context.latest_versions,
             uploads=context.uploads,
             schemas=context.schemas,
             pollers=context.pollers,
+            tasks=context.tasks,
         )
         return view
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; the client cannot be used any more.
 
-        Connections of other loops are closed by their loops when they end. It may be called twice.
+        Connections of other loops are closed by their loops when they end. It may be called twice. What `map`
+        has in flight is given up first, as if its loop were left.
         """
+        if self._context.tasks:
+            from ._map import end
+
+            await end(self._context.tasks)
         await self._context.transport.pool.aclose()
 
     async def __aenter__(self) -> Self:
@@ -631,6 +639,19 @@ def default_client() -> Client:
     if _default is None:
         _default = Client()
     return _default
+
+
+async def _run(context: Context, ref: Any, input: Mapping[str, Any]) -> Any:
+    """Run with the options of `Client.run` as they are by default."""
+    return await _runs.run(
+        context,
+        ref,
+        input,
+        timeout=None,
+        options=Options(wait=True),
+        on_abandon="cancel",
+        retry_failed=0,
+    )
 
 
 def _rebind(kind: type[T], raw: dict[str, Any]) -> T:

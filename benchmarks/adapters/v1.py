@@ -46,7 +46,8 @@ class Client(Adapter):
 
     async def read(self, url: str) -> bytes:
         """Read an output."""
-        return await FileOutput(url, self.client).aread()
+        content: bytes = await FileOutput(url, self.client).aread()
+        return content
 
     async def upload(self, path: Path) -> None:
         """Create a file."""

@@ -22,6 +22,7 @@ The shapes that it knows:
 | a class with `__anext__`                             | a twin that is a `Stream`                         |
 | `__aiter__`; `aclose`, `__aenter__`, `__aexit__`     | `__iter__`; `close`, `__enter__`, `__exit__`      |
 | results `X`, `X | None`, `list[X]`, `dict[str, X]` of an active X, `Self`, and trees (`Output`) | their twins |
+| results that are errors                              | the same error, with the twin of its prediction   |
 | parameters of an active type, and `**inputs: Any`    | unwrapped                                         |
 | members of unions that only async code can make      | left out                                          |
 
@@ -63,8 +64,13 @@ RENAMED: Final = {
     LISTING: "Page",
 }
 
-BY_HAND: Final = {"Client.paginate": "paginate"}
-"""Methods whose arguments are methods of the facade themselves: functions of `_twin`."""
+BY_HAND: Final = {
+    "Client.paginate": "paginate",
+    "Outcomes.collect": "collect_outcomes",
+    "OutputStream.collect": "collect_output",
+}
+"""Functions of `_twin`, for methods that need to know of the facade: one takes methods of it, the others
+what its streams hold ready."""
 
 BOTH_WORLDS: Final = {"FileOutput": frozenset({"aread", "__aiter__"})}
 """What stays asynchronous, for callers inside of an event loop (see `README.md`)."""
@@ -152,6 +158,8 @@ RUNTIME: Final = {
     "Twin": "from ._twin import Twin",
     "TypeVar": "from typing import TypeVar",
     "cast": "from typing import cast",
+    "collect_outcomes": "from ._twin import collect_outcomes",
+    "collect_output": "from ._twin import collect_output",
     "crosses": "from ._portal import crosses",
     "overload": "from typing import overload",
     "paginate": "from ._twin import paginate",
@@ -293,6 +301,11 @@ def substituted(function: Function, arguments: dict[str, ast.expr]) -> Function:
     return made
 
 
+def iteration(node: ast.expr) -> str:
+    """Return the name of the function that iterates over what an annotation describes."""
+    return "chunks" if ast.unparse(argument(node)) == "bytes" else "iterate"
+
+
 def decorators(function: Function) -> set[str]:
     """Return the names of a function's decorators."""
     return {ast.unparse(d).partition("(")[0] for d in function.decorator_list}
@@ -352,8 +365,6 @@ class Generator:
         """Names that the generated code needs at run time."""
         self.annotated: dict[str, Module] = {}
         """Names in its annotations, and where they are known."""
-        self.based: set[str] = set()
-        """Names in the bases of its classes."""
         self.by_hand: set[str] = set()
         for path in sorted([*package.glob("*.py"), *package.glob("resources/*.py")]):
             self._read(path)
@@ -510,6 +521,8 @@ class Generator:
     ) -> str:
         """Return an expression that turns the async *value* into its twin."""
         node = evaluate(annotation)
+        if "Exception" in names(node):
+            return f"self._lease.adopted({value})"
         if not self._holds_active(node, item.parameters):
             return value
         members = alternatives(node)
@@ -658,7 +671,7 @@ class Generator:
         if where in BY_HAND:
             self.by_hand.add(where)
             self.used.add(BY_HAND[where])
-            yield f"return {BY_HAND[where]}({passed})"
+            yield f"return {BY_HAND[where]}({', '.join(filter(None, ['self', passed]))})"
             return
         node = evaluate(function.returns)
         target = f"self._async.{function.name}"
@@ -690,7 +703,7 @@ class Generator:
                     self._check_wrappable(each, item, where)
                 self.used.add("wrap_all")
                 wrapping = ", wrap_all"
-            yield f"return self._lease.iterate({target}({passed}){wrapping})"
+            yield f"return self._lease.{iteration(node)}({target}({passed}){wrapping})"
         elif kind == "hold":
             yield f"return self._lease.hold({target}({passed}))"
         else:
@@ -732,8 +745,7 @@ class Generator:
         bases = [f"Twin[{wrapped}]"]
         is_stream = self.has(item, "__anext__")
         if is_stream:
-            self.based.add(self._item_type(item))
-            bases = [f"StreamTwin[{wrapped}, {self._item_type(item)}]"]
+            bases = [f"StreamTwin[{wrapped}, {self._item_type(item)!r}]"]
             self.used.add("StreamTwin")
         else:
             self.used.add("Twin")
@@ -775,8 +787,7 @@ class Generator:
         [step] = [m for m in self.members(item) if m.function.name == "__anext__"]
         assert step.function.returns is not None
         node = evaluate(step.function.returns)
-        if names(node) & self.active.keys():
-            raise Unsupported(item.name, step.function, "a stream class of active objects")
+        self._check_wrappable(node, item, item.name)
         return self._type(node, step.home.module, item.name)
 
     def _constructor(self, item: Class) -> Iterator[str]:
@@ -816,7 +827,8 @@ class Generator:
         yield "@crosses"
         yield f"def __iter__(self) -> {result}:"
         yield from self._doc(member.function)
-        yield "    return self._lease.iterate(self._async)"
+        assert member.function.returns is not None
+        yield f"    return self._lease.{iteration(evaluate(member.function.returns))}(self._async)"
 
     def _both(self, item: Class, member: Member) -> Iterator[str]:
         function = member.function
@@ -894,8 +906,6 @@ class Generator:
             for name, module in sorted(self.annotated.items())
             if name not in self.active and name not in self.used and len(name) > 1
         }
-        for name in needed.keys() & self.based:
-            yield from self._import(name, needed.pop(name))
         yield "if TYPE_CHECKING:"
         for name, module in needed.items():
             yield from ("    " + line for line in self._import(name, module))

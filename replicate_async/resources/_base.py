@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 import attrs
@@ -33,6 +34,8 @@ class Context:
     """Seconds between two looks at a prediction; None: adaptive."""
     rebind: Callable[[type[Any], dict[str, Any]], Any]
     """How an unpickled object finds a client; an importable function."""
+    run: Callable[[Context, Any, Mapping[str, Any]], Awaitable[Any]]
+    """Runs a model, a version or a deployment, for what stands below `run`."""
     on_ambiguous: Literal["raise", "repeat"]
     """What to do about a create that got no answer and is not found."""
     creations: Creations = attrs.field(factory=Creations)
@@ -47,6 +50,8 @@ class Context:
     """Of models and versions: until when it is good (monotonic), and what their schema says."""
     pollers: Pollers = attrs.field(factory=Pollers)
     """Who sees to the predictions that this client and its views await."""
+    tasks: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]])
+    """What is under way and needs the connections to end in an orderly way, on any event loop."""
 
     async def fetch(self, kind: type[R], call: Call, patience: float = _policy.LONGEST_WAIT) -> R:
         """Send a call and return the object in its answer, bound to this client."""

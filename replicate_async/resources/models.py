@@ -15,7 +15,7 @@ from .._references import identifier, named, parse_name, parse_reference
 from .._transport import Call
 from ..types import WebhookEvent
 from ._base import Bound, Context, Listing, Namespace, given, pages, query
-from .predictions import Options, Prediction, Target, create, full_name, prepare
+from .predictions import Options, Output, Prediction, Target, create, full_name, prepare
 
 if TYPE_CHECKING:
     from ..types import Hardware
@@ -52,6 +52,14 @@ class Version(Bound):
     def predictions(self) -> OwnPredictions:
         """Predictions with this version."""
         return OwnPredictions(self._context, Target.version(self.id))
+
+    async def predict(self, /, **inputs: Any) -> Output:
+        """Run it and return its output, as `run` does. `use` makes a function of a model that knows more.
+
+        Raises:
+            ReplicateException: As `run`.
+        """
+        return await self._context.run(self._context, self, inputs)
 
 
 @attrs.define(eq=False)

@@ -17,7 +17,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .. import _HOMES, _OF_THE_DEFAULT_CLIENT, __version__
+from .. import _HOMES, _OF_THE_DEFAULT_CLIENT
+from .. import __version__ as __version__
 
 if TYPE_CHECKING:
     from .. import exceptions as exceptions
@@ -36,7 +37,17 @@ if TYPE_CHECKING:
     from ..types import Stats as Stats
     from ..types import Timeout as Timeout
     from ..types import Update as Update
-    from ._facade import Accounts, Collections, Deployments, Files, HardwareNamespace, Models
+    from ._facade import (
+        Accounts,
+        Collections,
+        Deployments,
+        Files,
+        HardwareNamespace,
+        Models,
+        Predictions,
+        Trainings,
+        Webhooks,
+    )
     from ._facade import Client as Client
     from ._facade import Collection as Collection
     from ._facade import Deployment as Deployment
@@ -44,10 +55,11 @@ if TYPE_CHECKING:
     from ._facade import FileOutput as FileOutput
     from ._facade import Model as Model
     from ._facade import ModelFunction as ModelFunction
+    from ._facade import Outcome as Outcome
+    from ._facade import Outcomes as Outcomes
     from ._facade import OutputStream as OutputStream
     from ._facade import Page as Page
     from ._facade import Prediction as Prediction
-    from ._facade import Predictions, Trainings, Webhooks
     from ._facade import SearchResults as SearchResults
     from ._facade import StreamingFunction as StreamingFunction
     from ._facade import Training as Training
@@ -58,6 +70,7 @@ if TYPE_CHECKING:
     run = Client().run
     stream = Client().stream
     use = Client().use
+    map = Client().map  # noqa: A001
     search = Client().search
     paginate = Client().paginate
     accounts: Accounts
@@ -74,7 +87,7 @@ if TYPE_CHECKING:
 _ASYNC_ONLY = frozenset({"Listing"})
 _SYNC_ONLY = frozenset({"Stream", "SyncInAsyncWarning"})
 
-__all__ = tuple(  # noqa: PLE0604 - strings all of them
+__all__ = tuple(
     sorted(
         ({*_HOMES, *_OF_THE_DEFAULT_CLIENT, "__version__", "exceptions", "types"} - _ASYNC_ONLY)
         | _SYNC_ONLY
@@ -99,6 +112,8 @@ def __getattr__(name: str) -> Any:
         return getattr(default_client(), name)
     if name in ("exceptions", "types"):
         return import_module(f"..{name}", __name__)
+    if name.startswith("async_") and name[6:] in _OF_THE_DEFAULT_CLIENT:
+        return getattr(default_client(), name)  # as in `replicate` 1.x
     if name in _SYNC_ONLY:
         home = "._portal"
     elif name not in __all__:

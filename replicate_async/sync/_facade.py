@@ -11,6 +11,8 @@ from .._functions import FunctionRun as AsyncFunctionRun
 from .._functions import ModelFunction as AsyncModelFunction
 from .._functions import StreamingFunction as AsyncStreamingFunction
 from .._functions import StreamingRun as AsyncStreamingRun
+from .._map import Outcome as AsyncOutcome
+from .._map import Outcomes as AsyncOutcomes
 from .._streams import EventStream as AsyncEventStream
 from .._streams import OutputStream as AsyncOutputStream
 from ..client import Client as AsyncClient
@@ -42,7 +44,6 @@ from ..resources.trainings import Training as AsyncTraining
 from ..resources.trainings import Trainings as AsyncTrainings
 from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
 from ..resources.webhooks import Webhooks as AsyncWebhooks
-from ..types import ServerSentEvent
 from ._portal import Lease, crosses
 from ._twin import (
     TWINS,
@@ -50,6 +51,8 @@ from ._twin import (
     FunctionLike,
     StreamTwin,
     Twin,
+    collect_outcomes,
+    collect_output,
     paginate,
     unwrap,
     unwrap_inputs,
@@ -62,7 +65,15 @@ if TYPE_CHECKING:
     import inspect
     import os
     import ssl as ssl_module
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from datetime import datetime, timedelta
     from pathlib import Path
     from typing import Literal, Self
@@ -86,6 +97,7 @@ if TYPE_CHECKING:
         RateLimit,
         Retry,
         SearchCollection,
+        ServerSentEvent,
         Stats,
         Status,
         Timeout,
@@ -462,6 +474,84 @@ class Client(Twin[AsyncClient]):
         )
 
     @crosses
+    def map(
+        self,
+        ref: str | Model | Version | Deployment | ModelFunction,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = False,
+        save_to: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        timeout: float | timedelta | None = None,
+        retry_failed: int = 0,
+        on_abandon: Literal["cancel", "leave"] | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        cancel_after: float | str | timedelta | None = None,
+    ) -> Outcomes:
+        """Run a model on many inputs, and yield what became of each: no failure harms another one.
+
+        Predictions are created within the account's limits, and their ends are seen with few requests, however
+        many there are. Operations: those of `run`, and predictions.list (HTTP API, section 4).
+
+        ```python
+        for outcome in client.map("owner/name", inputs, save_to="out/", journal="run.db"):
+            print(outcome.index, outcome.error or outcome.saved)
+        ```
+
+        Args:
+            ref: As for `run`; or a function of `use`, with its options.
+            inputs: The inputs, read as they are needed: any iterable, which may block, or asynchronous one.
+            concurrency: How many predictions may be in flight; 64 by default.
+            ordered: Whether to yield in the order of the inputs; else in that of the ends.
+            save_to: A directory, made if it does not exist, for outputs: files, `output.txt`, `output.json`,
+                and the record `prediction.json`, each with the index in front (`000042-out.png`). They are
+                complete before the outcome is yielded. What is there already is not fetched again.
+            journal: An SQLite file, made if it does not exist. With it, an interrupted fan-out can be run
+                again with the same inputs: what has been paid for is not created again.
+            timeout: Seconds, or a timedelta, for each prediction once it is created. Then it is
+                cancelled. None: 24 hours.
+            retry_failed: How many times to create a further prediction of an input, and pay for it, after
+                failures that are `retryable`. With a journal, those of the runs before count.
+            on_abandon: What becomes of the predictions in flight when the loop is left, cancelled or
+                interrupted: `"cancel"` stops them, `"leave"` lets them run. By default they are cancelled;
+                with a journal they are left, and collected by the next run.
+            use_file_output: As for `run`.
+            file_encoding_strategy: As for `run`.
+            webhook: As for `run`.
+            webhook_events_filter: As for `run`.
+            cancel_after: As for `run`; `timeout` implies it.
+
+        Raises:
+            ArgumentError: An argument is impossible; nothing was sent.
+
+        Iterating raises `JournalError` if the journal cannot be used, and what reading the inputs raises,
+        after all that was in flight has been yielded.
+        """
+        return Outcomes(
+            self._lease,
+            self._async.map(
+                unwrap(ref),
+                inputs,
+                concurrency=concurrency,
+                ordered=ordered,
+                save_to=save_to,
+                journal=journal,
+                timeout=timeout,
+                retry_failed=retry_failed,
+                on_abandon=on_abandon,
+                use_file_output=use_file_output,
+                file_encoding_strategy=file_encoding_strategy,
+                webhook=webhook,
+                webhook_events_filter=webhook_events_filter,
+                cancel_after=cancel_after,
+            ),
+        )
+
+    @crosses
     def search(self, query: str, *, limit: int | None = None) -> SearchResults:
         """Search models, collections and documentation. Operation: search (HTTP API, section 13.1).
 
@@ -474,7 +564,7 @@ class Client(Twin[AsyncClient]):
     @crosses
     def paginate(self, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
         """Yield the pages of a listing: `paginate(client.models.list)`, or of `client.models.list()`."""
-        return paginate(listing)
+        return paginate(self, listing)
 
     @property
     def accounts(self) -> Accounts:
@@ -825,7 +915,7 @@ class Deployments(Twin[AsyncDeployments]):
         self._lease.call(self._async.delete, owner, name)
 
 
-class EventStream(StreamTwin[AsyncEventStream, ServerSentEvent]):
+class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
     """The events of a prediction, as they arrive (HTTP API, section 5).
 
     It is opened when the first event is asked for. Lost connections are resumed; where that is impossible,
@@ -942,7 +1032,7 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
             IncompleteFile: The download broke off, and could not be resumed.
             TransportError: There was no answer.
         """
-        return self._lease.iterate(self._async)
+        return self._lease.chunks(self._async)
 
     @crosses
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -1544,7 +1634,60 @@ class Models(Twin[AsyncModels]):
         self._lease.call(self._async.delete, owner, name)
 
 
-class OutputStream(StreamTwin[AsyncOutputStream, Any]):
+class Outcome(Twin[AsyncOutcome]):
+    """What became of one input."""
+
+    __slots__ = ()
+
+    @property
+    def index(self) -> int:
+        """Which input it was, counted from 0."""
+        return self._async.index
+
+    @property
+    def input(self) -> Mapping[str, Any]:
+        """The input, as it was given."""
+        return self._async.input
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The prediction; None if none was created."""
+        return cast("Prediction | None", wrap(self._lease, self._async.prediction))
+
+    @property
+    def output(self) -> Output:
+        """The final output, as `run` returns it; None without one."""
+        return wrap(self._lease, self._async.output)
+
+    @property
+    def error(self) -> Exception | None:
+        """What went wrong; None if nothing did."""
+        return self._lease.adopted(self._async.error)
+
+    @property
+    def saved(self) -> tuple[Path, ...]:
+        """The files of the output on the disk, if `save_to` was given."""
+        return self._async.saved
+
+    @crosses
+    def result(self) -> Output:
+        """Return the output, or raise the error."""
+        return wrap(self._lease, self._async.result())
+
+
+class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
+    """The outcomes of a fan-out, as they come: an async iterator and async context manager.
+
+    Nothing is read or sent before the first one is asked for. Leaving the loop early ends the fan-out.
+    """
+
+    @crosses
+    def collect(self) -> list[Outcome]:
+        """Return the outcomes of all inputs, in the order of the inputs. It raises none of their errors."""
+        return collect_outcomes(self)
+
+
+class OutputStream(StreamTwin[AsyncOutputStream, "Any"]):
     """The pieces of a model's output, as they arrive: text, files, or whatever the model makes.
 
     It is opened when the first piece is asked for, and raises what `EventStream` raises. A stream that was not
@@ -1552,9 +1695,9 @@ class OutputStream(StreamTwin[AsyncOutputStream, Any]):
     """
 
     @crosses
-    def collect(self) -> Any:
+    def collect(self) -> Output:
         """Return the whole output from here on: pieces of text joined, else a list. It closes the stream."""
-        return self._lease.call(self._async.collect)
+        return collect_output(self)
 
     @property
     def prediction(self) -> Prediction | None:
@@ -2398,6 +2541,15 @@ class Version(Twin[AsyncVersion]):
         return OwnPredictions(self._lease, self._async.predictions)
 
     @crosses
+    def predict(self, /, **inputs: Any) -> Output:
+        """Run it and return its output, as `run` does. `use` makes a function of a model that knows more.
+
+        Raises:
+            ReplicateException: As `run`.
+        """
+        return wrap(self._lease, self._lease.call(self._async.predict, **unwrap_inputs(inputs)))
+
+    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -2489,6 +2641,8 @@ TWINS.update(
         AsyncModelReadme: ModelReadme,
         AsyncModelVersions: ModelVersions,
         AsyncModels: Models,
+        AsyncOutcome: Outcome,
+        AsyncOutcomes: Outcomes,
         AsyncOutputStream: OutputStream,
         AsyncOwnExamples: OwnExamples,
         AsyncOwnPredictions: OwnPredictions,

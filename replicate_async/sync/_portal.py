@@ -40,6 +40,7 @@ from .. import exceptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E", bound="BaseException | None")
 Work: TypeAlias = Callable[[], Awaitable[Any]]
 Wrap: TypeAlias = Callable[["Lease", Any], Any]
 WrapAll: TypeAlias = Callable[["Lease", list[Any]], list[Any]]
@@ -66,13 +67,16 @@ class SyncInAsyncWarning(RuntimeWarning):
 
 
 def crosses(method: Callable[P, T]) -> Callable[P, T]:
-    """Leave the frames of the facade out of the tracebacks of a method."""
+    """Let a method raise errors as if there were no facade: of twins, and with the user's frames only."""
 
     @functools.wraps(method)
     def crossing(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(*args, **kwargs)
         except BaseException as error:
+            lease: Lease | None = getattr(args[0], "_lease", None) if args else None
+            if lease is not None:
+                lease.adopted(error)
             _trim(error)
             # Raised again without a value, an error does not get the frame of this function.
             raise
@@ -496,7 +500,6 @@ class Stream(Iterator[T]):
             self.close()
             return False
         except BaseException as error:
-            self._lease.adopt(error)
             self._close_after(error)
             raise
         self._ready.extend(items if self._wrap_all is None else self._wrap_all(self._lease, items))
@@ -535,6 +538,69 @@ class Stream(Iterator[T]):
 
 async def _next(iterator: AsyncIterator[T]) -> list[T]:
     return [await anext(iterator)]
+
+
+class _Gathered(AsyncIterator[bytes]):
+    """Chunks of a file, in batches: a task receives while the user's thread is at work.
+
+    One crossing for each chunk would cost more than to receive it.
+    """
+
+    def __init__(self, source: AsyncIterable[bytes]) -> None:
+        self._source = source
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+        self._some: asyncio.Event
+        self._enough: asyncio.Event
+        self._room: asyncio.Event
+
+    async def __anext__(self) -> bytes:
+        return b"".join(await self._batch())
+
+    async def _batch(self) -> list[bytes]:
+        """Return what has arrived, after a moment for more to come."""
+        if self._task is None:
+            self._some, self._enough, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+            self._task = asyncio.create_task(self._receive())
+        await self._some.wait()
+        if not self._enough.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GATHERING):
+                    await self._enough.wait()
+        batch, self._chunks, self._size = self._chunks, [], 0
+        self._room.set()
+        if not self._task.done():
+            self._some.clear()
+            self._enough.clear()
+        elif not batch:
+            await self._task
+            raise StopAsyncIteration
+        return batch
+
+    async def _receive(self) -> None:
+        iterator = aiter(self._source)
+        try:
+            async for chunk in iterator:
+                self._chunks.append(chunk)
+                self._size += len(chunk)
+                self._some.set()
+                if self._size >= _GATHERED:
+                    self._enough.set()
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._some.set()
+            self._enough.set()
+            aclose = getattr(iterator, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    async def aclose(self) -> None:
+        """Stop, and close the source."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
 
 class _Held(AbstractContextManager[T]):
@@ -677,25 +743,26 @@ class Lease:
         portal = self.portal
         portal.check()
         work = functools.partial(function, *args, **kwargs)
-        try:
-            return cast(T, portal.result(_Outcome(), portal.begin, work, self._claim.running))
-        except exceptions.ReplicateException as error:
-            self.adopt(error)
-            raise
+        return cast(T, portal.result(_Outcome(), portal.begin, work, self._claim.running))
 
     def iterate(self, source: AsyncIterable[Any], wrap_all: WrapAll | None = None) -> Stream[Any]:
         """Return an iterator over what an async one yields."""
         return Stream(self, source, wrap_all)
 
+    def chunks(self, source: AsyncIterable[bytes]) -> Stream[bytes]:
+        """Return an iterator over the chunks of a file."""
+        return Stream(self, _Gathered(source))
+
     def hold(self, manager: AbstractAsyncContextManager[T]) -> AbstractContextManager[T]:
         """Return a context manager that enters and leaves an async one on the loop."""
         return _Held(self, manager)
 
-    def adopt(self, error: BaseException) -> None:
-        """Replace the async objects that an error of ours carries by their twins."""
+    def adopted(self, error: E) -> E:
+        """Return an error; in one of ours, twins take the place of async objects."""
         if isinstance(error, exceptions.ReplicateException):
             for name, value in vars(error).items():
                 setattr(error, name, self._wrap(self, value))
+        return error
 
     def close(self) -> None:
         """Close the client, and with the last client the loop."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from itertools import chain
+from operator import attrgetter
 from typing import IO, TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 import attrs
@@ -15,7 +18,7 @@ from ..types import ServerSentEvent
 from ._portal import Lease, Stream, crosses
 
 if TYPE_CHECKING:
-    from ._facade import Page
+    from ._facade import Client, Outcome, Outcomes, OutputStream, Page
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -61,9 +64,18 @@ class Twin(Generic[A]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self._of(self._lease, copy.deepcopy(self._async, memo))
 
+    if not TYPE_CHECKING:  # it would hide misspelled names from type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("async_") and hasattr(type(self._async), name[6:]):
+                return _for_a_loop(self._lease, getattr(self._async, name[6:]))
+            raise AttributeError(f"a {type(self).__name__} has no attribute {name!r}")
+
     def __reduce__(self) -> tuple[Any, ...]:
         if not isinstance(self._async, (Bound, AsyncFileOutput)):
-            raise TypeError(f"a {type(self).__name__} cannot be pickled: make one where it is needed")
+            raise TypeError(
+                f"a {type(self).__name__} cannot be pickled: make one where it is needed"
+            )
         return _restore, (type(self), self._async)
 
 
@@ -81,6 +93,20 @@ def _restore(kind: type[Twin[A]], wrapped: A) -> Twin[A]:
 def unwrap(value: Any) -> Any:
     """Return the async object behind a twin; anything else as it is."""
     return value._async if isinstance(value, Twin) else value
+
+
+def _for_a_loop(
+    lease: Lease, method: Callable[..., Any]
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return a method as the `async_` methods of `replicate` 1.x are: for the caller's own event loop."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        """Do the same as the method without `async_`, in the caller's event loop."""
+        given = {name: unwrap(value) for name, value in kwargs.items()}
+        result = method(*[unwrap(value) for value in args], **given)
+        return wrap(lease, await result if inspect.isawaitable(result) else result)
+
+    return call
 
 
 def unwrap_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,12 +156,25 @@ class StreamTwin(Twin[A], Stream[T]):
         return cls(lease, wrapped)
 
 
-def paginate(listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
+def paginate(_: Client, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
     """Yield the pages: the first, of a `list` method or what it returned, and those after it."""
     page: Page[T] | None = listing() if callable(listing) else listing
     while page is not None:
         yield page
         page = page.next_page()
+
+
+def collect_output(stream: OutputStream) -> Any:
+    """Return the rest of a stream, also what the facade holds ready."""
+    inner = stream._async
+    inner._ready = chain([unwrap(item) for item in stream._ready], inner._ready)
+    stream._ready.clear()
+    return wrap(stream._lease, stream._lease.call(inner.collect))
+
+
+def collect_outcomes(stream: Outcomes) -> list[Outcome]:
+    """Return the outcomes that are left, in the order of the inputs."""
+    return sorted(stream, key=attrgetter("index"))
 
 
 # -- What only the sync world has --------------------------------------------------------------

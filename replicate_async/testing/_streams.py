@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -40,9 +41,10 @@ class StreamServer:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         )
         await response.prepare(request)
-        if request.method == "GET":
-            await self._send(response, prediction, request.headers.get("Last-Event-ID"))
-        await response.write_eof()
+        with suppress(ConnectionResetError):  # the reader has gone
+            if request.method == "GET":
+                await self._send(response, prediction, request.headers.get("Last-Event-ID"))
+            await response.write_eof()
         return response
 
     async def _send(

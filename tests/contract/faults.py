@@ -16,10 +16,10 @@ from replicate_async.testing import Emulator, Fault
 
 READ = 0.4
 """Seconds of silence after which the clients of these tests give a request up."""
-LOOKS = (0.0, 0.02, 0.05, 0.1)
+LOOKS = (0.0, 0.02, 0.05)
 """Pauses before the looks at the list, where a test has no list that lags."""
 
-AT_ONCE = Retry(backoff=0.01, max_backoff=0.05)
+AT_ONCE = Retry(backoff=0.005, max_backoff=0.02)
 
 EXECUTED = tuple(
     fault
@@ -150,3 +150,10 @@ async def until(fact: Callable[[], object], seconds: float = 5.0) -> None:
         if time.monotonic() > end:
             raise TimeoutError("it did not come to hold")
         await anyio.sleep(0.002)
+
+
+async def cancelled(task: asyncio.Task[Any], within: float) -> bool:
+    """Cancel a task, and tell whether it ended as cancelled in time."""
+    task.cancel()
+    await asyncio.wait({task}, timeout=within)
+    return task.cancelled()

@@ -19,7 +19,7 @@ from replicate_async import Client, Timeout, _policy, exceptions
 from replicate_async.testing import Emulator, Fault
 
 from . import faults
-from .faults import World, until, world
+from .faults import World, cancelled, until, world
 
 GRACE = 5.0
 """Seconds within which what was abandoned is to be cancelled."""
@@ -210,15 +210,15 @@ async def test_a_stall_does_not_use_up_the_grace(path: str) -> None:
         await check_cancelled(here)
 
 
-async def test_cleaning_up_is_bounded() -> None:
-    """If the API is gone, giving up takes no more than five seconds."""
+async def test_cleaning_up_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the API is gone, giving up takes no more than five seconds (here: one)."""
+    assert _policy.CANCEL_GRACE == GRACE
+    monkeypatch.setattr(_policy, "CANCEL_GRACE", 1.0)
     async with world() as here, here.client(poll_interval=0.01) as client:
         task = asyncio.create_task(run(client, "polling"))
         await until(lambda: begun(here, "polling"))
         here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION)
-        task.cancel()
-        with anyio.fail_after(GRACE + 1), pytest.raises(asyncio.CancelledError):
-            await task
+        assert await cancelled(task, within=2.0)
 
 
 async def test_a_lagging_list() -> None:
@@ -285,9 +285,7 @@ async def test_nothing_sent_nothing_to_wait_for() -> None:
         with here.emulator.wire.refusing():
             task = asyncio.create_task(run(client, "held"))
             await until(lambda: client.stats.retried)
-            task.cancel()
-            with anyio.fail_after(0.2), pytest.raises(asyncio.CancelledError):
-                await task
+            assert await cancelled(task, within=0.5)
 
 
 @pytest.mark.parametrize(("timeout", "sent"), [(7.2, "8s"), (2, "5s"), (90, "90s"), (None, None)])

@@ -98,7 +98,9 @@ async def test_a_large_data_uri(tmp_path: Path) -> None:
     assert (await file.save(tmp_path)).read_bytes() == content
 
 
-@pytest.mark.parametrize("url", ["data:", "data:image/png;base64", "data:;base64,???", "data:;base64,A"])
+@pytest.mark.parametrize(
+    "url", ["data:", "data:image/png;base64", "data:;base64,???", "data:;base64,A"]
+)
 async def test_broken_data_uris(url: str, tmp_path: Path) -> None:
     """What is no data URI is an error of ours, and leaves nothing on the disk."""
     for call in (FileOutput(url).read, lambda: FileOutput(url).save(tmp_path)):
@@ -119,7 +121,7 @@ def test_it_is_a_value() -> None:
     assert again == file
     assert jsonlib.loads(jsonlib.dumps({"image": [file]}, default=str)) == {"image": [URL]}
     with pytest.raises(AttributeError):
-        file.url = "https://a.test/"  # type: ignore[misc]
+        file.url = "https://a.test/"
     assert not hasattr(file, "__fspath__")  # it is nothing that `open` could open
     with pytest.raises(TypeError):
         os.fspath(file)  # type: ignore[call-overload]
@@ -178,23 +180,25 @@ def test_a_notebook_runs_nothing(url: str) -> None:
 # -- Saving ------------------------------------------------------------------------------------
 
 
-async def test_it_knows_where_it_was_saved(client: Client, emulator: Emulator, tmp_path: Path) -> None:
+async def test_it_knows_where_it_was_saved(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
     """`path` is where it was saved last, and saving it there again replaces it."""
     [file] = await client.run("emulator/painter", {"prompt": "x", "width": 64, "height": 64})
-    assert file.path is None
+    assert repr(file.path) == "None"
     saved = await file.save(tmp_path)
     assert saved == file.path == tmp_path / file.name
     assert await file.save(tmp_path) == saved
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     assert await file.save(tmp_path / "other.png") == file.path == tmp_path / "other.png"
-    assert file.path.read_bytes() == saved.read_bytes() == await file.read()
+    assert (tmp_path / "other.png").read_bytes() == saved.read_bytes() == await file.read()
 
 
 async def test_no_file_takes_the_place_of_another(tmp_path: Path) -> None:
     """In a directory, a name that is taken gets a number: all outputs of a model have the same names."""
     (tmp_path / "out.txt").write_bytes(b"mine")
     for number in range(3):
-        await FileOutput(f"data:,{number}")._save_as(tmp_path, "out.txt")  # type: ignore[attr-defined]
+        await FileOutput(f"data:,{number}")._save_as(tmp_path, "out.txt")
     found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert found == {"out.txt": b"mine", "out-2.txt": b"0", "out-3.txt": b"1", "out-4.txt": b"2"}
 
@@ -213,12 +217,14 @@ async def test_what_is_no_path(path: Any) -> None:
     """What is no path is an error that names the argument."""
     with pytest.raises((exceptions.ArgumentError, exceptions.ArgumentTypeError)) as caught:
         await FileOutput("data:,x").save(path)
-    assert caught.value.argument == "path"
+    assert str(caught.value).startswith("path: ")
 
 
 hostile = st.text(
     st.characters(codec=None) | st.sampled_from("./\\%\0:~ "), max_size=600
-) | st.sampled_from(["../../x", "/etc/passwd", "..%2f..%2fx", "", "%00", "x" * 500, "..", ".", "CON"])
+) | st.sampled_from(
+    ["../../x", "/etc/passwd", "..%2f..%2fx", "", "%00", "x" * 500, "..", ".", "CON"]
+)
 
 
 @given(hostile)
@@ -232,7 +238,7 @@ async def test_hostile_names_stay_inside(tail: str) -> None:
     name = FileOutput(url).name
     with tempfile.TemporaryDirectory() as directory:
         inside = Path(directory, "inside")
-        saved = await FileOutput("data:,x")._save_as(inside, name)  # type: ignore[attr-defined]
+        saved = await FileOutput("data:,x")._save_as(inside, name)
         assert saved.parent == inside
         assert [path.read_bytes() for path in inside.iterdir()] == [b"x"]
         assert list(Path(directory).iterdir()) == [inside]

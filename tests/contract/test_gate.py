@@ -12,7 +12,7 @@ from replicate_async import RateLimit, Retry, exceptions
 from replicate_async.testing import Clock, Fault, RateLimits
 
 from . import faults
-from .faults import World, until, world
+from .faults import World, cancelled, until, world
 
 FREE = RateLimit(creates=1e6, others=1e6)
 """A gate that lets everything pass until the server refuses."""
@@ -63,16 +63,16 @@ async def test_a_refusal_pauses_the_class() -> None:
         assert len(here.emulator.ledger.created()) == 21
 
 
-@pytest.mark.parametrize("announce", ["header", "body", "both"])
-async def test_the_server_says_how_long(announce: Any) -> None:
+@pytest.mark.parametrize(("announce", "seconds"), [("header", 1), ("body", 0.3)])
+async def test_the_server_says_how_long(announce: Any, seconds: float) -> None:
     """The wait in the header and the one in the body are obeyed."""
     async with world() as here, here.client(rate_limit=FREE, retry=PATIENT) as client:
         began = asyncio.get_running_loop().time()
         here.emulator.wire.inject(
-            Fault.THROTTLE, method="POST", times=1, seconds=1, announce=announce
+            Fault.THROTTLE, method="POST", times=1, seconds=seconds, announce=announce
         )
         await faults.on_model(client, here, "a")
-        assert 0.95 <= asyncio.get_running_loop().time() - began < 3
+        assert 0.95 * seconds <= asyncio.get_running_loop().time() - began < seconds + 2
 
 
 async def test_a_storm_of_refusals() -> None:
@@ -156,8 +156,8 @@ async def test_cancelled_while_waiting() -> None:
         await until(lambda: client.stats.waited == 50)
         for task in waiting:
             task.cancel()
-        with anyio.fail_after(0.5):
-            await asyncio.gather(*waiting, return_exceptions=True)
+        done, _ = await asyncio.wait(waiting, timeout=1.0)
+        assert len(done) == 50
         began = asyncio.get_running_loop().time()
         await faults.on_model(client, here, "c")
         assert asyncio.get_running_loop().time() - began < 1.5
@@ -170,9 +170,7 @@ async def test_cancelling_passes_the_queue() -> None:
     async with world() as here, here.client(rate_limit=limit) as client:
         task = asyncio.create_task(client.run("acme/slow", {"text": "a"}, wait=30))
         await until(lambda: here.made_of("a"))
-        task.cancel()
-        with anyio.fail_after(2), pytest.raises(asyncio.CancelledError):
-            await task
+        assert await cancelled(task, within=2.0)
         assert len(here.emulator.ledger.cancelled()) == 1
 
 

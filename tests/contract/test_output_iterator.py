@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -17,7 +17,7 @@ from replicate_async.exceptions import (
     PredictionFailed,
     ReplicateException,
 )
-from replicate_async.testing import ConcatenateIterator, Emulator, OutputFile
+from replicate_async.testing import AsyncConcatenateIterator, Emulator, OutputFile
 
 from .conftest import HELLO
 from .wire import Request, Step, Wire, client_of, json, problem, route
@@ -49,6 +49,12 @@ async def items_of(wire: Wire, **options: Any) -> list[Any]:
             return [item async for item in own.output_iterator()]
 
 
+async def drain(items: AsyncIterator[Any], into: list[Any]) -> None:
+    """Keep what comes before a failure."""
+    async for item in items:
+        into.append(item)  # noqa: PERF401  (a comprehension would lose it)
+
+
 RUNNING = {"status": "processing"}
 
 
@@ -75,7 +81,8 @@ async def test_output_that_is_no_list(output: object) -> None:
 
 async def test_no_output() -> None:
     """Nothing is nothing."""
-    for output in (None, []):
+    outputs: list[Any] = [None, []]
+    for output in outputs:
         assert await items_of(states({**ENDED, "output": output})) == []
 
 
@@ -98,8 +105,7 @@ async def test_the_failure_comes_last(
                 own = await client.predictions.create(model="acme/poet")
                 got: list[Any] = []
                 with pytest.raises(error) as caught:
-                    async for item in getattr(own, follow)():
-                        got.append(item)
+                    await drain(getattr(own, follow)(), got)
         assert caught.value.prediction is own  # type: ignore[attr-defined]
         if follow == "updates":
             assert (got[-1].status, got[-1].logs) == (state["status"], "x")
@@ -141,7 +147,7 @@ async def test_leaving_early(client: Client, emulator: Emulator) -> None:
     """Leaving the loop leaves the prediction running."""
 
     @emulator.model("acme/slow")
-    async def slow() -> ConcatenateIterator[str]:
+    async def slow() -> AsyncConcatenateIterator[str]:
         yield "first"
         await anyio.sleep_forever()
 

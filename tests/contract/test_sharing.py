@@ -20,7 +20,19 @@ from replicate_async._inputs import Uploads, source_of
 from replicate_async.testing import Emulator
 
 from .conftest import HELLO
-from .wire import BUSY, LOST, PREDICTION, Request, Step, Wire, answer, client_of, json, problem, route
+from .wire import (
+    BUSY,
+    LOST,
+    PREDICTION,
+    Request,
+    Step,
+    Wire,
+    answer,
+    client_of,
+    json,
+    problem,
+    route,
+)
 
 CONTENT = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8000
 
@@ -156,7 +168,9 @@ async def test_explicit_files_are_always_made(client: Client, emulator: Emulator
 
 
 def _created(request: Request, number: int, **more: Any) -> Step:
-    return json({"id": f"f{number}", "urls": {"get": f"https://api.invalid/f{number}"}, **more}, 201)
+    return json(
+        {"id": f"f{number}", "urls": {"get": f"https://api.invalid/f{number}"}, **more}, 201
+    )
 
 
 @pytest.mark.parametrize("clock", ["monotonic", "wall"])
@@ -195,8 +209,9 @@ async def test_an_uploaded_file_is_used_until_shortly_before_its_end(
             assert await url() == "https://api.invalid/f2"
 
 
-async def test_what_is_remembered_is_bounded() -> None:
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that uploads for ever does not remember for ever."""
+    monkeypatch.setattr("replicate_async._inputs._MOST_REMEMBERED", 20)
     count = 0
 
     def act(request: Request) -> Step:
@@ -207,10 +222,10 @@ async def test_what_is_remembered_is_bounded() -> None:
     with Wire(route(act)) as wire:
         async with client_of(wire) as client:
             uploads = client._context.uploads
-            for number in range(1100):
+            for number in range(50):
                 await uploads.url(client._context.transport, await source_of(bytes(number), "f"))
-            assert len(uploads._order) == 1024
-            assert sum(map(len, uploads._known.values())) == 1024
+            assert len(uploads._order) == 20
+            assert sum(map(len, uploads._known.values())) == 20
 
 
 # -- Sharing what is under way -----------------------------------------------------------------
@@ -329,7 +344,7 @@ async def test_a_source_that_fails_is_not_shared(tmp_path: Path) -> None:
             source = await source_of(path, "file")
             path.unlink()
             uploads = client._context.uploads
-            with pytest.raises(exceptions.ArgumentError, match="a.png"):
+            with pytest.raises(exceptions.ArgumentError, match=r"a\.png"):
                 await uploads.url(client._context.transport, source)
             held.release.set()
             await _run(client, CONTENT)
@@ -347,9 +362,9 @@ async def test_two_loops_at_once(emulator: Emulator) -> None:
 
     found = await asyncio.gather(*(asyncio.to_thread(work) for _ in range(4)))
     for urls in found:
-        assert urls[0] == urls[2]
-        assert emulator.file_content(urls[0].rpartition("/")[2]) == CONTENT
-        assert emulator.file_content(urls[1].rpartition("/")[2]) == b"other"
+        contents = [emulator.file_content(url.rpartition("/")[2]) for url in urls]
+        assert contents == [CONTENT, b"other", CONTENT]
+    assert 2 <= _uploads(emulator) <= 8
     await client.aclose()
 
 

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import replicate_async
-from replicate_async import Client, FileOutput, Limits, Prediction, Timeout
+from replicate_async import Client, EventStream, FileOutput, Limits, Prediction, Timeout
 from replicate_async.exceptions import (
     AnswerTooLarge,
     ArgumentError,
@@ -99,6 +100,7 @@ class Server:
         self._streams = list(streams)
         self._path = path
         self._lock = threading.Lock()
+        self.cancelled = threading.Event()
         self.wire = Wire(route(self._choose))
 
     def _choose(self, request: Request) -> Step:
@@ -107,6 +109,7 @@ class Server:
                 return self._streams.pop(0) if len(self._streams) > 1 else self._streams[0]
         urls = {"stream": self.wire.url + self._path} if self._streams else {}
         if request.path.endswith("/cancel"):
+            self.cancelled.set()
             return json(prediction(status="canceled", urls=urls))
         if request.method == "POST":
             return json(prediction(status="starting", urls=urls), 201)
@@ -134,6 +137,12 @@ def serving(*streams: Step, **options: Any) -> Iterator[Server]:
 def shown(event: ServerSentEvent) -> str:
     """Return an event as `SCRIPT` has it."""
     return event.data if event.event == "output" else f"{event.event} {event.data}"
+
+
+async def drain(events: EventStream, into: list[str]) -> None:
+    """Keep what comes before a failure."""
+    async for event in events:
+        into.append(shown(event))  # noqa: PERF401  (a comprehension would lose it)
 
 
 async def read(server: Server, **options: Any) -> list[str]:
@@ -287,7 +296,7 @@ async def test_a_text_that_is_cut_in_another_way() -> None:
 async def test_a_tail_that_grows() -> None:
     """While it is polled, items come as they appear, each once."""
     with serving(REFUSALS["404"]) as server:
-        states = iter(
+        states: Iterator[dict[str, Any]] = iter(
             [
                 {"output": None},
                 {"output": TOKENS[:2]},
@@ -311,9 +320,11 @@ async def test_a_tail_that_grows() -> None:
 async def test_expired_and_removed() -> None:
     """If neither the stream nor the data is there any more, that is an error and no empty result."""
     state = {**DONE, "output": None, "data_removed": True}
-    with serving(REFUSALS["expired"], **state) as server:
-        with pytest.raises(ContactLost, match="deleted"):
-            await read(server)
+    with (
+        serving(REFUSALS["expired"], **state) as server,
+        pytest.raises(ContactLost, match="deleted"),
+    ):
+        await read(server)
 
 
 async def test_a_poll_that_is_refused() -> None:
@@ -348,8 +359,7 @@ async def test_errors(data: str, said: str) -> None:
             events = client.stream("acme/poet")
             got: list[str] = []
             with pytest.raises(StreamError, match=re.escape(said)) as caught:
-                async for event in events:
-                    got.append(shown(event))
+                await drain(events, got)
         assert server.asked("cancel") == []
     assert got == TOKENS[:2]
     error = caught.value
@@ -367,9 +377,8 @@ async def test_errors(data: str, said: str) -> None:
 async def test_an_error_in_one_chunk_with_everything() -> None:
     """An error hides nothing that came with it, and nothing comes after it."""
     body = b"".join([*EVENTS[:2], sse("error", "x"), sse("output", "late"), sse("done")])
-    with serving(streamed(body), status="processing") as server:
-        with pytest.raises(StreamError, match="failed: x"):
-            await read(server)
+    with serving(streamed(body)) as server, pytest.raises(StreamError, match="failed: x"):
+        await read(server)
 
 
 @pytest.mark.parametrize(
@@ -432,9 +441,7 @@ async def test_a_line_of_megabytes() -> None:
 
 async def _gone(server: Server) -> None:
     """Wait until the prediction was cancelled."""
-    with anyio.fail_after(5):
-        while not server.asked("cancel"):
-            await anyio.sleep(0.005)
+    assert await asyncio.to_thread(server.cancelled.wait, 5)
 
 
 async def test_leaving_the_loop() -> None:
@@ -465,10 +472,14 @@ async def test_an_exception_in_the_block() -> None:
     """Whatever leaves the block cancels the prediction, and goes on."""
     with serving(streamed(*EVENTS[:3], stall=True)) as server:
         async with client_of(server.wire) as client:
-            with pytest.raises(KeyError):
+
+            async def fail() -> None:
                 async with client.stream("acme/poet") as events:
                     async for _ in events:
                         raise KeyError
+
+            with pytest.raises(KeyError):
+                await fail()
             assert len(server.asked("cancel")) == 1
 
 
@@ -530,9 +541,11 @@ async def test_cancelled_while_it_is_created() -> None:
 async def test_left_running() -> None:
     """With `on_abandon="leave"` it is not cancelled."""
     with serving(streamed(*EVENTS[:3], stall=True)) as server:
-        async with client_of(server.wire) as client:
-            async with client.stream("acme/poet", on_abandon="leave") as events:
-                await anext(events)
+        async with (
+            client_of(server.wire) as client,
+            client.stream("acme/poet", on_abandon="leave") as events,
+        ):
+            await anext(events)
         assert server.asked("cancel") == []
 
 
@@ -587,7 +600,7 @@ async def test_another_task_closes_it() -> None:
                 async for event in events:
                     got.append(str(event))
                     waiting.set()
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 after.set()
 
             waiting = anyio.Event()
@@ -659,6 +672,39 @@ def test_the_loop_ends_after_a_break() -> None:
 
         asyncio.run(main(), debug=True)
         assert len(server.asked("cancel")) == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_the_client_is_closed_after_a_break(kept: bool) -> None:
+    """Closing the client stops the costs of streams that were not closed, dropped or not."""
+    with serving(streamed(*EVENTS[:3], stall=True)) as server:
+        async with client_of(server.wire) as client:
+            events = client.stream("acme/poet")
+            await anext(events)
+            if not kept:
+                del events
+        assert len(server.asked("cancel")) == 1
+        if kept:
+            await events.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await anext(events)
+        assert len(server.asked("cancel")) == 1
+
+
+_KEPT: list[EventStream] = []
+
+
+def test_the_loop_ends_with_an_open_stream() -> None:
+    """A stream that outlives its loop costs nothing any more, and leaves nothing open."""
+    with serving(streamed(*EVENTS[:3], stall=True)) as server:
+
+        async def main() -> None:
+            _KEPT.append(client_of(server.wire).stream("acme/poet"))
+            await anext(_KEPT[0])
+
+        asyncio.run(main(), debug=True)
+        assert len(server.asked("cancel")) == 1
+        _KEPT.clear()
 
 
 async def test_never_begun() -> None:

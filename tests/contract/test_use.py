@@ -25,7 +25,7 @@ from replicate_async.exceptions import (
     RunTimeout,
     StreamError,
 )
-from replicate_async.testing import ConcatenateIterator, Emulator, Input, OutputFile
+from replicate_async.testing import ConcatenateIterator, Emulator, Input, OutputFile, log
 
 from .conftest import rewrite
 
@@ -140,8 +140,8 @@ async def test_references(client: Client, studio: Emulator) -> None:
         assert await client.use(ref)(prompt="a", lines=1) == "a"
     asked = [request.operation for request in studio.ledger.requests()[before:]]
     assert "models.versions.get" not in asked
-    for ref in (f"acme/poet:{version.id}", deployment):
-        function = client.use(ref)
+    for other in (f"acme/poet:{version.id}", deployment):
+        function = client.use(other)
         assert await function(prompt="a", lines=1) == "a"
         assert "prompt" in function.signature.parameters
     bare = client.use(version.id)  # no schema can be found for it: the output is as `run` has it
@@ -226,11 +226,20 @@ async def test_runs(client: Client, studio: Emulator) -> None:
 
 async def test_logs_of_a_running_one(client: Client, emulator: Emulator) -> None:
     """They are what has been logged so far."""
-    run = await client.use("emulator/sleeper").create(seconds=30, steps=300)
-    with anyio.fail_after(10):
-        while not await run.logs():
-            await anyio.sleep(0.02)
-    await run.cancel()
+    logged, ended = threading.Event(), threading.Event()
+
+    @emulator.model("acme/thinker")
+    def thinker() -> str:
+        log("thinking\n")
+        logged.set()
+        assert ended.wait(10)
+        return "x"
+
+    run = await client.use("acme/thinker").create()
+    assert await asyncio.to_thread(logged.wait, 10)
+    assert await run.logs() == "thinking\n"
+    ended.set()
+    assert await run.output() == "x"
 
 
 # -- Streams ---------------------------------------------------------------------------------------
@@ -429,7 +438,7 @@ async def test_inputs_of_any_name(client: Client, emulator: Emulator) -> None:
 
     assert await client.use("acme/names")(inputs="a", validate="b", ref="c") == "abc"
     with pytest.raises(ArgumentTypeError, match="self: there is no such input"):
-        await client.use("acme/names")(**{"self": "x"})
+        await client.use("acme/names")(self="x")
 
 
 # -- Help ------------------------------------------------------------------------------------------
@@ -472,6 +481,7 @@ async def test_options(client: Client, studio: Emulator) -> None:
     headers = {name.lower(): value for name, value in dict(creates[-1].headers).items()}
     assert headers["cancel-after"] == "60s"
     assert headers["prefer"] == "wait=5"
+    bad: Any
     for bad in ({"timeout": -1}, {"on_abandon": "stop"}):
         with pytest.raises(ArgumentError):
-            client.use("acme/poet", **bad)  # type: ignore[call-overload]
+            client.use("acme/poet", **bad)

@@ -71,8 +71,12 @@ def client(emulator: Emulator) -> Iterator[Client]:
 
 
 def complaints(err: str) -> list[str]:
-    """Return what is on the standard error, without asyncio's remarks on slow steps in dev mode."""
-    return [line for line in err.splitlines() if not line.startswith("Executing <")]
+    """Return what is on the standard error, without remarks that are none of ours.
+
+    Those of asyncio in dev mode are on slow steps, that of a Jupyter kernel is on its transport.
+    """
+    remarks = ("Executing <", "[IPKernelApp] WARNING | Kernel is running over TCP")
+    return [line for line in err.splitlines() if not line.startswith(remarks)]
 
 
 def start(code: str, *options: str) -> subprocess.Popen[str]:

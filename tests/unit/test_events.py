@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -44,8 +45,7 @@ def by_the_letter(body: bytes) -> list[Told]:
         if line.startswith(":"):
             continue
         field, _, value = line.partition(":")
-        if value.startswith(" "):
-            value = value[1:]
+        value = value.removeprefix(" ")
         if field == "event":
             kind = value
         elif field == "data":
@@ -226,7 +226,7 @@ _lines = st.one_of(
     st.binary(max_size=8),
 )
 _plain = st.builds(
-    lambda id, text: f"event: output\nid: {id}\ndata: {text}\n\n".encode(),
+    lambda number, text: f"event: output\nid: {number}\ndata: {text}\n\n".encode(),
     st.integers(0, 9),
     _texts,
 )
@@ -252,7 +252,7 @@ _bodies = st.builds(
 def test_any_chunking(body: bytes, cuts: list[int]) -> None:
     """However a stream is cut, it parses to the events that the standard gives it."""
     bounds = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    chunks = [body[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    chunks = [body[start:end] for start, end in pairwise(bounds)]
     expected = by_the_letter(body)
     assert parse(*chunks) == expected
     assert parse(body) == expected
@@ -266,7 +266,7 @@ def test_the_limit_holds_however_it_is_cut(body: bytes, limit: int, cuts: list[i
     bounds = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     results = []
     for chunks in (
-        [body[start:end] for start, end in zip(bounds, bounds[1:], strict=False)],
+        [body[start:end] for start, end in pairwise(bounds)],
         [body],
         [body[i : i + 1] for i in range(len(body))],
     ):

@@ -243,7 +243,15 @@ def test_circular_references() -> None:
 
 def test_nothing_known() -> None:
     """Documents that say nothing are none."""
-    for nothing in (None, {}, [], "x", {"components": {}}, {"components": {"schemas": {}}}):
+    documents: list[object] = [
+        None,
+        {},
+        [],
+        "x",
+        {"components": {}},
+        {"components": {"schemas": {}}},
+    ]
+    for nothing in documents:
         assert read_schema(nothing, None) is None
 
 
@@ -263,8 +271,6 @@ _json = st.recursive(
                     "$ref",
                     "format",
                     "default",
-                ]
-                + [
                     "minimum",
                     "description",
                     "x-order",

@@ -6,11 +6,13 @@ The baseline is hand-written `http.client` on a persistent connection for each t
 from __future__ import annotations
 
 import itertools
+import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server import PAGE_SIZE, PAGES, VERSION_ID
+from server import EVENTS, PAGE_SIZE, PAGES, VERSION_ID, stream_tokens
 from workloads import CPU, PEAK, WALL, WORKLOADS, Column, Figures, Meter, Workload
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ FAN_RUNS = 2000
 FAN_THREADS = 32
 LISTINGS = 2
 CROSSINGS = 5000
+DOWNLOADED = 256
+READS = 200
 
 SYNC_ADAPTERS = ("raw-httpclient", "v1-sync", "ours-sync")
 
@@ -133,6 +137,79 @@ def listing(adapter: SyncAdapter) -> Figures:
             if not adapter.list_predictions():
                 raise AssertionError("no prediction has succeeded")
     return meter.figures
+
+
+@sync_workload(
+    "sync-sse",
+    f"a stream of {EVENTS} events, each in a chunk of its own; per event",
+    target="<= 1.0",
+)
+def sse(adapter: SyncAdapter) -> Figures:
+    """Read a stream whose every event is a chunk of its own."""
+    return _streamed(adapter, "acme/talker")
+
+
+@sync_workload("sync-ssec", "the same in chunks of 16 KiB", target="<= 1.0")
+def ssec(adapter: SyncAdapter) -> Figures:
+    """Read a stream that comes in large chunks."""
+    return _streamed(adapter, "acme/mumbler")
+
+
+def _streamed(adapter: SyncAdapter, ref: str) -> Figures:
+    expected = len("".join(stream_tokens()))
+    adapter.stream(ref, {"text": "Alice"})
+    with Meter(EVENTS) as meter:
+        length = adapter.stream(ref, {"text": "Alice"})
+    if length != expected:
+        raise AssertionError("text is missing")
+    return meter.figures
+
+
+@sync_workload(
+    "sync-down",
+    f"download of a file of {DOWNLOADED} MiB to the disk; per MiB",
+    target="<= 1.75",
+)
+def down(adapter: SyncAdapter) -> Figures:
+    """Save a large file."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "file")
+        adapter.download(_file(adapter, 1), path)
+        with Meter(DOWNLOADED) as meter:
+            adapter.download(_file(adapter, DOWNLOADED), path)
+        if path.stat().st_size != DOWNLOADED * 2**20:
+            raise AssertionError("the file is not complete")
+    return meter.figures
+
+
+@sync_workload(
+    "sync-chunks",
+    f"iteration over a file of {DOWNLOADED} MiB; per MiB",
+    target="",
+)
+def chunks(adapter: SyncAdapter) -> Figures:
+    """Iterate over a large file."""
+    adapter.chunks(_file(adapter, 1))
+    with Meter(DOWNLOADED) as meter:
+        length = adapter.chunks(_file(adapter, DOWNLOADED))
+    if length != DOWNLOADED * 2**20:
+        raise AssertionError("the file is not complete")
+    return meter.figures
+
+
+@sync_workload("sync-read", f"{READS} files of 1 MiB, read as a whole", target="<= 2.3")
+def read(adapter: SyncAdapter) -> Figures:
+    """Read small files."""
+    adapter.read(_file(adapter, 1))
+    with Meter(READS) as meter:
+        for _ in range(READS):
+            if len(adapter.read(_file(adapter, 1))) != 2**20:
+                raise AssertionError("the file is not complete")
+    return meter.figures
+
+
+def _file(adapter: SyncAdapter, mebibytes: int) -> str:
+    return f"{adapter.base_url}/files/{mebibytes}"
 
 
 @sync_workload(

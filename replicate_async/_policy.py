@@ -163,6 +163,9 @@ def is_ambiguous(error: exceptions.ReplicateException) -> bool:
 LOOKS: Final = (0.1, 0.4, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each look at the list for a create without an answer: it may lag behind."""
 
+LOOK_PATIENCE: Final = 30.0
+"""Seconds for which a look at that list is repeated when it fails."""
+
 LAST_LOOKS: Final = (0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0)
 """The same for a run that is given up, within `CANCEL_GRACE`."""
 

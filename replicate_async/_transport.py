@@ -40,6 +40,7 @@ _logger = logging.getLogger("replicate_async")
 
 Origin = tuple[str, str, int | None]
 Param = str | int | bool | None
+_Settle = Callable[[], Coroutine[Any, Any, None]]
 
 DEFAULT_BASE_URL: Final = "https://api.replicate.com"
 USER_AGENT: Final = f"replicate-async/{__version__}"
@@ -273,20 +274,9 @@ class _Session:
     overdue: _Overdue
     proxies: dict[Origin, str | None] = attrs.field(factory=dict[Origin, "str | None"])
     guard: AsyncGenerator[None, None] | None = None
-    unsettled: set[Callable[[], Coroutine[Any, Any, None]]] = attrs.field(
-        factory=set["Callable[[], Coroutine[Any, Any, None]]"]
-    )
+    unsettled: set[_Settle] = attrs.field(factory=set[_Settle])
     """What has to be done before it closes: what was begun and costs money must be stopped."""
 
-    async def settle(self) -> None:
-        """Do what has to be done before it closes."""
-        if self.unsettled:
-            await load_anyio()
-            import anyio
-
-            async with anyio.create_task_group() as group:
-                for settle in list(self.unsettled):
-                    group.start_soon(settle)
 
 
 class Pool:
@@ -324,7 +314,7 @@ class Pool:
             return None
         return found
 
-    def before_close(self, settle: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def before_close(self, settle: _Settle) -> Callable[[], None]:
         """Have something awaited before the running loop's session closes; returns what undoes this.
 
         It must bound itself, and raise nothing.
@@ -364,7 +354,7 @@ class Pool:
             return opened
         opened = _Session(self._make_session(), Slots(self._connections), _Overdue(loop))
         self._sessions[loop] = opened
-        opened.guard = _guard(opened)
+        opened.guard = _guard(opened.client, opened.unsettled)
         await anext(opened.guard)
         return opened
 
@@ -412,7 +402,7 @@ class Pool:
     async def aclose(self) -> None:
         """Close the session of the running loop; others close with their loops."""
         if (opened := self.opened()) is not None:
-            await opened.settle()
+            await _settle(opened.unsettled)
         self._closed = True
         if self._pid != os.getpid():
             return
@@ -421,15 +411,28 @@ class Pool:
             await mine.guard.aclose()
 
 
-async def _guard(session: _Session) -> AsyncGenerator[None, None]:
+async def _guard(
+    session: aiohttp.ClientSession, unsettled: set[_Settle]
+) -> AsyncGenerator[None, None]:
     """Close a session when its loop shuts down its asynchronous generators, or when told to."""
+    # It knows nothing that knows of it: in a cycle, the session would be collected before it is closed.
     try:
         yield
     finally:
         try:
-            await session.settle()
+            await _settle(unsettled)
         finally:
-            await session.client.close()
+            await session.close()
+
+
+async def _settle(unsettled: set[_Settle]) -> None:
+    if unsettled:
+        await load_anyio()
+        import anyio
+
+        async with anyio.create_task_group() as group:
+            for settle in list(unsettled):
+                group.start_soon(settle)
 
 
 def _import_aiohttp() -> None:
@@ -917,14 +920,16 @@ def _streamed_class() -> Callable[[AsyncIterator[bytes], Callable[[], None]], An
             self._chunks = chunks
             self._progress = progress
 
-        def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        def decode(self, encoding: str = "", errors: str = "") -> str:  # noqa: ARG002
             raise TypeError("this body is made while it is sent")
 
         async def write(self, writer: AbstractStreamWriter) -> None:
             await self.write_with_length(writer, None)
 
         async def write_with_length(
-            self, writer: AbstractStreamWriter, content_length: int | None
+            self,
+            writer: AbstractStreamWriter,
+            content_length: int | None,  # noqa: ARG002  (the sources keep to it)
         ) -> None:
             self._consumed = True
             try:

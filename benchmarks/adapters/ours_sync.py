@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from adapters.base import TOKEN
 from adapters.sync_base import SyncAdapter
 from replicate_async import sync
+from replicate_async._files import to_output
+from replicate_async.sync._twin import wrap
 
 
 class Client(SyncAdapter):
@@ -27,6 +30,33 @@ class Client(SyncAdapter):
     def run(self, ref: str, given: dict[str, Any]) -> Any:
         """Run with the defaults."""
         return self.client.run(ref, given)
+
+    def stream(self, ref: str, given: dict[str, Any]) -> int:
+        """Iterate over the events."""
+        length = 0
+        for event in self.client.stream(ref, given):
+            length += len(str(event))
+        return length
+
+    def download(self, url: str, path: Path) -> None:
+        """Save an output."""
+        self._output(url).save(path)
+
+    def chunks(self, url: str) -> int:
+        """Iterate over an output."""
+        return sum(len(chunk) for chunk in self._output(url))
+
+    def read(self, url: str) -> bytes:
+        """Read an output."""
+        return self._output(url).read()
+
+    def _output(self, url: str) -> sync.FileOutput:
+        output = wrap(
+            self.client._lease,
+            to_output(url, self.client._async._context.transport, files=True),
+        )
+        assert isinstance(output, sync.FileOutput)
+        return output
 
     def list_predictions(self) -> int:
         """Iterate over the predictions of all pages."""

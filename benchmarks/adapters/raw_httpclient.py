@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,6 +72,51 @@ class Client(SyncAdapter):
         if prediction["status"] != "succeeded":
             raise RuntimeError(prediction["error"])
         return prediction["output"]
+
+    def stream(self, ref: str, given: dict[str, Any]) -> int:
+        """Go through the lines of the stream."""
+        prediction = self.call("POST", f"/v1/models/{ref}/predictions", {"input": given})
+        target = prediction["urls"]["stream"].removeprefix(self.base_url)
+        connection = self.connection()
+        connection.request("GET", target, headers={**HEADERS, "Accept": "text/event-stream"})
+        length = 0
+        event = b""
+        data: list[bytes] = []
+        for line in connection.getresponse():
+            name, _, value = line.rstrip(b"\n").partition(b": ")
+            if name == b"data":
+                data.append(value)
+            elif name == b"event":
+                event = value
+            elif not name:
+                if event == b"output":
+                    length += len(b"\n".join(data).decode())
+                elif event == b"error":
+                    raise RuntimeError(b"\n".join(data).decode())
+                event, data = b"", []
+        return length
+
+    def download(self, url: str, path: Path) -> None:
+        """Copy in pieces of 1 MiB."""
+        with path.open("wb") as file:
+            shutil.copyfileobj(self._get(url), file, 2**20)
+
+    def chunks(self, url: str) -> int:
+        """Take pieces of 64 KiB, as they are."""
+        response = self._get(url)
+        return sum(len(chunk) for chunk in iter(lambda: response.read1(65536), b""))
+
+    def read(self, url: str) -> bytes:
+        """Read all of it."""
+        return self._get(url).read()
+
+    def _get(self, url: str) -> http.client.HTTPResponse:
+        connection = self.connection()
+        connection.request("GET", url.removeprefix(self.base_url), headers=HEADERS)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise RuntimeError(f"GET {url}: {response.status}")
+        return response
 
     def list_predictions(self) -> int:
         """Follow ``next`` from page to page."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -26,6 +27,22 @@ class SyncAdapter:
 
     def list_predictions(self) -> int:
         """Go through all pages of predictions and return how many of them have succeeded."""
+        raise NotImplementedError
+
+    def stream(self, ref: str, given: dict[str, Any]) -> int:
+        """Run a model, and return the length of the text in its events."""
+        raise NotImplementedError
+
+    def download(self, url: str, path: Path) -> None:
+        """Save the file at a URL."""
+        raise NotImplementedError
+
+    def chunks(self, url: str) -> int:
+        """Iterate over the file at a URL, and return its length."""
+        raise NotImplementedError
+
+    def read(self, url: str) -> bytes:
+        """Read the file at a URL."""
         raise NotImplementedError
 
     def cross(self) -> None:

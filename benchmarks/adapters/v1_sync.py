@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from replicate.client import Client as ReplicateClient
+from replicate.helpers import FileOutput
 
 from adapters.base import TOKEN
 from adapters.sync_base import SyncAdapter
@@ -24,6 +26,25 @@ class Client(SyncAdapter):
     def run(self, ref: str, given: dict[str, Any]) -> Any:
         """Run with its defaults."""
         return self.client.run(ref, given)
+
+    def stream(self, ref: str, given: dict[str, Any]) -> int:
+        """Iterate over the events."""
+        return sum(len(str(event)) for event in self.client.stream(ref, input=given))
+
+    def download(self, url: str, path: Path) -> None:
+        """Iterate over an output, as its documentation shows."""
+        with path.open("wb") as file:
+            for chunk in FileOutput(url, self.client):
+                file.write(chunk)
+
+    def chunks(self, url: str) -> int:
+        """Iterate over an output."""
+        return sum(len(chunk) for chunk in FileOutput(url, self.client))
+
+    def read(self, url: str) -> bytes:
+        """Read an output."""
+        content: bytes = FileOutput(url, self.client).read()
+        return content
 
     def list_predictions(self) -> int:
         """Follow ``next`` from page to page."""

@@ -232,9 +232,9 @@ async def _candidates(context: Context, creation: Creation, kind: type[J]) -> li
     assert wanted is not None
     found: list[J] = []
     since: datetime | None = None
-    call = Call("GET", wanted.listing, Kind.READ, urgent=True)
+    call = Call("GET", wanted.listing, Kind.POLL, urgent=True)
     for _ in range(_MOST_PAGES):
-        answer = await context.transport.send(call)
+        answer = await context.transport.send(call, patience=_policy.LOOK_PATIENCE)
         if since is None:
             # In the time of the server: the clock of this machine may be wrong.
             elapsed = timedelta(seconds=time.monotonic() - creation.began)

@@ -550,6 +550,7 @@ class _Gathered(AsyncIterator[bytes]):
         self._source = source
         self._chunks: list[bytes] = []
         self._size = 0
+        self._over = False
         self._task: asyncio.Task[None] | None = None
         self._some: asyncio.Event
         self._enough: asyncio.Event
@@ -570,7 +571,7 @@ class _Gathered(AsyncIterator[bytes]):
                     await self._enough.wait()
         batch, self._chunks, self._size = self._chunks, [], 0
         self._room.set()
-        if not self._task.done():
+        if not self._over:
             self._some.clear()
             self._enough.clear()
         elif not batch:
@@ -590,6 +591,7 @@ class _Gathered(AsyncIterator[bytes]):
                     self._room.clear()
                     await self._room.wait()
         finally:
+            self._over = True
             self._some.set()
             self._enough.set()
             aclose = getattr(iterator, "aclose", None)

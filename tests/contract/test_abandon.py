@@ -198,12 +198,15 @@ async def test_cancelling_survives_faults(phase: str, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("path", ["*/cancel", "/v1/predictions"])
-async def test_a_stall_does_not_use_up_the_grace(path: str) -> None:
-    """One request that gets no answer, with the default timeouts, does not leave it running."""
+@pytest.mark.parametrize(
+    "fault", [Fault.STALL_BEFORE_EXECUTION, Fault.DRIP], ids=lambda fault: fault.name
+)
+async def test_one_request_does_not_use_up_the_grace(path: str, fault: Fault) -> None:
+    """A stalled or dripping answer, with the default timeouts, does not leave it running."""
     async with world() as here, here.client(timeout=Timeout()) as client:
         task = asyncio.create_task(run(client, "held"))
         await until(lambda: here.made_of("a"))
-        here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, path=path, times=1)
+        here.emulator.wire.inject(fault, path=path, times=1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

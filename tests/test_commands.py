@@ -1,0 +1,411 @@
+"""The commands that run models: `run`, `stream`, `map` and `predictions`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from replicate_async.testing import Emulator, OutputFile
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = (sys.executable, "-W", "error", "-m", "replicate_async")
+SECONDS = 60
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """Run an emulator with a slow model and one that makes a file."""
+    with Emulator(rate_limits=False) as running:
+
+        @running.model("acme/slow", official=True)
+        async def slow(text: str, seconds: float = 0.0) -> str:
+            await asyncio.sleep(seconds)
+            return text
+
+        @running.model("acme/file", official=True)
+        async def file(text: str, times: int = 1) -> OutputFile:
+            return OutputFile(text.encode() * times, "out.txt", "text/plain")
+
+        yield running
+
+
+def picture() -> bytes:
+    """Return a PNG of one pixel."""
+    from replicate_async.testing._png import Canvas
+
+    return Canvas(1, 1).png()
+
+
+class Shell:
+    """Runs commands in a directory, against an emulator."""
+
+    def __init__(self, emulator: Emulator, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {
+            **os.environ,
+            **emulator.env,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "no_proxy": "*",
+        }
+
+    def start(self, *arguments: str, **options: int) -> subprocess.Popen[str]:
+        """Start a command."""
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=self.environment,
+            cwd=self.directory,
+            text=True,
+            **{**streams, **options},  # type: ignore[call-overload]  # all of them are descriptors
+        )
+
+    def run(self, *arguments: str, text: str | None = None) -> tuple[int, str, str]:
+        """Run a command to its end; return its status and what it has printed."""
+        process = self.start(*arguments, stdin=subprocess.PIPE)
+        said, complained = process.communicate(text, SECONDS)
+        return process.returncode, said, complained
+
+
+@pytest.fixture
+def shell(emulator: Emulator, tmp_path: Path) -> Shell:
+    """Return a shell in a directory of its own."""
+    return Shell(emulator, tmp_path)
+
+
+# -- run, stream -------------------------------------------------------------------------------
+
+
+def test_run(shell: Shell, emulator: Emulator) -> None:
+    """It prints the output; values are what the model wants, and @ is a file."""
+    assert shell.run("run", "replicate/hello-world", "text=42") == (0, "hello 42\n", "")
+    (shell.directory / "photo.png").write_bytes(picture())
+    status, said, _ = shell.run("run", "emulator/describer", "-i", "image=@photo.png", "--json")
+    assert status == 0
+    assert "PNG" in json.loads(said)["output"]
+    assert len(emulator.ledger.requests(operation="files.create")) == 1
+    status, said, _ = shell.run("run", "acme/slow", "text=@@home", "seconds=0.1")
+    assert (status, said) == (0, "@home\n")
+
+
+def test_run_saves(shell: Shell) -> None:
+    """With -o, files and text are saved, and nothing is overwritten."""
+    for name in ("out.txt", "out-2.txt"):
+        status, said, _ = shell.run("run", "acme/file", "text=ab", "times=3", "-o", "out")
+        assert (status, said) == (0, f"out/{name}\n")
+        assert (shell.directory / "out" / name).read_text() == "ababab"
+    status, said, _ = shell.run("run", "acme/slow", "text=ab", "-o", "out", "--json")
+    assert json.loads(said)["saved"] == ["out/output.txt"]
+    assert (shell.directory / "out" / "output.txt").read_text() == "ab"
+
+
+def test_run_fails(shell: Shell, emulator: Emulator) -> None:
+    """A failed model is 1, a wrong command 2; messages say what is wrong, and nothing was created in vain."""
+    status, said, complained = shell.run("run", "emulator/failer", "error=too large (E1001)")
+    assert (status, said) == (1, "")
+    assert "too large (E1001)" in complained
+    created = len(emulator.ledger.created())
+    for arguments, says in (
+        (["run", "replicate/hello-world", "txt=a"], "did you mean 'text'?"),
+        (["run", "replicate/hello-world", "text"], "NAME=VALUE"),
+        (["run", "replicate/hello-world", "text=@none"], "'none' cannot be read: there is no such file"),
+        (["run", "no-reference", "text=a"], "'no-reference' is not"),
+        (["map", "replicate/hello-world", "none.jsonl"], "'none.jsonl' is no file"),
+        (["run"], "usage"),
+    ):
+        status, said, complained = shell.run(*arguments)
+        assert (status, said) == (2, ""), complained
+        assert says in complained
+        assert "Traceback" not in complained
+    assert len(emulator.ledger.created()) == created
+    shell.environment.pop("REPLICATE_API_TOKEN")
+    status, _, complained = shell.run("predictions", "list")
+    assert status == 2
+    assert "there is no API token" in complained
+
+
+def test_run_is_interrupted(shell: Shell, emulator: Emulator) -> None:
+    """Ctrl-C cancels the prediction, and so does the end of --timeout."""
+    process = shell.start("run", "acme/slow", "text=a", "seconds=30")
+    _until(lambda: emulator.ledger.created())
+    process.send_signal(signal.SIGINT)
+    _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "Traceback" not in complained
+    assert len(emulator.ledger.cancelled()) == 1
+    status, _, complained = shell.run("run", "acme/slow", "text=a", "seconds=30", "--timeout", "1")
+    assert status == 1
+    assert "did not end within 1 s" in complained
+    assert len(emulator.ledger.cancelled()) == 2
+
+
+def test_stream(shell: Shell) -> None:
+    """It prints text as it comes, with one line end; or events as JSON."""
+    status, said, complained = shell.run("stream", "emulator/writer", "prompt=sea", "max_tokens=5")
+    assert (status, complained) == (0, "")
+    assert said.strip()
+    assert said.endswith("\n")
+    status, again, _ = shell.run("stream", "emulator/writer", "prompt=sea", "max_tokens=5", "--json")
+    events = [json.loads(line) for line in again.splitlines()]
+    assert "".join(e["data"] for e in events if e["event"] == "output") == said.removesuffix("\n")
+    assert events[-1]["event"] == "done"
+
+
+def test_on_an_emulator(tmp_path: Path) -> None:
+    """With --emulator, every command works without a token and without a network."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("REPLICATE_")
+    }
+    (tmp_path / "in.jsonl").write_text('{"text": "Bob"}\n')
+    for arguments, says in (
+        (["run", "replicate/hello-world", "text=Bob"], "hello Bob\n"),
+        (["stream", "emulator/writer", "prompt=sea", "max_tokens=2"], ""),
+        (["map", "replicate/hello-world", "in.jsonl"], "000000 hello Bob\n"),
+        (["predictions", "list", "--json"], ""),
+    ):
+        done = subprocess.run(
+            [*COMMAND, *arguments, "--emulator"],
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert says in done.stdout
+
+
+# -- predictions -------------------------------------------------------------------------------
+
+
+def test_predictions(shell: Shell, emulator: Emulator) -> None:
+    """They are listed, shown, awaited and cancelled, for people and as JSON."""
+    for text in "abc":
+        shell.run("run", "acme/slow", f"text={text}")
+    ids = [life.id for life in emulator.ledger.created()]
+    status, said, _ = shell.run("predictions", "list", "--limit", "2")
+    assert status == 0
+    assert [line.split()[0] for line in said.splitlines()] == ids[:0:-1]
+    _, said, _ = shell.run("predictions", "list", "--json")
+    assert [json.loads(line)["id"] for line in said.splitlines()] == ids[::-1]
+    _, said, _ = shell.run("predictions", "get", ids[0])
+    assert said.startswith(f"{ids[0]}  succeeded")
+    assert said.endswith("\na\n")
+    process = shell.start("run", "acme/slow", "text=d", "seconds=30")
+    _until(lambda: len(emulator.ledger.created()) == 4)
+    running = emulator.ledger.created()[-1].id
+    status, said, complained = shell.run("predictions", "cancel", running, "nonsense", "--json")
+    assert status == 1
+    assert json.loads(said)["id"] == running
+    assert "404" in complained
+    _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "was canceled" in complained
+    _, said, _ = shell.run("predictions", "get", running, "--wait", "--json")
+    assert json.loads(said)["status"] == "canceled"
+
+
+# -- map ---------------------------------------------------------------------------------------
+
+
+def test_map(shell: Shell, emulator: Emulator) -> None:
+    """Outputs are saved, what is common to all lines is added, and a second run makes nothing again."""
+    (shell.directory / "in.jsonl").write_text(
+        "".join(json.dumps({"text": f"t{n}"}) + "\n" for n in range(20))
+    )
+    command = ["map", "acme/file", "in.jsonl", "-o", "out", "--journal", "run.db", "-i", "times=2"]
+    status, said, complained = shell.run(*command, "--concurrency", "5")
+    assert (status, said) == (0, ""), complained
+    assert re.search(r"^20 done, 0 failed in 0:\d\d, [\d.]+ predict seconds$", complained, re.MULTILINE)
+    for n in range(20):
+        assert (shell.directory / "out" / f"{n:06d}-out.txt").read_text() == f"t{n}" * 2
+    status, said, _ = shell.run(*command, "--json", "--ordered")
+    outcomes = [json.loads(line) for line in said.splitlines()]
+    assert [outcome["index"] for outcome in outcomes] == list(range(20))
+    assert outcomes[3]["saved"] == ["out/000003-out.txt"]
+    assert outcomes[3]["line"] == 4
+    assert len(emulator.ledger.created()) == 20
+    status, _, complained = shell.run(*command, "-i", "times=3")
+    assert status == 2
+    assert "input 0 is not what it was" in complained
+
+
+BAD = (
+    b'{"text": "good"}\n'
+    b"not json\n"
+    b"\n"
+    b'{"text": "@none.png"}\n'
+    b'["text"]\n'
+    b'{"text": "\xff"}\n'
+    b'{"txt": "a"}\n'
+    b'{"text": NaN}\n'
+    b'{"text": "last"}'
+)
+WRONG = (2, 4, 5, 6, 7, 8)
+
+
+def test_bad_lines(shell: Shell, emulator: Emulator) -> None:
+    """What is wrong with a line is told with its number, and the rest goes on; --strict creates nothing."""
+    (shell.directory / "in.jsonl").write_bytes(BAD)
+    status, said, complained = shell.run("map", "replicate/hello-world", "in.jsonl", "--strict")
+    assert (status, said) == (2, "")
+    assert "6 of 8 lines are wrong; nothing was created" in complained
+    assert [int(n) for n in re.findall(r"^error: line (\d+): ", complained, re.MULTILINE)] == [*WRONG]
+    assert emulator.ledger.created() == []
+    status, said, complained = shell.run("map", "replicate/hello-world", "in.jsonl", "--ordered")
+    assert status == 1
+    assert said == "000000 hello good\n000007 hello last\n"
+    assert [int(n) for n in re.findall(r"^line (\d+): ", complained, re.MULTILINE)] == [*WRONG]
+    assert len(emulator.ledger.created()) == 2
+    (shell.directory / "good.jsonl").write_text('{"text": "a"}\n')
+    status, said, _ = shell.run("map", "replicate/hello-world", "good.jsonl", "--strict")
+    assert (status, said) == (0, "000000 hello a\n")
+
+
+def test_csv(shell: Shell, emulator: Emulator) -> None:
+    """CSV: headings name the inputs, cells become what the model wants, and bad rows harm no others."""
+    text = 'text,seconds\na,\n"b\nc",0.1\n7,0\nx,1,2\n"d",0\n'
+    status, said, complained = shell.run(
+        "map", "acme/slow", "-", "--format", "csv", "--ordered", text=text
+    )
+    assert status == 1
+    assert said == "000000 a\n000001 b\nc\n000002 7\n000004 d\n"
+    assert "line 6: it has 3 cells under 2 headings" in complained
+    assert [life.input for life in emulator.ledger.created()] == [
+        {"text": "a"},
+        {"text": "b\nc", "seconds": 0.1},
+        {"text": "7", "seconds": 0},
+        {"text": "d", "seconds": 0},
+    ]
+
+
+def test_standard_input_is_read_as_it_comes(shell: Shell) -> None:
+    """A line of standard input is worked on before the next one is there."""
+    process = shell.start("map", "acme/slow", "-", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for n in range(3):
+        process.stdin.write(json.dumps({"text": f"t{n}"}) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == f"00000{n} t{n}\n"
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+
+
+def test_errors_that_all_would_meet(shell: Shell, emulator: Emulator) -> None:
+    """If the account cannot pay, no further line is tried."""
+    (shell.directory / "in.jsonl").write_text('{"text": "a"}\n' * 500)
+    emulator.credit = "none"
+    status, _, complained = shell.run("map", "acme/slow", "in.jsonl", "--concurrency", "4")
+    assert status == 1
+    assert "Insufficient credit" in complained
+    assert "no more is created" in complained
+    assert len(emulator.ledger.requests(operation="models.predictions.create")) < 50
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_ctrl_c(shell: Shell, emulator: Emulator, journal: bool) -> None:
+    """Once stops creating and waits; twice leaves: it cancels what runs, or leaves it to the next run."""
+    lines = [json.dumps({"text": f"t{n}", "seconds": 3.0}) for n in range(50)]
+    (shell.directory / "in.jsonl").write_text("\n".join(lines))
+    more = ["--journal", "run.db"] if journal else []
+    process = shell.start("map", "acme/slow", "in.jsonl", "--concurrency", "5", *more)
+    _until(lambda: len(emulator.ledger.created()) == 5)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert len(said.splitlines()) == 5
+    assert "waiting for what runs" in complained
+    assert "interrupted: 5 done, 0 failed" in complained
+    assert len(emulator.ledger.created()) == 5
+    assert not emulator.ledger.cancelled()
+
+    (shell.directory / "in.jsonl").write_text("\n".join(lines).replace("3.0", "30.0"))
+    (shell.directory / "run.db").unlink(missing_ok=True)
+    process = shell.start("map", "acme/slow", "in.jsonl", "--concurrency", "5", *more)
+    _until(lambda: len(emulator.ledger.created()) == 10)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "waiting" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "Traceback" not in complained
+    assert len(emulator.ledger.cancelled()) == (0 if journal else 5)
+    assert len(emulator.ledger.created()) == 10
+
+
+def test_ctrl_c_while_standard_input_is_silent(shell: Shell, emulator: Emulator) -> None:
+    """An input that never ends is no reason to wait."""
+    process = shell.start("map", "acme/slow", "-", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write('{"text": "a"}\n')
+    process.stdin.flush()
+    assert process.stdout.readline() == "000000 a\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SECONDS) == 130
+    _, complained = process.communicate(timeout=SECONDS)
+    assert "Traceback" not in complained
+    assert "Fatal" not in complained
+
+
+def test_progress_on_a_terminal(shell: Shell) -> None:
+    """On a terminal there is one line that changes: done, failed, in flight, rate, time left, cost."""
+    (shell.directory / "in.jsonl").write_text(
+        "".join(json.dumps({"text": "t", "seconds": 0.2}) + "\n" for _ in range(12))
+    )
+    ours, theirs = pty.openpty()
+    process = shell.start(
+        "map", "acme/slow", "in.jsonl", "-o", "out", "--concurrency", "2", stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait(SECONDS) == 0
+    process.communicate()
+    lines = shown.decode().split("\r\x1b[K")
+    assert len(lines) > 3
+    assert re.fullmatch(
+        r"done \d+ of 12  failed 0  in flight \d  [\d.]+/s(  \d:\d\d left)?  [\d.]+ predict seconds",
+        lines[2],
+    )
+    assert shown.endswith(b"predict seconds\r\n")
+
+
+def test_the_reader_goes_away(shell: Shell) -> None:
+    """If nobody reads the output any more, it ends without a traceback."""
+    (shell.directory / "in.jsonl").write_text('{"text": "a"}\n' * 200)
+    process = shell.start("map", "acme/slow", "in.jsonl")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(SECONDS) == 1
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+
+
+def _until(condition: object) -> None:
+    assert callable(condition)
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)

@@ -107,6 +107,16 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Run the tests that the others shorten: fan-outs that are killed, and their memory."""
+    _install(session, "test")
+    session.env["REPLICATE_ASYNC_LONG_TESTS"] = "1"
+    tests = ("test_map_killed.py", "test_map_memory.py")
+    paths = [f"tests/contract/{name}" for name in tests]
+    session.run("python", "-m", "pytest", "-s", *paths, *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel, look into it, and run the demo from it."""
     session.install("build")

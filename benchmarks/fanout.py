@@ -120,7 +120,7 @@ def ours(world: World, born: list[Life], lag: float) -> Outcome:
             found = schedule.next(world.now)
             if found is None:
                 return
-            if isinstance(found, float):
+            if not isinstance(found, (Look, Read)):
                 # As the loop does, it wakes a little late.
                 world.at(found + 1e-3, lambda: arrange() if alarm[0] == this else None)
                 return
@@ -235,7 +235,9 @@ def report(name: str, outcome: Outcome) -> None:
 def main() -> None:
     """Print a table for each number in flight, and one for a script of an hour."""
     head = f"{'requests':>9}{'pages':>8}{'a minute':>10}{'busiest':>10}{'delay':>12}{'19 of 20':>10}{'worst':>10}"
-    cases = [(f"{number:,} in flight at once", number, 200.0) for number in (10, 100, 1_000, 10_000)]
+    cases = [
+        (f"{number:,} in flight at once", number, 200.0) for number in (10, 100, 1_000, 10_000)
+    ]
     cases.append(("5,000 created at 10 a second", 5_000, 10.0))
     for title, number, per_second in cases:
         print(f"\n{title:26}{head}")

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from server import EVENTS, PAGE_SIZE, PAGES, VERSION_ID, stream_tokens
 from workloads import CPU, PEAK, WALL, WORKLOADS, Column, Figures, Meter, Workload
@@ -48,7 +48,7 @@ def sync_workload(
             compared="cpu_us",
             columns=columns,
             target=target,
-            measure=measure,
+            measure=cast(Any, measure),
             adapters=adapters,
             baseline="raw-httpclient",
             most_rounds=1000,

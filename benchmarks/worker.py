@@ -11,7 +11,8 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from adapters.base import Adapter
+    from typing import Any
+
     from adapters.sync_base import SyncAdapter
 
     # As in workloads.py, which is not imported here before it is needed.
@@ -42,15 +43,14 @@ def _import(adapter: str) -> Figures:
     return {"wall_ms": wall_ms, "rss_mib": after, "grown_mib": after - memory}
 
 
-def _open(adapter: str, base_url: str) -> Adapter | SyncAdapter:
+def _open(adapter: str, base_url: str) -> Any:
     module = __import__(f"adapters.{adapter.replace('-', '_')}", fromlist=["Client"])
-    client: Adapter | SyncAdapter = module.Client(base_url)
-    return client
+    return module.Client(base_url)
 
 
 def _cold(adapter: str, base_url: str) -> Figures:
     client = _open(adapter, base_url)
-    if client.is_sync:
+    if isinstance(client, _sync_adapter()):
         return _cold_sync(client)
     import asyncio
 
@@ -63,6 +63,12 @@ def _cold(adapter: str, base_url: str) -> Figures:
         return figures
 
     return asyncio.run(first_run())
+
+
+def _sync_adapter() -> type[SyncAdapter]:
+    from adapters.sync_base import SyncAdapter
+
+    return SyncAdapter
 
 
 def _cold_sync(client: SyncAdapter) -> Figures:
@@ -80,19 +86,21 @@ def _warm(workload: str, adapter: str, base_url: str) -> Figures:
     from workloads import WORKLOADS, load_all
 
     load_all()
-    measure = WORKLOADS[workload].measure
+    measure: Any = WORKLOADS[workload].measure
     assert measure is not None
-    if client.is_sync:
+    if isinstance(client, _sync_adapter()):
         client.open()
         try:
-            return measure(client)
+            sync_figures: Figures = measure(client)
+            return sync_figures
         finally:
             client.close()
 
     async def work() -> Figures:
         await client.open()
         try:
-            return await measure(client)
+            figures: Figures = await measure(client)
+            return figures
         finally:
             await client.close()
 

@@ -19,14 +19,15 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import exceptions as exceptions
+    from . import sync as sync
     from . import types as types
     from ._files import FileOutput as FileOutput
     from ._functions import ModelFunction as ModelFunction
     from ._functions import StreamingFunction as StreamingFunction
-    from ._streams import EventStream as EventStream
-    from ._streams import OutputStream as OutputStream
     from ._map import Outcome as Outcome
     from ._map import Outcomes as Outcomes
+    from ._streams import EventStream as EventStream
+    from ._streams import OutputStream as OutputStream
     from .client import Client as Client
     from .exceptions import (
         ModelError as ModelError,
@@ -119,9 +120,9 @@ __all__ = (
     "Model",
     "ModelError",
     "ModelFunction",
-    "OutputStream",
     "Outcome",
     "Outcomes",
+    "OutputStream",
     "Page",
     "Prediction",
     "Progress",
@@ -217,7 +218,7 @@ def __getattr__(name: str) -> Any:
         from .client import default_client
 
         return getattr(default_client(), name)
-    if name in ("exceptions", "types"):
+    if name in ("exceptions", "sync", "types"):
         return import_module(f".{name}", __name__)
     home = _HOMES.get(name)
     if home is None:

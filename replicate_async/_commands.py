@@ -80,7 +80,9 @@ def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="NAME=VALUE",
         help="an input of all lines that do not have it; @ before a path is a file",
     )
-    fan.add_argument("--format", choices=("jsonl", "csv"), help="of FILE; by default as its name says")
+    fan.add_argument(
+        "--format", choices=("jsonl", "csv"), help="of FILE; by default as its name says"
+    )
     fan.add_argument("-o", "--output", type=Path, metavar="DIR", help="save outputs there")
     fan.add_argument("--journal", type=Path, metavar="PATH", help="remember what has been paid for")
     fan.add_argument(
@@ -131,15 +133,21 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("given", nargs="*", metavar="NAME=VALUE", help="inputs; NAME=@PATH is a file")
-    parser.add_argument("-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="the same")
+    parser.add_argument(
+        "given", nargs="*", metavar="NAME=VALUE", help="inputs; NAME=@PATH is a file"
+    )
+    parser.add_argument(
+        "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="the same"
+    )
 
 
 def _add_common(
     parser: argparse.ArgumentParser, command: Callable[[Client, Any], Coroutine[Any, Any, int]]
 ) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object on a line")
-    parser.add_argument("--emulator", action="store_true", help="on an emulator of the API, for nothing")
+    parser.add_argument(
+        "--emulator", action="store_true", help="on an emulator of the API, for nothing"
+    )
     parser.set_defaults(run=lambda options: _carry_out(command, options))
 
 
@@ -157,7 +165,11 @@ def _carry_out(
         # Whoever read our output reads no more; nothing shall be flushed into the void at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (exceptions.ArgumentError, exceptions.ArgumentTypeError, exceptions.JournalError) as error:
+    except (
+        exceptions.ArgumentError,
+        exceptions.ArgumentTypeError,
+        exceptions.JournalError,
+    ) as error:
         _say(f"error: {error}")
         return WRONG
     except exceptions.ReplicateException as error:
@@ -173,7 +185,7 @@ def _settings(*, emulated: bool) -> Iterator[dict[str, str]]:
         return
     from .testing import Emulator
 
-    os.environ["no_proxy"] = "*"  # noqa: SIM112  (a proxy of the environment cannot reach it)
+    os.environ["no_proxy"] = "*"  # a proxy of the environment cannot reach it
     with Emulator() as emulator:
         yield {"api_token": emulator.token, "base_url": emulator.url}
 
@@ -200,7 +212,9 @@ def _print_json(value: object) -> None:
 # -- Inputs of the command line ----------------------------------------------------------------
 
 
-async def _given(client: Client, model: str, pairs: Iterable[str]) -> tuple[ModelFunction, dict[str, Any]]:
+async def _given(
+    client: Client, model: str, pairs: Iterable[str]
+) -> tuple[ModelFunction, dict[str, Any]]:
     """Return the model as a function, and the inputs, as what the model wants."""
     from . import exceptions
 
@@ -385,7 +399,9 @@ def _print_prediction(
         return
     created = prediction.created_at
     when = "-" if created is None else created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    print(f"{prediction.id}  {prediction.status:<10}  {when}  {prediction.model or '-'}", flush=True)
+    print(
+        f"{prediction.id}  {prediction.status:<10}  {when}  {prediction.model or '-'}", flush=True
+    )
     if brief:
         return
     for name in ("version", "deployment", "error"):
@@ -404,9 +420,9 @@ def _print_prediction(
 async def _map(client: Client, options: argparse.Namespace) -> int:
     function, common = await _given(client, options.model, options.input)
     lines = Lines(options.inputs, options.format, function, common)
-    inputs: Iterable[Any] = lines.read()
+    inputs: Iterable[Any]
     if options.strict:
-        found = await asyncio.to_thread(list, inputs)
+        found = await asyncio.to_thread(list, lines.read())
         problems = [
             problem
             for value in found
@@ -417,11 +433,11 @@ async def _map(client: Client, options: argparse.Namespace) -> int:
         if problems:
             _say(f"{len(problems)} of {len(found)} lines are wrong; nothing was created")
             return WRONG
-        inputs, total = [value.value for value in found], len(found)
+        inputs = [value.value for value in found]
         lines.numbers.update((index, value.number) for index, value in enumerate(found))
-        lines.total = total
+        lines.total = len(found)
     else:
-        inputs = lines.unpack(inputs)
+        inputs = lines.unpack(lines.read())
         await asyncio.to_thread(lines.count)
     outcomes = client.map(
         function,
@@ -578,8 +594,8 @@ class Lines:
             count += 1
         self.total = count
 
-    def unpack(self, lines: Iterable[Line]) -> Iterator[Mapping[str, Any] | Exception]:
-        """Yield the inputs, and note their lines."""
+    def unpack(self, lines: Iterable[Line]) -> Iterator[Any]:
+        """Yield the inputs, or the errors in their places, and note their lines."""
         for index, line in enumerate(lines):
             self.numbers[index] = line.number
             yield line.value
@@ -662,7 +678,7 @@ def _raw_lines(path: str) -> Iterator[bytes]:
         return
     # Not `sys.stdin`: a thread that waits in its buffer would hold up the end of the process.
     rest = b""
-    with open(0, "rb", buffering=0, closefd=False) as file:  # noqa: PTH123  (a descriptor)
+    with open(0, "rb", buffering=0, closefd=False) as file:
         while chunk := file.read(65536):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:

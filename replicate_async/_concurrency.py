@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ._transport import load_anyio
@@ -35,6 +36,19 @@ async def surely_in_thread(function: Callable[[], None]) -> None:
                 interrupted = error
     if interrupted is not None:
         raise interrupted
+
+
+async def surely(work: Coroutine[Any, Any, None]) -> None:
+    """Await *work* to its end, however often the task is cancelled meanwhile; it must be bounded."""
+    import anyio
+
+    # In a task of its own: a shield of anyio does not hold cancellations that are not anyio's.
+    task = asyncio.get_running_loop().create_task(work)
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+    task.result()
 
 
 async def for_each(

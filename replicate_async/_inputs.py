@@ -45,7 +45,7 @@ from ._concurrency import for_each, in_thread, surely_in_thread
 from ._media import guess_extension, guess_type, sniff
 from ._policy import Kind
 from ._transport import LARGE, Answer, Body, Call, Transport
-from .types import File
+from .types import File, Record
 
 _logger = logging.getLogger("replicate_async")
 
@@ -191,7 +191,7 @@ class _Walk:
                 return float(value)
             case str():
                 self.size += len(value)
-                return str(value)
+                return str.__str__(value)
             case int():
                 return int(value)
             case datetime() | date() | time_of_day():
@@ -210,6 +210,8 @@ class _Walk:
                 return self._array(value, path)
             case File():
                 return value.urls.get or _unsendable(path, value, "it has no URL")
+            case Record():
+                _unsendable(path, value, "pass what is in it, such as its output")
         if isinstance(value, type):
             _unsendable(path, value, "it is a class")
         if (url := url_of(value)) is not None:
@@ -234,7 +236,7 @@ class _Walk:
         for key, item in items:
             if not isinstance(key, str):
                 raise exceptions.ArgumentTypeError(path, f"the key {key!r} is no string")
-            self._place(made, str(key), item, path)
+            self._place(made, str.__str__(key), item, path)
         if len(made) > self._most:
             raise _TooMuch
         return made

@@ -121,9 +121,7 @@ class Journal:
         """
         return await self._do(lambda: self._store.find(number, fingerprint))
 
-    async def intend(
-        self, number: int, fingerprint: Fingerprint, sent: str, attempt: int
-    ) -> None:
+    async def intend(self, number: int, fingerprint: Fingerprint, sent: str, attempt: int) -> None:
         """Note that a prediction will be created now."""
         now = time.time()
         await self._do(lambda: self._store.intend(number, fingerprint, sent, attempt, now))
@@ -421,13 +419,9 @@ def _plain(value: Any, path: str, is_file: Callable[[Any], bool]) -> Any:
         case datetime() | date():
             return value.isoformat()
         case Mapping():
-            return {
-                str(key): _plain(item, f"{path}.{key}", is_file) for key, item in value.items()
-            }
+            return {str(key): _plain(item, f"{path}.{key}", is_file) for key, item in value.items()}
         case list() | tuple():
-            return [
-                _plain(item, f"{path}[{index}]", is_file) for index, item in enumerate(value)
-            ]
+            return [_plain(item, f"{path}[{index}]", is_file) for index, item in enumerate(value)]
         case set() | frozenset():
             items = [_plain(item, path, is_file) for item in value]
             return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
@@ -449,7 +443,8 @@ def _content_hash(file: Any, path: str) -> str:
                 return hashlib.file_digest(opened, "sha256").hexdigest()
         if not (callable(getattr(file, "seekable", None)) and file.seekable()):
             raise exceptions.ArgumentTypeError(
-                path, "a file that can be read only once cannot be written into a journal: pass a path"
+                path,
+                "a file that can be read only once cannot be written into a journal: pass a path",
             )
         position = file.tell()
         file.seek(0)

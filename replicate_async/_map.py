@@ -76,8 +76,8 @@ _LAG: Final = 20.0
 """Seconds for which a create that may have happened is looked for in the list."""
 _MARGIN: Final = 60.0
 """Seconds by which clocks may differ, when it is looked for."""
-_LONGEST_CREATE: Final = 120.0
-"""Seconds after the intention within which a create must have happened."""
+_LONGEST_CREATE: Final = 2 * 3600.0
+"""Seconds after the intention within which a create must have happened: the rate limit may delay it."""
 
 _SAVED_AT_ONCE: Final = 4
 _GRACE: Final = 2 * _policy.CANCEL_GRACE
@@ -179,9 +179,7 @@ def plan(
     elif seconds is not None and on_abandon != "leave":
         # So that a process that is killed stops paying, too.
         options = attrs.evolve(options, cancel_after=max(5, math.ceil(seconds)))
-    wanted = (
-        Wanted(target, {}, model=target) if isinstance(target, str) else target.wanted({})
-    )
+    wanted = Wanted(target, {}, model=target) if isinstance(target, str) else target.wanted({})
     return Plan(
         target=target,
         shown=wanted.shown,
@@ -290,7 +288,7 @@ async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
     import anyio
 
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
-    mine = [task for task in tasks if task.get_loop() is loop and task is not this]
+    mine = [task for task in list(tasks) if task.get_loop() is loop and task is not this]
     for task in mine:
         task.cancel()
     if mine:
@@ -429,6 +427,7 @@ class Fan:
 
         while not self.stopping:
             await self._window.acquire()
+            value: Any = None
             with anyio.CancelScope() as self._reading:
                 try:
                     value = await reader.next()
@@ -457,7 +456,9 @@ class Fan:
         except exceptions.JournalError:
             raise
         except Exception as error:  # noqa: BLE001  (that of the item)
-            self._emit(index, Outcome(index, value if isinstance(value, Mapping) else {}, error=error))
+            self._emit(
+                index, Outcome(index, value if isinstance(value, Mapping) else {}, error=error)
+            )
             return
         await self._places.acquire()
         item = _Item(index, value, entry, mark, Begun(self.context, self.plan.on_abandon))
@@ -513,7 +514,9 @@ class Fan:
                 if isinstance(failure, exceptions.JournalError):
                     raise
                 if error is None:
-                    failures = [failure] if isinstance(failure, exceptions.ReplicateException) else []
+                    failures = (
+                        [failure] if isinstance(failure, exceptions.ReplicateException) else []
+                    )
                     error = exceptions.OutputNotSaved(prediction, str(failure), failures)
                     error.__cause__ = failure
         return Outcome(item.index, item.value, prediction, output, error, saved)
@@ -676,7 +679,9 @@ class Fan:
             if await in_thread(path.is_file):
                 file._path = path
             elif await in_thread(path.is_dir):
-                raise exceptions.FileNotSaved(file.url, str(path), IsADirectoryError("it is a directory"))
+                raise exceptions.FileNotSaved(
+                    file.url, str(path), IsADirectoryError("it is a directory")
+                )
             else:
                 await file.save(path)
 
@@ -777,9 +782,9 @@ class _Uncertain:
                 if self._read_at < asked - 0.5:
                     self._read_at = time.monotonic()
                     await self._read()
-                for id in self._found.get(entry.sent, ()):
-                    if not await self._journal.owns(id) and self._context.creations.own(id):
-                        return id
+                for found in self._found.get(entry.sent, ()):
+                    if not await self._journal.owns(found) and self._context.creations.own(found):
+                        return found
             if is_late:
                 return None
             await sleep(1.0)
@@ -818,8 +823,8 @@ class _Uncertain:
             data = answer.data if isinstance(answer.data, dict) else {}
             entries = data.get("results")
             entries = entries if isinstance(entries, list) else []
-            for sent, id in await in_thread(self._matching, entries):
-                self._found.setdefault(sent, {})[id] = None
+            for sent, found in await in_thread(self._matching, entries):
+                self._found.setdefault(sent, {})[found] = None
             following = self._context.next_call(call, data.get("next")) if entries else None
             call = None if following is None or following.path == call.path else following
 
@@ -916,7 +921,10 @@ class _InThread(_Reader):
         if self._thread is None:
             context = contextvars.copy_context()
             self._thread = threading.Thread(
-                target=context.run, args=(self._serve, loop), name="replicate_async.inputs", daemon=True
+                target=context.run,
+                args=(self._serve, loop),
+                name="replicate_async.inputs",
+                daemon=True,
             )
             self._thread.start()
         answer: asyncio.Future[tuple[bool, Any]] = loop.create_future()
@@ -990,7 +998,9 @@ def planned(
         return files, {}
     if output is not None and isinstance(output, str):
         return files, {prefix + _free("output.txt", taken): output.encode()}
-    if isinstance(raw, str) or (isinstance(raw, list) and raw and all(isinstance(i, str) for i in raw)):
+    if isinstance(raw, str) or (
+        isinstance(raw, list) and raw and all(isinstance(i, str) for i in raw)
+    ):
         # The pieces that language models write; the record has them as they came.
         text = raw if isinstance(raw, str) else "".join(raw)
         return files, {prefix + _free("output.txt", taken): text.encode()}

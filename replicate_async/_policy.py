@@ -166,8 +166,11 @@ LOOKS: Final = (0.1, 0.4, 1.0, 2.0, 4.0, 8.0)
 LOOK_PATIENCE: Final = 30.0
 """Seconds for which a look at that list is repeated when it fails."""
 
-LAST_LOOKS: Final = (0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0)
+LAST_LOOKS: Final = (0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
 """The same for a run that is given up, within `CANCEL_GRACE`."""
+
+LAST_TRY: Final = 1.2
+"""Seconds for each request that is made then."""
 
 
 # -- Failures told apart -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from . import _policy, exceptions
+from ._concurrency import surely
 from ._files import ready_directory, save_all
 from ._references import parse_reference
 from ._transport import load_anyio
@@ -176,25 +177,42 @@ async def _once(begun: Begun, target: Target | str, order: Order) -> Prediction:
 
 async def _abandon(begun: Begun) -> None:
     """Cancel a prediction that nobody waits for any more, also if its id is not known yet."""
-    prediction, creation = begun.prediction, begun.creation
+    creation = begun.creation
+    if begun.prediction is None:
+        begun.prediction = creation.found
+    prediction = begun.prediction
     if prediction is None and not creation.lost:
         return  # nothing was created
     name = prediction.id if prediction else f"of {creation.wanted and creation.wanted.shown}"
     _logger.info("prediction %s abandoned", name)
     if begun.on_abandon == "leave" or (prediction is not None and _jobs.is_over(prediction)):
         return
+    await surely(_cancel_abandoned(begun, name))
+
+
+async def _cancel_abandoned(begun: Begun, name: str) -> None:
+    """Find a prediction, if need be, and cancel it; within `CANCEL_GRACE`, whatever the network does."""
     import anyio
 
+    prediction = begun.prediction
     try:
-        with anyio.fail_after(_policy.CANCEL_GRACE, shield=True):
-            if prediction is None:
-                prediction = await find(begun.context, creation, Prediction, _policy.LAST_LOOKS)
-                begun.prediction = prediction
+        with anyio.fail_after(_policy.CANCEL_GRACE):
+            for pause in () if prediction is not None else _policy.LAST_LOOKS:
+                # No single answer that stalls may use up the time.
+                with anyio.move_on_after(pause + _policy.LAST_TRY):
+                    prediction = await find(begun.context, begun.creation, Prediction, (pause,))
+                if prediction is not None:
+                    begun.prediction = prediction
+                    break
             if prediction is None:
                 _logger.warning("prediction %s lost: the list does not show it", name)
-            elif not _jobs.is_over(prediction):
-                await prediction.cancel()
-    except (exceptions.ReplicateException, TimeoutError) as error:
+            while prediction is not None and not _jobs.is_over(prediction):
+                with anyio.move_on_after(_policy.LAST_TRY):
+                    await prediction.cancel()
+                    break
+    except TimeoutError:
+        _logger.warning("prediction %s lost: it could not be cancelled in time", name)
+    except exceptions.ReplicateException as error:
         _logger.warning("prediction %s lost: it could not be cancelled (%s)", name, error)
 
 

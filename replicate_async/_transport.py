@@ -278,7 +278,6 @@ class _Session:
     """What has to be done before it closes: what was begun and costs money must be stopped."""
 
 
-
 class Pool:
     """One aiohttp session for each event loop, opened at the first request there.
 

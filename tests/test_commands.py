@@ -60,15 +60,21 @@ class Shell:
             "no_proxy": "*",
         }
 
-    def start(self, *arguments: str, **options: int) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *arguments: str,
+        stdin: int = subprocess.DEVNULL,
+        stderr: int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
         """Start a command."""
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
             [*COMMAND, *arguments],
             env=self.environment,
             cwd=self.directory,
             text=True,
-            **{**streams, **options},  # type: ignore[call-overload]  # all of them are descriptors
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
         )
 
     def run(self, *arguments: str, text: str | None = None) -> tuple[int, str, str]:
@@ -119,7 +125,10 @@ def test_run_fails(shell: Shell, emulator: Emulator) -> None:
     for arguments, says in (
         (["run", "replicate/hello-world", "txt=a"], "did you mean 'text'?"),
         (["run", "replicate/hello-world", "text"], "NAME=VALUE"),
-        (["run", "replicate/hello-world", "text=@none"], "'none' cannot be read: there is no such file"),
+        (
+            ["run", "replicate/hello-world", "text=@none"],
+            "'none' cannot be read: there is no such file",
+        ),
         (["run", "no-reference", "text=a"], "'no-reference' is not"),
         (["map", "replicate/hello-world", "none.jsonl"], "'none.jsonl' is no file"),
         (["run"], "usage"),
@@ -144,7 +153,7 @@ def test_run_is_interrupted(shell: Shell, emulator: Emulator) -> None:
     assert process.returncode == 130
     assert "Traceback" not in complained
     assert len(emulator.ledger.cancelled()) == 1
-    status, _, complained = shell.run("run", "acme/slow", "text=a", "seconds=30", "--timeout", "1")
+    status, _, complained = shell.run("run", "acme/slow", "text=b", "seconds=30", "--timeout", "1")
     assert status == 1
     assert "did not end within 1 s" in complained
     assert len(emulator.ledger.cancelled()) == 2
@@ -156,7 +165,9 @@ def test_stream(shell: Shell) -> None:
     assert (status, complained) == (0, "")
     assert said.strip()
     assert said.endswith("\n")
-    status, again, _ = shell.run("stream", "emulator/writer", "prompt=sea", "max_tokens=5", "--json")
+    status, again, _ = shell.run(
+        "stream", "emulator/writer", "prompt=sea", "max_tokens=5", "--json"
+    )
     events = [json.loads(line) for line in again.splitlines()]
     assert "".join(e["data"] for e in events if e["event"] == "output") == said.removesuffix("\n")
     assert events[-1]["event"] == "done"
@@ -228,7 +239,9 @@ def test_map(shell: Shell, emulator: Emulator) -> None:
     command = ["map", "acme/file", "in.jsonl", "-o", "out", "--journal", "run.db", "-i", "times=2"]
     status, said, complained = shell.run(*command, "--concurrency", "5")
     assert (status, said) == (0, ""), complained
-    assert re.search(r"^20 done, 0 failed in 0:\d\d, [\d.]+ predict seconds$", complained, re.MULTILINE)
+    assert re.search(
+        r"^20 done, 0 failed in 0:\d\d, [\d.]+ predict seconds$", complained, re.MULTILINE
+    )
     for n in range(20):
         assert (shell.directory / "out" / f"{n:06d}-out.txt").read_text() == f"t{n}" * 2
     status, said, _ = shell.run(*command, "--json", "--ordered")
@@ -262,7 +275,9 @@ def test_bad_lines(shell: Shell, emulator: Emulator) -> None:
     status, said, complained = shell.run("map", "replicate/hello-world", "in.jsonl", "--strict")
     assert (status, said) == (2, "")
     assert "6 of 8 lines are wrong; nothing was created" in complained
-    assert [int(n) for n in re.findall(r"^error: line (\d+): ", complained, re.MULTILINE)] == [*WRONG]
+    assert [int(n) for n in re.findall(r"^error: line (\d+): ", complained, re.MULTILINE)] == [
+        *WRONG
+    ]
     assert emulator.ledger.created() == []
     status, said, complained = shell.run("map", "replicate/hello-world", "in.jsonl", "--ordered")
     assert status == 1

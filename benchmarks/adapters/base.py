@@ -16,8 +16,6 @@ class Adapter:
     that adapter out. Each adapter module has a subclass named ``Client``.
     """
 
-    is_sync = False
-
     def __init__(self, base_url: str) -> None:
         """Keep *base_url*, the origin of the server without ``/v1``."""
         self.base_url: str = base_url

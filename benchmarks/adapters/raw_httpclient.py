@@ -74,26 +74,29 @@ class Client(SyncAdapter):
         return prediction["output"]
 
     def stream(self, ref: str, given: dict[str, Any]) -> int:
-        """Go through the lines of the stream."""
+        """Cut what arrives into blocks at the blank lines, and these into lines."""
         prediction = self.call("POST", f"/v1/models/{ref}/predictions", {"input": given})
         target = prediction["urls"]["stream"].removeprefix(self.base_url)
         connection = self.connection()
         connection.request("GET", target, headers={**HEADERS, "Accept": "text/event-stream"})
+        response = connection.getresponse()
         length = 0
-        event = b""
-        data: list[bytes] = []
-        for line in connection.getresponse():
-            name, _, value = line.rstrip(b"\n").partition(b": ")
-            if name == b"data":
-                data.append(value)
-            elif name == b"event":
-                event = value
-            elif not name:
+        rest = b""
+        while chunk := response.read1(65536):
+            *blocks, rest = (rest + chunk).split(b"\n\n")
+            for block in blocks:
+                event = b""
+                data: list[bytes] = []
+                for line in block.split(b"\n"):
+                    name, _, value = line.partition(b": ")
+                    if name == b"data":
+                        data.append(value)
+                    elif name == b"event":
+                        event = value
                 if event == b"output":
                     length += len(b"\n".join(data).decode())
                 elif event == b"error":
                     raise RuntimeError(b"\n".join(data).decode())
-                event, data = b"", []
         return length
 
     def download(self, url: str, path: Path) -> None:
@@ -104,7 +107,7 @@ class Client(SyncAdapter):
     def chunks(self, url: str) -> int:
         """Take pieces of 64 KiB, as they are."""
         response = self._get(url)
-        return sum(len(chunk) for chunk in iter(lambda: response.read1(65536), b""))
+        return sum(len(chunk) for chunk in iter(lambda: response.read(65536), b""))
 
     def read(self, url: str) -> bytes:
         """Read all of it."""

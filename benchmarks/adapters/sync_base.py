@@ -9,8 +9,6 @@ from typing import Any
 class SyncAdapter:
     """One synchronous client, reduced to the calls that workloads make; see `base.Adapter`."""
 
-    is_sync = True
-
     def __init__(self, base_url: str) -> None:
         """Keep *base_url*, the origin of the server without ``/v1``."""
         self.base_url: str = base_url

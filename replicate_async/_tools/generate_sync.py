@@ -160,7 +160,6 @@ RUNTIME: Final = {
     "cast": "from typing import cast",
     "collect_outcomes": "from ._twin import collect_outcomes",
     "collect_output": "from ._twin import collect_output",
-    "crosses": "from ._portal import crosses",
     "overload": "from typing import overload",
     "paginate": "from ._twin import paginate",
     "unwrap": "from ._twin import unwrap",
@@ -652,9 +651,6 @@ class Generator:
             if kind != "plain":
                 raise Unsupported(where, function, "a property that is to be awaited")
             yield "@property"
-        else:
-            self.used.add("crosses")
-            yield "@crosses"
         yield f"def {function.name}({parameters}) -> {result}:"
         if "overload" in decorated:
             yield "    ..."
@@ -795,9 +791,8 @@ class Generator:
             return
         [init] = [m for m in self.members(item) if m.function.name == "__init__"]
         parameters, passed = self._signature(init, f"{item.name}.__init__")
-        self.used |= {"Lease", "wrap", "crosses"}
+        self.used |= {"Lease", "wrap"}
         yield ""
-        yield "@crosses"
         yield f"def __init__({parameters}) -> None:"
         yield from self._doc(init.function)
         yield f"    wrapped = Async{item.name}({passed})"
@@ -822,9 +817,7 @@ class Generator:
 
     def _iter(self, item: Class, member: Member) -> Iterator[str]:
         result = self._result_type(member, "iterate", f"{item.name}.__aiter__")
-        self.used.add("crosses")
         yield ""
-        yield "@crosses"
         yield f"def __iter__(self) -> {result}:"
         yield from self._doc(member.function)
         assert member.function.returns is not None
@@ -853,7 +846,6 @@ class Generator:
         [aclose] = [m for m in self.members(item) if m.function.name == "aclose"]
         self.annotated["Self"] = item.module
         yield ""
-        yield "@crosses"
         yield "def close(self) -> None:"
         yield '    """Close the connections; what still runs is cancelled. It may be called twice."""'
         yield "    self._lease.close()"
@@ -861,7 +853,6 @@ class Generator:
         yield "def __enter__(self) -> Self:"
         yield "    return self"
         yield ""
-        yield "@crosses"
         yield "def __exit__(self, *exc_info: object) -> None:"
         yield "    self._lease.close()"
         assert aclose.function.returns is not None

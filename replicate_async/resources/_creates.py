@@ -85,6 +85,8 @@ class Creation:
     """When."""
     lost: bool = False
     """Whether it was sent, and ended without an answer."""
+    found: Any = None
+    """What it has created, if that was found in the list."""
 
 
 class Creations:
@@ -199,6 +201,7 @@ async def _look_for(
         return None
     context.stats.created += 1
     context.stats.adopted += 1
+    creation.found = found
     _logger.warning("%s %s of %s adopted", _name(kind), found.id, shown)
     try:
         # Lists may leave things out.

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .predictions import Prediction
     from .trainings import Training
 
-    Job = Prediction | Training
+    Job: TypeAlias = Prediction | Training
 
 Do = Callable[[float], Awaitable[None]]
 """Updates a prediction; takes the seconds for which it may repeat failed requests."""
@@ -186,9 +186,7 @@ class Poller:
         total = now - watched.began if watched.is_new else None
         if job.completed_at is not None and job.created_at is not None:
             total = (job.completed_at - job.created_at).total_seconds()
-        self._schedule.ended(
-            watched, running if isinstance(running, (int, float)) else None, total
-        )
+        self._schedule.ended(watched, running if isinstance(running, (int, float)) else None, total)
         for other in self._waiters.get(watched, ()):
             if other is not waiter:
                 if not _is_over(other.job):
@@ -234,7 +232,7 @@ class Poller:
             found = self._schedule.next(now)
             if found is None:
                 return
-            if isinstance(found, float):
+            if not isinstance(found, (Look, Read)):
                 # The clock of the loop may wake a little too early.
                 self._timer = self._loop.call_at(max(found, now) + 0.001, self._arrange)
                 return

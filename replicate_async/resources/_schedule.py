@@ -412,7 +412,7 @@ class Schedule:
         reach = max(int(_PAGE / (1 + self._strangers)), 1)
         # It must not be at the far end, since the reach is an estimate.
         first = here if watched.misses else max(here - 2 * reach // 3, 0)
-        found = [self._claimable(id, now) for _, id in self._order[first : here + reach]]
+        found = [self._claimable(each, now) for _, each in self._order[first : here + reach]]
         best, best_count = here - first, -1
         count = sum(each is not None for each in found[:reach])
         for start in range(here - first + 1):
@@ -452,7 +452,7 @@ class Schedule:
         if len(self._past) > 2 * len(self._by_id) + self._MOST_PAST:
             # One that takes for ever shall not keep all that came after it.
             self._order = [entry for entry in self._order if entry[1] in self._by_id]
-        self._past.intersection_update([id for _, id in self._order])
+        self._past.intersection_update([each for _, each in self._order])
 
     # When
 

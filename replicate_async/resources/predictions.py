@@ -584,8 +584,8 @@ def check_events(events: Sequence[WebhookEvent] | None) -> list[str] | None:
 
 async def _cancel(context: Context, id: str) -> Prediction:
     # Cancelling twice is cancelling once, so it is repeated as a read is.
-    call = Call("POST", f"/predictions/{identifier(id, 'id')}/cancel", Kind.READ, urgent=True)
-    cancelled = await context.fetch(Prediction, call)
+    call = Call("POST", f"/predictions/{identifier(id, 'id')}/cancel", Kind.POLL, urgent=True)
+    cancelled = await context.fetch(Prediction, call, _policy.LOOK_PATIENCE)
     context.stats.cancelled += 1
     _logger.info("prediction %s cancelled", cancelled.id)
     return cancelled

@@ -221,8 +221,8 @@ class Trainings(Namespace):
 
 
 async def _cancel(context: Context, id: str) -> Training:
-    call = Call("POST", f"/trainings/{identifier(id, 'id')}/cancel", Kind.READ, urgent=True)
-    cancelled = await context.fetch(Training, call)
+    call = Call("POST", f"/trainings/{identifier(id, 'id')}/cancel", Kind.POLL, urgent=True)
+    cancelled = await context.fetch(Training, call, _policy.LOOK_PATIENCE)
     context.stats.cancelled += 1
     _logger.info("training %s cancelled", cancelled.id)
     return cancelled

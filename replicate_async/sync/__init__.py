@@ -83,16 +83,60 @@ if TYPE_CHECKING:
     trainings: Trainings
     webhooks: Webhooks
 
-# What is in `replicate_async` and has no counterpart, and what is only here.
-_ASYNC_ONLY = frozenset({"Listing"})
-_SYNC_ONLY = frozenset({"Stream", "SyncInAsyncWarning"})
-
-__all__ = tuple(
-    sorted(
-        ({*_HOMES, *_OF_THE_DEFAULT_CLIENT, "__version__", "exceptions", "types"} - _ASYNC_ONLY)
-        | _SYNC_ONLY
-    )
+__all__ = (
+    "Account",
+    "Client",
+    "Collection",
+    "Deployment",
+    "EventStream",
+    "File",
+    "FileOutput",
+    "Hardware",
+    "Limits",
+    "Model",
+    "ModelError",
+    "ModelFunction",
+    "Outcome",
+    "Outcomes",
+    "OutputStream",
+    "Page",
+    "Prediction",
+    "Progress",
+    "RateLimit",
+    "ReplicateError",
+    "ReplicateException",
+    "Retry",
+    "SearchResults",
+    "ServerSentEvent",
+    "Stats",
+    "Stream",
+    "StreamingFunction",
+    "SyncInAsyncWarning",
+    "Timeout",
+    "Training",
+    "Update",
+    "Version",
+    "__version__",
+    "accounts",
+    "collections",
+    "deployments",
+    "exceptions",
+    "files",
+    "hardware",
+    "map",
+    "models",
+    "paginate",
+    "predictions",
+    "run",
+    "search",
+    "stream",
+    "trainings",
+    "types",
+    "use",
+    "webhooks",
 )
+
+_SYNC_ONLY = frozenset({"Stream", "SyncInAsyncWarning"})
 
 _default: Client | None = None
 

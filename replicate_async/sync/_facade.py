@@ -44,7 +44,7 @@ from ..resources.trainings import Training as AsyncTraining
 from ..resources.trainings import Trainings as AsyncTrainings
 from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
 from ..resources.webhooks import Webhooks as AsyncWebhooks
-from ._portal import Lease, crosses
+from ._portal import Lease
 from ._twin import (
     TWINS,
     FileLike,
@@ -125,7 +125,6 @@ class Client(Twin[AsyncClient]):
 
     __slots__ = ()
 
-    @crosses
     def __init__(
         self,
         api_token: str | Callable[[], str] | None = None,
@@ -197,7 +196,6 @@ class Client(Twin[AsyncClient]):
         )
         super().__init__(Lease(wrapped.aclose, wrap), wrapped)
 
-    @crosses
     def with_options(
         self,
         *,
@@ -246,7 +244,6 @@ class Client(Twin[AsyncClient]):
         """What this client and its views have done so far."""
         return self._async.stats
 
-    @crosses
     def run(
         self,
         ref: str | Model | Version | Deployment,
@@ -325,7 +322,6 @@ class Client(Twin[AsyncClient]):
             ),
         )
 
-    @crosses
     def stream(
         self,
         ref: str | Model | Version | Deployment,
@@ -417,7 +413,6 @@ class Client(Twin[AsyncClient]):
         retry_failed: int = 0,
     ) -> StreamingFunction: ...
 
-    @crosses
     def use(
         self,
         ref: str | Model | Version | Deployment,
@@ -473,7 +468,6 @@ class Client(Twin[AsyncClient]):
             ),
         )
 
-    @crosses
     def map(
         self,
         ref: str | Model | Version | Deployment | ModelFunction,
@@ -551,7 +545,6 @@ class Client(Twin[AsyncClient]):
             ),
         )
 
-    @crosses
     def search(self, query: str, *, limit: int | None = None) -> SearchResults:
         """Search models, collections and documentation. Operation: search (HTTP API, section 13.1).
 
@@ -561,7 +554,6 @@ class Client(Twin[AsyncClient]):
         """
         return SearchResults(self._lease, self._lease.call(self._async.search, query, limit=limit))
 
-    @crosses
     def paginate(self, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
         """Yield the pages of a listing: `paginate(client.models.list)`, or of `client.models.list()`."""
         return paginate(self, listing)
@@ -611,7 +603,6 @@ class Client(Twin[AsyncClient]):
         """The webhooks' secret, and whether a delivery is genuine."""
         return Webhooks(self._lease, self._async.webhooks)
 
-    @crosses
     def close(self) -> None:
         """Close the connections; what still runs is cancelled. It may be called twice."""
         self._lease.close()
@@ -619,7 +610,6 @@ class Client(Twin[AsyncClient]):
     def __enter__(self) -> Self:
         return self
 
-    @crosses
     def __exit__(self, *exc_info: object) -> None:
         self._lease.close()
 
@@ -629,7 +619,6 @@ class Accounts(Twin[AsyncAccounts]):
 
     __slots__ = ()
 
-    @crosses
     def current(self) -> Account:
         """Fetch the account. Operation: account.get (HTTP API, section 15.1)."""
         return self._lease.call(self._async.current)
@@ -665,7 +654,6 @@ class Collection(Twin[AsyncCollection]):
         """All of its models."""
         return cast("list[Model]", wrap(self._lease, self._async.models))
 
-    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -675,7 +663,6 @@ class Collection(Twin[AsyncCollection]):
         """The fields that came and that this version of the package does not know."""
         return self._async.extra
 
-    @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
         return iter(self._async)
@@ -686,7 +673,6 @@ class Collections(Twin[AsyncCollections]):
 
     __slots__ = ()
 
-    @crosses
     def list(self, cursor: str | None = None) -> Page[CollectionSummary]:
         """List all collections, without their models. Operation: collections.list (section 12.1).
 
@@ -695,7 +681,6 @@ class Collections(Twin[AsyncCollections]):
         """
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
-    @crosses
     def get(self, slug: str) -> Collection:
         """Fetch a collection with its models. Operation: collections.get (section 12.2)."""
         return Collection(self._lease, self._lease.call(self._async.get, slug))
@@ -706,7 +691,6 @@ class DefaultWebhook(Twin[AsyncDefaultWebhook]):
 
     __slots__ = ()
 
-    @crosses
     def secret(self) -> WebhookSigningSecret:
         """Fetch the signing secret; keep it. Operation: webhooks.default.secret.get (section 6.4)."""
         return self._lease.call(self._async.secret)
@@ -742,13 +726,11 @@ class Deployment(Twin[AsyncDeployment]):
         """Predictions with this deployment."""
         return OwnPredictions(self._lease, self._async.predictions)
 
-    @crosses
     def reload(self) -> Self:
         """Fetch it again, and return the deployment itself."""
         self._lease.call(self._async.reload)
         return self
 
-    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -758,7 +740,6 @@ class Deployment(Twin[AsyncDeployment]):
         """The fields that came and that this version of the package does not know."""
         return self._async.extra
 
-    @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
         return iter(self._async)
@@ -769,7 +750,6 @@ class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
 
     __slots__ = ()
 
-    @crosses
     def create(
         self,
         deployment: str | tuple[str, str] | Deployment,
@@ -815,7 +795,6 @@ class Deployments(Twin[AsyncDeployments]):
         """Predictions with deployments."""
         return DeploymentPredictions(self._lease, self._async.predictions)
 
-    @crosses
     def get(self, owner: str, name: str | None = None) -> Deployment:
         """Fetch a deployment. Operation: deployments.get (HTTP API, section 10.4).
 
@@ -825,7 +804,6 @@ class Deployments(Twin[AsyncDeployments]):
         """
         return Deployment(self._lease, self._lease.call(self._async.get, owner, name))
 
-    @crosses
     def list(self, cursor: str | None = None) -> Page[Deployment]:
         """List the account's deployments, newest first. Operation: deployments.list (section 10.2).
 
@@ -834,7 +812,6 @@ class Deployments(Twin[AsyncDeployments]):
         """
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
-    @crosses
     def create(
         self,
         name: str,
@@ -868,7 +845,6 @@ class Deployments(Twin[AsyncDeployments]):
             ),
         )
 
-    @crosses
     def update(
         self,
         owner: str,
@@ -904,7 +880,6 @@ class Deployments(Twin[AsyncDeployments]):
             ),
         )
 
-    @crosses
     def delete(self, owner: str, name: str | None = None) -> None:
         """Delete a deployment that has been off for 15 minutes. Operation: deployments.delete (10.6).
 
@@ -997,7 +972,6 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
         """Where `save` or `save_to` has put it last; None if it was not saved by this object."""
         return self._async.path
 
-    @crosses
     def read(self) -> bytes:
         """Return the whole content; downloads it at each call.
 
@@ -1023,7 +997,6 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
         """
         return aiter(self._async)
 
-    @crosses
     def __iter__(self) -> Stream[bytes]:
         """Yield the content in chunks, as they arrive; it may be of any size.
 
@@ -1034,7 +1007,6 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
         """
         return self._lease.chunks(self._async)
 
-    @crosses
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the content to *path*, and return where it is.
 
@@ -1055,7 +1027,6 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
         """
         return self._lease.call(self._async.save, path)
 
-    @crosses
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """Return what a notebook shows: the picture itself, or a player that plays from the URL."""
         return self._async._repr_mimebundle_(include, exclude)
@@ -1066,7 +1037,6 @@ class Files(Twin[AsyncFiles]):
 
     __slots__ = ()
 
-    @crosses
     def create(
         self,
         file: Any,
@@ -1097,12 +1067,10 @@ class Files(Twin[AsyncFiles]):
             metadata=metadata,
         )
 
-    @crosses
     def get(self, id: str) -> File:
         """Fetch what is known of a file. Operation: files.get (HTTP API, section 7.4)."""
         return self._lease.call(self._async.get, id)
 
-    @crosses
     def list(self, cursor: str | None = None) -> Page[File]:
         """List the account's files, newest first. Operation: files.list (HTTP API, section 7.3).
 
@@ -1111,12 +1079,10 @@ class Files(Twin[AsyncFiles]):
         """
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
-    @crosses
     def delete(self, id: str) -> None:
         """Delete a file. Operation: files.delete (HTTP API, section 7.5)."""
         self._lease.call(self._async.delete, id)
 
-    @crosses
     def download(
         self, id: str, *, owner: str, expiry: datetime | int, signature: str
     ) -> FileOutput:
@@ -1138,7 +1104,6 @@ class FunctionRun(Twin[AsyncFunctionRun]):
 
     __slots__ = ()
 
-    @crosses
     def output(self, *, timeout: float | timedelta | None = None) -> Output:
         """Wait for the end and return the output, as often as asked for.
 
@@ -1157,7 +1122,6 @@ class FunctionRun(Twin[AsyncFunctionRun]):
         """The prediction."""
         return Prediction(self._lease, self._async.prediction)
 
-    @crosses
     def logs(self) -> str:
         """Return what the model has logged so far.
 
@@ -1167,7 +1131,6 @@ class FunctionRun(Twin[AsyncFunctionRun]):
         """
         return self._lease.call(self._async.logs)
 
-    @crosses
     def cancel(self) -> Prediction:
         """Stop it, and return the prediction. One that has ended stays as it is."""
         return Prediction(self._lease, self._lease.call(self._async.cancel))
@@ -1178,7 +1141,6 @@ class HardwareNamespace(Twin[AsyncHardwareNamespace]):
 
     __slots__ = ()
 
-    @crosses
     def list(self) -> builtins.list[Hardware]:
         """List them all. Operation: hardware.list (HTTP API, section 14.1)."""
         return self._lease.call(self._async.list)
@@ -1289,13 +1251,11 @@ class Model(Twin[AsyncModel]):
         """Predictions with this model, which must be official."""
         return OwnPredictions(self._lease, self._async.predictions)
 
-    @crosses
     def reload(self) -> Self:
         """Fetch it again, and return the model itself."""
         self._lease.call(self._async.reload)
         return self
 
-    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -1305,7 +1265,6 @@ class Model(Twin[AsyncModel]):
         """The fields that came and that this version of the package does not know."""
         return self._async.extra
 
-    @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
         return iter(self._async)
@@ -1316,7 +1275,6 @@ class ModelExamples(Twin[AsyncModelExamples]):
 
     __slots__ = ()
 
-    @crosses
     def list(self, model: str | Model) -> Page[Prediction]:
         """List a model's examples. Operation: models.examples.list (HTTP API, section 8.8)."""
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
@@ -1333,7 +1291,6 @@ class ModelFunction(FunctionLike, Twin[AsyncModelFunction]):
 
     __slots__ = ()
 
-    @crosses
     def __call__(self, /, **inputs: Any) -> Output:
         """Run the model and return its final output, as its schema says: text joined, files as files.
 
@@ -1344,7 +1301,6 @@ class ModelFunction(FunctionLike, Twin[AsyncModelFunction]):
         """
         return wrap(self._lease, self._lease.call(self._async, **unwrap_inputs(inputs)))
 
-    @crosses
     def create(self, /, **inputs: Any) -> FunctionRun:
         """Start the model and return at once; it then runs until it ends. Raises what a call raises."""
         return FunctionRun(
@@ -1356,7 +1312,6 @@ class ModelFunction(FunctionLike, Twin[AsyncModelFunction]):
         """Its inputs with types and defaults, as far as known: after `load()` or the first call."""
         return self._async.signature
 
-    @crosses
     def load(self) -> Self:
         """Fetch the model's schema, unless it is known, and return the function itself.
 
@@ -1386,7 +1341,6 @@ class ModelMatch(Twin[AsyncModelMatch]):
         """Why it matches."""
         return self._async.metadata
 
-    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -1396,7 +1350,6 @@ class ModelMatch(Twin[AsyncModelMatch]):
         """The fields that came and that this version of the package does not know."""
         return self._async.extra
 
-    @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
         return iter(self._async)
@@ -1407,7 +1360,6 @@ class ModelPredictions(Twin[AsyncModelPredictions]):
 
     __slots__ = ()
 
-    @crosses
     def create(
         self,
         model: str | tuple[str, str] | Model,
@@ -1448,7 +1400,6 @@ class ModelReadme(Twin[AsyncModelReadme]):
 
     __slots__ = ()
 
-    @crosses
     def get(self, model: str | Model) -> str:
         """Fetch a model's readme, in Markdown. Operation: models.readme.get (section 8.9)."""
         return self._lease.call(self._async.get, unwrap(model))
@@ -1459,17 +1410,14 @@ class ModelVersions(Twin[AsyncModelVersions]):
 
     __slots__ = ()
 
-    @crosses
     def get(self, model: str | Model, id: str) -> Version:
         """Fetch a version. Operation: models.versions.get (HTTP API, section 9.3)."""
         return Version(self._lease, self._lease.call(self._async.get, unwrap(model), id))
 
-    @crosses
     def list(self, model: str | Model) -> Page[Version]:
         """List a model's versions, newest first. Operation: models.versions.list (section 9.2)."""
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
 
-    @crosses
     def delete(self, model: str | Model, id: str) -> None:
         """Delete a version with its predictions. Operation: models.versions.delete (section 9.4)."""
         self._lease.call(self._async.delete, unwrap(model), id)
@@ -1500,7 +1448,6 @@ class Models(Twin[AsyncModels]):
         """Predictions with official models."""
         return ModelPredictions(self._lease, self._async.predictions)
 
-    @crosses
     def get(self, owner: str, name: str | None = None) -> Model:
         """Fetch a model. Operation: models.get (HTTP API, section 8.5).
 
@@ -1510,7 +1457,6 @@ class Models(Twin[AsyncModels]):
         """
         return Model(self._lease, self._lease.call(self._async.get, owner, name))
 
-    @crosses
     def list(
         self,
         cursor: str | None = None,
@@ -1532,7 +1478,6 @@ class Models(Twin[AsyncModels]):
             ),
         )
 
-    @crosses
     def search(self, query: str) -> Page[Model]:
         """Search the public models. Operation: models.search (HTTP API, section 8.3).
 
@@ -1540,7 +1485,6 @@ class Models(Twin[AsyncModels]):
         """
         return Page(self._lease, self._lease.call(self._async.search, query))
 
-    @crosses
     def create(
         self,
         owner: str,
@@ -1583,7 +1527,6 @@ class Models(Twin[AsyncModels]):
             ),
         )
 
-    @crosses
     def update(
         self,
         owner: str,
@@ -1623,7 +1566,6 @@ class Models(Twin[AsyncModels]):
             ),
         )
 
-    @crosses
     def delete(self, owner: str, name: str | None = None) -> None:
         """Delete a private model without versions. Operation: models.delete (section 8.7).
 
@@ -1669,7 +1611,6 @@ class Outcome(Twin[AsyncOutcome]):
         """The files of the output on the disk, if `save_to` was given."""
         return self._async.saved
 
-    @crosses
     def result(self) -> Output:
         """Return the output, or raise the error."""
         return wrap(self._lease, self._async.result())
@@ -1681,7 +1622,6 @@ class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
     Nothing is read or sent before the first one is asked for. Leaving the loop early ends the fan-out.
     """
 
-    @crosses
     def collect(self) -> list[Outcome]:
         """Return the outcomes of all inputs, in the order of the inputs. It raises none of their errors."""
         return collect_outcomes(self)
@@ -1694,7 +1634,6 @@ class OutputStream(StreamTwin[AsyncOutputStream, "Any"]):
     iterated over may be an input of another model function.
     """
 
-    @crosses
     def collect(self) -> Output:
         """Return the whole output from here on: pieces of text joined, else a list. It closes the stream."""
         return collect_output(self)
@@ -1720,7 +1659,6 @@ class OwnExamples(Twin[AsyncOwnExamples]):
 
     __slots__ = ()
 
-    @crosses
     def list(self) -> Page[Prediction]:
         """List the examples. Operation: models.examples.list (HTTP API, section 8.8)."""
         return Page(self._lease, self._lease.call(self._async.list))
@@ -1731,7 +1669,6 @@ class OwnPredictions(Twin[AsyncOwnPredictions]):
 
     __slots__ = ()
 
-    @crosses
     def create(
         self,
         input: Mapping[str, Any] | None = None,
@@ -1766,7 +1703,6 @@ class OwnReadme(Twin[AsyncOwnReadme]):
 
     __slots__ = ()
 
-    @crosses
     def get(self) -> str:
         """Fetch the readme, in Markdown. Operation: models.readme.get (HTTP API, section 8.9)."""
         return self._lease.call(self._async.get)
@@ -1777,17 +1713,14 @@ class OwnVersions(Twin[AsyncOwnVersions]):
 
     __slots__ = ()
 
-    @crosses
     def get(self, id: str) -> Version:
         """Fetch a version. Operation: models.versions.get (HTTP API, section 9.3)."""
         return Version(self._lease, self._lease.call(self._async.get, id))
 
-    @crosses
     def list(self) -> Page[Version]:
         """List the versions, newest first. Operation: models.versions.list (section 9.2)."""
         return Page(self._lease, self._lease.call(self._async.list))
 
-    @crosses
     def delete(self, id: str) -> None:
         """Delete a version with its predictions. Operation: models.versions.delete (section 9.4)."""
         self._lease.call(self._async.delete, id)
@@ -1816,11 +1749,9 @@ class Page(Twin[AsyncPage[Any]], Generic[T]):
         """The URL of the page before."""
         return self._async.previous
 
-    @crosses
     def __iter__(self) -> Iterator[T]:
         return iter([wrap(self._lease, each) for each in iter(self._async)])
 
-    @crosses
     def __len__(self) -> int:
         return len(self._async)
 
@@ -1830,16 +1761,13 @@ class Page(Twin[AsyncPage[Any]], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> list[T]: ...
 
-    @crosses
     def __getitem__(self, index: int | slice) -> T | list[T]:
         return cast("T | list[T]", wrap(self._lease, self._async[index]))
 
-    @crosses
     def next_page(self) -> Page[T] | None:
         """Fetch the page after this one; None if this is the last."""
         return cast("Page[T] | None", wrap(self._lease, self._lease.call(self._async.next_page)))
 
-    @crosses
     def auto_paging_iter(self) -> Stream[T]:
         """Yield what is on this page and on all that follow, fetching them as they are needed."""
         return self._lease.iterate(self._async.auto_paging_iter(), wrap_all)
@@ -1953,7 +1881,6 @@ class Prediction(Twin[AsyncPrediction]):
         """How far it is, if its logs tell (HTTP API, section 4.14)."""
         return self._async.progress
 
-    @crosses
     def reload(self) -> Self:
         """Fetch the state that it has now, and return the prediction itself.
 
@@ -1966,7 +1893,6 @@ class Prediction(Twin[AsyncPrediction]):
         self._lease.call(self._async.reload)
         return self
 
-    @crosses
     def wait(self, *, timeout: float | timedelta | None = None) -> Self:
         """Wait until it has ended, and return the prediction itself. A failure is no error here.
 
@@ -1982,7 +1908,6 @@ class Prediction(Twin[AsyncPrediction]):
         self._lease.call(self._async.wait, timeout=timeout)
         return self
 
-    @crosses
     def cancel(self) -> Self:
         """Stop it, and return the prediction itself. One that has ended stays as it is.
 
@@ -1991,7 +1916,6 @@ class Prediction(Twin[AsyncPrediction]):
         self._lease.call(self._async.cancel)
         return self
 
-    @crosses
     def updates(self) -> Stream[Update]:
         """Yield its status, new log text and progress: at first as they are, then whenever they change.
 
@@ -2004,7 +1928,6 @@ class Prediction(Twin[AsyncPrediction]):
         """
         return self._lease.iterate(self._async.updates())
 
-    @crosses
     def output_iterator(self) -> Stream[Output]:
         """Yield the items of its output as they appear, none twice, up to its end.
 
@@ -2018,7 +1941,6 @@ class Prediction(Twin[AsyncPrediction]):
         """
         return self._lease.iterate(self._async.output_iterator(), wrap_all)
 
-    @crosses
     def stream(self, *, use_file_output: bool | None = None) -> EventStream:
         """Return its events, as they arrive: an async iterator and async context manager.
 
@@ -2035,7 +1957,6 @@ class Prediction(Twin[AsyncPrediction]):
         """
         return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
 
-    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -2045,7 +1966,6 @@ class Prediction(Twin[AsyncPrediction]):
         """The fields that came and that this version of the package does not know."""
         return self._async.extra
 
-    @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
         return iter(self._async)
@@ -2056,7 +1976,6 @@ class Predictions(Twin[AsyncPredictions]):
 
     __slots__ = ()
 
-    @crosses
     def create(
         self,
         version: str | Version | None = None,
@@ -2117,12 +2036,10 @@ class Predictions(Twin[AsyncPredictions]):
             ),
         )
 
-    @crosses
     def get(self, id: str) -> Prediction:
         """Fetch a prediction. Operation: predictions.get (HTTP API, section 4.10)."""
         return Prediction(self._lease, self._lease.call(self._async.get, id))
 
-    @crosses
     def list(
         self,
         cursor: str | None = None,
@@ -2150,12 +2067,10 @@ class Predictions(Twin[AsyncPredictions]):
             ),
         )
 
-    @crosses
     def cancel(self, id: str) -> Prediction:
         """Stop a prediction. Operation: predictions.cancel (HTTP API, section 4.12)."""
         return Prediction(self._lease, self._lease.call(self._async.cancel, id))
 
-    @crosses
     def wait(
         self, prediction: Prediction | str, *, timeout: float | timedelta | None = None
     ) -> Prediction:
@@ -2201,7 +2116,6 @@ class SearchResults(Twin[AsyncSearchResults]):
         """Pages of the documentation."""
         return self._async.pages
 
-    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -2211,7 +2125,6 @@ class SearchResults(Twin[AsyncSearchResults]):
         """The fields that came and that this version of the package does not know."""
         return self._async.extra
 
-    @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
         return iter(self._async)
@@ -2231,7 +2144,6 @@ class StreamingFunction(FunctionLike, Twin[AsyncStreamingFunction]):
 
     __slots__ = ()
 
-    @crosses
     def __call__(self, /, **inputs: Any) -> OutputStream:
         """Return the pieces of the output: an async iterator and async context manager.
 
@@ -2240,7 +2152,6 @@ class StreamingFunction(FunctionLike, Twin[AsyncStreamingFunction]):
         """
         return OutputStream(self._lease, self._async(**unwrap_inputs(inputs)))
 
-    @crosses
     def create(self, /, **inputs: Any) -> StreamingRun:
         """Start the model and return at once; it then runs until it ends. Raises what a call raises."""
         return StreamingRun(
@@ -2252,7 +2163,6 @@ class StreamingFunction(FunctionLike, Twin[AsyncStreamingFunction]):
         """Its inputs with types and defaults, as far as known: after `load()` or the first call."""
         return self._async.signature
 
-    @crosses
     def load(self) -> Self:
         """Fetch the model's schema, unless it is known, and return the function itself.
 
@@ -2272,7 +2182,6 @@ class StreamingRun(Twin[AsyncStreamingRun]):
 
     __slots__ = ()
 
-    @crosses
     def output(self) -> OutputStream:
         """Return the pieces of the output from the beginning on. Leaving early leaves the model running."""
         return OutputStream(self._lease, self._async.output())
@@ -2282,7 +2191,6 @@ class StreamingRun(Twin[AsyncStreamingRun]):
         """The prediction."""
         return Prediction(self._lease, self._async.prediction)
 
-    @crosses
     def logs(self) -> str:
         """Return what the model has logged so far.
 
@@ -2292,7 +2200,6 @@ class StreamingRun(Twin[AsyncStreamingRun]):
         """
         return self._lease.call(self._async.logs)
 
-    @crosses
     def cancel(self) -> Prediction:
         """Stop it, and return the prediction. One that has ended stays as it is."""
         return Prediction(self._lease, self._lease.call(self._async.cancel))
@@ -2391,7 +2298,6 @@ class Training(Twin[AsyncTraining]):
         """How far it is, if its logs tell (HTTP API, section 4.14)."""
         return self._async.progress
 
-    @crosses
     def reload(self) -> Self:
         """Fetch the state that it has now, and return the training itself.
 
@@ -2400,7 +2306,6 @@ class Training(Twin[AsyncTraining]):
         self._lease.call(self._async.reload)
         return self
 
-    @crosses
     def wait(self, *, timeout: float | timedelta | None = None) -> Self:
         """Wait until it has ended, and return the training itself. A failure is no error here.
 
@@ -2413,7 +2318,6 @@ class Training(Twin[AsyncTraining]):
         self._lease.call(self._async.wait, timeout=timeout)
         return self
 
-    @crosses
     def cancel(self) -> Self:
         """Stop it, and return the training itself. One that has ended stays as it is.
 
@@ -2422,12 +2326,10 @@ class Training(Twin[AsyncTraining]):
         self._lease.call(self._async.cancel)
         return self
 
-    @crosses
     def updates(self) -> Stream[Update]:
         """Yield its status, new log text and progress: at first as they are, then whenever they change."""
         return self._lease.iterate(self._async.updates())
 
-    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -2437,7 +2339,6 @@ class Training(Twin[AsyncTraining]):
         """The fields that came and that this version of the package does not know."""
         return self._async.extra
 
-    @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
         return iter(self._async)
@@ -2448,7 +2349,6 @@ class Trainings(Twin[AsyncTrainings]):
 
     __slots__ = ()
 
-    @crosses
     def create(
         self,
         version: str | Version | None = None,
@@ -2490,12 +2390,10 @@ class Trainings(Twin[AsyncTrainings]):
             ),
         )
 
-    @crosses
     def get(self, id: str) -> Training:
         """Fetch a training. Operation: trainings.get (HTTP API, section 11.4)."""
         return Training(self._lease, self._lease.call(self._async.get, id))
 
-    @crosses
     def list(self, cursor: str | None = None) -> Page[Training]:
         """List the account's trainings, newest first. Operation: trainings.list (section 11.3).
 
@@ -2504,7 +2402,6 @@ class Trainings(Twin[AsyncTrainings]):
         """
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
-    @crosses
     def cancel(self, id: str) -> Training:
         """Stop a training. Operation: trainings.cancel (HTTP API, section 11.5)."""
         return Training(self._lease, self._lease.call(self._async.cancel, id))
@@ -2540,7 +2437,6 @@ class Version(Twin[AsyncVersion]):
         """Predictions with this version."""
         return OwnPredictions(self._lease, self._async.predictions)
 
-    @crosses
     def predict(self, /, **inputs: Any) -> Output:
         """Run it and return its output, as `run` does. `use` makes a function of a model that knows more.
 
@@ -2549,7 +2445,6 @@ class Version(Twin[AsyncVersion]):
         """
         return wrap(self._lease, self._lease.call(self._async.predict, **unwrap_inputs(inputs)))
 
-    @crosses
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
         return self._async.to_dict()
@@ -2559,7 +2454,6 @@ class Version(Twin[AsyncVersion]):
         """The fields that came and that this version of the package does not know."""
         return self._async.extra
 
-    @crosses
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
         return iter(self._async)
@@ -2575,7 +2469,6 @@ class Webhooks(Twin[AsyncWebhooks]):
         """What all webhooks of the account share."""
         return DefaultWebhook(self._lease, self._async.default)
 
-    @crosses
     def validate(
         self,
         headers: Mapping[str, str],
@@ -2596,7 +2489,6 @@ class Webhooks(Twin[AsyncWebhooks]):
         """
         self._async.validate(headers, body, secret, tolerance)
 
-    @crosses
     def unwrap(
         self,
         headers: Mapping[str, str],

@@ -27,6 +27,9 @@ TWINS: dict[type[Any], type[Twin[Any]]] = {}
 """The twin of each active class; the generated module fills it in."""
 
 
+_CROSSING = frozenset({"__init__", "__call__", "__iter__", "__exit__"})
+
+
 class Twin(Generic[A]):
     """A sync view of one object of the async client."""
 
@@ -34,6 +37,13 @@ class Twin(Generic[A]):
 
     _async: A
     _lease: Lease
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Here, and not by a decorator at each method: type checkers and readers see the plain methods.
+        for name, member in list(vars(cls).items()):
+            if inspect.isfunction(member) and (not name.startswith("_") or name in _CROSSING):
+                setattr(cls, name, crosses(member))
 
     def __init__(self, lease: Lease, wrapped: A, /) -> None:
         self._lease = lease

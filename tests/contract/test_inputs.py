@@ -28,7 +28,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_async import Client, FileOutput, Retry, Timeout
+from replicate_async import Account, Client, FileOutput, Retry, Timeout
 from replicate_async.exceptions import (
     ArgumentError,
     ArgumentTypeError,
@@ -63,6 +63,12 @@ class Colour(enum.Enum):
     """An enumeration of strings."""
 
     RED = "red"
+
+
+class Word(str, enum.Enum):  # noqa: UP042
+    """An enumeration whose members are strings, in the old way."""
+
+    KEY = "key"
 
 
 class Level(enum.IntEnum):
@@ -120,6 +126,7 @@ VALUES: list[tuple[Any, Any]] = [
     (array.array("i", [1, 2]), [1, 2]),
     (Colour.RED, "red"),
     (Level.HIGH, 3),
+    ({Word.KEY: Word.KEY}, {"key": "key"}),
     ([Colour.RED], ["red"]),
     (datetime(2025, 1, 2, 3, tzinfo=UTC), "2025-01-02T03:00:00+00:00"),
     (date(2025, 1, 2), "2025-01-02"),
@@ -182,6 +189,7 @@ UNSENDABLE: list[tuple[Any, str]] = [
     (io.BytesIO, "input.value"),
     (Box, "input.value"),
     (1j, "input.value"),
+    ([Account(username="acme")], "input.value[0]"),
 ]
 
 

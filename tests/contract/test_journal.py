@@ -86,7 +86,9 @@ async def test_it_is_on_the_disk(tmp_path: Path) -> None:
         "asyncio.run(main())\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script, path], env=environment, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, path], env=environment, timeout=60, check=False
+    )
     assert done.returncode == -9
     async with opened(path) as journal:
         assert len(await journal.uncertain()) == 50
@@ -147,7 +149,9 @@ async def test_another_model(tmp_path: Path) -> None:
     """The journal of one model is refused for another, and not changed."""
     async with opened(tmp_path / "run.db"):
         pass
-    with pytest.raises(exceptions.JournalError, match="belongs to acme/model, not to acme/x") as found:
+    with pytest.raises(
+        exceptions.JournalError, match="belongs to acme/model, not to acme/x"
+    ) as found:
         async with opened(tmp_path / "run.db", "acme/x"):
             pass
     assert found.value.kind == "mismatch"
@@ -230,7 +234,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         mark({"images": [b"", tmp_path / "none"]})
     read, write = os.pipe()
     os.close(write)
-    with os.fdopen(read, "rb") as pipe, pytest.raises(exceptions.ArgumentTypeError, match="only once"):
+    with (
+        os.fdopen(read, "rb") as pipe,
+        pytest.raises(exceptions.ArgumentTypeError, match="only once"),
+    ):
         mark({"image": pipe})
     with pytest.raises(exceptions.ArgumentTypeError, match=r"input\.x"):
         mark({"x": object()})
@@ -248,7 +255,11 @@ def test_equal_inputs_have_equal_hashes() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )

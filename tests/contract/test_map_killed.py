@@ -100,6 +100,7 @@ def test_killed_at_any_moment(faults: bool, tmp_path: Path) -> None:
                 process.kill()
         # A create that was sent, and of which no trace is found, is an error, until the next run looks
         # once more.
+        status = 3
         for _ in range(10 if faults else 1):
             with running(emulator, journal, out) as process:
                 status = process.wait(SECONDS)
@@ -164,6 +165,8 @@ def test_the_script_is_killed_and_the_next_one_differs(kind: str, tmp_path: Path
         )
         assert done.returncode == 1
         assert "JournalError" in done.stderr
-        expected = "belongs to acme/blob" if kind == "another model" else "input 0 is not what it was"
+        expected = (
+            "belongs to acme/blob" if kind == "another model" else "input 0 is not what it was"
+        )
         assert expected in done.stderr
         assert len(emulator.ledger.created()) == before

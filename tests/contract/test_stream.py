@@ -271,6 +271,17 @@ async def test_fruitless_connections_are_bounded(step: Step) -> None:
         assert 5 <= len(server.asked("stream")) <= 12  # GETs may be sent again by aiohttp, too
 
 
+async def test_fruitless_connections_in_a_row() -> None:
+    """A connection that brings something new has the count begin again."""
+    first = streamed(b"retry: 1\n\n", *EVENTS[:3])
+    empty = [streamed(b"retry: 1\n\n")] * 4
+    with serving(
+        first, *empty, streamed(EVENTS[3]), *empty, streamed(*EVENTS[4:]), **DONE
+    ) as server:
+        assert await read(server) == SCRIPT
+        assert server.asked("poll") == []
+
+
 async def test_nobody_listens() -> None:
     """A stream host that cannot be reached is no reason to lose the output."""
     with serving(streamed(), **DONE) as server:

@@ -98,7 +98,7 @@ def run(code: str, *options: str) -> str:
             process.send_signal(signal.SIGABRT)  # in dev mode it shows where all threads are
             out, err = process.communicate()
             pytest.fail(f"it hangs:\n{out}\n{err}")
-    assert complaints(err) == []
+    assert not complaints(err), err
     assert process.returncode == 0
     return out
 

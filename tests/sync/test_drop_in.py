@@ -50,7 +50,9 @@ def version_of(model: str) -> str:
 
 def test_run_a_model(here: Path) -> None:
     """Run a model."""
-    outputs = replicate.run("emulator/painter", input={"prompt": "astronaut riding a rocket like a horse"})
+    outputs = replicate.run(
+        "emulator/painter", input={"prompt": "astronaut riding a rocket like a horse"}
+    )
     for index, output in enumerate(outputs):
         with open(f"output_{index}.webp", "wb") as file:  # noqa: PTH123 - as it is written there
             file.write(output.read())
@@ -71,9 +73,14 @@ def test_model_error() -> None:
 @pytest.mark.parametrize("wait", [False, 5, 60, True])
 def test_wait(emulator: Emulator, wait: bool | int) -> None:
     """Sync mode is configured with `wait`."""
-    assert replicate.run("replicate/hello-world", input={"text": "Alice"}, wait=wait) == "hello Alice"
+    assert (
+        replicate.run("replicate/hello-world", input={"text": "Alice"}, wait=wait) == "hello Alice"
+    )
     [create] = [r for r in emulator.ledger.requests() if r.method == "POST" and r.status == 201]
-    assert create.headers.get("Prefer") == {False: None, 5: "wait=5", 60: "wait=60", True: "wait"}[wait]
+    assert (
+        create.headers.get("Prefer")
+        == {False: None, 5: "wait=5", 60: "wait=60", True: "wait"}[wait]
+    )
 
 
 async def test_async_names() -> None:
@@ -81,7 +88,7 @@ async def test_async_names() -> None:
     model_version = "replicate/hello-world:" + HELLO
     async with asyncio.TaskGroup() as tg:
         tasks = [
-            tg.create_task(replicate.async_run(model_version, input={"text": count}))  # type: ignore[attr-defined]
+            tg.create_task(replicate.async_run(model_version, input={"text": count}))
             for count in ["two", "four", "six", "eight"]
         ]
     results = await asyncio.gather(*tasks)
@@ -89,7 +96,7 @@ async def test_async_names() -> None:
     prediction = await replicate.predictions.async_create(version=HELLO, input={"text": "x"})  # type: ignore[attr-defined]
     await prediction.async_wait()
     assert prediction.output == "hello x"
-    [image] = await replicate.async_run("emulator/painter", input={"prompt": "x"})  # type: ignore[attr-defined]
+    [image] = await replicate.async_run("emulator/painter", input={"prompt": "x"})
     assert (await image.aread()).startswith(b"\x89PNG")
     with pytest.raises(AttributeError, match="async_nothing"):
         replicate.models.async_nothing  # type: ignore[attr-defined]  # noqa: B018
@@ -109,7 +116,9 @@ def test_stream() -> None:
     """Run a model and stream its output."""
     pieces = [
         str(event)
-        for event in replicate.stream("emulator/writer", input={"prompt": "Please write a haiku about llamas."})
+        for event in replicate.stream(
+            "emulator/writer", input={"prompt": "Please write a haiku about llamas."}
+        )
     ]
     assert len(pieces) > 3
     assert "".join(pieces)
@@ -160,7 +169,9 @@ def test_webhook(emulator: Emulator) -> None:
 def test_pipeline() -> None:
     """Compose models into a pipeline."""
     painter = replicate.models.get("emulator/painter").versions.get(version_of("emulator/painter"))
-    describer = replicate.models.get("emulator/describer").versions.get(version_of("emulator/describer"))
+    describer = replicate.models.get("emulator/describer").versions.get(
+        version_of("emulator/describer")
+    )
     [image] = painter.predict(prompt="avocado armchair", width=96, height=64)
     assert describer.predict(image=image).startswith("PNG image, 96 x 64 pixels")
 
@@ -207,7 +218,9 @@ def test_list_predictions(emulator: Emulator) -> None:
 
 def test_load_output_files(here: Path) -> None:
     """Load output files."""
-    output = replicate.run("emulator/painter", input={"prompt": "wavy colorful abstract patterns, oceans"})
+    output = replicate.run(
+        "emulator/painter", input={"prompt": "wavy colorful abstract patterns, oceans"}
+    )
     with open("my_output.png", "wb") as file:  # noqa: PTH123 - as it is written there
         file.write(output[0].read())
     background = Image.open(output[0])
@@ -222,8 +235,7 @@ def test_file_output(here: Path) -> None:
     with open("output.bin", "wb") as file:  # noqa: PTH123 - as it is written there
         file.write(output.read())
     with open("streamed.bin", "wb") as file:  # noqa: PTH123 - as it is written there
-        for chunk in output:
-            file.write(chunk)
+        file.writelines(output)
     assert (here / "output.bin").read_bytes() == (here / "streamed.bin").read_bytes()
 
 
@@ -282,7 +294,9 @@ def test_collections() -> None:
     ]
     assert collections[0].slug
     assert isinstance(collections[0].description, str)
-    assert [model.name for model in replicate.collections.get("text-to-image").models] == ["painter"]
+    assert [model.name for model in replicate.collections.get("text-to-image").models] == [
+        "painter"
+    ]
 
 
 def test_create_a_model() -> None:

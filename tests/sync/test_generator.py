@@ -105,7 +105,7 @@ def test_static_names_are_the_dynamic_ones() -> None:
 def test_no_such_name() -> None:
     """A misspelled name is an AttributeError, of the module and of twins."""
     with pytest.raises(AttributeError, match="runn"):
-        sync.runn  # type: ignore[attr-defined]  # noqa: B018
+        sync.runn  # noqa: B018
     with sync.Client("t") as client, pytest.raises(AttributeError, match="runn"):
         client.runn  # type: ignore[attr-defined]  # noqa: B018
 
@@ -195,10 +195,16 @@ def generated(tmp_path: Path, member: str, more: str = "") -> str:
         ('async def f(self, x: int = 1) -> int:\n    """F."""', "def f(self, x: int=1) -> int:"),
         ('async def f(self) -> int:\n    """F."""', "return self._lease.call(self._async.f)"),
         ('async def f(self) -> None:\n    """F."""', "        self._lease.call(self._async.f)\n"),
-        ('async def f(self) -> Thing:\n    """F."""', "return Thing(self._lease, self._lease.call("),
+        (
+            'async def f(self) -> Thing:\n    """F."""',
+            "return Thing(self._lease, self._lease.call(",
+        ),
         ('async def f(self) -> Thing | None:\n    """F."""', "cast('Thing | None', wrap("),
         ('async def f(self) -> list[Thing]:\n    """F."""', "cast('list[Thing]', wrap("),
-        ('async def f(self) -> Output:\n    """F."""', "return wrap(self._lease, self._lease.call("),
+        (
+            'async def f(self) -> Output:\n    """F."""',
+            "return wrap(self._lease, self._lease.call(",
+        ),
         ('async def f(self) -> AsyncIterator[int]:\n    """F."""\n    yield 1', "-> Stream[int]:"),
         (
             'def f(self) -> AsyncIterator[Thing]:\n    """F."""',
@@ -213,7 +219,10 @@ def generated(tmp_path: Path, member: str, more: str = "") -> str:
             "return self._lease.hold(self._async.f())",
         ),
         ('def f(self, x: Thing) -> int:\n    """F."""', "return self._async.f(unwrap(x))"),
-        ('@property\ndef f(self) -> Thing:\n    """F."""', "return Thing(self._lease, self._async.f)"),
+        (
+            '@property\ndef f(self) -> Thing:\n    """F."""',
+            "return Thing(self._lease, self._async.f)",
+        ),
         (
             'async def f(self, x: Iterable[int] | AsyncIterable[int]) -> int:\n    """F."""',
             "def f(self, x: Iterable[int]) -> int:",
@@ -280,7 +289,7 @@ def test_fields(tmp_path: Path) -> None:
     made = generated(tmp_path, member, more)
     assert "def thing(self) -> Thing | None:" in made
     assert '"""Its thing."""' in made
-    with pytest.raises(Unsupported, match="Record.thing.*: a field without a docstring"):
+    with pytest.raises(Unsupported, match=r"Record.thing.*: a field without a docstring"):
         generated(tmp_path, member, more.replace('"""Its thing."""', ""))
 
 

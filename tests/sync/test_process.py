@@ -298,7 +298,7 @@ def test_multiprocessing() -> None:
 def test_spawned_pool() -> None:
     """Objects travel to processes that were not forked."""
     out = run(
-"""
+        """
         import multiprocessing
         from replicate_async import sync as replicate
         from replicate_async.sync import Prediction

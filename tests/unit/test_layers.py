@@ -48,6 +48,7 @@ RANKS = {
     "": 11,
     "testing": 11,
     "sync": 12,
+    "_commands": 12,
     "__main__": 13,
     "_tools": 13,
 }

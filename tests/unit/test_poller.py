@@ -186,7 +186,9 @@ def test_a_list_that_is_out_of_date_is_found_out() -> None:
     while now < 200:
         for each in work(made, now):
             if isinstance(each, Read):
-                made.read(each, now, [Shown(w.id, w.created, False) for w in each.claimed], more=False)
+                made.read(
+                    each, now, [Shown(w.id, w.created, False) for w in each.claimed], more=False
+                )
             else:
                 looked.add(each.watched.id)
                 made.looked(each.watched, now, over=False)
@@ -200,6 +202,7 @@ def test_whoever_is_cancelled_gives_the_work_back() -> None:
     [read] = work(made, 5.0)
     made.release(read, 5.1)
     [again] = work(made, 5.1)
+    assert isinstance(read, Read)
     assert isinstance(again, Read)
     assert set(again.claimed) == set(read.claimed)
     few = schedule(3)
@@ -251,7 +254,9 @@ def test_whatever_happens_each_is_seen(seed: int, number: int, limited: bool) ->
     made = Schedule(Learned(), *(Share(5.0 if limited else None) for _ in range(2)))
     ends = {f"p{index}": dice.uniform(0, 40) for index in range(number)}
     watched = {
-        name: add(made, name, -dice.uniform(0, 20), created=None if dice.random() < 0.2 else dice.random())
+        name: add(
+            made, name, -dice.uniform(0, 20), created=None if dice.random() < 0.2 else dice.random()
+        )
         for name in ends
     }
     now, under_way = 0.0, list[tuple[float, Look | Read]]()
@@ -349,7 +354,9 @@ async def test_waiters_that_are_cancelled(emulator: Emulator) -> None:
     emulator.latency = 0.01
     async with Client(emulator.token, base_url=emulator.url) as client:
         predictions = [
-            await client.predictions.create(model="acme/slow", input={"seconds": 1.5, "number": number})
+            await client.predictions.create(
+                model="acme/slow", input={"seconds": 1.5, "number": number}
+            )
             for number in range(60)
         ]
         tasks = [asyncio.create_task(each.wait()) for each in predictions]

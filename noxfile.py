@@ -63,6 +63,14 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "-m", "replicate_async._tools.generate_sync", "--check")
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """Write the sync facade anew; with `-- --check`, only compare."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("python", "-m", "replicate_async._tools.generate_sync", *session.posargs)
 
 
 @nox.session

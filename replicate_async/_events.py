@@ -83,8 +83,10 @@ class Parser:
             return events
         if with_cr or self._size + len(lines) > self._limit:
             self._slowly(lines, events)
+        elif "\ufffd" in (text := lines.decode("utf-8", "replace")):
+            self._slowly(lines, events)  # how long its lines were cannot be told any more
         else:
-            self._quickly(lines.decode("utf-8", "replace"), events)
+            self._quickly(text, events)
         if cut < len(chunk):
             self._hold(chunk[cut:])
         return events
@@ -116,7 +118,7 @@ class Parser:
         inside = self._size > 0
         for kind, name, data, line in _PLAIN.findall(text):
             if not kind:
-                self._line(line[:-1], len(line) - 1, events)
+                self._line(line[:-1], len(line.encode()) - 1, events)
                 inside = self._size > 0
                 continue
             if "\n" in data:

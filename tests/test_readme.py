@@ -25,7 +25,7 @@ from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
 import replicate_async
-from replicate_async import Client, exceptions
+from replicate_async import Client, exceptions, sync
 from replicate_async.testing import TOKEN, Emulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,9 +65,12 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulat
         for name, value in running.env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("replicate_async.client._default", None)
+        monkeypatch.setattr("replicate_async.sync._default", None)
         monkeypatch.chdir(tmp_path)
         Path("photo.png").write_bytes(picture())
         yield running
+        if sync._default is not None:
+            sync._default.close()
 
 
 def picture() -> bytes:
@@ -299,14 +302,6 @@ def test_links() -> None:
         elif not target.startswith("https://"):
             assert (ROOT / target).exists(), target
 
-
-def test_what_is_not_there_yet() -> None:
-    """What the README calls planned does not exist."""
-    _, _, rest = TEXT.partition("\n## Not there yet\n")
-    named = re.findall(r"^- `(?:replicate_async\.)?(\w+)`", rest, re.MULTILINE)
-    assert named
-    for name in named:
-        assert not hasattr(replicate_async, name), name
 
 
 def test_token() -> None:

@@ -778,6 +778,7 @@ class _Shared:
         self._portals: weakref.WeakSet[Portal] = weakref.WeakSet()
         self._left_behind: list[object] = []
         self._unpark: Callable[[], None] | None = None
+        self._started = False
         self._reset()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
@@ -800,6 +801,7 @@ class _Shared:
                 raise exceptions.LoopClosed("the interpreter is exiting")
             if self._portal is None or not self._portal.open:
                 _refuse_greenlets()
+                self._started = True
                 self._portal = Portal()
                 self._portals.add(self._portal)
             self._claims.add(claim)
@@ -821,14 +823,20 @@ class _Shared:
         A lock that another thread holds now would never be released in the child: so the loop stands
         between two callbacks, no start of it is under way, and nothing of what it imports late.
         """
-        portal = self._portal
-        unpark = None
-        if portal is not None and portal.open:
-            for name in ("aiohttp", "aiofiles", "anyio", "anyio._backends._asyncio"):
-                __import__(name)
-            unpark = portal.park()
-        self._lock.acquire()
-        self._unpark = unpark
+        while True:
+            started = self._started
+            if started:
+                # Some thread may be in the middle of them: this waits for its end.
+                for name in ("aiohttp", "aiofiles", "anyio", "anyio._backends._asyncio"):
+                    __import__(name)
+            portal = self._portal
+            unpark = portal.park() if portal is not None and portal.open else None
+            self._lock.acquire()
+            self._unpark = unpark
+            if self._started == started:
+                return
+            # It was started just now.
+            self._after_fork_in_parent()
 
     def _after_fork_in_parent(self) -> None:
         unpark, self._unpark = self._unpark, None

@@ -193,6 +193,29 @@ async def test_a_server_without_ranges_sends_it_again() -> None:
             assert await _gathered(file_at(client, f"{wire.url}/f")) == CONTENT
 
 
+async def test_a_part_may_be_smaller_than_asked_for() -> None:
+    """A server that gives a part of the rest is asked for what is still missing."""
+    origin = Origin(100_000)
+
+    def act(connection: socket.socket, request: Request) -> bool | None:
+        if "range" not in request.headers:
+            return origin.step().act(connection, request)
+        start = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        part = CONTENT[start : start + 90_000]
+        headers = {
+            "Content-Range": f"bytes {start}-{start + len(part) - 1}/{len(CONTENT)}",
+            "Content-Length": str(len(part)),
+            "ETag": TAG,
+        }
+        connection.sendall(head(206, headers) + part)
+        return True
+
+    with Wire(Step(act)) as wire:
+        async with client_of(wire) as client:
+            assert await file_at(client, f"{wire.url}/f").read() == CONTENT
+        assert len(wire.requests) == 5
+
+
 async def test_beginning_anew_is_bounded() -> None:
     """A server that always cuts, and cannot resume, is not asked for ever."""
     origin = Origin(*[200_000] * 100, tag=None)

@@ -134,6 +134,14 @@ async def test_a_changed_file_is_uploaded_again(
     assert _uploads(emulator) == 3
 
 
+async def test_a_fresh_file_is_told_by_its_content(tmp_path: Path) -> None:
+    """The times of a file that was written a moment ago do not tell whether it is still the same."""
+    fresh = tmp_path / "fresh.bin"
+    fresh.write_bytes(CONTENT)
+    assert (await source_of(fresh, "file")).identity is None
+    assert (await source_of(_old(tmp_path / "old.bin"), "file")).identity is not None
+
+
 async def test_a_deleted_file_is_uploaded_again(client: Client, emulator: Emulator) -> None:
     """What `files.delete` has removed is not relied on."""
     url = await _create(client, CONTENT)

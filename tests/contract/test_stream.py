@@ -689,13 +689,14 @@ def test_the_loop_ends_after_a_break() -> None:
 async def test_the_client_is_closed_after_a_break(kept: bool) -> None:
     """Closing the client stops the costs of streams that were not closed, dropped or not."""
     with serving(streamed(*EVENTS[:3], stall=True)) as server:
+        held: list[EventStream] = []
         async with client_of(server.wire) as client:
-            events = client.stream("acme/poet")
-            await anext(events)
+            held.append(client.stream("acme/poet"))
+            await anext(held[0])
             if not kept:
-                del events
+                held.clear()
         assert len(server.asked("cancel")) == 1
-        if kept:
+        for events in held:
             await events.aclose()
             with pytest.raises(StopAsyncIteration):
                 await anext(events)

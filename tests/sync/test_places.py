@@ -154,7 +154,7 @@ def test_web_server(code: str) -> None:
 def test_preloading_server() -> None:
     """A server that loads and uses the application before it forks its workers has working workers."""
     code = """
-        import os, signal, sys
+        import os, signal, sys, threading
         from wsgiref.simple_server import WSGIRequestHandler, make_server
         from replicate_async import sync as replicate
 
@@ -165,17 +165,18 @@ def test_preloading_server() -> None:
         class Quiet(WSGIRequestHandler):
             def log_message(self, *args): pass
 
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        def stop(*_):
+            threading.Thread(target=server.shutdown).start()
+
         replicate.run("replicate/hello-world", {"text": "preloaded"})
         server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
         workers = []
         for _ in range(2):
             pid = os.fork()
             if pid == 0:
-                try:
-                    server.serve_forever()
-                finally:
-                    replicate.default_client().close()
+                signal.signal(signal.SIGTERM, stop)
+                server.serve_forever()
+                sys.exit(0)
             workers.append(pid)
         print(server.server_port, flush=True)
         try:

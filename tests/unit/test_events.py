@@ -259,7 +259,10 @@ def test_any_chunking(body: bytes, cuts: list[int]) -> None:
     assert parse(*(body[i : i + 1] for i in range(len(body)))) == expected
 
 
+@settings(max_examples=300)
 @given(_bodies, st.integers(1, 60), st.lists(st.integers(0, 400), max_size=6))
+@example("ééééé\nevent: output\nid: 0\ndata: \n\n".encode(), 31, [])
+@example(b"\xff" * 6 + b"\nevent: output\nid: 0\ndata: \n\n", 29, [])
 def test_the_limit_holds_however_it_is_cut(body: bytes, limit: int, cuts: list[int]) -> None:
     """What is too large, and all after it, does not depend on the chunks."""
     body = body.removeprefix(b"\xef\xbb\xbf")

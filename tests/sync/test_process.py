@@ -65,7 +65,9 @@ def test_killed_script(emulator: Emulator) -> None:
         emulator.ledger.running,
     )
     assert out == ""
-    assert [line.strip() for line in err.splitlines()] == [
+    # Since 3.13 there is the source of the line, too.
+    marks = ("Traceback", "File", "KeyboardInterrupt")
+    assert [line.strip() for line in err.splitlines() if line.strip().startswith(marks)] == [
         "Traceback (most recent call last):",
         'File "<string>", line 3, in <module>',
         "KeyboardInterrupt",

@@ -9,6 +9,7 @@ import itertools
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,6 +58,17 @@ def sync_workload(
         return measure
 
     return register
+
+
+for _name in ("import", "cold"):
+    _same = WORKLOADS[_name]
+    WORKLOADS[f"sync-{_name}"] = replace(
+        _same,
+        name=f"sync-{_name}",
+        adapters=SYNC_ADAPTERS,
+        baseline="v1-sync",
+        target={"import": _same.target, "cold": "<= 1.0 of v1-sync"}[_name],
+    )
 
 
 def _run(adapter: SyncAdapter, ref: str, runs: int) -> None:

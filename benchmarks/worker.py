@@ -110,9 +110,9 @@ def _warm(workload: str, adapter: str, base_url: str) -> Figures:
 def main() -> None:
     """Measure what the arguments name, and print it."""
     workload, adapter, base_url = sys.argv[1:]
-    if workload == "import":
+    if workload in ("import", "sync-import"):
         figures = _import(adapter)
-    elif workload == "cold":
+    elif workload in ("cold", "sync-cold"):
         figures = _cold(adapter, base_url)
     else:
         figures = _warm(workload, adapter, base_url)

@@ -38,14 +38,21 @@ class Slots:
             return True
         return False
 
-    async def acquire(self) -> None:
-        """Take a place, or wait for one."""
+    async def acquire(self, *, first: bool = False) -> None:
+        """Take a place, or wait for one.
+
+        Args:
+            first: Stand in front of the queue: for who has had a place before, and was sent away.
+        """
         if self.try_acquire():
             return
         import anyio
 
         turn = anyio.Event()
-        self._queue.append(turn)
+        if first:
+            self._queue.appendleft(turn)
+        else:
+            self._queue.append(turn)
         try:
             await turn.wait()
         except BaseException:

@@ -271,6 +271,8 @@ class _Session:
 
     client: aiohttp.ClientSession
     slots: Slots
+    """Connections for all but creates: a create may hold one for a minute, waiting for its result."""
+    creates: Slots
     overdue: _Overdue
     proxies: dict[Origin, str | None] = attrs.field(factory=dict[Origin, "str | None"])
     guard: AsyncGenerator[None, None] | None = None
@@ -348,10 +350,14 @@ class Pool:
                 raise exceptions.ArgumentError(
                     "session", "this aiohttp session belongs to another event loop"
                 )
-            opened = _Session(self._given, Slots(self._connections), _Overdue(loop))
+            opened = _Session(
+                self._given, Slots(self._connections), Slots(self._connections), _Overdue(loop)
+            )
             self._sessions[loop] = opened
             return opened
-        opened = _Session(self._make_session(), Slots(self._connections), _Overdue(loop))
+        opened = _Session(
+            self._make_session(), Slots(self._connections), Slots(self._connections), _Overdue(loop)
+        )
         self._sessions[loop] = opened
         opened.guard = _guard(opened.client, opened.unsettled)
         await anext(opened.guard)
@@ -536,19 +542,22 @@ class Transport:
         if call.trail is not None:
             call.trail.sent = False
         session = self.pool.opened() or await self.pool.session()
-        gate = self._gate(call)
-        if gate is not None and (again or not gate.try_pass()):
-            stats = self.pool.stats
-            stats.waited += 1
-            stats.waited_seconds += await gate.wait(sleep, first=again)
         if call.urgent:
+            self._gate(call)
             return await self._exchange(call, result, session)
-        if not session.slots.try_acquire():
-            await session.slots.acquire()
+        # The connection first, then the gate: what has passed the gate is sent at once, in its minute.
+        slots = session.creates if call.rate_class == "creates" else session.slots
+        if not slots.try_acquire():
+            await slots.acquire(first=again)
         try:
+            gate = self._gate(call)
+            if gate is not None and (again or not gate.try_pass()):
+                stats = self.pool.stats
+                stats.waited += 1
+                stats.waited_seconds += await gate.wait(sleep, first=again)
             return await self._exchange(call, result, session)
         finally:
-            session.slots.release()
+            slots.release()
 
     # The rate limit
 

@@ -392,4 +392,5 @@ class Limits:
     file: int = attrs.field(default=256 * 2**20, validator=_positive)
     """A file that is read as a whole; one that is saved or iterated over may have any size."""
     connections: int = attrs.field(default=256, validator=_positive)
-    """Connections at a time, for each event loop. What exceeds them waits its turn."""
+    """Connections at a time, for each event loop: so many for creates, and so many for all else. What
+    exceeds them waits its turn."""

@@ -738,10 +738,11 @@ class Generator:
         wrapped = f"Async{item.name}" + (
             f"[{', '.join('Any' for _ in parameters)}]" if parameters else ""
         )
-        bases = [f"Twin[{wrapped}]"]
+        # A string: the modules of the async client are imported when they are needed.
+        bases = [f"Twin[{wrapped!r}]"]
         is_stream = self.has(item, "__anext__")
         if is_stream:
-            bases = [f"StreamTwin[{wrapped}, {self._item_type(item)!r}]"]
+            bases = [f"StreamTwin[{wrapped!r}, {self._item_type(item)!r}]"]
             self.used.add("StreamTwin")
         else:
             self.used.add("Twin")
@@ -867,7 +868,10 @@ class Generator:
         if missing := BY_HAND.keys() - self.by_hand:
             raise Unsupported(", ".join(missing), ast.Pass(), "written by hand, and gone")
         self.used.add("TWINS")
-        twins = ", ".join(f"Async{name}: {name}" for name in self.active)
+        twins = ", ".join(
+            f'("{PACKAGE.name}.{item.module.name}", "{name}"): {name}'
+            for name, item in self.active.items()
+        )
         variables = sorted({name for item in self.active.values() for name in item.parameters})
         variables += [name for name in self.annotated if len(name) == 1 and name not in variables]
         if variables:
@@ -887,8 +891,7 @@ class Generator:
         )
 
     def _imports(self) -> Iterator[str]:
-        for name, item in self.active.items():
-            yield f"from ..{item.module.name} import {name} as Async{name}"
+        yield f"from ..{self.active[ROOT].module.name} import {ROOT} as Async{ROOT}"
         for name in sorted(self.used):
             yield RUNTIME[name]
         yield "from typing import TYPE_CHECKING"
@@ -898,6 +901,9 @@ class Generator:
             if name not in self.active and name not in self.used and len(name) > 1
         }
         yield "if TYPE_CHECKING:"
+        for name, item in self.active.items():
+            if name != ROOT:
+                yield f"    from ..{item.module.name} import {name} as Async{name}"
         for name, module in needed.items():
             yield from ("    " + line for line in self._import(name, module))
 

@@ -6,44 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from .._files import FileOutput as AsyncFileOutput
-from .._functions import FunctionRun as AsyncFunctionRun
-from .._functions import ModelFunction as AsyncModelFunction
-from .._functions import StreamingFunction as AsyncStreamingFunction
-from .._functions import StreamingRun as AsyncStreamingRun
-from .._map import Outcome as AsyncOutcome
-from .._map import Outcomes as AsyncOutcomes
-from .._streams import EventStream as AsyncEventStream
-from .._streams import OutputStream as AsyncOutputStream
 from ..client import Client as AsyncClient
-from ..resources._base import Page as AsyncPage
-from ..resources.accounts import Accounts as AsyncAccounts
-from ..resources.collections import Collection as AsyncCollection
-from ..resources.collections import Collections as AsyncCollections
-from ..resources.deployments import Deployment as AsyncDeployment
-from ..resources.deployments import DeploymentPredictions as AsyncDeploymentPredictions
-from ..resources.deployments import Deployments as AsyncDeployments
-from ..resources.files import Files as AsyncFiles
-from ..resources.hardware import HardwareNamespace as AsyncHardwareNamespace
-from ..resources.models import Model as AsyncModel
-from ..resources.models import ModelExamples as AsyncModelExamples
-from ..resources.models import ModelPredictions as AsyncModelPredictions
-from ..resources.models import ModelReadme as AsyncModelReadme
-from ..resources.models import Models as AsyncModels
-from ..resources.models import ModelVersions as AsyncModelVersions
-from ..resources.models import OwnExamples as AsyncOwnExamples
-from ..resources.models import OwnPredictions as AsyncOwnPredictions
-from ..resources.models import OwnReadme as AsyncOwnReadme
-from ..resources.models import OwnVersions as AsyncOwnVersions
-from ..resources.models import Version as AsyncVersion
-from ..resources.predictions import Prediction as AsyncPrediction
-from ..resources.predictions import Predictions as AsyncPredictions
-from ..resources.search import ModelMatch as AsyncModelMatch
-from ..resources.search import SearchResults as AsyncSearchResults
-from ..resources.trainings import Training as AsyncTraining
-from ..resources.trainings import Trainings as AsyncTrainings
-from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
-from ..resources.webhooks import Webhooks as AsyncWebhooks
 from ._portal import Lease
 from ._twin import (
     TWINS,
@@ -80,8 +43,45 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from .._files import FileOutput as AsyncFileOutput
+    from .._functions import FunctionRun as AsyncFunctionRun
+    from .._functions import ModelFunction as AsyncModelFunction
+    from .._functions import StreamingFunction as AsyncStreamingFunction
+    from .._functions import StreamingRun as AsyncStreamingRun
     from .._inputs import FileEncodingStrategy
+    from .._map import Outcome as AsyncOutcome
+    from .._map import Outcomes as AsyncOutcomes
+    from .._streams import EventStream as AsyncEventStream
+    from .._streams import OutputStream as AsyncOutputStream
+    from ..resources._base import Page as AsyncPage
+    from ..resources.accounts import Accounts as AsyncAccounts
+    from ..resources.collections import Collection as AsyncCollection
+    from ..resources.collections import Collections as AsyncCollections
+    from ..resources.deployments import Deployment as AsyncDeployment
+    from ..resources.deployments import DeploymentPredictions as AsyncDeploymentPredictions
+    from ..resources.deployments import Deployments as AsyncDeployments
+    from ..resources.files import Files as AsyncFiles
+    from ..resources.hardware import HardwareNamespace as AsyncHardwareNamespace
+    from ..resources.models import Model as AsyncModel
+    from ..resources.models import ModelExamples as AsyncModelExamples
+    from ..resources.models import ModelPredictions as AsyncModelPredictions
+    from ..resources.models import ModelReadme as AsyncModelReadme
+    from ..resources.models import Models as AsyncModels
+    from ..resources.models import ModelVersions as AsyncModelVersions
+    from ..resources.models import OwnExamples as AsyncOwnExamples
+    from ..resources.models import OwnPredictions as AsyncOwnPredictions
+    from ..resources.models import OwnReadme as AsyncOwnReadme
+    from ..resources.models import OwnVersions as AsyncOwnVersions
+    from ..resources.models import Version as AsyncVersion
     from ..resources.predictions import Output
+    from ..resources.predictions import Prediction as AsyncPrediction
+    from ..resources.predictions import Predictions as AsyncPredictions
+    from ..resources.search import ModelMatch as AsyncModelMatch
+    from ..resources.search import SearchResults as AsyncSearchResults
+    from ..resources.trainings import Training as AsyncTraining
+    from ..resources.trainings import Trainings as AsyncTrainings
+    from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
+    from ..resources.webhooks import Webhooks as AsyncWebhooks
     from ..resources.webhooks import WebhookSigningSecret
     from ..types import (
         Account,
@@ -110,7 +110,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client(Twin[AsyncClient]):
+class Client(Twin["AsyncClient"]):
     """A client of Replicate's HTTP API, for code that is not asynchronous.
 
     It may be used from several threads at a time, and after a fork. Its connections are opened at the
@@ -614,7 +614,7 @@ class Client(Twin[AsyncClient]):
         self._lease.close()
 
 
-class Accounts(Twin[AsyncAccounts]):
+class Accounts(Twin["AsyncAccounts"]):
     """The account that the token belongs to (HTTP API, section 15)."""
 
     __slots__ = ()
@@ -624,7 +624,7 @@ class Accounts(Twin[AsyncAccounts]):
         return self._lease.call(self._async.current)
 
 
-class Collection(Twin[AsyncCollection]):
+class Collection(Twin["AsyncCollection"]):
     """A curated collection with its models (HTTP API, section 12.2)."""
 
     __slots__ = ()
@@ -668,7 +668,7 @@ class Collection(Twin[AsyncCollection]):
         return iter(self._async)
 
 
-class Collections(Twin[AsyncCollections]):
+class Collections(Twin["AsyncCollections"]):
     """Curated collections of models (HTTP API, section 12)."""
 
     __slots__ = ()
@@ -686,7 +686,7 @@ class Collections(Twin[AsyncCollections]):
         return Collection(self._lease, self._lease.call(self._async.get, slug))
 
 
-class DefaultWebhook(Twin[AsyncDefaultWebhook]):
+class DefaultWebhook(Twin["AsyncDefaultWebhook"]):
     """What all webhooks of the account share."""
 
     __slots__ = ()
@@ -696,7 +696,7 @@ class DefaultWebhook(Twin[AsyncDefaultWebhook]):
         return self._lease.call(self._async.secret)
 
 
-class Deployment(Twin[AsyncDeployment]):
+class Deployment(Twin["AsyncDeployment"]):
     """A model on machines of one's own (HTTP API, section 10.1)."""
 
     __slots__ = ()
@@ -745,7 +745,7 @@ class Deployment(Twin[AsyncDeployment]):
         return iter(self._async)
 
 
-class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
+class DeploymentPredictions(Twin["AsyncDeploymentPredictions"]):
     """Predictions with deployments (HTTP API, section 4.9)."""
 
     __slots__ = ()
@@ -785,7 +785,7 @@ class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
         )
 
 
-class Deployments(Twin[AsyncDeployments]):
+class Deployments(Twin["AsyncDeployments"]):
     """Deployments: models on machines of one's own (HTTP API, section 10)."""
 
     __slots__ = ()
@@ -890,7 +890,7 @@ class Deployments(Twin[AsyncDeployments]):
         self._lease.call(self._async.delete, owner, name)
 
 
-class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
+class EventStream(StreamTwin["AsyncEventStream", "ServerSentEvent"]):
     """The events of a prediction, as they arrive (HTTP API, section 5).
 
     It is opened when the first event is asked for. Lost connections are resumed; where that is impossible,
@@ -932,7 +932,7 @@ class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
         return self._async.text
 
 
-class FileOutput(FileLike, Twin[AsyncFileOutput]):
+class FileOutput(FileLike, Twin["AsyncFileOutput"]):
     """A file that a model made. Nothing is downloaded until it is read, and then each time.
 
     ```python
@@ -1032,7 +1032,7 @@ class FileOutput(FileLike, Twin[AsyncFileOutput]):
         return self._async._repr_mimebundle_(include, exclude)
 
 
-class Files(Twin[AsyncFiles]):
+class Files(Twin["AsyncFiles"]):
     """Uploaded files (HTTP API, section 7). Inputs of models are uploaded without your doing."""
 
     __slots__ = ()
@@ -1099,7 +1099,7 @@ class Files(Twin[AsyncFiles]):
         )
 
 
-class FunctionRun(Twin[AsyncFunctionRun]):
+class FunctionRun(Twin["AsyncFunctionRun"]):
     """A run of a `ModelFunction`. It can be an input of another function."""
 
     __slots__ = ()
@@ -1136,7 +1136,7 @@ class FunctionRun(Twin[AsyncFunctionRun]):
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
 
-class HardwareNamespace(Twin[AsyncHardwareNamespace]):
+class HardwareNamespace(Twin["AsyncHardwareNamespace"]):
     """The kinds of machines that models run on (HTTP API, section 14)."""
 
     __slots__ = ()
@@ -1146,7 +1146,7 @@ class HardwareNamespace(Twin[AsyncHardwareNamespace]):
         return self._lease.call(self._async.list)
 
 
-class Model(Twin[AsyncModel]):
+class Model(Twin["AsyncModel"]):
     """A model (HTTP API, section 8.1)."""
 
     __slots__ = ()
@@ -1270,7 +1270,7 @@ class Model(Twin[AsyncModel]):
         return iter(self._async)
 
 
-class ModelExamples(Twin[AsyncModelExamples]):
+class ModelExamples(Twin["AsyncModelExamples"]):
     """Predictions that show what models do (HTTP API, section 8.8)."""
 
     __slots__ = ()
@@ -1280,7 +1280,7 @@ class ModelExamples(Twin[AsyncModelExamples]):
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
 
 
-class ModelFunction(FunctionLike, Twin[AsyncModelFunction]):
+class ModelFunction(FunctionLike, Twin["AsyncModelFunction"]):
     """A model as a function: call it for the final output.
 
     Keyword arguments are the model's inputs. None stands for an input that is not given, where the model
@@ -1326,7 +1326,7 @@ class ModelFunction(FunctionLike, Twin[AsyncModelFunction]):
         return self
 
 
-class ModelMatch(Twin[AsyncModelMatch]):
+class ModelMatch(Twin["AsyncModelMatch"]):
     """A model that matches a search (HTTP API, section 13)."""
 
     __slots__ = ()
@@ -1355,7 +1355,7 @@ class ModelMatch(Twin[AsyncModelMatch]):
         return iter(self._async)
 
 
-class ModelPredictions(Twin[AsyncModelPredictions]):
+class ModelPredictions(Twin["AsyncModelPredictions"]):
     """Predictions with official models (HTTP API, section 4.8)."""
 
     __slots__ = ()
@@ -1395,7 +1395,7 @@ class ModelPredictions(Twin[AsyncModelPredictions]):
         )
 
 
-class ModelReadme(Twin[AsyncModelReadme]):
+class ModelReadme(Twin["AsyncModelReadme"]):
     """Readmes of models (HTTP API, section 8.9)."""
 
     __slots__ = ()
@@ -1405,7 +1405,7 @@ class ModelReadme(Twin[AsyncModelReadme]):
         return self._lease.call(self._async.get, unwrap(model))
 
 
-class ModelVersions(Twin[AsyncModelVersions]):
+class ModelVersions(Twin["AsyncModelVersions"]):
     """Versions of models (HTTP API, section 9)."""
 
     __slots__ = ()
@@ -1423,7 +1423,7 @@ class ModelVersions(Twin[AsyncModelVersions]):
         self._lease.call(self._async.delete, unwrap(model), id)
 
 
-class Models(Twin[AsyncModels]):
+class Models(Twin["AsyncModels"]):
     """Models, their versions, examples and readmes (HTTP API, sections 8 and 9)."""
 
     __slots__ = ()
@@ -1576,7 +1576,7 @@ class Models(Twin[AsyncModels]):
         self._lease.call(self._async.delete, owner, name)
 
 
-class Outcome(Twin[AsyncOutcome]):
+class Outcome(Twin["AsyncOutcome"]):
     """What became of one input."""
 
     __slots__ = ()
@@ -1616,7 +1616,7 @@ class Outcome(Twin[AsyncOutcome]):
         return wrap(self._lease, self._async.result())
 
 
-class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
+class Outcomes(StreamTwin["AsyncOutcomes", "Outcome"]):
     """The outcomes of a fan-out, as they come: an async iterator and async context manager.
 
     Nothing is read or sent before the first one is asked for. Leaving the loop early ends the fan-out.
@@ -1627,7 +1627,7 @@ class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
         return collect_outcomes(self)
 
 
-class OutputStream(StreamTwin[AsyncOutputStream, "Any"]):
+class OutputStream(StreamTwin["AsyncOutputStream", "Any"]):
     """The pieces of a model's output, as they arrive: text, files, or whatever the model makes.
 
     It is opened when the first piece is asked for, and raises what `EventStream` raises. A stream that was not
@@ -1654,7 +1654,7 @@ class OutputStream(StreamTwin[AsyncOutputStream, "Any"]):
         return self._async.text
 
 
-class OwnExamples(Twin[AsyncOwnExamples]):
+class OwnExamples(Twin["AsyncOwnExamples"]):
     """Predictions that show what one model does (HTTP API, section 8.8)."""
 
     __slots__ = ()
@@ -1664,7 +1664,7 @@ class OwnExamples(Twin[AsyncOwnExamples]):
         return Page(self._lease, self._lease.call(self._async.list))
 
 
-class OwnPredictions(Twin[AsyncOwnPredictions]):
+class OwnPredictions(Twin["AsyncOwnPredictions"]):
     """Predictions with one model, version or deployment."""
 
     __slots__ = ()
@@ -1698,7 +1698,7 @@ class OwnPredictions(Twin[AsyncOwnPredictions]):
         )
 
 
-class OwnReadme(Twin[AsyncOwnReadme]):
+class OwnReadme(Twin["AsyncOwnReadme"]):
     """The readme of one model (HTTP API, section 8.9)."""
 
     __slots__ = ()
@@ -1708,7 +1708,7 @@ class OwnReadme(Twin[AsyncOwnReadme]):
         return self._lease.call(self._async.get)
 
 
-class OwnVersions(Twin[AsyncOwnVersions]):
+class OwnVersions(Twin["AsyncOwnVersions"]):
     """The versions of one model (HTTP API, section 9)."""
 
     __slots__ = ()
@@ -1726,7 +1726,7 @@ class OwnVersions(Twin[AsyncOwnVersions]):
         self._lease.call(self._async.delete, id)
 
 
-class Page(Twin[AsyncPage[Any]], Generic[T]):
+class Page(Twin["AsyncPage[Any]"], Generic[T]):
     """One page of a listing (HTTP API, section 1.7); a sequence of what is on it.
 
     `auto_paging_iter()` goes on to the pages after it.
@@ -1773,7 +1773,7 @@ class Page(Twin[AsyncPage[Any]], Generic[T]):
         return self._lease.iterate(self._async.auto_paging_iter(), wrap_all)
 
 
-class Prediction(Twin[AsyncPrediction]):
+class Prediction(Twin["AsyncPrediction"]):
     """One run of a model (HTTP API, section 4.1).
 
     What `reload()` and `wait()` learn is written into the object itself.
@@ -1971,7 +1971,7 @@ class Prediction(Twin[AsyncPrediction]):
         return iter(self._async)
 
 
-class Predictions(Twin[AsyncPredictions]):
+class Predictions(Twin["AsyncPredictions"]):
     """Predictions: runs of models (HTTP API, section 4)."""
 
     __slots__ = ()
@@ -2091,7 +2091,7 @@ class Predictions(Twin[AsyncPredictions]):
         )
 
 
-class SearchResults(Twin[AsyncSearchResults]):
+class SearchResults(Twin["AsyncSearchResults"]):
     """What a search found (HTTP API, section 13)."""
 
     __slots__ = ()
@@ -2130,7 +2130,7 @@ class SearchResults(Twin[AsyncSearchResults]):
         return iter(self._async)
 
 
-class StreamingFunction(FunctionLike, Twin[AsyncStreamingFunction]):
+class StreamingFunction(FunctionLike, Twin["AsyncStreamingFunction"]):
     """A model as a function whose calls are streams: text as it is written, images as they are made.
 
     ```python
@@ -2177,7 +2177,7 @@ class StreamingFunction(FunctionLike, Twin[AsyncStreamingFunction]):
         return self
 
 
-class StreamingRun(Twin[AsyncStreamingRun]):
+class StreamingRun(Twin["AsyncStreamingRun"]):
     """A run of a `StreamingFunction`. It can be an input of another function."""
 
     __slots__ = ()
@@ -2205,7 +2205,7 @@ class StreamingRun(Twin[AsyncStreamingRun]):
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
 
-class Training(Twin[AsyncTraining]):
+class Training(Twin["AsyncTraining"]):
     """A run that makes a new version of a model (HTTP API, section 11.1).
 
     What `reload()` and `wait()` learn is written into the object itself.
@@ -2344,7 +2344,7 @@ class Training(Twin[AsyncTraining]):
         return iter(self._async)
 
 
-class Trainings(Twin[AsyncTrainings]):
+class Trainings(Twin["AsyncTrainings"]):
     """Trainings: runs that make a new version of a model (HTTP API, section 11)."""
 
     __slots__ = ()
@@ -2407,7 +2407,7 @@ class Trainings(Twin[AsyncTrainings]):
         return Training(self._lease, self._lease.call(self._async.cancel, id))
 
 
-class Version(Twin[AsyncVersion]):
+class Version(Twin["AsyncVersion"]):
     """A version of a model (HTTP API, section 9.1)."""
 
     __slots__ = ()
@@ -2459,7 +2459,7 @@ class Version(Twin[AsyncVersion]):
         return iter(self._async)
 
 
-class Webhooks(Twin[AsyncWebhooks]):
+class Webhooks(Twin["AsyncWebhooks"]):
     """Webhooks: their secret, and whether a delivery is genuine (HTTP API, section 6)."""
 
     __slots__ = ()
@@ -2512,43 +2512,43 @@ class Webhooks(Twin[AsyncWebhooks]):
 
 TWINS.update(
     {
-        AsyncClient: Client,
-        AsyncAccounts: Accounts,
-        AsyncCollection: Collection,
-        AsyncCollections: Collections,
-        AsyncDefaultWebhook: DefaultWebhook,
-        AsyncDeployment: Deployment,
-        AsyncDeploymentPredictions: DeploymentPredictions,
-        AsyncDeployments: Deployments,
-        AsyncEventStream: EventStream,
-        AsyncFileOutput: FileOutput,
-        AsyncFiles: Files,
-        AsyncFunctionRun: FunctionRun,
-        AsyncHardwareNamespace: HardwareNamespace,
-        AsyncModel: Model,
-        AsyncModelExamples: ModelExamples,
-        AsyncModelFunction: ModelFunction,
-        AsyncModelMatch: ModelMatch,
-        AsyncModelPredictions: ModelPredictions,
-        AsyncModelReadme: ModelReadme,
-        AsyncModelVersions: ModelVersions,
-        AsyncModels: Models,
-        AsyncOutcome: Outcome,
-        AsyncOutcomes: Outcomes,
-        AsyncOutputStream: OutputStream,
-        AsyncOwnExamples: OwnExamples,
-        AsyncOwnPredictions: OwnPredictions,
-        AsyncOwnReadme: OwnReadme,
-        AsyncOwnVersions: OwnVersions,
-        AsyncPage: Page,
-        AsyncPrediction: Prediction,
-        AsyncPredictions: Predictions,
-        AsyncSearchResults: SearchResults,
-        AsyncStreamingFunction: StreamingFunction,
-        AsyncStreamingRun: StreamingRun,
-        AsyncTraining: Training,
-        AsyncTrainings: Trainings,
-        AsyncVersion: Version,
-        AsyncWebhooks: Webhooks,
+        ("replicate_async.client", "Client"): Client,
+        ("replicate_async.resources.accounts", "Accounts"): Accounts,
+        ("replicate_async.resources.collections", "Collection"): Collection,
+        ("replicate_async.resources.collections", "Collections"): Collections,
+        ("replicate_async.resources.webhooks", "DefaultWebhook"): DefaultWebhook,
+        ("replicate_async.resources.deployments", "Deployment"): Deployment,
+        ("replicate_async.resources.deployments", "DeploymentPredictions"): DeploymentPredictions,
+        ("replicate_async.resources.deployments", "Deployments"): Deployments,
+        ("replicate_async._streams", "EventStream"): EventStream,
+        ("replicate_async._files", "FileOutput"): FileOutput,
+        ("replicate_async.resources.files", "Files"): Files,
+        ("replicate_async._functions", "FunctionRun"): FunctionRun,
+        ("replicate_async.resources.hardware", "HardwareNamespace"): HardwareNamespace,
+        ("replicate_async.resources.models", "Model"): Model,
+        ("replicate_async.resources.models", "ModelExamples"): ModelExamples,
+        ("replicate_async._functions", "ModelFunction"): ModelFunction,
+        ("replicate_async.resources.search", "ModelMatch"): ModelMatch,
+        ("replicate_async.resources.models", "ModelPredictions"): ModelPredictions,
+        ("replicate_async.resources.models", "ModelReadme"): ModelReadme,
+        ("replicate_async.resources.models", "ModelVersions"): ModelVersions,
+        ("replicate_async.resources.models", "Models"): Models,
+        ("replicate_async._map", "Outcome"): Outcome,
+        ("replicate_async._map", "Outcomes"): Outcomes,
+        ("replicate_async._streams", "OutputStream"): OutputStream,
+        ("replicate_async.resources.models", "OwnExamples"): OwnExamples,
+        ("replicate_async.resources.models", "OwnPredictions"): OwnPredictions,
+        ("replicate_async.resources.models", "OwnReadme"): OwnReadme,
+        ("replicate_async.resources.models", "OwnVersions"): OwnVersions,
+        ("replicate_async.resources._base", "Page"): Page,
+        ("replicate_async.resources.predictions", "Prediction"): Prediction,
+        ("replicate_async.resources.predictions", "Predictions"): Predictions,
+        ("replicate_async.resources.search", "SearchResults"): SearchResults,
+        ("replicate_async._functions", "StreamingFunction"): StreamingFunction,
+        ("replicate_async._functions", "StreamingRun"): StreamingRun,
+        ("replicate_async.resources.trainings", "Training"): Training,
+        ("replicate_async.resources.trainings", "Trainings"): Trainings,
+        ("replicate_async.resources.models", "Version"): Version,
+        ("replicate_async.resources.webhooks", "Webhooks"): Webhooks,
     }
 )

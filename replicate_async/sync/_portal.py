@@ -57,6 +57,9 @@ _POLL: Final = 0.1 if sys.platform == "win32" else -1.0
 _PARKING: Final = 1.0
 """Seconds for which a fork waits for the loop to be between two callbacks."""
 
+_IMPORTED_LATE: Final = frozenset({"aiohttp", "aiofiles", "anyio", "anyio._backends._asyncio"})
+"""What is imported after the first call, beside modules of our own."""
+
 _GATHERED: Final = 2**20
 _GATHERING: Final = 0.005
 """Bytes, and seconds, after which what has arrived of a file is handed over."""
@@ -827,7 +830,9 @@ class _Shared:
             started = self._started
             if started:
                 # Some thread may be in the middle of them: this waits for its end.
-                for name in ("aiohttp", "aiofiles", "anyio", "anyio._backends._asyncio"):
+                from ._twin import TWINS
+
+                for name in _IMPORTED_LATE | {module for module, _ in TWINS}:
                     __import__(name)
             portal = self._portal
             unpark = portal.park() if portal is not None and portal.open else None

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 T = TypeVar("T")
 
-TWINS: dict[type[Any], type[Twin[Any]]] = {}
-"""The twin of each active class; the generated module fills it in."""
+TWINS: dict[tuple[str, str], type[Twin[Any]]] = {}
+"""Module and name of each active class, and its twin; the generated module fills it in.
+
+By name, since the modules of the async client are imported when they are needed.
+"""
+
+_found: dict[type[Any], type[Twin[Any]] | None] = {}
 
 
 _CROSSING = frozenset({"__init__", "__call__", "__iter__", "__exit__"})
@@ -140,7 +145,10 @@ def wrap(lease: Lease, value: Any) -> Any:
         return [wrap(lease, item) for item in value]
     if kind is dict:
         return {key: wrap(lease, item) for key, item in value.items()}
-    twin = TWINS.get(kind)
+    try:
+        twin = _found[kind]
+    except KeyError:
+        twin = _found[kind] = TWINS.get((kind.__module__, kind.__name__))
     return value if twin is None else twin._of(lease, value)
 
 

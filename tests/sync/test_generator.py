@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ from replicate_async import sync
 from replicate_async._tools import generate_sync
 from replicate_async._tools.generate_sync import PACKAGE, Generator, Unsupported
 from replicate_async.sync import _facade
-from replicate_async.sync._twin import TWINS
+from replicate_async.sync._twin import TWINS as NAMES
+
+TWINS: dict[type[Any], type[Any]] = {
+    getattr(import_module(module), name): twin for (module, name), twin in NAMES.items()
+}
 
 ASYNC = {"aclose", "__aenter__", "__aexit__", "__anext__", "__await__"}
 BOTH = {"aread", "__aiter__"}
@@ -307,7 +312,7 @@ def test_streams(tmp_path: Path) -> None:
             """Text."""
     '''
     made = generated(tmp_path, 'def f(self) -> Events:\n    """F."""', more)
-    assert "class Events(StreamTwin[AsyncEvents, 'Data']):" in made
+    assert "class Events(StreamTwin['AsyncEvents', 'Data']):" in made
     assert "return Events(self._lease, self._async.f())" in made
 
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, suppress
 from functools import lru_cache
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -287,6 +286,8 @@ class FileOutput:
         exclude: object = None,  # noqa: ARG002
     ) -> dict[str, str]:
         """Return what a notebook shows: the picture itself, or a player that plays from the URL."""
+        from html import escape
+
         bundle = {"text/plain": repr(self)}
         kind = (self.content_type or "").partition("/")[0]
         url = escape(self.url)

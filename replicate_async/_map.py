@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import threading
 import time
@@ -80,6 +81,8 @@ _LONGEST_CREATE: Final = 2 * 3600.0
 """Seconds after the intention within which a create must have happened: the rate limit may delay it."""
 
 _SAVED_AT_ONCE: Final = 4
+_PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.part")
+_PARTIAL_LIVES: Final = 3600.0
 _GRACE: Final = 2 * _policy.CANCEL_GRACE
 
 
@@ -399,7 +402,7 @@ class Fan:
         plan = self.plan
         self.context.transport.token()
         if plan.save_to is not None:
-            await ready_directory(plan.save_to)
+            await in_thread(_sweep, await ready_directory(plan.save_to))
         if plan.journal is not None:
             self._journal = Journal(plan.journal)
         reader = _reader(self.inputs)
@@ -1052,9 +1055,19 @@ def _begin_saving(
     _write(record, json.dumps(raw, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass"))
 
 
+def _sweep(directory: Path) -> None:
+    """Remove the beginnings of files that a process has left behind when it was killed."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if _PARTIAL.fullmatch(entry.name):
+                with suppress(OSError):
+                    if entry.stat().st_mtime < time.time() - _PARTIAL_LIVES:
+                        Path(entry.path).unlink()
+
+
 def _write(path: Path, content: bytes) -> None:
     """Write a file that appears when it is complete."""
-    partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         partial.write_bytes(content)
         partial.replace(path)

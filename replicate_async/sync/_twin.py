@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter
@@ -225,6 +224,8 @@ class FileLike:
             IncompleteFile: The download broke off.
             TransportError: There was no answer.
         """
+        import tempfile  # it takes a while, and few need it
+
         file = tempfile.SpooledTemporaryFile(FileLike._IN_MEMORY)  # noqa: SIM115 - returned
         try:
             for chunk in self:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ import pytest
 from replicate_async import Client, Outcome, Retry, exceptions
 from replicate_async.testing import Emulator, Fault, OutputFile
 
-from .conftest import HELLO, until
+from .conftest import HELLO, rewrite, until
 
 
 @pytest.fixture
@@ -543,6 +544,16 @@ async def test_files_that_cannot_be_saved(
         await client.map("acme/file", texts("x"), save_to=file / "below").collect()
 
 
+async def test_what_a_killed_process_has_left(client: Client, tmp_path: Path) -> None:
+    """Beginnings of files that are an hour old are removed; what may be another process's is not."""
+    for name in (".0123456789abcdef.part", ".fedcba9876543210.part", ".mine.part"):
+        (tmp_path / name).touch()
+        if name[1] != "f":
+            os.utime(tmp_path / name, (1, 1))
+    await client.map("acme/echo", texts("a"), save_to=tmp_path).collect()
+    assert names(tmp_path)[:2] == [".fedcba9876543210.part", ".mine.part"]
+
+
 # -- Journals ----------------------------------------------------------------------------------
 
 
@@ -723,6 +734,17 @@ async def faulty(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Emulato
             yield emulator, client
 
 
+def hide(emulator: Emulator) -> list[bool]:
+    """Let the list be empty, as if it lagged behind, until the result is cleared."""
+    hiding = [True]
+    rewrite(
+        emulator,
+        "predictions.list",
+        lambda page: {**page, "results": [], "next": None} if hiding else page,
+    )
+    return hiding
+
+
 @pytest.mark.parametrize("executed", [False, True])
 async def test_an_uncertain_create_is_looked_for_by_the_next_run(
     faulty: tuple[Emulator, Client], executed: bool, tmp_path: Path
@@ -731,10 +753,12 @@ async def test_an_uncertain_create_is_looked_for_by_the_next_run(
     emulator, client = faulty
     fault = Fault.RESET_AFTER_EXECUTION if executed else Fault.RESET_BEFORE_EXECUTION
     emulator.wire.inject(fault, method="POST", times=1)
-    hidden = emulator.wire.inject(Fault.ERROR_PAGE, method="GET", path="/v1/predictions*")
+    hiding = hide(emulator)
     model, inputs = "replicate/hello-world:" + HELLO, texts("same")
     [first] = await client.map(model, inputs, journal=tmp_path / "j").collect()
     assert isinstance(first.error, exceptions.AmbiguousCreateError)
+    hiding.clear()
+    hidden = emulator.wire.inject(Fault.ERROR_PAGE, method="GET", path="/v1/predictions*")
     [second] = await client.map(model, inputs, journal=tmp_path / "j").collect()
     assert isinstance(second.error, exceptions.AmbiguousCreateError)
     assert "the list cannot be read" in str(second.error)
@@ -751,12 +775,12 @@ async def test_equal_inputs_are_not_confused(
     """Of equal inputs with uncertain creates, each adopts another prediction, and none of an answered create."""
     emulator, client = faulty
     emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST", attempt=(1, 3, 4))
-    hidden = emulator.wire.inject(Fault.ERROR_PAGE, method="GET", path="/v1/predictions")
+    hiding = hide(emulator)
     model, inputs = "replicate/hello-world:" + HELLO, texts(*["same"] * 6)
     first = await client.map(model, inputs, journal=tmp_path / "j", concurrency=1).collect()
     lost = [outcome.index for outcome in first if outcome.error is not None]
     assert len(lost) == 3
-    hidden.remove()
+    hiding.clear()
     second = await client.map(model, inputs, journal=tmp_path / "j").collect()
     ids = {outcome.prediction.id for outcome in second if outcome.prediction is not None}
     assert [outcome.result() for outcome in second] == ["hello same"] * 6

@@ -683,6 +683,80 @@ def test_file_in_a_loop(image: FileOutput) -> None:
         asyncio.run(main())
 
 
+@pytest.fixture
+def crossings(client: Client) -> list[object]:
+    """Return a list that grows with each crossing to the client's loop."""
+    seen: list[object] = []
+    client.accounts.current()
+    loop = client._lease.portal._loop
+    post = loop.call_soon_threadsafe
+
+    def counted(callback: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(callback)
+        return post(callback, *args, **kwargs)
+
+    loop.call_soon_threadsafe = counted  # type: ignore[assignment, method-assign]
+    return seen
+
+
+def test_crossings_of_streams(emulator: Emulator, client: Client, crossings: list[object]) -> None:
+    """Events cross once for all that have arrived, never one by one."""
+    prediction = client.predictions.create(
+        model="emulator/writer", input={"prompt": "x", "max_tokens": 300}
+    )
+    prediction.wait()
+    crossings.clear()
+    events = list(prediction.stream())  # the whole of it is there
+    assert len(events) > 100
+    assert len(crossings) < len(events) / 4
+
+
+def test_crossings_of_files(client: Client, crossings: list[object]) -> None:
+    """Chunks of files cross in batches; what a chunk is, stays as it arrived."""
+
+    async def arriving() -> AsyncIterator[bytes]:
+        for number in range(3000):
+            yield bytes([number % 256]) * 1024
+
+    crossings.clear()
+    chunks = list(client._lease.chunks(arriving()))
+    assert len(chunks) == 3000
+    assert b"".join(chunks) == b"".join(bytes([n % 256]) * 1024 for n in range(3000))
+    assert len(crossings) < 20
+
+
+def test_chunks_that_fail(client: Client) -> None:
+    """What came before an error is handed over, and then the error."""
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise exceptions.IncompleteFile("https://f/x", 3, 9)
+
+    stream = client._lease.chunks(failing())
+    assert next(stream) == b"one"
+    with pytest.raises(exceptions.IncompleteFile):
+        next(stream)
+    assert list(stream) == []
+
+
+def test_chunks_that_are_left(client: Client) -> None:
+    """Leaving an iteration over a file ends the download; no more than a bit is received ahead."""
+    received: list[int] = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                received.append(len(received))
+                yield b"x" * 2**18
+        finally:
+            received.append(-1)
+
+    with client._lease.chunks(endless()) as stream:
+        next(stream)
+    assert received[-1] == -1
+    assert len(received) < 20
+
+
 def test_functions(client: Client) -> None:
     """A model as a function is called, started, and shows what it takes."""
     painter = client.use("emulator/painter")

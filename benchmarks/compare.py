@@ -139,7 +139,10 @@ def is_present(adapter: str, server: Server, environment: dict[str, str]) -> boo
         measure("cold", adapter, server, environment)
     except subprocess.CalledProcessError as error:
         package = PACKAGES[adapter]
-        if f"ModuleNotFoundError: No module named '{package.partition('.')[0]}'" not in error.stderr:
+        if (
+            f"ModuleNotFoundError: No module named '{package.partition('.')[0]}'"
+            not in error.stderr
+        ):
             raise
         print(f"{adapter} is left out: {package} is not installed")
         return False

@@ -303,7 +303,6 @@ def test_links() -> None:
             assert (ROOT / target).exists(), target
 
 
-
 def test_token() -> None:
     """The token in the README is the emulator's."""
     assert set(re.findall(r"\br8_\w+", TEXT)) == {TOKEN}

@@ -34,7 +34,7 @@ from datetime import date, datetime
 from datetime import time as time_of_day
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
 from urllib.parse import quote
 
 import attrs
@@ -45,7 +45,10 @@ from ._concurrency import for_each, in_thread, surely_in_thread
 from ._media import guess_extension, guess_type, sniff
 from ._policy import Kind
 from ._transport import LARGE, Answer, Body, Call, Transport
-from .types import File, Record
+from .types import Record
+
+if TYPE_CHECKING:
+    from .types import File
 
 _logger = logging.getLogger("replicate_async")
 
@@ -208,9 +211,11 @@ class _Walk:
                 return self._array(self.used_up[id(value)][1], path)
             case Sequence() | deque() | ValuesView():
                 return self._array(value, path)
-            case File():
-                return value.urls.get or _unsendable(path, value, "it has no URL")
             case Record():
+                from .types import File
+
+                if isinstance(value, File):
+                    return value.urls.get or _unsendable(path, value, "it has no URL")
                 _unsendable(path, value, "pass what is in it, such as its output")
         if isinstance(value, type):
             _unsendable(path, value, "it is a class")
@@ -890,6 +895,8 @@ async def upload(
         content=body,
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
     )
+    from .types import File
+
     try:
         return await transport.send(call, File)
     except exceptions.ReplicateException:

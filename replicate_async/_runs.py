@@ -200,7 +200,9 @@ async def _cancel_abandoned(begun: Begun, name: str) -> None:
             for pause in () if prediction is not None else _policy.LAST_LOOKS:
                 # No single answer that stalls may use up the time.
                 with anyio.move_on_after(pause + _policy.LAST_TRY):
-                    prediction = await find(begun.context, begun.creation, Prediction, (pause,))
+                    prediction = await find(
+                        begun.context, begun.creation, Prediction, (pause,), running_first=True
+                    )
                 if prediction is not None:
                     begun.prediction = prediction
                     break

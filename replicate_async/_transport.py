@@ -533,10 +533,10 @@ class Transport:
                     delay = 0.0  # the gate makes the pause, for all requests of its class
                 level = logging.WARNING if attempt % 10 == 3 else logging.DEBUG
                 _logger.log(level, "%s; attempt %d in %.2f s", error, attempt + 1, delay)
-            if delay:
-                await sleep(delay)
             attempt += 1
             self.pool.stats.retried += 1
+            if delay:
+                await sleep(delay)
 
     async def _attempt(self, call: Call, result: type[Any] | None, *, again: bool) -> Answer:
         if call.trail is not None:

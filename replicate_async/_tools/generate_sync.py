@@ -365,8 +365,9 @@ class Generator:
         self.annotated: dict[str, Module] = {}
         """Names in its annotations, and where they are known."""
         self.by_hand: set[str] = set()
-        for path in sorted([*package.glob("*.py"), *package.glob("resources/*.py")]):
-            self._read(path)
+        for pattern in ("*.py", "types/*.py", "resources/*.py"):
+            for path in sorted(package.glob(pattern)):
+                self._read(path)
         active = self._find_active()
         self.active: dict[str, Class] = {
             name: active[name] for name in sorted(self._reachable(active), key=self._rank)

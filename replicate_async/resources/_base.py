@@ -12,7 +12,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import attrs
 
@@ -23,10 +23,32 @@ from .._policy import Kind
 from .._transport import Call, Param, Transport
 from ..types import Record, Stats
 from ._creates import Creations
-from ._poller import Pollers
+
+if TYPE_CHECKING:
+    from ._poller import Poller, Pollers
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
+
+
+class Waiting:
+    """The pollers of one client and its views, made when somebody has to wait."""
+
+    def __init__(self) -> None:
+        self._pollers: Pollers | None = None
+
+    def of(self, transport: Transport) -> Poller:
+        """Return the poller of an account on the running loop."""
+        if self._pollers is None:
+            from ._poller import Pollers
+
+            self._pollers = self._pollers or Pollers()
+        return self._pollers.of(transport)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits."""
+        return self._pollers is not None and bool(self._pollers.waiting)
 
 
 @attrs.define(eq=False)
@@ -56,7 +78,7 @@ class Context:
     """What this client and its views have uploaded for inputs."""
     schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict[str, tuple[float, Any]])
     """Of models and versions: until when it is good (monotonic), and what their schema says."""
-    pollers: Pollers = attrs.field(factory=Pollers)
+    pollers: Waiting = attrs.field(factory=Waiting)
     """Who sees to the predictions that this client and its views await."""
     tasks: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]])
     """What is under way and needs the connections to end in an orderly way, on any event loop."""

@@ -8,6 +8,7 @@ Nothing is created a second time unless the caller has opted in.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -95,12 +96,18 @@ class Creations:
     _MOST_IDS: Final = 10_000
 
     def __init__(self) -> None:
-        self._under_way: set[Creation] = set()
         self._owned: dict[str, None] = {}
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._under_way: set[Creation] = set()
         self._lock = threading.Lock()
 
     def begin(self, creation: Creation) -> None:
         """Note that a create is sent now."""
+        if self._pid != os.getpid():
+            self._start()  # after a fork: what was under way is the parent's
         self._under_way.add(creation)
 
     def end(self, creation: Creation) -> None:
@@ -212,25 +219,40 @@ async def _look_for(
 
 
 async def find(
-    context: Context, creation: Creation, kind: type[J], pauses: Iterable[float]
+    context: Context,
+    creation: Creation,
+    kind: type[J],
+    pauses: Iterable[float],
+    *,
+    running_first: bool = False,
 ) -> J | None:
     """Look at the list, after each of the pauses, for what a create has created, and claim it.
 
     While other creates of the same await their answers, nothing can be told to be whose.
+
+    Args:
+        context: The client.
+        creation: The create.
+        kind: What it creates.
+        pauses: Seconds before each look.
+        running_first: Whether to prefer what has not ended: it shall be cancelled.
     """
     for pause in pauses:
         if pause:
             await sleep(pause)
         if context.creations.has_rivals(creation):
             continue
-        for job in await _candidates(context, creation, kind):
+        found = await _candidates(context, creation, kind)
+        if running_first:
+            found.sort(key=lambda job: _policy.is_over(job.status, job.completed_at is not None))
+        for job in found:
             if context.creations.own(job.id):
                 return job
     return None
 
 
 async def _candidates(context: Context, creation: Creation, kind: type[J]) -> list[J]:
-    """Return what the list shows of a create, oldest first."""
+    """Return what the list shows of a create, the likeliest first."""
     wanted = creation.wanted
     assert wanted is not None
     found: list[J] = []
@@ -258,7 +280,11 @@ async def _candidates(context: Context, creation: Creation, kind: type[J]) -> li
         if following is None:
             break
         call = following
-    return sorted(found, key=lambda job: job.created_at or _EPOCH)
+    # What was made before the create began is there only because clocks differ: it comes last.
+    began = _EPOCH if since is None else since + _MARGIN
+    moments = [(job.created_at or _EPOCH, job) for job in found]
+    moments.sort(key=lambda moment: (moment[0] < began, moment[0]))
+    return [job for _, job in moments]
 
 
 def _server_time(answer: Answer) -> datetime:

@@ -63,6 +63,11 @@ class Pollers:
             self._pollers[key] = found
         return found
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._pollers)
+
     def _forget(self, key: tuple[asyncio.AbstractEventLoop, Hashable]) -> None:
         self._pollers.pop(key, None)
 

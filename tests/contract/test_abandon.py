@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from replicate_async import Client, Timeout, _policy, exceptions
+from replicate_async import Client, Retry, Timeout, _policy, exceptions
 from replicate_async.testing import Emulator, Fault
 
 from . import faults
@@ -284,7 +284,8 @@ async def test_adopted_and_given_up() -> None:
 
 async def test_nothing_sent_nothing_to_wait_for() -> None:
     """A run that is given up before anything was sent ends at once."""
-    async with world() as here, here.client(timeout=Timeout(connect=30)) as client:
+    patient = Retry(backoff=10, max_backoff=10)
+    async with world() as here, here.client(timeout=Timeout(connect=30), retry=patient) as client:
         with here.emulator.wire.refusing():
             task = asyncio.create_task(run(client, "held"))
             await until(lambda: client.stats.retried)

@@ -128,7 +128,7 @@ def test_imports_go_down(name: str, path: Path) -> None:
     part = _part(name)
     for imported, line in _imports(path, name):
         target = _target(imported)
-        if target is None or (target == part and part in ("resources", "sync", "_tools")):
+        if target is None or (target == part and part in ("resources", "sync", "types", "_tools")):
             continue
         if part == "" and target == "":
             continue

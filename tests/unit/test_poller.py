@@ -371,7 +371,7 @@ async def test_waiters_that_are_cancelled(emulator: Emulator) -> None:
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert sum(isinstance(each, asyncio.CancelledError) for each in done) == ended
         assert sum(getattr(each, "status", "") == "succeeded" for each in done) == 60 - ended
-        assert client._context.pollers._pollers == {}
+        assert not client._context.pollers.waiting
 
 
 async def test_a_list_that_lags_or_fails(emulator: Emulator) -> None:
@@ -432,4 +432,4 @@ def test_loops_do_not_share_waiters(emulator: Emulator) -> None:
     for thread in threads:
         thread.join(60)
     assert len(found) == 60
-    assert client._context.pollers._pollers == {}
+    assert not client._context.pollers.waiting

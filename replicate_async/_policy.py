@@ -240,7 +240,7 @@ def failure_kind(error: str | None) -> tuple[str | None, FailureKind, bool]:
     code = found[0] if found else None
     known = _BY_CODE.get(code or "")
     if known is not None and known[0] != "unknown":
-        return code, *known
+        return code, known[0], known[1]
     for pattern, kind, retryable in _BY_TEXT:
         if re.search(pattern, error, re.IGNORECASE):
             return code, kind, retryable

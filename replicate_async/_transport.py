@@ -159,7 +159,7 @@ def check_base_url(url: str) -> str:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
-        usable = False
+        parts, usable = urlsplit(""), False
     if not usable or parts.query or parts.fragment:
         raise exceptions.ArgumentError(
             "base_url", f"{url!r} is no URL such as {DEFAULT_BASE_URL!r}"

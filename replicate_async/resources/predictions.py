@@ -20,7 +20,7 @@ from .._references import identifier, named, parse_name, parse_reference, quoted
 from .._transport import Call, sleep
 from ..types import PredictionUrls, Progress, Status, Update, WebhookEvent
 from . import _jobs
-from ._base import Bound, Context, Listing, Namespace, given, pages, query
+from ._base import Bound, Context, Listing, Namespace, pages, query
 from ._creates import Creation, Wanted, send_create
 
 if TYPE_CHECKING:
@@ -458,21 +458,18 @@ async def prepare(context: Context, input: Mapping[str, Any] | None, options: Op
         headers["Prefer"] = preference
     if options.cancel_after is not None:
         headers["Cancel-After"] = f"{_policy.cancel_after_seconds(options.cancel_after)}s"
-    further = given(
-        webhook=check_webhook(options.webhook),
-        webhook_events_filter=check_events(options.webhook_events_filter),
-        stream=options.stream,
-    )
+    body: dict[str, Any] = {}
+    if options.webhook is not None:
+        body["webhook"] = check_webhook(options.webhook)
+    if options.webhook_events_filter is not None:
+        body["webhook_events_filter"] = check_events(options.webhook_events_filter)
+    if options.stream is not None:
+        body["stream"] = options.stream
     context.transport.token()  # before a file is uploaded in vain
     strategy = options.file_encoding_strategy or context.file_encoding_strategy
     encoded = await encode_input(input, context.transport, strategy, context.uploads)
-    return Order(
-        {"input": encoded.value, **further},
-        encoded.large,
-        headers,
-        held,
-        options.use_file_output,
-    )
+    body["input"] = encoded.value
+    return Order(body, encoded.large, headers, held, options.use_file_output)
 
 
 async def create(

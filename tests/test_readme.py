@@ -313,5 +313,5 @@ def test_two_commands() -> None:
     commands = re.findall(r"^python3 -m venv .*$", TEXT, re.MULTILINE)
     assert [command.rpartition("python -m ")[2] for command in commands] == [
         "replicate_async demo",
-        "pytest",
+        "pytest -n 4",
     ]

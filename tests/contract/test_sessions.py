@@ -290,8 +290,11 @@ async def test_connections_are_probed() -> None:
         async with client_of(wire) as client:
             await client.accounts.current()
             ours = f":{wire.requests[0].peer:04X}"
+            theirs = f":{int(wire.url.rpartition(':')[2]):04X}"
             lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-            (timer,) = (line[5] for line in lines if line[1].endswith(ours))
+            (timer,) = (
+                line[5] for line in lines if line[1].endswith(ours) and line[2].endswith(theirs)
+            )
     assert timer.startswith("02:")
 
 

@@ -73,7 +73,7 @@ _LONGEST_NAME: Final = 255
 # -- Inputs ------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Encoded:
     """An input as it is sent."""
 

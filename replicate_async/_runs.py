@@ -49,7 +49,7 @@ class Begun:
     """The prediction, once its create was answered."""
     creation: Creation = attrs.field(factory=Creation)
     """Its create."""
-    failed: list[Prediction] = attrs.field(factory=list[Prediction])
+    failed: tuple[Prediction, ...] = ()
     """The predictions before it, which failed."""
     directory: Path | None = None
     """Where the files of its output go."""
@@ -126,7 +126,7 @@ async def _result(begun: Begun, target: Target | str, order: Order, retry_failed
             if begun.failed:
                 error.add_note(f"This was the last try, {_costs(begun.failed)}.")
             raise error
-        begun.failed.append(prediction)
+        begun.failed = (*begun.failed, prediction)
         begun.context.stats.retried += 1
         _logger.warning("%s; it is created again", error)
         begun.prediction, begun.creation = None, Creation()
@@ -309,7 +309,7 @@ def feed(
     )
 
 
-def _costs(failed: list[Prediction]) -> str:
+def _costs(failed: tuple[Prediction, ...]) -> str:
     spent = sum(
         time
         for prediction in failed

@@ -75,13 +75,11 @@ class Wanted:
 
 
 @attrs.define(eq=False)
-class Creation:
-    """A create under way."""
+class Creation(Trail):
+    """A create under way, and how far its request has come."""
 
     wanted: Wanted | None = None
     """What it asks for; None before it is known."""
-    trail: Trail = attrs.field(factory=Trail)
-    """Whether it has been sent."""
     began: float = attrs.field(factory=time.monotonic)
     """When."""
     lost: bool = False
@@ -127,7 +125,7 @@ class Creations:
     def has_rivals(self, creation: Creation) -> bool:
         """Tell whether other creates of the same await their answers."""
         return any(
-            other is not creation and other.trail.sent and other.wanted == creation.wanted
+            other is not creation and other.sent and other.wanted == creation.wanted
             for other in list(self._under_way)
         )
 
@@ -154,7 +152,8 @@ async def send_create(
         creation.began = time.monotonic()
         context.creations.begin(creation)
         try:
-            created: J = await context.fetch(kind, call)
+            created: J = (await context.transport.send(call, kind)).data
+            created._bind(context)
         except (exceptions.TransportError, exceptions.ReplicateError) as error:
             context.creations.end(creation)
             if not _policy.is_ambiguous(error):
@@ -177,7 +176,7 @@ async def send_create(
             context.stats.retried += 1
             creation.lost = False
         except BaseException:
-            creation.lost = creation.trail.sent
+            creation.lost = creation.sent
             raise
         else:
             context.creations.own(created.id)

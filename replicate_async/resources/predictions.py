@@ -465,7 +465,6 @@ async def prepare(context: Context, input: Mapping[str, Any] | None, options: Op
         body["webhook_events_filter"] = check_events(options.webhook_events_filter)
     if options.stream is not None:
         body["stream"] = options.stream
-    context.transport.token()  # before a file is uploaded in vain
     strategy = options.file_encoding_strategy or context.file_encoding_strategy
     encoded = await encode_input(input, context.transport, strategy, context.uploads)
     body["input"] = encoded.value
@@ -481,7 +480,7 @@ async def create(
         "POST",
         target.path,
         Kind.CREATE,
-        trail=creation.trail,
+        trail=creation,
         rate_class="creates",
         json={**target.fields, **order.body},
         large=order.large,

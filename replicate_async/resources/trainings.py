@@ -188,7 +188,7 @@ class Trainings(Namespace):
             f"/models/{identifier(owner, 'model')}/{identifier(name, 'model')}"
             f"/versions/{identifier(reference.version, 'version')}/trainings",
             Kind.CREATE,
-            trail=creation.trail,
+            trail=creation,
             json={"destination": target, "input": encoded.value, **options},
             large=encoded.large,
         )

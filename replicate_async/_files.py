@@ -691,25 +691,29 @@ def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
     A file is a whole string that is an `https:` or `data:` URL, or an `http:` URL on the host of an
     `http:` API. In a list of strings all must be files: a list of tokens stays text.
     """
-    if not files or value is None or (value.__class__ is str and value[:1] not in "hHdD"):
+    if not files or value is None:
         return value
-    host = None if transport is None else transport.http_host
+    return _converted(value, transport, None if transport is None else transport.http_host)
 
-    def convert(value: Any) -> Any:
-        if isinstance(value, str):
-            return FileOutput(value, transport=transport) if _is_file(value, host) else value
-        if isinstance(value, list):
-            if any(isinstance(item, str) and not _is_file(item, host) for item in value):
-                return [item if isinstance(item, str) else convert(item) for item in value]
-            return [convert(item) for item in value]
-        if isinstance(value, dict):
-            return {key: convert(item) for key, item in value.items()}
-        return value
 
-    return convert(value)
+def _converted(value: Any, transport: Transport | None, host: str | None) -> Any:
+    if isinstance(value, str):
+        return FileOutput(value, transport=transport) if _is_file(value, host) else value
+    if isinstance(value, list):
+        if any(isinstance(item, str) and not _is_file(item, host) for item in value):
+            return [
+                item if isinstance(item, str) else _converted(item, transport, host)
+                for item in value
+            ]
+        return [_converted(item, transport, host) for item in value]
+    if isinstance(value, dict):
+        return {key: _converted(item, transport, host) for key, item in value.items()}
+    return value
 
 
 def _is_file(text: str, http_host: str | None) -> bool:
+    if text[:1] not in "hHdD":
+        return False
     start = text[:8].lower()
     if start == "https://":
         if len(text) == 8:

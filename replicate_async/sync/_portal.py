@@ -57,8 +57,21 @@ _POLL: Final = 0.1 if sys.platform == "win32" else -1.0
 _PARKING: Final = 1.0
 """Seconds for which a fork waits for the loop to be between two callbacks."""
 
-_IMPORTED_LATE: Final = frozenset({"aiohttp", "aiofiles", "anyio", "anyio._backends._asyncio"})
-"""What is imported after the first call, beside modules of our own."""
+_IMPORTED_LATE: Final = frozenset(
+    {
+        "aiofiles",
+        "aiohttp",
+        "anyio",
+        "anyio._backends._asyncio",
+        "html",
+        "replicate_async._schema",
+        "replicate_async.resources._poller",
+        "replicate_async.resources.search",
+        "replicate_async.types._catalog",
+        "urllib.request",
+    }
+)
+"""What is imported after the first call, beside the modules of twins."""
 
 _GATHERED: Final = 2**20
 _GATHERING: Final = 0.005
@@ -828,8 +841,9 @@ class _Shared:
         """
         while True:
             started = self._started
-            if started:
-                # Some thread may be in the middle of them: this waits for its end.
+            if started or "replicate_async.client" in sys.modules:
+                # Some thread may be in the middle of them, also before the first call, since namespaces
+                # are imported when they are first named: this waits for its end.
                 from ._twin import TWINS
 
                 for name in _IMPORTED_LATE | {module for module, _ in TWINS}:

@@ -116,10 +116,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """Run the tests that the others shorten: fan-outs that are killed, and their memory."""
+    """Run the tests that the others shorten: storms of faults, fan-outs that are killed, and their memory."""
     _install(session, "test")
     session.env["REPLICATE_ASYNC_LONG_TESTS"] = "1"
-    tests = ("test_map_killed.py", "test_map_memory.py")
+    session.env["REPLICATE_STORM_RUNS"] = "3000"
+    tests = ("test_storm.py", "test_map_killed.py", "test_map_memory.py")
     paths = [f"tests/contract/{name}" for name in tests]
     session.run("python", "-m", "pytest", "-s", *paths, *session.posargs)
 

@@ -157,11 +157,12 @@ class Engine:
 
     async def aclose(self) -> None:
         """Cancel what runs and wait a moment for it."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+        end = self._loop.time() + _STOP_SECONDS
+        # Again while there are any: what ends may begin something, such as to tell a webhook.
+        while (tasks := list(self._tasks)) and (left := end - self._loop.time()) > 0:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=left)
 
     # --- life
 

@@ -371,7 +371,7 @@ class Feed:
             if self._looked or (self._create is not None and not self._connections):
                 await self._in_time(lambda: sleep(prediction._pause()))
             self._looked = True
-            await self._in_time(lambda: prediction._poll(_policy.LONGEST_WAIT))
+            await self._in_time(prediction._poll)
         over = prediction._is_over
         events = self._polled_output(prediction, over=over)
         if over:

@@ -28,7 +28,7 @@ def is_over(job: Prediction | Training) -> bool:
 
 async def wait(
     job: J,
-    look: Callable[[float], Awaitable[None]],
+    look: Callable[[], Awaitable[None]],
     timeout: float | timedelta | None,
     *,
     at_once: bool = False,
@@ -37,7 +37,7 @@ async def wait(
 
     Args:
         job: What to wait for.
-        look: Updates it; takes the seconds for which it may repeat failed requests.
+        look: Updates it, and repeats failed requests until the time is over.
         timeout: Seconds, or a timedelta; None: 24 hours.
         at_once: Whether to look before the first pause.
 
@@ -53,16 +53,16 @@ async def wait(
 
     with anyio.move_on_after(limit):
         if at_once:
-            await look(limit)
+            await look()
         if not is_over(job):
             context = job._context
-            await context.pollers.of(context.transport).wait(job, look, limit)
+            await context.pollers.of(context.transport).wait(job, look)
         return job
     raise exceptions.RunTimeout(job, limit)
 
 
 async def updates(
-    job: Prediction | Training, look: Callable[[float], Awaitable[None]]
+    job: Prediction | Training, look: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[Update]:
     """Yield what a job shows at first, and what is new after each look; raise its failure at the end."""
     seen = ""
@@ -81,7 +81,7 @@ async def updates(
                 raise error
             return
         await sleep(pause(job))
-        await look(_policy.LONGEST_WAIT)
+        await look()
 
 
 def pause(job: Prediction | Training) -> float:

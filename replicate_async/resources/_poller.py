@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     Job: TypeAlias = Prediction | Training
 
-Do = Callable[[float], Awaitable[None]]
-"""Updates a prediction; takes the seconds for which it may repeat failed requests."""
+Do = Callable[[], Awaitable[None]]
+"""Updates a prediction, and repeats failed requests for as long as it is let."""
 
 _PATIENCE = 0.0  # a page that cannot be read is read later, or not at all
 
@@ -105,13 +105,12 @@ class Poller:
         self._watched: dict[str, Watched] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, job: Job, look: Do, patience: float) -> None:
+    async def wait(self, job: Job, look: Do) -> None:
         """Return when a prediction or training has ended; it is updated in place.
 
         Args:
             job: What to wait for.
             look: Updates it.
-            patience: Seconds for which a look may repeat failed requests.
 
         Raises:
             ReplicateError: The API refuses.
@@ -126,7 +125,7 @@ class Poller:
                 self._arrange()
                 work = await self._turn(waiter.turn)
                 if isinstance(work, Look):
-                    await self._look(work, waiter, look, patience)
+                    await self._look(work, waiter, look)
                 elif isinstance(work, Read):
                     await self._read(work, job._context.transport)
         finally:
@@ -174,11 +173,11 @@ class Poller:
             turn.cancel()
             raise
 
-    async def _look(self, work: Look, waiter: _Waiter, look: Do, patience: float) -> None:
+    async def _look(self, work: Look, waiter: _Waiter, look: Do) -> None:
         """Ask for one prediction, and tell the others who wait for the same."""
         job, watched = waiter.job, work.watched
         try:
-            await look(patience)
+            await look()
         except BaseException:
             self._schedule.release(work, self._loop.time())
             raise

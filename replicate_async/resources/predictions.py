@@ -188,7 +188,7 @@ class Prediction(Bound):
             if time.monotonic() > limit:
                 raise exceptions.RunTimeout(self, _policy.LONGEST_WAIT)
             await sleep(_jobs.pause(self))
-            await self._poll(_policy.LONGEST_WAIT)
+            await self._poll()
         error = _jobs.failure(self)
         if error is not None:
             raise error
@@ -227,7 +227,7 @@ class Prediction(Bound):
     def _failure(self) -> exceptions.ModelError | None:
         return _jobs.failure(self)
 
-    async def _poll(self, patience: float) -> None:
+    async def _poll(self, patience: float = _policy.LONGEST_WAIT) -> None:
         await self._look(Kind.POLL, patience)
         _jobs.log_end(self)
 

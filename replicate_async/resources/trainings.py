@@ -108,7 +108,7 @@ class Training(Bound):
         async for update in _jobs.updates(self, self._poll):
             yield update
 
-    async def _poll(self, patience: float) -> None:
+    async def _poll(self, patience: float = _policy.LONGEST_WAIT) -> None:
         await self._look(Kind.POLL, patience)
         _jobs.log_end(self)
 

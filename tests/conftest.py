@@ -28,7 +28,7 @@ class _Stalls:
     """Notices when the machine does not run this process, or so little that nothing can be in time."""
 
     _TICK = 0.05
-    _LATE = 0.5
+    _LATE = 1.0
 
     def __init__(self) -> None:
         self.seen = 0

@@ -671,6 +671,7 @@ class Emulator:
         outside = Outside()
         engine, handlers = self._parts(timers, outside)
         runners: list[web.ServerRunner] = []
+        servers: list[web.Server] = []
         try:
             for sock, origin, answer in zip(self._sockets, _ORIGINS, handlers, strict=True):
                 server = web.Server(
@@ -680,6 +681,7 @@ class Emulator:
                     access_log=None,
                     lingering_time=2.0,
                 )
+                servers.append(server)
                 runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
                 runners.append(runner)
                 await runner.setup()
@@ -702,6 +704,11 @@ class Emulator:
             await asyncio.gather(*(runner.cleanup() for runner in runners))
             timers.close()
             self._close_sockets()
+            # What was accepted at the last moment gets its transport only now.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            for server in servers:
+                await server.shutdown(0)
             await asyncio.sleep(0)  # lets closed transports go
 
     def _parts(self, timers: Timers, outside: Outside) -> tuple[Engine, list[_Handler]]:

@@ -132,16 +132,18 @@ async def test_a_model_that_resists_cancelling() -> None:
                 await let_go.wait()
         return ""
 
-    async with emulator, aiohttp.ClientSession() as session:
-        api = Api(emulator, session)
-        version = (await api("GET", "/models/acme/stubborn")).json()["latest_version"]["id"]
-        created = await api.run(version, {})
-        await api.until(created["id"], "processing")
-        start = time.monotonic()
-    assert time.monotonic() - start < 4
-    let_go.set()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    try:
+        async with emulator, aiohttp.ClientSession() as session:
+            api = Api(emulator, session)
+            version = (await api("GET", "/models/acme/stubborn")).json()["latest_version"]["id"]
+            created = await api.run(version, {})
+            await api.until(created["id"], "processing")
+            start = time.monotonic()
+        assert time.monotonic() - start < 4
+    finally:
+        let_go.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
 
 async def test_a_vanished_client_does_not_stop_its_prediction(api: Api, emulator: Emulator) -> None:

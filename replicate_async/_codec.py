@@ -22,9 +22,25 @@ T = TypeVar("T")
 _logger = logging.getLogger("replicate_async")
 
 
-_encode = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=True
-).encode
+def _make_encoder() -> Callable[[object], str]:
+    """Return what encodes JSON: the encoder in C, which `json` would make anew for each text."""
+    usual = json.JSONEncoder(
+        ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+    )
+    library: Any = json.encoder
+    try:
+        pieces = library.c_make_encoder(
+            None, usual.default, library.encode_basestring, None, ":", ",", False, False, False
+        )
+        if "".join(pieces(["é", {"a": 1.5}], 0)) == '["é",{"a":1.5}]':
+            return lambda value: "".join(pieces(value, 0))
+    except (AttributeError, TypeError):
+        pass  # it is no public name, so another Python may lack it
+    return usual.encode
+
+
+_encode = _make_encoder()
+_decode = json.JSONDecoder().raw_decode
 
 
 def decode_json(body: bytes) -> Any:
@@ -35,10 +51,14 @@ def decode_json(body: bytes) -> Any:
     """
     try:
         try:
-            # As a string of UTF-8, which it nearly always is: that spares the look at its encoding.
-            return json.loads(body.decode())
+            # As a string of UTF-8 that begins at once, which it nearly always is.
+            text = body.decode()
+            value, end = _decode(text)
+            if end == len(text) or not text[end:].strip(" \t\r\n"):
+                return value
         except ValueError:
-            return json.loads(body)
+            pass
+        return json.loads(body)
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
     except ValueError as error:
@@ -54,6 +74,8 @@ def encode_json(value: object) -> bytes:
     """
     try:
         return _encode(value).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply, or in a circle") from None
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 

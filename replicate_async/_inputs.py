@@ -73,23 +73,15 @@ _LONGEST_NAME: Final = 255
 # -- Inputs ------------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
-class Encoded:
-    """An input as it is sent."""
-
-    value: dict[str, Any]
-    """JSON-like data of its own."""
-    large: bool
-    """Whether turning it into JSON takes so long that a thread should do it."""
-
-
 async def encode_input(
     value: Mapping[str, Any] | None,
     transport: Transport,
     strategy: FileEncodingStrategy,
     uploads: Uploads,
-) -> Encoded:
-    """Return an input as JSON-like data, its files uploaded or inlined.
+) -> tuple[dict[str, Any], bool]:
+    """Return an input as JSON-like data of its own, its files uploaded or inlined.
+
+    With it, whether turning it into JSON takes so long that a thread should do it.
 
     Raises:
         ArgumentError: A file cannot be read, or is too large; the message names its key.
@@ -98,11 +90,13 @@ async def encode_input(
     if strategy != "url":
         _policy.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
     if value is None:
-        return Encoded({}, False)
+        return {}, False
     if not isinstance(value, Mapping):
         raise exceptions.ArgumentTypeError(
             "input", f"expected a mapping, got {type(value).__name__}"
         )
+    if (size := _plain_size(value)) is not None:
+        return dict(value), size > LARGE
     walk = _Walk()
     try:
         encoded = walk.input(value)
@@ -125,7 +119,21 @@ async def encode_input(
         for place in walk.files:
             url = place.container[place.key] = urls[id(place.file)]
             walk.size += len(url)
-    return Encoded(encoded, walk.size > LARGE)
+    return encoded, walk.size > LARGE
+
+
+def _plain_size(value: Mapping[str, Any]) -> int | None:
+    """Return about how long an input is that is JSON as it stands, as most are; else None."""
+    size = 0
+    for key, item in value.items():
+        kind = item.__class__
+        if key.__class__ is not str:
+            return None
+        if kind is str:
+            size += len(item)
+        elif kind is not int and kind is not bool and item is not None:
+            return None
+    return size
 
 
 @attrs.frozen

@@ -115,7 +115,9 @@ class Gate:
             now = self._clock()
             if self._queue or now < self._closed_until:
                 return False
-            tokens = min(self._capacity, self._tokens + (now - self._filled) * self._rate)
+            tokens = self._tokens + (now - self._filled) * self._rate
+            if tokens > self._capacity:
+                tokens = self._capacity
             self._filled = now
             passed = tokens > 1 - 1e-9
             self._tokens = tokens - passed

@@ -182,7 +182,7 @@ def plan(
     elif seconds is not None and on_abandon != "leave":
         # So that a process that is killed stops paying, too.
         options = attrs.evolve(options, cancel_after=max(5, math.ceil(seconds)))
-    wanted = Wanted(target, {}, model=target) if isinstance(target, str) else target.wanted({})
+    wanted = Wanted(target, model=target) if isinstance(target, str) else target.wanted
     return Plan(
         target=target,
         shown=wanted.shown,
@@ -839,7 +839,7 @@ class _Uncertain:
                 sent = sent_hash(job.input)
             except ValueError:
                 continue
-            if sent in self._hashes and attrs.evolve(self._wanted, input=job.input).matches(job):
+            if sent in self._hashes and self._wanted.matches(job):
                 found.append((sent, job.id))
         return found
 

@@ -393,15 +393,14 @@ class Pool:
             if loop.is_closed() or session.client.closed:
                 self._sessions.pop(loop, None)  # another thread may have been quicker
 
-    def proxy_for(self, url: str, session: _Session) -> str | None:
-        """Return the proxy for a URL: the caller's, or the environment's."""
+    def proxy_for(self, target: Origin, session: _Session) -> str | None:
+        """Return the proxy for what is at an origin: the caller's, or the environment's."""
         if self._proxy is not None or self._given is not None:
             return self._proxy  # a session that the caller brings has ways of its own
-        key = origin(url)
         try:
-            return session.proxies[key]
+            return session.proxies[target]
         except KeyError:
-            found = session.proxies[key] = _environment_proxy(key)
+            found = session.proxies[target] = _environment_proxy(target)
             return found
 
     async def aclose(self) -> None:
@@ -469,6 +468,32 @@ def _environment_proxy(target: Origin) -> str | None:
 # -- Requests ----------------------------------------------------------------------------------
 
 
+@attrs.define(eq=False)
+class _Way:
+    """Where a request goes."""
+
+    url: str
+    parsed: yarl.URL
+    """The URL as it is: quoting a signed URL anew would break it."""
+    origin: Origin
+    is_api: bool
+    """Whether it is at the origin of the API, to which alone the token goes."""
+
+
+@attrs.define(eq=False)
+class _Account:
+    """A token, and what goes by it."""
+
+    given: str = attrs.field(repr=False)
+    """The token as it was given."""
+    token: str = attrs.field(repr=False)
+    """The token as it is sent."""
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    """The headers of all requests to the API, the token among them."""
+    gates: Gates | None
+    """The account's gates, if its requests are counted."""
+
+
 class Transport:
     """Makes the requests of one client, or of one view of it."""
 
@@ -480,9 +505,8 @@ class Transport:
         self.http_host = self._origin[1] if self._origin[0] == "http" else None
         """The host of an API without TLS, as an emulator is: its files have `http:` URLs, too."""
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
-        self._urls: dict[str, yarl.URL] = {}
-        self._token_checked: tuple[str, str] = ("", "")
-        self._gates: tuple[str, Gates] | None = None
+        self._ways: dict[str, _Way] = {}
+        self._account: _Account | None = None
 
     def with_config(self, config: Config) -> Transport:
         """Return a view with another configuration over the same connections."""
@@ -542,103 +566,101 @@ class Transport:
         if call.trail is not None:
             call.trail.sent = False
         session = self.pool.opened() or await self.pool.session()
+        way = self._way(self.url_of(call))
         if call.urgent:
-            self._gate(call)
-            return await self._exchange(call, result, session)
+            account, gate = self._account_and_gate(call, way)
+            if gate is not None:
+                gate.force()
+            return await self._exchange(call, result, session, way, account, gate)
         # The connection first, then the gate: what has passed the gate is sent at once, in its minute.
         slots = session.creates if call.rate_class == "creates" else session.slots
         if not slots.try_acquire():
             await slots.acquire(first=again)
         try:
-            gate = self._gate(call)
+            account, gate = self._account_and_gate(call, way)
             if gate is not None and (again or not gate.try_pass()):
                 stats = self.pool.stats
                 stats.waited += 1
                 stats.waited_seconds += await gate.wait(sleep, first=again)
-            return await self._exchange(call, result, session)
+                account = self._account_now()  # a token that expires may be another one by now
+            return await self._exchange(call, result, session, way, account, gate)
         finally:
             slots.release()
 
-    # The rate limit
+    def _account_and_gate(self, call: Call, way: _Way) -> tuple[_Account | None, Gate | None]:
+        """Return whose request it is, and the gate that it has to pass; None if it need not."""
+        if not way.is_api:
+            return None, None
+        account = self._account_now()
+        return account, None if account.gates is None else account.gates.of(call.rate_class)
 
-    def _gate(self, call: Call) -> Gate | None:
-        """Return the gate that a call has to pass; None if it need not."""
-        limit = self.config.rate_limit
-        if limit is None or not (call.path[0] == "/" or self.is_api(call.path)):
-            return None
-        token = self.token()
-        if self._gates is None or self._gates[0] is not token:
-            self._gates = token, gates_for((self._origin, token), limit)
-        gate = self._gates[1].of(call.rate_class)
-        if call.urgent:
-            gate.force()
-            return None
-        return gate
-
-    def _learn(self, call: Call, url: str, headers: Mapping[str, str]) -> None:
-        """Tell the gate what an answer of the API says of the limit."""
-        if self._gates is not None and self.is_api(url):
-            self._gates[1].of(call.rate_class).learn(headers)
-
-    def _refused(self, call: Call, url: str, error: exceptions.ReplicateError) -> None:
-        """Close the gate for all requests of a class, after a 429 of the API."""
-        if (
-            self._gates is not None
-            and isinstance(error, exceptions.RateLimitError)
-            and self.is_api(url)
-        ):
-            seconds = 1.0 if error.retry_after is None else error.retry_after
-            seconds = min(seconds, self.config.retry.max_wait)
-            self._gates[1].of(call.rate_class).refused(seconds, error.detail)
-
-    async def _exchange(self, call: Call, result: type[Any] | None, session: _Session) -> Answer:
-        url = self.url_of(call)
+    async def _exchange(
+        self,
+        call: Call,
+        result: type[Any] | None,
+        session: _Session,
+        way: _Way,
+        account: _Account | None,
+        gate: Gate | None,
+    ) -> Answer:
+        """Send a request and read the answer; the gate learns what that says of the limit."""
+        held = call.held
+        timeout = self._timeouts.get(held) or self._timeout(held)
+        most = self.config.limits.answer
+        seconds = 3 * (self.config.timeout.read + held)
         for _ in range(_MOST_REDIRECTS + 1):
             response = None
-            timeout = self._timeout(call.held)
-            seconds = 3 * (self.config.timeout.read + call.held)
             task = session.overdue.begin(seconds)
             try:
+                data: Any = None
+                body_headers = _NONE
                 if call.json is not None:
-                    headers = _JSON
+                    body_headers = _JSON
                     data = await _encoded_in_thread(call) if call.large else _encoded(call)
-                else:
+                elif call.content is not None:
                     extend = partial(session.overdue.extend, task, seconds)
-                    data, headers = _body(call.content, extend)
+                    data, body_headers = _body(call.content, extend)
+                headers = self._headers(way, account, call.headers, body_headers)
                 if call.trail is not None:
                     call.trail.sent = True
                 response = await session.client.request(
                     call.method,
-                    self._parsed(url),
+                    way.parsed,
                     data=data,
-                    headers=self._headers(url, call.headers, headers),
+                    headers=headers,
                     timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
                     skip_auto_headers=_NO_TYPE if data is None else None,
-                    proxy=self.pool.proxy_for(url, session),
+                    proxy=self.pool.proxy_for(way.origin, session),
                 )
                 status = response.status
                 if _logger.isEnabledFor(logging.DEBUG):
-                    _logger.debug("%s %s: %d", call.method, _shown(url), status)
+                    _logger.debug("%s %s: %d", call.method, _shown(way.url), status)
                 if 200 <= status < 300:
-                    self._learn(call, url, response.headers)
+                    if gate is not None and way.is_api:
+                        gate.learn(response.headers)
                     # To its end, where the connection goes back into the pool by itself.
-                    body = await self._read(call, url, response)
+                    body = await response.content.readany()
+                    if len(body) > most or not response.content.at_eof():
+                        body = await self._rest(call, way, response, body)
                     session.overdue.end(task)
                     if len(body) < LARGE:
-                        made = _decoded(call, result, url, status, body)
+                        made = _decoded(call, result, way.url, status, body)
                     else:
-                        decoded = partial(_decoded, call, result, url, status, body)
+                        decoded = partial(_decoded, call, result, way.url, status, body)
                         made = await asyncio.get_running_loop().run_in_executor(None, decoded)
-                    return Answer(status, response.headers, made, call.method, url)
+                    return Answer(status, response.headers, made, call.method, way.url)
                 if status not in _REDIRECTS:
-                    error = await self._error(call, url, response)
+                    refusal = await self._error(call, way.url, response)
                     session.overdue.end(task)
-                    self._refused(call, url, error)
-                    raise error
+                    if isinstance(call.content, Body):
+                        data.abandon()
+                    if gate is not None and way.is_api:
+                        self._refused(gate, refusal)
+                    raise refusal
                 session.overdue.end(task)
-                url = _redirected(call, url, response)
+                way = self._way(_redirected(call, way.url, response))
                 response.release()
             except BaseException as error:
                 overdue = session.overdue.end(task)
@@ -646,15 +668,23 @@ class Transport:
                     response.close()
                 if overdue:
                     raise exceptions.TransportTimeout(
-                        call.method, _shown(url), "the answer came too slowly"
+                        call.method, _shown(way.url), "the answer came too slowly"
                     ) from error
                 if not isinstance(error, Exception):
                     raise
-                translated = _translated(error, call.method, _shown(url))
+                translated = _translated(error, call.method, _shown(way.url))
                 if translated is error:
                     raise
                 raise translated from error
-        raise exceptions.RefusedRedirect(call.method, _shown(url), url, "too many redirects")
+        raise exceptions.RefusedRedirect(
+            call.method, _shown(way.url), _shown(way.url), "too many redirects"
+        )
+
+    def _refused(self, gate: Gate, error: exceptions.ReplicateError) -> None:
+        """Close the gate for all requests of a class, after a 429 of the API."""
+        if isinstance(error, exceptions.RateLimitError):
+            seconds = 1.0 if error.retry_after is None else error.retry_after
+            gate.refused(min(seconds, self.config.retry.max_wait), error.detail)
 
     @asynccontextmanager
     async def open(
@@ -680,6 +710,7 @@ class Transport:
         import aiohttp
 
         session = await self.pool.session()
+        way = self._way(url)
         shown = _shown(url)
         timeout = aiohttp.ClientTimeout(
             total=None,
@@ -694,23 +725,25 @@ class Transport:
             for _ in range(_MOST_REDIRECTS + 1):
                 response = await session.client.request(
                     "GET",
-                    self._parsed(url),
-                    headers=self._headers(url, headers),
+                    way.parsed,
+                    headers=self._headers(way, None, headers, _NONE),
                     timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
                     read_bufsize=buffer,
-                    proxy=self.pool.proxy_for(url, session),
+                    proxy=self.pool.proxy_for(way.origin, session),
                 )
                 if response.status not in _REDIRECTS:
                     break
-                url = _redirected(call, url, response)
+                way = self._way(_redirected(call, way.url, response))
                 response.close()
                 response = None
             else:
-                raise exceptions.RefusedRedirect("GET", shown, _shown(url), "too many redirects")
+                raise exceptions.RefusedRedirect(
+                    "GET", shown, _shown(way.url), "too many redirects"
+                )
             if not 200 <= response.status < 300:
-                raise await self._error(call, url, response)
+                raise await self._error(call, way.url, response)
             session.overdue.end(task)
             yield response
         except BaseException as error:
@@ -749,30 +782,34 @@ class Transport:
     def _absolute(self, path: str) -> str:
         return self._root + path if path[0] == "/" else path
 
-    def _parsed(self, url: str) -> yarl.URL:
-        found = self._urls.get(url)
+    def _way(self, url: str) -> _Way:
+        found = self._ways.get(url)
         if found is None:
             from yarl import URL
 
-            # As it is: quoting a signed URL anew would break it.
             try:
-                found = URL(url, encoded=True)
+                parsed = URL(url, encoded=True)
             except ValueError as error:
                 raise exceptions.TransportError("GET", _shown(url), f"no URL ({error})") from error
-            if len(self._urls) >= 64:
-                self._urls.clear()
-            self._urls[url] = found
+            its_origin = origin(url)
+            found = _Way(url, parsed, its_origin, its_origin == self._origin)
+            if len(self._ways) >= 64:
+                self._ways.clear()
+            self._ways[url] = found
         return found
 
-    def _headers(self, url: str, *further: Mapping[str, str] | None) -> dict[str, str]:
-        if self.is_api(url):
-            headers = {**self.config.headers, "Authorization": f"Bearer {self.token()}"}
+    def _headers(
+        self,
+        way: _Way,
+        account: _Account | None,
+        headers: Mapping[str, str] | None,
+        body_headers: Mapping[str, str],
+    ) -> dict[str, str]:
+        if way.is_api:
+            first = (account or self._account_now()).headers
         else:
-            headers = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
-        for more in further:
-            if more:
-                headers.update(more)
-        return headers
+            first = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
+        return {**first, **(headers or _NONE), **body_headers}
 
     def token(self) -> str:
         """Return the token for a request to be made now.
@@ -781,13 +818,25 @@ class Transport:
             MissingToken: There is none.
             ArgumentError: It cannot be sent in a header.
         """
-        token = self.config.token
-        found = token() if callable(token) else token or _environment_token()
-        if found is None:
+        return self._account_now().token
+
+    def _account_now(self) -> _Account:
+        config = self.config
+        given = config.token() if callable(config.token) else config.token or _environment_token()
+        account = self._account
+        if account is not None and account.given == given:
+            return account
+        if given is None:
             raise exceptions.MissingToken
-        if found is not self._token_checked[0]:
-            self._token_checked = (found, check_token(found))
-        return self._token_checked[1]
+        token = check_token(given)
+        limit = config.rate_limit
+        account = self._account = _Account(
+            given,
+            token,
+            {**config.headers, "Authorization": f"Bearer {token}"},
+            None if limit is None else gates_for((self._origin, token), limit),
+        )
+        return account
 
     def _timeout(self, held: float) -> aiohttp.ClientTimeout:
         found = self._timeouts.get(held)
@@ -805,17 +854,21 @@ class Transport:
 
     # What an answer is made of
 
-    async def _read(self, call: Call, url: str, response: aiohttp.ClientResponse) -> bytes:
+    async def _rest(
+        self, call: Call, way: _Way, response: aiohttp.ClientResponse, begin: bytes
+    ) -> bytes:
+        """Return a body of which the beginning has come, if it is no longer than it may be."""
         limit = self.config.limits.answer
-        content = response.content
+        chunk = begin
         chunks: list[bytes] = []
         size = 0
-        while chunk := await content.readany():
+        while chunk:
             size += len(chunk)
             if size > limit:
                 response.close()
-                raise exceptions.AnswerTooLarge(call.method, _shown(url), limit)
+                raise exceptions.AnswerTooLarge(call.method, _shown(way.url), limit)
             chunks.append(chunk)
+            chunk = await response.content.readany()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _error(
@@ -902,12 +955,13 @@ async def sleep(seconds: float) -> None:
 
 
 _NO_TYPE: Final = ("Content-Type",)  # which aiohttp would make up for an empty body
-_JSON: Final = {"Content-Type": "application/json"}
+_JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
+_NONE: Final[Mapping[str, str]] = {}
 
 
-def _body(content: bytes | Body | None, progress: Callable[[], None]) -> tuple[Any, dict[str, str]]:
+def _body(content: bytes | Body, progress: Callable[[], None]) -> tuple[Any, Mapping[str, str]]:
     if not isinstance(content, Body):
-        return content, {}
+        return content, _NONE
     length = {} if content.size is None else {"Content-Length": str(content.size)}
     return _streamed_class()(content.make(), progress), length
 
@@ -927,6 +981,7 @@ def _streamed_class() -> Callable[[AsyncIterator[bytes], Callable[[], None]], An
             super().__init__(chunks, content_type="application/octet-stream")
             self._chunks = chunks
             self._progress = progress
+            self._transport: asyncio.Transport | None = None
 
         def decode(self, encoding: str = "", errors: str = "") -> str:  # noqa: ARG002
             raise TypeError("this body is made while it is sent")
@@ -940,15 +995,23 @@ def _streamed_class() -> Callable[[AsyncIterator[bytes], Callable[[], None]], An
             content_length: int | None,  # noqa: ARG002  (the sources keep to it)
         ) -> None:
             self._consumed = True
+            self._transport = getattr(writer, "transport", None)
             try:
                 async for chunk in self._chunks:
                     self._progress()
                     await writer.write(chunk)
             except BaseException:
-                # Else what waits to be sent would keep the connection, perhaps for ever.
-                if (transport := getattr(writer, "transport", None)) is not None:
-                    transport.abort()
+                if self._transport is not None:
+                    self._transport.abort()
                 raise
+
+        def abandon(self) -> None:
+            """Let go of a connection that is to be closed: nobody reads what waits to be sent.
+
+            It would keep the connection, perhaps for ever.
+            """
+            if self._transport is not None and self._transport.is_closing():
+                self._transport.abort()
 
     return Streamed
 

@@ -43,14 +43,12 @@ _RIVALS_WAIT: Final = 100.0
 """Seconds to wait for the answers of other creates of the same, which tell what is theirs."""
 
 
-@attrs.define
+@attrs.frozen
 class Wanted:
-    """What a create asks for, as the list of predictions or trainings shows it."""
+    """What is to be run, as the list of predictions or trainings shows it."""
 
     shown: str
     """How messages call it."""
-    input: Mapping[str, Any]
-    """The input as it is sent."""
     model: str | None = None
     """`owner/name`, if known."""
     version: str | None = None
@@ -61,9 +59,7 @@ class Wanted:
     """The path of the list."""
 
     def matches(self, job: Prediction | Training) -> bool:
-        """Tell whether something in the list may be what was asked for."""
-        if job.input != self.input:
-            return False
+        """Tell whether something in the list may be a run of it."""
         if self.deployment is not None:
             found = getattr(job, "deployment", None)
             return found in (self.deployment, self.deployment.partition("/")[2])
@@ -80,8 +76,10 @@ class Creation(Trail):
 
     wanted: Wanted | None = None
     """What it asks for; None before it is known."""
-    began: float = attrs.field(factory=time.monotonic)
-    """When."""
+    input: Mapping[str, Any] | None = None
+    """The input as it is sent."""
+    began: float = 0.0
+    """When, by the monotonic clock."""
     lost: bool = False
     """Whether it was sent, and ended without an answer."""
     found: Any = None
@@ -94,7 +92,8 @@ class Creations:
     _MOST_IDS: Final = 10_000
 
     def __init__(self) -> None:
-        self._owned: dict[str, None] = {}
+        self._owned: set[str] = set()
+        self._owned_before: set[str] = set()
         self._start()
 
     def _start(self) -> None:
@@ -115,23 +114,31 @@ class Creations:
     def own(self, id: str) -> bool:
         """Claim an id for a call; False if it belongs to another one."""
         with self._lock:
-            if id in self._owned:
+            if id in self._owned or id in self._owned_before:
                 return False
-            self._owned[id] = None
-            if len(self._owned) > self._MOST_IDS:
-                del self._owned[next(iter(self._owned))]
+            if len(self._owned) >= self._MOST_IDS:
+                self._owned_before, self._owned = self._owned, set()
+            self._owned.add(id)
             return True
 
     def has_rivals(self, creation: Creation) -> bool:
         """Tell whether other creates of the same await their answers."""
         return any(
-            other is not creation and other.sent and other.wanted == creation.wanted
+            other is not creation
+            and other.sent
+            and other.wanted == creation.wanted
+            and other.input == creation.input
             for other in list(self._under_way)
         )
 
 
 async def send_create(
-    context: Context, call: Call, kind: type[J], wanted: Wanted, creation: Creation
+    context: Context,
+    call: Call,
+    kind: type[J],
+    wanted: Wanted,
+    input: Mapping[str, Any],
+    creation: Creation,
 ) -> J:
     """Send a create once, and return what it created.
 
@@ -140,6 +147,7 @@ async def send_create(
         call: The create; it leaves the trail of `creation`.
         kind: What it creates.
         wanted: What it asks for.
+        input: The input as it is sent.
         creation: Where to note how far it came.
 
     Raises:
@@ -148,14 +156,16 @@ async def send_create(
         ConnectError: Nothing was sent.
     """
     creation.wanted = wanted
-    for attempt in range(1, context.transport.config.retry.attempts + 1):
+    creation.input = input
+    transport, creations = context.transport, context.creations
+    attempt = 1
+    while True:
         creation.began = time.monotonic()
-        context.creations.begin(creation)
+        creations.begin(creation)
         try:
-            created: J = (await context.transport.send(call, kind)).data
-            created._bind(context)
+            created: J = (await transport.send(call, kind)).data
         except (exceptions.TransportError, exceptions.ReplicateError) as error:
-            context.creations.end(creation)
+            creations.end(creation)
             if not _policy.is_ambiguous(error):
                 raise
             creation.lost = True
@@ -167,11 +177,9 @@ async def send_create(
             ambiguous = exceptions.AmbiguousCreateError(
                 error.method, error.url, wanted.shown, str(error), began
             )
-            if (
-                context.on_ambiguous == "raise"
-                or attempt == context.transport.config.retry.attempts
-            ):
+            if context.on_ambiguous == "raise" or attempt >= transport.config.retry.attempts:
                 raise ambiguous from error
+            attempt += 1
             _logger.warning("%s; creating it again, as `on_ambiguous` asks for", ambiguous)
             context.stats.retried += 1
             creation.lost = False
@@ -179,13 +187,14 @@ async def send_create(
             creation.lost = creation.sent
             raise
         else:
-            context.creations.own(created.id)
-            context.stats.created += 1
-            _logger.info("%s %s of %s created", _name(kind), created.id, wanted.shown)
+            created._bind(context)
+            creations.own(created.id)
+            transport.pool.stats.created += 1
+            if _logger.isEnabledFor(logging.INFO):
+                _logger.info("%s %s of %s created", _name(kind), created.id, wanted.shown)
             return created
         finally:
-            context.creations.end(creation)
-    raise AssertionError("unreachable")
+            creations.end(creation)
 
 
 async def _look_for(
@@ -272,7 +281,12 @@ async def _candidates(context: Context, creation: Creation, kind: type[J]) -> li
             except ValueError:
                 continue
             recent = job.created_at is None or job.created_at >= since
-            if recent and job.created_at is not None and wanted.matches(job):
+            if (
+                recent
+                and job.created_at is not None
+                and job.input == creation.input
+                and wanted.matches(job)
+            ):
                 found.append(context.bind(job))
         link = data.get("next")
         following = context.next_call(call, link) if recent and entries else None

@@ -92,7 +92,7 @@ def pause(job: Prediction | Training) -> float:
 
 def log_end(job: Prediction | Training) -> None:
     """Note that a job is over."""
-    if is_over(job):
+    if _logger.isEnabledFor(logging.INFO) and is_over(job):
         _logger.info("%s %s %s", type(job).__name__.lower(), job.id, job.status)
 
 

@@ -379,10 +379,8 @@ class Target:
     """The path of the endpoint."""
     fields: Mapping[str, Any]
     """What its body has beside the input."""
-    shown: str
-    """How messages call it."""
-    names: Mapping[str, str | None]
-    """What the prediction will say of it: `model`, `version`, `deployment`."""
+    wanted: Wanted
+    """How to recognise its predictions."""
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -392,8 +390,7 @@ class Target:
         return cls(
             "/predictions",
             {"version": reference.version or str(reference)},
-            str(reference),
-            {"model": reference.full_name, "version": reference.version},
+            Wanted(str(reference), model=reference.full_name, version=reference.version),
         )
 
     @classmethod
@@ -401,7 +398,7 @@ class Target:
     def model(cls, full_name: str) -> Target:
         """An official model, `owner/name`."""
         path = f"/models/{quoted_name(full_name, 'model')}/predictions"
-        return cls(path, {}, full_name, {"model": full_name})
+        return cls(path, {}, Wanted(full_name, model=full_name))
 
     @classmethod
     def deployment(cls, owner: str, name: str) -> Target:
@@ -410,18 +407,7 @@ class Target:
         return cls(
             f"/deployments/{quoted_name(full_name, 'deployment')}/predictions",
             {},
-            f"deployment {full_name}",
-            {"deployment": full_name},
-        )
-
-    def wanted(self, input: Mapping[str, Any]) -> Wanted:
-        """Return how to recognise a prediction of this target with such an input."""
-        return Wanted(
-            self.shown,
-            input,
-            model=self.names.get("model"),
-            version=self.names.get("version"),
-            deployment=self.names.get("deployment"),
+            Wanted(f"deployment {full_name}", deployment=full_name),
         )
 
 
@@ -443,6 +429,7 @@ class Order:
     """What is sent to create a prediction, except for where it is sent."""
 
     body: Mapping[str, Any]
+    input: Mapping[str, Any]
     large: bool
     headers: Mapping[str, str]
     held: float
@@ -466,9 +453,8 @@ async def prepare(context: Context, input: Mapping[str, Any] | None, options: Op
     if options.stream is not None:
         body["stream"] = options.stream
     strategy = options.file_encoding_strategy or context.file_encoding_strategy
-    encoded = await encode_input(input, context.transport, strategy, context.uploads)
-    body["input"] = encoded.value
-    return Order(body, encoded.large, headers, held, options.use_file_output)
+    body["input"], large = await encode_input(input, context.transport, strategy, context.uploads)
+    return Order(body, body["input"], large, headers, held, options.use_file_output)
 
 
 async def create(
@@ -487,8 +473,7 @@ async def create(
         headers=order.headers,
         held=order.held,
     )
-    wanted = target.wanted(order.body["input"])
-    prediction = await send_create(context, call, Prediction, wanted, creation)
+    prediction = await send_create(context, call, Prediction, target.wanted, order.input, creation)
     prediction._files = order.use_file_output
     _jobs.log_end(prediction)
     return prediction

@@ -176,7 +176,7 @@ class Trainings(Namespace):
         )
         context = self._context
         context.transport.token()
-        encoded = await encode_input(
+        encoded, large = await encode_input(
             input,
             context.transport,
             file_encoding_strategy or context.file_encoding_strategy,
@@ -189,18 +189,17 @@ class Trainings(Namespace):
             f"/versions/{identifier(reference.version, 'version')}/trainings",
             Kind.CREATE,
             trail=creation,
-            json={"destination": target, "input": encoded.value, **options},
-            large=encoded.large,
+            json={"destination": target, "input": encoded, **options},
+            large=large,
         )
         shown = f"{owner}/{name}:{reference.version}"
         wanted = Wanted(
             shown,
-            encoded.value,
             model=f"{owner}/{name}",
             version=reference.version,
             listing="/trainings",
         )
-        return await send_create(context, call, Training, wanted, creation)
+        return await send_create(context, call, Training, wanted, encoded, creation)
 
     async def get(self, id: str) -> Training:
         """Fetch a training. Operation: trainings.get (HTTP API, section 11.4)."""

@@ -245,8 +245,8 @@ async def test_json_stays_json(value: dict[str, Any]) -> None:
     from replicate_async._inputs import Uploads, encode_input
 
     before = repr(value)
-    encoded = await encode_input(value, None, "url", Uploads())  # type: ignore[arg-type]
-    assert encoded.value == _plain(value)
+    encoded, _ = await encode_input(value, None, "url", Uploads())  # type: ignore[arg-type]
+    assert encoded == _plain(value)
     assert repr(value) == before
 
 

@@ -49,7 +49,6 @@ from .resources.predictions import (
     check_events,
     check_webhook,
     create,
-    create_with_model,
     prepare,
 )
 
@@ -570,16 +569,13 @@ class Fan:
     async def _send(self, item: _Item, order: Order) -> Prediction:
         journal, begun, target = self._journal, item.begun, self.plan.target
         if journal is not None:
-            sent = order.body["input"]
+            sent = order.input
             hashed = await in_thread(sent_hash, sent) if order.large else sent_hash(sent)
             assert item.mark is not None
             item.intended = True
             await journal.intend(item.index, item.mark, hashed, item.attempt)
         try:
-            if isinstance(target, str):
-                made = await create_with_model(self.context, target, order, begun.creation)
-            else:
-                made = await create(self.context, target, order, begun.creation)
+            made = await create(self.context, target, order, begun.creation)
         except exceptions.AmbiguousCreateError:
             raise  # and the intention stands, for the next run to look again
         except Exception:

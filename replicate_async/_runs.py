@@ -27,7 +27,6 @@ from .resources.predictions import (
     Prediction,
     Target,
     create,
-    create_with_model,
     prepare,
 )
 
@@ -151,11 +150,7 @@ async def _once(begun: Begun, target: Target | str, order: Order) -> Prediction:
     """Create one prediction and wait for its end, whatever it is."""
     context = begun.context
     try:
-        if isinstance(target, str):
-            prediction = await create_with_model(context, target, order, begun.creation)
-        else:
-            prediction = await create(context, target, order, begun.creation)
-        begun.prediction = prediction
+        begun.prediction = prediction = await create(context, target, order, begun.creation)
         if not _jobs.is_over(prediction):
             # Sync mode may answer `processing` with all outputs in place (HTTP API, section 4.4):
             # look again at once, since it has mostly ended by then.
@@ -224,10 +219,7 @@ async def _cancel_abandoned(begun: Begun, name: str) -> None:
 async def start(begun: Begun, target: Target | str, order: Order) -> Prediction:
     """Create a prediction whose end somebody else awaits; given up before its answer, it is cancelled."""
     try:
-        if isinstance(target, str):
-            made = await create_with_model(begun.context, target, order, begun.creation)
-        else:
-            made = await create(begun.context, target, order, begun.creation)
+        made = await create(begun.context, target, order, begun.creation)
     except Exception:
         raise
     except BaseException:

@@ -538,9 +538,32 @@ class Transport:
         attempt = 1
         started = time.monotonic()
         throttled = False
+        pool, trail = self.pool, call.trail
+        if trail is not None:
+            trail.sent = False
         while True:
+            taken: Slots | None = None
             try:
-                return await self._attempt(call, result, again=throttled)
+                session = pool.opened() or await pool.session()
+                way = self._way(self.url_of(call))
+                # The connection first, then the gate: what has passed the gate is sent at once, in its
+                # minute.
+                if not call.urgent:
+                    slots = session.creates if call.rate_class == "creates" else session.slots
+                    if not slots.try_acquire():
+                        await slots.acquire(first=throttled)
+                    taken = slots
+                account = self._account_now() if way.is_api else None
+                gate = None
+                if account is not None and account.gates is not None:
+                    gate = account.gates.of(call.rate_class)
+                    if call.urgent:
+                        gate.force()
+                    elif throttled or not gate.try_pass():
+                        pool.stats.waited += 1
+                        pool.stats.waited_seconds += await gate.wait(sleep, first=throttled)
+                        account = self._account_now()  # a token that expires may be another one by now
+                return await self._exchange(call, result, session, way, account, gate)
             except exceptions.ReplicateException as error:
                 if isinstance(call.content, Body) and not call.content.repeatable:
                     raise
@@ -550,49 +573,20 @@ class Transport:
                 )
                 if delay is None or elapsed + delay > patience:
                     raise
-                if call.trail is not None:
-                    call.trail.sent = False  # that attempt has come to nothing
                 throttled = isinstance(error, exceptions.RateLimitError)
                 if throttled and self.config.rate_limit is not None:
                     delay = 0.0  # the gate makes the pause, for all requests of its class
                 level = logging.WARNING if attempt % 10 == 3 else logging.DEBUG
                 _logger.log(level, "%s; attempt %d in %.2f s", error, attempt + 1, delay)
+            finally:
+                if taken is not None:
+                    taken.release()
+            if trail is not None:
+                trail.sent = False  # that attempt has come to nothing
             attempt += 1
-            self.pool.stats.retried += 1
+            pool.stats.retried += 1
             if delay:
                 await sleep(delay)
-
-    async def _attempt(self, call: Call, result: type[Any] | None, *, again: bool) -> Answer:
-        if call.trail is not None:
-            call.trail.sent = False
-        session = self.pool.opened() or await self.pool.session()
-        way = self._way(self.url_of(call))
-        if call.urgent:
-            account, gate = self._account_and_gate(call, way)
-            if gate is not None:
-                gate.force()
-            return await self._exchange(call, result, session, way, account, gate)
-        # The connection first, then the gate: what has passed the gate is sent at once, in its minute.
-        slots = session.creates if call.rate_class == "creates" else session.slots
-        if not slots.try_acquire():
-            await slots.acquire(first=again)
-        try:
-            account, gate = self._account_and_gate(call, way)
-            if gate is not None and (again or not gate.try_pass()):
-                stats = self.pool.stats
-                stats.waited += 1
-                stats.waited_seconds += await gate.wait(sleep, first=again)
-                account = self._account_now()  # a token that expires may be another one by now
-            return await self._exchange(call, result, session, way, account, gate)
-        finally:
-            slots.release()
-
-    def _account_and_gate(self, call: Call, way: _Way) -> tuple[_Account | None, Gate | None]:
-        """Return whose request it is, and the gate that it has to pass; None if it need not."""
-        if not way.is_api:
-            return None, None
-        account = self._account_now()
-        return account, None if account.gates is None else account.gates.of(call.rate_class)
 
     async def _exchange(
         self,

@@ -302,7 +302,7 @@ class Predictions(Namespace):
         if model is not None:
             owner, name = parse_name(*full_name(model, "model"), "model")
             order = await prepare(self._context, input, options)
-            return await create_with_model(self._context, f"{owner}/{name}", order)
+            return await create(self._context, f"{owner}/{name}", order)
         if version is not None:
             target = Target.version(named(version, "id", "version"))
         else:
@@ -457,47 +457,52 @@ async def prepare(context: Context, input: Mapping[str, Any] | None, options: Op
     return Order(body, body["input"], large, headers, held, options.use_file_output)
 
 
-async def create(
-    context: Context, target: Target, order: Order, creation: Creation | None = None
-) -> Prediction:
-    """Create a prediction: what the three endpoints have in common."""
-    creation = creation or Creation()
-    call = Call(
-        "POST",
-        target.path,
-        Kind.CREATE,
-        trail=creation,
-        rate_class="creates",
-        json={**target.fields, **order.body},
-        large=order.large,
-        headers=order.headers,
-        held=order.held,
-    )
-    prediction = await send_create(context, call, Prediction, target.wanted, order.input, creation)
-    prediction._files = order.use_file_output
-    _jobs.log_end(prediction)
-    return prediction
-
-
 _LATEST_VERSION_LIVES = 300.0
 """Seconds for which the latest version of a model that is not official is remembered."""
 
 
-async def create_with_model(
-    context: Context, full_name: str, order: Order, creation: Creation | None = None
+async def create(
+    context: Context, target: Target | str, order: Order, creation: Creation | None = None
 ) -> Prediction:
-    """Create a prediction with a model: as an official one or, on a 404, with its latest version."""
-    known = context.latest_versions.get(full_name)
-    if known is None or time.monotonic() - known[0] > _LATEST_VERSION_LIVES:
+    """Create a prediction: what the three endpoints have in common.
+
+    A name, `owner/name`, is run as an official model or, on a 404, with the model's latest version.
+    """
+    creation = creation or Creation()
+    name = None
+    if isinstance(target, str):
+        known = context.latest_versions.get(target)
+        if known is None or time.monotonic() - known[0] > _LATEST_VERSION_LIVES:
+            name, target = target, Target.model(target)
+        else:
+            target = Target.version(f"{target}:{known[1]}")
+    while True:
+        call = Call(
+            "POST",
+            target.path,
+            Kind.CREATE,
+            trail=creation,
+            rate_class="creates",
+            json={**target.fields, **order.body},
+            large=order.large,
+            headers=order.headers,
+            held=order.held,
+        )
         try:
-            target = Target.model(full_name)
-            return await create(context, target, order, creation)
+            prediction = await send_create(
+                context, call, Prediction, target.wanted, order.input, creation
+            )
         except exceptions.NotFoundError as error:
+            if name is None:
+                raise
             # Not official: nothing was created, nothing was billed.
-            known = time.monotonic(), await _latest_version(context, full_name, error)
-            context.latest_versions[full_name] = known
-    target = Target.version(f"{full_name}:{known[1]}")
-    return await create(context, target, order, creation)
+            version = await _latest_version(context, name, error)
+            context.latest_versions[name] = time.monotonic(), version
+            name, target = None, Target.version(f"{name}:{version}")
+        else:
+            prediction._files = order.use_file_output
+            _jobs.log_end(prediction)
+            return prediction
 
 
 async def _latest_version(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import math
 import os
 import random
 import socket
@@ -219,50 +220,117 @@ def origin(url: str) -> Origin:
 # -- Sessions ----------------------------------------------------------------------------------
 
 
-class _Overdue:
-    """Ends requests whose answers come in drips, so that no silence ends them.
+@attrs.define(eq=False)
+class _Watch:
+    """A request that must not take for ever; times are of the monotonic clock."""
 
-    One timer serves all requests of a loop: one for each would be a tenth of what a request costs.
+    task: asyncio.Task[Any]
+    last: float
+    """When it ends at the latest: an answer may come in drips, so that no silence ends it."""
+    due: float
+    """When it ends if nothing is heard before."""
+    silence: float | None = None
+    """Seconds that the server may be silent; None: aiohttp sees to that."""
+    cancelled: int | None = None
+    """How often its task had been cancelled before it was ended here; None if it was not."""
+
+
+class _Watchdog:
+    """Ends the requests of a loop whose server is silent, or too slow.
+
+    One timer serves them all: aiohttp's own, which is set for each request anew, would be a tenth of what
+    a request costs.
     """
 
-    _TICK: Final = 5.0
+    _HELD_UP: Final = 0.1
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._due: dict[asyncio.Task[Any], float] = {}
-        self._ended: dict[asyncio.Task[Any], int] = {}  # with the cancellations before
-        self._ticking = False
+        self._watched: dict[asyncio.Task[Any], _Watch] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._next = math.inf
+        self._was_held_up = False
 
-    def begin(self, seconds: float) -> asyncio.Task[Any]:
-        """Give the current task so much time, give or take a tick."""
+    def begin(self, seconds: float) -> _Watch:
+        """Watch the request that the current task makes now, which ends after so many seconds."""
         task = asyncio.current_task(self._loop)
         assert task is not None
-        self._due[task] = self._loop.time() + seconds
-        if not self._ticking:
-            self._ticking = True
-            self._loop.call_later(self._TICK, self._look)
-        return task
+        last = time.monotonic() + seconds
+        watch = self._watched[task] = _Watch(task, last, last)
+        if last < self._next:
+            self._arm(last)
+        return watch
 
-    def extend(self, task: asyncio.Task[Any], seconds: float) -> None:
-        """Give a task so much time from now on: what it sends makes progress."""
-        if task in self._due:
-            self._due[task] = self._loop.time() + seconds
+    def connected(self) -> None:
+        """Note that the current task has a connection."""
+        task = asyncio.current_task(self._loop)
+        watch = None if task is None else self._watched.get(task)
+        if watch is not None:
+            self.heard(watch)
 
-    def end(self, task: asyncio.Task[Any]) -> bool:
+    def heard(self, watch: _Watch) -> None:
+        """Note that the server's silence begins now."""
+        if watch.silence is not None:
+            watch.due = due = min(time.monotonic() + watch.silence, watch.last)
+            if due < self._next:
+                self._arm(due)
+
+    def extend(self, watch: _Watch, seconds: float) -> None:
+        """Give a request so much time from now on: what it sends makes progress."""
+        watch.last = watch.due = time.monotonic() + seconds
+
+    def end(self, watch: _Watch) -> bool:
         """Note that it is done; tell whether it was ended here, and by nobody else."""
-        self._due.pop(task, None)
-        before = self._ended.pop(task, None)
-        return before is not None and task.uncancel() <= before
+        self._watched.pop(watch.task, None)
+        before, watch.cancelled = watch.cancelled, None
+        return before is not None and watch.task.uncancel() <= before
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next = when
+        self._timer = self._loop.call_later(max(when - time.monotonic(), 0.0), self._look)
 
     def _look(self) -> None:
-        now = self._loop.time()
-        for task in [task for task, due in self._due.items() if due <= now]:
-            del self._due[task]
-            self._ended[task] = task.cancelling()
-            task.cancel()
-        self._ticking = bool(self._due)
-        if self._ticking:
-            self._loop.call_later(self._TICK, self._look)
+        now = time.monotonic()
+        self._timer = None
+        self._was_held_up = now > self._next + self._HELD_UP and not self._was_held_up
+        if self._was_held_up:
+            # Somebody has blocked the loop: what has arrived meanwhile is read first.
+            self._arm(now + self._HELD_UP)
+            return
+        for watch in [each for each in self._watched.values() if each.due <= now + 0.005]:
+            del self._watched[watch.task]
+            watch.cancelled = watch.task.cancelling()
+            watch.task.cancel()
+        self._next = min((each.due for each in self._watched.values()), default=math.inf)
+        if self._watched:
+            self._arm(self._next)
+
+
+@lru_cache(maxsize=1)
+def _connector_class() -> type[aiohttp.TCPConnector]:
+    """Return the class of our connectors; aiohttp is loaded by now."""
+    import aiohttp
+
+    class Connector(aiohttp.TCPConnector):
+        """Tells the watchdog when a request has its connection, and the server can be silent."""
+
+        def __init__(self, *, watchdog: _Watchdog, **options: Any) -> None:
+            super().__init__(**options)
+            self._tell = watchdog.connected
+
+        async def connect(
+            self,
+            req: aiohttp.ClientRequest,
+            traces: list[aiohttp.tracing.Trace],
+            timeout: aiohttp.ClientTimeout,
+        ) -> aiohttp.connector.Connection:
+            connection = await super().connect(req, traces, timeout)
+            self._tell()
+            return connection
+
+    return Connector
 
 
 @attrs.define(eq=False)
@@ -273,7 +341,9 @@ class _Session:
     slots: Slots
     """Connections for all but creates: a create may hold one for a minute, waiting for its result."""
     creates: Slots
-    overdue: _Overdue
+    watchdog: _Watchdog
+    given: bool = False
+    """Whether the caller has brought it."""
     proxies: dict[Origin, str | None] = attrs.field(factory=dict[Origin, "str | None"])
     guard: AsyncGenerator[None, None] | None = None
     unsettled: set[_Settle] = attrs.field(factory=set[_Settle])
@@ -351,22 +421,32 @@ class Pool:
                     "session", "this aiohttp session belongs to another event loop"
                 )
             opened = _Session(
-                self._given, Slots(self._connections), Slots(self._connections), _Overdue(loop)
+                self._given,
+                Slots(self._connections),
+                Slots(self._connections),
+                _Watchdog(loop),
+                given=True,
             )
             self._sessions[loop] = opened
             return opened
+        watchdog = _Watchdog(loop)
         opened = _Session(
-            self._make_session(), Slots(self._connections), Slots(self._connections), _Overdue(loop)
+            self._make_session(watchdog),
+            Slots(self._connections),
+            Slots(self._connections),
+            watchdog,
         )
         self._sessions[loop] = opened
         opened.guard = _guard(opened.client, opened.unsettled)
         await anext(opened.guard)
         return opened
 
-    def _make_session(self) -> aiohttp.ClientSession:
+    def _make_session(self, watchdog: _Watchdog) -> aiohttp.ClientSession:
         import aiohttp
 
-        connector = aiohttp.TCPConnector(
+        options: dict[str, Any] = {"watchdog": watchdog}
+        connector = _connector_class()(
+            **options,
             limit=0,  # `Slots` counts, outside of the timeouts
             resolver=aiohttp.ThreadedResolver(),
             socket_factory=_socket_with_keepalive,
@@ -504,7 +584,7 @@ class Transport:
         self._root = f"{config.base_url}/v1"
         self.http_host = self._origin[1] if self._origin[0] == "http" else None
         """The host of an API without TLS, as an emulator is: its files have `http:` URLs, too."""
-        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
         self._ways: dict[str, _Way] = {}
         self._account: _Account | None = None
 
@@ -562,7 +642,9 @@ class Transport:
                     elif throttled or not gate.try_pass():
                         pool.stats.waited += 1
                         pool.stats.waited_seconds += await gate.wait(sleep, first=throttled)
-                        account = self._account_now()  # a token that expires may be another one by now
+                        account = (
+                            self._account_now()
+                        )  # a token that expires may be another one by now
                 return await self._exchange(call, result, session, way, account, gate)
             except exceptions.ReplicateException as error:
                 if isinstance(call.content, Body) and not call.content.repeatable:
@@ -598,13 +680,13 @@ class Transport:
         gate: Gate | None,
     ) -> Answer:
         """Send a request and read the answer; the gate learns what that says of the limit."""
-        held = call.held
-        timeout = self._timeouts.get(held) or self._timeout(held)
+        silence = self.config.timeout.read + call.held
+        seconds = 3 * silence
         most = self.config.limits.answer
-        seconds = 3 * (self.config.timeout.read + held)
+        watchdog = session.watchdog
         for _ in range(_MOST_REDIRECTS + 1):
             response = None
-            task = session.overdue.begin(seconds)
+            watch = watchdog.begin(seconds)
             try:
                 data: Any = None
                 body_headers = _NONE
@@ -612,9 +694,17 @@ class Transport:
                     body_headers = _JSON
                     data = await _encoded_in_thread(call) if call.large else _encoded(call)
                 elif call.content is not None:
-                    extend = partial(session.overdue.extend, task, seconds)
+                    extend = partial(watchdog.extend, watch, seconds)
                     data, body_headers = _body(call.content, extend)
                 headers = self._headers(way, account, call.headers, body_headers)
+                if session.given or not (
+                    data is None or (type(data) is bytes and len(data) < _QUICK)
+                ):
+                    # Only aiohttp knows when its body is sent, and the server's silence begins.
+                    timeout = self._timeout(silence)
+                else:
+                    watch.silence = silence
+                    timeout = self._timeout(None)
                 if call.trail is not None:
                     call.trail.sent = True
                 response = await session.client.request(
@@ -637,8 +727,9 @@ class Transport:
                     # To its end, where the connection goes back into the pool by itself.
                     body = await response.content.readany()
                     if len(body) > most or not response.content.at_eof():
-                        body = await self._rest(call, way, response, body)
-                    session.overdue.end(task)
+                        heard = partial(watchdog.heard, watch)
+                        body = await self._rest(call, way, response, body, heard)
+                    watchdog.end(watch)
                     if len(body) < LARGE:
                         made = _decoded(call, result, way.url, status, body)
                     else:
@@ -646,24 +737,29 @@ class Transport:
                         made = await asyncio.get_running_loop().run_in_executor(None, decoded)
                     return Answer(status, response.headers, made, call.method, way.url)
                 if status not in _REDIRECTS:
-                    refusal = await self._error(call, way.url, response)
-                    session.overdue.end(task)
+                    watchdog.heard(watch)
+                    refusal = await self._error(
+                        call, way.url, response, partial(watchdog.end, watch)
+                    )
                     if isinstance(call.content, Body):
                         data.abandon()
                     if gate is not None and way.is_api:
                         self._refused(gate, refusal)
                     raise refusal
-                session.overdue.end(task)
+                watchdog.end(watch)
                 way = self._way(_redirected(call, way.url, response))
                 response.release()
             except BaseException as error:
-                overdue = session.overdue.end(task)
+                ended = watchdog.end(watch)
                 if response is not None:
                     response.close()
-                if overdue:
-                    raise exceptions.TransportTimeout(
-                        call.method, _shown(way.url), "the answer came too slowly"
-                    ) from error
+                if ended:
+                    fact = (
+                        "the answer came too slowly"
+                        if watch.due >= watch.last
+                        else f"the server was silent for {silence:g} s"
+                    )
+                    raise exceptions.TransportTimeout(call.method, _shown(way.url), fact) from error
                 if not isinstance(error, Exception):
                     raise
                 translated = _translated(error, call.method, _shown(way.url))
@@ -714,7 +810,7 @@ class Transport:
         call = Call("GET", url, headers=headers)
         response: aiohttp.ClientResponse | None = None
         await session.slots.acquire()
-        task = session.overdue.begin(3 * self.config.timeout.read)
+        watch = session.watchdog.begin(3 * self.config.timeout.read)
         try:
             for _ in range(_MOST_REDIRECTS + 1):
                 response = await session.client.request(
@@ -737,11 +833,13 @@ class Transport:
                     "GET", shown, _shown(way.url), "too many redirects"
                 )
             if not 200 <= response.status < 300:
-                raise await self._error(call, way.url, response)
-            session.overdue.end(task)
+                raise await self._error(
+                    call, way.url, response, partial(session.watchdog.end, watch)
+                )
+            session.watchdog.end(watch)
             yield response
         except BaseException as error:
-            if session.overdue.end(task):
+            if session.watchdog.end(watch):
                 raise exceptions.TransportTimeout(
                     "GET", shown, "the answer came too slowly"
                 ) from error
@@ -832,16 +930,14 @@ class Transport:
         )
         return account
 
-    def _timeout(self, held: float) -> aiohttp.ClientTimeout:
-        found = self._timeouts.get(held)
+    def _timeout(self, silence: float | None) -> aiohttp.ClientTimeout:
+        found = self._timeouts.get(silence)
         if found is None:
             import aiohttp
 
-            timeout = self.config.timeout
-            silence = timeout.read + held
-            found = self._timeouts[held] = aiohttp.ClientTimeout(
-                total=None,  # `_Overdue` sees to it
-                sock_connect=timeout.connect,
+            found = self._timeouts[silence] = aiohttp.ClientTimeout(
+                total=None,  # `_Watchdog` sees to it
+                sock_connect=self.config.timeout.connect,
                 sock_read=silence,
             )
         return found
@@ -849,7 +945,12 @@ class Transport:
     # What an answer is made of
 
     async def _rest(
-        self, call: Call, way: _Way, response: aiohttp.ClientResponse, begin: bytes
+        self,
+        call: Call,
+        way: _Way,
+        response: aiohttp.ClientResponse,
+        begin: bytes,
+        heard: Callable[[], None],
     ) -> bytes:
         """Return a body of which the beginning has come, if it is no longer than it may be."""
         limit = self.config.limits.answer
@@ -862,21 +963,31 @@ class Transport:
                 response.close()
                 raise exceptions.AnswerTooLarge(call.method, _shown(way.url), limit)
             chunks.append(chunk)
+            heard()
             chunk = await response.content.readany()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _error(
-        self, call: Call, url: str, response: aiohttp.ClientResponse
+        self,
+        call: Call,
+        url: str,
+        response: aiohttp.ClientResponse,
+        end: Callable[[], bool],
     ) -> exceptions.ReplicateError:
+        """Return the error for an answer, whose status alone tells enough if its body does not come."""
         limit = self.config.limits.error
         body = bytearray()
         try:
             while len(body) < limit and (chunk := await response.content.readany()):
                 body += chunk
+            end()
+        except asyncio.CancelledError:
+            if not end():
+                raise
         except Exception as error:
             if not _is_network_error(error):
                 raise
-            # The status alone tells enough.
+            end()
         return make_error(
             call.method, _shown(url), response.status, response.headers, bytes(body[:limit])
         )
@@ -948,6 +1059,7 @@ async def sleep(seconds: float) -> None:
     await anyio.sleep(seconds)
 
 
+_QUICK: Final = 64 * 1024  # bytes of a body that is sent at once
 _NO_TYPE: Final = ("Content-Type",)  # which aiohttp would make up for an empty body
 _JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
 _NONE: Final[Mapping[str, str]] = {}

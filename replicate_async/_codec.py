@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -43,7 +43,7 @@ _encode = _make_encoder()
 _decode = json.JSONDecoder().raw_decode
 
 
-def decode_json(body: bytes) -> Any:
+def decode_json(body: bytes | bytearray) -> Any:
     """Return the value of a JSON text.
 
     Raises:
@@ -92,6 +92,19 @@ def structure(value: object, cls: type[T]) -> T:
     except _BROKEN as error:
         raise ValueError(f"this is no {cls.__name__}: {error!r}") from error
     return made
+
+
+def structure_all(values: Iterable[object], cls: type[T]) -> list[T]:
+    """Make objects of *cls* from decoded JSON.
+
+    Raises:
+        ValueError: One of them lacks what identifies such an object.
+    """
+    hook = _hooks.get(cls) or _hooks.setdefault(cls, _converter.get_structure_hook(cls))
+    try:
+        return [hook(value, cls) for value in values]
+    except _BROKEN as error:
+        raise ValueError(f"this is no {cls.__name__}: {error!r}") from error
 
 
 def structure_part(value: object, cls: type[T]) -> T:

@@ -309,9 +309,19 @@ class _Watchdog:
 
 
 @lru_cache(maxsize=1)
-def _connector_class() -> type[aiohttp.TCPConnector]:
-    """Return the class of our connectors; aiohttp is loaded by now."""
+def _session_classes() -> tuple[type[aiohttp.TCPConnector], type[aiohttp.DummyCookieJar]]:
+    """Return what our sessions are made of; aiohttp is loaded by now."""
+    from http.cookies import SimpleCookie
+
     import aiohttp
+
+    none: SimpleCookie = SimpleCookie()
+
+    class NoCookies(aiohttp.DummyCookieJar):
+        """Keeps no cookies, and makes no object for each request to say so."""
+
+        def filter_cookies(self, request_url: yarl.URL) -> SimpleCookie:  # noqa: ARG002
+            return none
 
     class Connector(aiohttp.TCPConnector):
         """Tells the watchdog when a request has its connection, and the server can be silent."""
@@ -330,7 +340,7 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
             self._tell()
             return connection
 
-    return Connector
+    return Connector, NoCookies
 
 
 @attrs.define(eq=False)
@@ -412,6 +422,7 @@ class Pool:
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> _Session:
         self._forget()
+        _keep_receive_buffers()
         if self._given is not None:
             if self._given.closed:
                 raise exceptions.ArgumentError("session", "this aiohttp session is closed")
@@ -444,8 +455,9 @@ class Pool:
     def _make_session(self, watchdog: _Watchdog) -> aiohttp.ClientSession:
         import aiohttp
 
+        make_connector, make_jar = _session_classes()
         options: dict[str, Any] = {"watchdog": watchdog}
-        connector = _connector_class()(
+        connector = make_connector(
             **options,
             limit=0,  # `Slots` counts, outside of the timeouts
             resolver=aiohttp.ThreadedResolver(),
@@ -454,7 +466,7 @@ class Pool:
         )
         session = aiohttp.ClientSession(
             connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
+            cookie_jar=make_jar(),
             trace_configs=self._traces,
         )
         # aiohttp sends GET and DELETE a second time by itself when a connection breaks, and has no
@@ -517,6 +529,16 @@ async def _settle(unsettled: set[_Settle]) -> None:
         async with anyio.create_task_group() as group:
             for settle in list(unsettled):
                 group.start_soon(settle)
+
+
+def _keep_receive_buffers() -> None:
+    """Have the C library keep the blocks that asyncio receives into.
+
+    asyncio asks for 256 KiB at each receive and gives back what it did not need. glibc maps and unmaps
+    blocks of that size, at a tenth of what a small request costs, until it has seen a larger one being
+    freed (mallopt(3), M_MMAP_THRESHOLD); this shows it one, of which no page is ever touched.
+    """
+    bytes(2**20)
 
 
 def _import_aiohttp() -> None:
@@ -725,7 +747,7 @@ class Transport:
                     if gate is not None and way.is_api:
                         gate.learn(response.headers)
                     # To its end, where the connection goes back into the pool by itself.
-                    body = await response.content.readany()
+                    body: bytes | bytearray = await response.content.readany()
                     if len(body) > most or not response.content.at_eof():
                         heard = partial(watchdog.heard, watch)
                         body = await self._rest(call, way, response, body, heard)
@@ -949,23 +971,21 @@ class Transport:
         call: Call,
         way: _Way,
         response: aiohttp.ClientResponse,
-        begin: bytes,
+        begin: bytes | bytearray,
         heard: Callable[[], None],
-    ) -> bytes:
+    ) -> bytearray:
         """Return a body of which the beginning has come, if it is no longer than it may be."""
         limit = self.config.limits.answer
         chunk = begin
-        chunks: list[bytes] = []
-        size = 0
+        body = bytearray()
         while chunk:
-            size += len(chunk)
-            if size > limit:
+            body += chunk
+            if len(body) > limit:
                 response.close()
                 raise exceptions.AnswerTooLarge(call.method, _shown(way.url), limit)
-            chunks.append(chunk)
             heard()
             chunk = await response.content.readany()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return body
 
     async def _error(
         self,
@@ -1132,14 +1152,16 @@ async def _encoded_in_thread(call: Call) -> bytes | io.BytesIO:
     return await asyncio.get_running_loop().run_in_executor(None, _encoded, call)
 
 
-def _decoded(call: Call, result: type[Any] | None, url: str, status: int, body: bytes) -> Any:
+def _decoded(
+    call: Call, result: type[Any] | None, url: str, status: int, body: bytes | bytearray
+) -> Any:
     if call.expects == "json":
         try:
             data = decode_json(body)
             return data if result is None else structure(data, result)
         except ValueError as error:
             raise exceptions.UnreadableAnswer(
-                call.method, _shown(url), status, body[:1000], str(error)
+                call.method, _shown(url), status, bytes(body[:1000]), str(error)
             ) from error
     return body.decode("utf-8", "replace") if call.expects == "text" else None
 

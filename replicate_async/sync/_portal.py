@@ -523,10 +523,13 @@ class Stream(Iterator[T]):
 
     def _open(self, source: AsyncIterable[Any]) -> None:
         lane = _Lane(self._lease)
-        iterator = aiter(source)
-        batch = getattr(iterator, "_batch", None)
-        self._step = functools.partial(_next, iterator) if batch is None else batch
-        lane.cleanup = getattr(iterator, "aclose", None)
+        batch = getattr(source, "_batch", None)
+        if batch is None:
+            source = aiter(source)
+            self._step = functools.partial(_next, source)
+        else:
+            self._step = batch
+        lane.cleanup = getattr(source, "aclose", None)
         self._lane = lane
         weakref.finalize(self, lane.finish, wait=False).atexit = False
 

@@ -209,7 +209,7 @@ class _Items(AsyncIterator[T]):
         self._fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = fetch
         self._ready: Iterator[T] = iter(())
 
-    async def __aiter__(self) -> AsyncIterator[T]:  # noqa: PYI034
+    async def __aiter__(self) -> AsyncIterator[T]:
         while True:
             for item in self._ready:
                 yield item

@@ -11,11 +11,14 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 import attrs
-import cattrs
+
+if TYPE_CHECKING:
+    import cattrs
 
 T = TypeVar("T")
 
@@ -80,6 +83,24 @@ def encode_json(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
+def flat_size(value: object) -> int | None:
+    """Return about how long the JSON of an object without other objects in it is; None for all else."""
+    if value is None:
+        return 0
+    if value.__class__ is not dict:
+        return None
+    size = 0
+    for key, item in value.items():
+        kind = item.__class__
+        if key.__class__ is not str:
+            return None
+        if kind is str:
+            size += len(item)
+        elif kind is not int and kind is not bool and item is not None:
+            return None
+    return size
+
+
 def structure(value: object, cls: type[T]) -> T:
     """Make an object of *cls* from decoded JSON.
 
@@ -87,8 +108,7 @@ def structure(value: object, cls: type[T]) -> T:
         ValueError: It lacks what identifies such an object.
     """
     try:
-        hook = _hooks.get(cls) or _hooks.setdefault(cls, _converter.get_structure_hook(cls))
-        made: T = hook(value, cls)
+        made: T = (_hooks.get(cls) or _hook_of(cls))(value, cls)
     except _BROKEN as error:
         raise ValueError(f"this is no {cls.__name__}: {error!r}") from error
     return made
@@ -100,7 +120,7 @@ def structure_all(values: Iterable[object], cls: type[T]) -> list[T]:
     Raises:
         ValueError: One of them lacks what identifies such an object.
     """
-    hook = _hooks.get(cls) or _hooks.setdefault(cls, _converter.get_structure_hook(cls))
+    hook = _hooks.get(cls) or _hook_of(cls)
     try:
         return [hook(value, cls) for value in values]
     except _BROKEN as error:
@@ -170,7 +190,7 @@ def _essential(
 ) -> list[str]:
     kind = names[f"kind{number}"] = field.type
     if kind is not None and attrs.has(kind):
-        names[f"make{number}"] = _converter.get_structure_hook(kind)
+        names[f"make{number}"] = _converter().get_structure_hook(kind)
         return [f"{target} = make{number}(value[{field.name!r}], None)"]
     return [
         f"v = value[{field.name!r}]",
@@ -218,7 +238,7 @@ def _lenient(
             each = f"make{number}(v)"
         return [f"{target} = {each} if v.__class__ is list else {otherwise}"]
     if attrs.has(kind):
-        names[f"make{number}"] = _converter.get_structure_hook(kind)
+        names[f"make{number}"] = _converter().get_structure_hook(kind)
         return [
             f"if v.__class__ is not dict: {target} = {otherwise}",
             "else:",
@@ -229,7 +249,7 @@ def _lenient(
 
 
 def _lenient_items(kind: type) -> Callable[[list[Any]], list[Any]]:
-    make = _converter.get_structure_hook(kind)
+    make = _converter().get_structure_hook(kind)
 
     def items(values: list[Any]) -> list[Any]:
         made: list[Any] = []
@@ -261,5 +281,35 @@ _hooks: dict[type, Callable[[Any, Any], Any]] = {}
 
 _BROKEN = (KeyError, TypeError, ValueError, AttributeError)
 
-_converter = cattrs.Converter(detailed_validation=False)
-_converter.register_structure_hook_factory(attrs.has, _hook_for)
+
+def _hook_of(cls: type) -> Callable[[Any, Any], Any]:
+    """Return what makes objects of a class."""
+    found = _hooks.get(cls)
+    if found is None:
+        # A flat class needs no dispatch: the first result does not wait for cattrs to be loaded.
+        made = _hook_for(cls) if _is_flat(cls) else _converter().get_structure_hook(cls)
+        found = _hooks.setdefault(cls, made)
+    return found
+
+
+def _is_flat(cls: type) -> bool:
+    """Tell whether an attrs class holds no others on the wire."""
+    if not attrs.has(cls):
+        return False
+    attrs.resolve_types(cls)
+    return not any(
+        attrs.has(part)
+        for field in attrs.fields(cls)
+        if field.init and field.metadata.get("wire") is not False
+        for part in (_without_none(field.type), *get_args(field.type))
+    )
+
+
+@lru_cache(maxsize=1)
+def _converter() -> cattrs.Converter:
+    """Return the converter that finds the hook of each class, and of what is in its fields."""
+    import cattrs
+
+    converter = cattrs.Converter(detailed_validation=False)
+    converter.register_structure_hook_factory(attrs.has, _hook_for)
+    return converter

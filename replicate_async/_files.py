@@ -356,10 +356,10 @@ def _delay(
     return _policy.retry_delay(Kind.READ, failure, attempt, elapsed, retry, random.random())
 
 
-_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII | re.IGNORECASE)
+_RANGE: Final = r"bytes (\d+)-(\d+)/(\d+|\*)"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Found:
     """How far a download is, and what it takes to resume it."""
 
@@ -398,7 +398,8 @@ class _Found:
         plain = headers.get("Content-Encoding", "identity").strip().lower() == "identity"
         start, total = 0, response.content_length if plain else None
         if response.status == 206:
-            part = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
+            said = headers.get("Content-Range", "").strip()
+            part = re.fullmatch(_RANGE, said, re.ASCII | re.IGNORECASE)
             start = int(part[1]) if part else -1
             total = int(part[3]) if part and part[3] != "*" else None
         self.ahead = 0
@@ -682,8 +683,6 @@ def _files_in(output: Any) -> Iterator[FileOutput]:
 
 # -- Files in the output -----------------------------------------------------------------------
 
-_WHITE_SPACE: Final = re.compile(r"\s")
-
 
 def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
     """Return an output with its file URLs as `FileOutput`; the rest as it is.
@@ -723,7 +722,7 @@ def _is_file(text: str, http_host: str | None) -> bool:
             return False
     elif not (http_host and start.startswith("http://") and _host(text) == http_host):
         return False
-    return not _WHITE_SPACE.search(text)
+    return not re.search(r"\s", text)
 
 
 def _host(url: str) -> str | None:

@@ -34,7 +34,7 @@ from datetime import date, datetime
 from datetime import time as time_of_day
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from urllib.parse import quote
 
 import attrs
@@ -45,15 +45,12 @@ from ._concurrency import for_each, in_thread, surely_in_thread
 from ._media import guess_extension, guess_type, sniff
 from ._policy import Kind
 from ._transport import LARGE, Answer, Body, Call, Transport
-from .types import Record
+from .types import FileEncodingStrategy, Record
 
 if TYPE_CHECKING:
     from .types import File
 
 _logger = logging.getLogger("replicate_async")
-
-FileEncodingStrategy = Literal["url", "base64"]
-"""How files in an input are sent: uploaded, or inside of the request."""
 
 MOST_BYTES: Final = 100 * 2**20
 """What an uploaded file may have (HTTP API, section 3.2)."""
@@ -95,8 +92,6 @@ async def encode_input(
         raise exceptions.ArgumentTypeError(
             "input", f"expected a mapping, got {type(value).__name__}"
         )
-    if (size := _plain_size(value)) is not None:
-        return dict(value), size > LARGE
     walk = _Walk()
     try:
         encoded = walk.input(value)
@@ -120,20 +115,6 @@ async def encode_input(
             url = place.container[place.key] = urls[id(place.file)]
             walk.size += len(url)
     return encoded, walk.size > LARGE
-
-
-def _plain_size(value: Mapping[str, Any]) -> int | None:
-    """Return about how long an input is that is JSON as it stands, as most are; else None."""
-    size = 0
-    for key, item in value.items():
-        kind = item.__class__
-        if key.__class__ is not str:
-            return None
-        if kind is str:
-            size += len(item)
-        elif kind is not int and kind is not bool and item is not None:
-            return None
-    return size
 
 
 @attrs.frozen
@@ -310,7 +291,7 @@ class _Reader(Protocol):
     async def close(self) -> None: ...
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Source:
     """A file that is to be sent."""
 
@@ -928,7 +909,7 @@ _Group = tuple[str, str, int, str]
 """Base URL, token, size and media type: only within these are uploads the same."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Uploaded:
     """A file that the API has."""
 
@@ -941,7 +922,7 @@ class _Uploaded:
     """The end of its use, by the monotonic clock and by that on the wall."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Flight:
     """An upload under way, which others with the same content wait for."""
 

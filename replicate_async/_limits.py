@@ -189,7 +189,7 @@ class Gate:
         """
         with self._lock:
             self._fill()
-            if found := _LOWER.search(detail or ""):
+            if found := re.search(_LOWER, detail or ""):
                 rate = int(found[1]) / 60
                 self._capacity = min(self._limit, max(float(found[2] or 1), 1.0))
                 self._rate = min(self._limit / self._per, max(rate, 1 / 600))
@@ -217,7 +217,7 @@ class Gate:
         return max(missing, self._closed_until - self._filled)
 
 
-_LOWER: Final = re.compile(r"(\d{1,9}) requests per minute(?: with a burst of (\d{1,9}))?")
+_LOWER: Final = r"(\d{1,9}) requests per minute(?: with a burst of (\d{1,9}))?"
 
 
 class Gates:

@@ -12,7 +12,7 @@ from typing import Final
 _LONGEST_NAME: Final = 160
 """Bytes of a file name that comes from a URL; file systems take 255."""
 
-_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.ASCII)
+_RESERVED: Final = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
 """Names that mean devices to Windows."""
 
 
@@ -24,7 +24,7 @@ def safe_name(name: str) -> str:
     ).strip(" .")
     if not name:
         return "output"
-    if _RESERVED.fullmatch(name):
+    if re.fullmatch(_RESERVED, name, re.IGNORECASE | re.ASCII):
         name = f"_{name}"
     stem, suffix = PurePath(name).stem, PurePath(name).suffix
     if len(suffix) > 16:

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from . import exceptions
-from .types import Progress, Retry
+from .types import Retry
+
+if TYPE_CHECKING:
+    from .types import Progress
 
 TERMINAL: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
 """The states that a prediction does not leave (HTTP API, section 4.2)."""
@@ -185,7 +188,9 @@ FailureKind = Literal[
     "unknown",
 ]
 
-CODE: Final = re.compile(r"\bE\d{3,4}\b")
+# Patterns are texts, which `re` compiles when they are first needed, and keeps: a third of a
+# millisecond each that no import has to wait for.
+_CODE: Final = r"\bE\d{3,4}\b"
 
 _BY_CODE: Final[Mapping[str, tuple[FailureKind, bool]]] = {
     # Code: kind, and whether the same may succeed if it is tried again (HTTP API, section 2.5).
@@ -236,7 +241,7 @@ def failure_kind(error: str | None) -> tuple[str | None, FailureKind, bool]:
     """
     if not error:
         return None, "unknown", False
-    found = CODE.search(error)
+    found = re.search(_CODE, error)
     code = found[0] if found else None
     known = _BY_CODE.get(code or "")
     if known is not None and known[0] != "unknown":
@@ -279,7 +284,7 @@ def poll_delay(elapsed: float, usual: tuple[float, float] | None = None) -> floa
     return delay
 
 
-_TQDM = re.compile(r"^\s*(\d+)%\s*\|.+?\|\s*(\d+)/(\d+)")
+_TQDM: Final = r"^\s*(\d+)%\s*\|.+?\|\s*(\d+)/(\d+)"
 
 
 def progress(logs: str | None) -> Progress | None:
@@ -288,7 +293,9 @@ def progress(logs: str | None) -> Progress | None:
         return None
     # tqdm overwrites its line with carriage returns; the end of the logs is enough.
     for line in reversed(re.split(r"[\r\n]", logs[-4096:])):
-        if found := _TQDM.match(line):
+        if found := re.match(_TQDM, line):
+            from .types import Progress
+
             return Progress(int(found[1]) / 100, int(found[2]), int(found[3]))
     return None
 
@@ -315,7 +322,7 @@ def wait_preference(wait: bool | float | None) -> tuple[str | None, float]:
     return f"wait={int(wait)}", float(wait)
 
 
-_DURATION = re.compile(r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", re.ASCII)
+_DURATION: Final = r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
 
 
 def cancel_after_seconds(value: float | str | timedelta) -> int:
@@ -327,7 +334,7 @@ def cancel_after_seconds(value: float | str | timedelta) -> int:
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, str):
-        found = _DURATION.fullmatch(value)
+        found = re.fullmatch(_DURATION, value, re.ASCII)
         if not found:
             raise exceptions.ArgumentError(
                 "cancel_after", f"{value!r} is no duration such as '90s', '5m' or '1h30m45s'"

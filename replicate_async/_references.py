@@ -11,8 +11,8 @@ import attrs
 
 from .exceptions import ArgumentTypeError, InvalidReference
 
-_VERSION: Final = re.compile(r"[0-9a-fA-F]{64}")
-_SEGMENT: Final = re.compile(r"[^/:\s\x00-\x1f?#%\\\ud800-\udfff]+")
+_VERSION: Final = r"[0-9a-fA-F]{64}"
+_SEGMENT: Final = r"[^/:\s\x00-\x1f?#%\\\ud800-\udfff]+"
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ def parse_reference(text: str, argument: str = "ref") -> Reference:
 
 @lru_cache(maxsize=256)
 def _parsed(text: str, argument: str) -> Reference:
-    if _VERSION.fullmatch(text):
+    if len(text) == 64 and re.fullmatch(_VERSION, text):
         return Reference(None, None, text)
     full_name, colon, version = text.partition(":")
     owner, slash, name = full_name.partition("/")
@@ -95,4 +95,4 @@ def identifier(value: str, argument: str) -> str:
 
 
 def _is_segment(text: str) -> bool:
-    return bool(_SEGMENT.fullmatch(text)) and text not in {".", ".."}
+    return bool(re.fullmatch(_SEGMENT, text)) and text not in {".", ".."}

@@ -14,7 +14,6 @@ import attrs
 
 from . import _policy, exceptions
 from ._concurrency import surely
-from ._files import ready_directory, save_all
 from ._references import parse_reference
 from ._transport import load_anyio
 from .resources import _jobs
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("replicate_async")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Begun:
     """A run under way: what is known of it when it is given up."""
 
@@ -75,6 +74,8 @@ async def run(
     begun = Begun(context, on_abandon)
     if save_to is not None:
         options = _with_files(options)
+        from ._files import ready_directory
+
         begun.directory = await ready_directory(save_to)  # before anything costs
     if seconds is None:
         return await _result(begun, target, await prepare(context, input, options), retry_failed)
@@ -140,6 +141,8 @@ def _with_files(options: Options) -> Options:
 
 async def _save(prediction: Prediction, directory: Path) -> None:
     """Save the files of an output, as many as can be."""
+    from ._files import save_all
+
     failures = await save_all(prediction.output, directory)
     if failures:
         _logger.warning("prediction %s: its files could not be saved", prediction.id)

@@ -17,8 +17,9 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache, partial
+from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -53,9 +54,14 @@ LARGE: Final = 256 * 1024
 
 
 # -- What goes in and what comes out -----------------------------------------------------------
+#
+# Where nothing of attrs is needed, the classes are plain ones: each class of attrs takes 0.15 to 0.4 ms
+# of the import, for which the first result has to wait.
 
 
-@attrs.define(eq=False)  # never changed; `frozen` would make it three times as slow to make
+@attrs.define(
+    eq=False, repr=False
+)  # never changed; `frozen` would make it three times as slow to make
 class Call:
     """One operation of the API, or one URL that the API gave."""
 
@@ -87,7 +93,7 @@ class Call:
     """Where to note how far it comes."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Trail:
     """How far a request has come."""
 
@@ -95,32 +101,38 @@ class Trail:
     """Whether the server may have seen it; False again once it must have been refused."""
 
 
-@attrs.define(eq=False)
 class Body:
     """A body that is made anew for each attempt."""
 
-    size: int | None
-    """Its length in bytes, if known."""
-    make: Callable[[], AsyncIterator[bytes]]
-    """Yields its bytes."""
-    repeatable: bool = True
-    """Whether it can be made a second time; turns False when its source fails."""
+    def __init__(
+        self, size: int | None, make: Callable[[], AsyncIterator[bytes]], repeatable: bool = True
+    ) -> None:
+        self.size = size
+        """Its length in bytes, if known."""
+        self.make = make
+        """Yields its bytes."""
+        self.repeatable = repeatable
+        """Whether it can be made a second time; turns False when its source fails."""
 
 
-@attrs.define(eq=False)
 class Answer:
     """A good answer."""
 
-    status: int
-    """The HTTP status, 200 to 299."""
-    headers: Mapping[str, str]
-    """The headers, case-insensitive."""
-    data: Any
-    """The object, the JSON, the text, or None."""
-    method: str
-    """The method of the request."""
-    url: str
-    """Where the request went."""
+    __slots__ = ("data", "headers", "method", "status", "url")
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], data: Any, method: str, url: str
+    ) -> None:
+        self.status = status
+        """The HTTP status, 200 to 299."""
+        self.headers = headers
+        """The headers, case-insensitive."""
+        self.data = data
+        """The object, the JSON, the text, or None."""
+        self.method = method
+        """The method of the request."""
+        self.url = url
+        """Where the request went."""
 
     def unreadable(self, error: ValueError) -> exceptions.UnreadableAnswer:
         """Return the error that tells that the JSON has not the shape that was expected."""
@@ -129,7 +141,7 @@ class Answer:
         )
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Config:
     """How a transport makes requests."""
 
@@ -220,19 +232,21 @@ def origin(url: str) -> Origin:
 # -- Sessions ----------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
 class _Watch:
     """A request that must not take for ever; times are of the monotonic clock."""
 
-    task: asyncio.Task[Any]
-    last: float
-    """When it ends at the latest: an answer may come in drips, so that no silence ends it."""
-    due: float
-    """When it ends if nothing is heard before."""
-    silence: float | None = None
-    """Seconds that the server may be silent; None: aiohttp sees to that."""
-    cancelled: int | None = None
-    """How often its task had been cancelled before it was ended here; None if it was not."""
+    __slots__ = ("cancelled", "due", "last", "silence", "task")
+
+    def __init__(self, task: asyncio.Task[Any], last: float) -> None:
+        self.task = task
+        self.last = last
+        """When it ends at the latest: an answer may come in drips, so that no silence ends it."""
+        self.due = last
+        """When it ends if nothing is heard before."""
+        self.silence: float | None = None
+        """Seconds that the server may be silent; None: aiohttp sees to that."""
+        self.cancelled: int | None = None
+        """How often its task had been cancelled before it was ended here; None if it was not."""
 
 
 class _Watchdog:
@@ -256,7 +270,7 @@ class _Watchdog:
         task = asyncio.current_task(self._loop)
         assert task is not None
         last = time.monotonic() + seconds
-        watch = self._watched[task] = _Watch(task, last, last)
+        watch = self._watched[task] = _Watch(task, last)
         if last < self._next:
             self._arm(last)
         return watch
@@ -343,21 +357,23 @@ def _session_classes() -> tuple[type[aiohttp.TCPConnector], type[aiohttp.DummyCo
     return Connector, NoCookies
 
 
-@attrs.define(eq=False)
 class _Session:
     """What belongs to one event loop."""
 
-    client: aiohttp.ClientSession
-    slots: Slots
-    """Connections for all but creates: a create may hold one for a minute, waiting for its result."""
-    creates: Slots
-    watchdog: _Watchdog
-    given: bool = False
-    """Whether the caller has brought it."""
-    proxies: dict[Origin, str | None] = attrs.field(factory=dict[Origin, "str | None"])
-    guard: AsyncGenerator[None, None] | None = None
-    unsettled: set[_Settle] = attrs.field(factory=set[_Settle])
-    """What has to be done before it closes: what was begun and costs money must be stopped."""
+    def __init__(
+        self, client: aiohttp.ClientSession, connections: int, watchdog: _Watchdog, given: bool
+    ) -> None:
+        self.client = client
+        self.slots = Slots(connections)
+        """Connections for all but creates: a create may hold one for a minute, waiting for its result."""
+        self.creates = Slots(connections)
+        self.watchdog = watchdog
+        self.given = given
+        """Whether the caller has brought it."""
+        self.proxies: dict[Origin, str | None] = {}
+        self.guard: AsyncGenerator[None, None] | None = None
+        self.unsettled: set[_Settle] = set()
+        """What has to be done before it closes: what was begun and costs money must be stopped."""
 
 
 class Pool:
@@ -414,8 +430,7 @@ class Pool:
             return found
         loop = asyncio.get_running_loop()
         if "aiohttp" not in sys.modules:
-            # It takes 0.1 s: not on the event loop.
-            await loop.run_in_executor(None, _import_aiohttp)
+            await _load_aiohttp(loop)
             if self._closed:
                 raise exceptions.ClientClosed
         return self.opened() or await self._open(loop)
@@ -431,22 +446,11 @@ class Pool:
                 raise exceptions.ArgumentError(
                     "session", "this aiohttp session belongs to another event loop"
                 )
-            opened = _Session(
-                self._given,
-                Slots(self._connections),
-                Slots(self._connections),
-                _Watchdog(loop),
-                given=True,
-            )
+            opened = _Session(self._given, self._connections, _Watchdog(loop), given=True)
             self._sessions[loop] = opened
             return opened
         watchdog = _Watchdog(loop)
-        opened = _Session(
-            self._make_session(watchdog),
-            Slots(self._connections),
-            Slots(self._connections),
-            watchdog,
-        )
+        opened = _Session(self._make_session(watchdog), self._connections, watchdog, given=False)
         self._sessions[loop] = opened
         opened.guard = _guard(opened.client, opened.unsettled)
         await anext(opened.guard)
@@ -541,8 +545,37 @@ def _keep_receive_buffers() -> None:
     bytes(2**20)
 
 
-def _import_aiohttp() -> None:
-    __import__("aiohttp")
+async def _load_aiohttp(loop: asyncio.AbstractEventLoop) -> None:
+    """Import aiohttp in a thread: it takes 0.1 s, for which the other tasks would stand still.
+
+    The thread is a plain one: what executors need would have to be imported, too.
+    """
+    if len(asyncio.all_tasks(loop)) == 1 and current_thread() is main_thread():
+        # There are no others, and here it is a little quicker. Loops of other threads, as that of the
+        # sync facade, do work for those who are not their tasks.
+        __import__("aiohttp")
+        return
+    loaded: asyncio.Future[BaseException | None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if not loaded.done():  # nobody waits any more
+            loaded.set_result(error)
+
+    def load() -> None:
+        error: BaseException | None = None
+        try:
+            __import__("aiohttp")
+        except BaseException as failure:  # noqa: BLE001 - who waits raises it
+            error = failure
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(tell, error)
+
+    try:
+        Thread(target=load, name="replicate_async.import").start()
+    except RuntimeError:
+        load()  # no thread can be started, as at the end of the interpreter
+    if (error := await loaded) is not None:
+        raise error
 
 
 def _socket_with_keepalive(info: Any) -> socket.socket:
@@ -570,30 +603,32 @@ def _environment_proxy(target: Origin) -> str | None:
 # -- Requests ----------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
 class _Way:
     """Where a request goes."""
 
-    url: str
-    parsed: yarl.URL
-    """The URL as it is: quoting a signed URL anew would break it."""
-    origin: Origin
-    is_api: bool
-    """Whether it is at the origin of the API, to which alone the token goes."""
+    def __init__(self, url: str, parsed: yarl.URL, its_origin: Origin, is_api: bool) -> None:
+        self.url = url
+        self.parsed = parsed
+        """The URL as it is: quoting a signed URL anew would break it."""
+        self.origin = its_origin
+        self.is_api = is_api
+        """Whether it is at the origin of the API, to which alone the token goes."""
 
 
-@attrs.define(eq=False)
 class _Account:
     """A token, and what goes by it."""
 
-    given: str = attrs.field(repr=False)
-    """The token as it was given."""
-    token: str = attrs.field(repr=False)
-    """The token as it is sent."""
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    """The headers of all requests to the API, the token among them."""
-    gates: Gates | None
-    """The account's gates, if its requests are counted."""
+    def __init__(
+        self, given: str, token: str, headers: Mapping[str, str], gates: Gates | None
+    ) -> None:
+        self.given = given
+        """The token as it was given."""
+        self.token = token
+        """The token as it is sent."""
+        self.headers = headers
+        """The headers of all requests to the API, the token among them."""
+        self.gates = gates
+        """The account's gates, if its requests are counted."""
 
 
 class Transport:

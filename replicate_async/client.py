@@ -18,7 +18,6 @@ import attrs
 
 from . import _policy, _runs, exceptions
 from ._codec import structure
-from ._inputs import FileEncodingStrategy
 from ._transport import (
     DEFAULT_BASE_URL,
     USER_AGENT,
@@ -32,7 +31,7 @@ from ._transport import (
 from .resources import _base
 from .resources._base import Context, Listing, Page
 from .resources.predictions import Options, Output, Predictions
-from .types import Limits, RateLimit, Retry, Stats, Timeout, WebhookEvent
+from .types import FileEncodingStrategy, Limits, RateLimit, Retry, Stats, Timeout, WebhookEvent
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -216,7 +215,7 @@ class Client:
             on_ambiguous=_ambiguous(on_ambiguous or context.on_ambiguous),
             creations=context.creations,
             latest_versions=context.latest_versions,
-            uploads=context.uploads,
+            shared_uploads=context.shared_uploads,
             schemas=context.schemas,
             pollers=context.pollers,
             tasks=context.tasks,

@@ -8,8 +8,6 @@ from typing import Any
 import replicate_async
 from adapters.base import TOKEN, Adapter
 from replicate_async import RateLimit
-from replicate_async._codec import decode_json, structure
-from replicate_async._files import to_output
 
 
 class Client(Adapter):
@@ -53,6 +51,8 @@ class Client(Adapter):
         return await self._output(url).read()
 
     def _output(self, url: str) -> replicate_async.FileOutput:
+        from replicate_async._files import to_output
+
         output = to_output(url, self.client._context.transport, files=True)
         assert isinstance(output, replicate_async.FileOutput)
         return output
@@ -74,6 +74,8 @@ class Client(Adapter):
 
     def parse(self, page: bytes) -> Any:
         """Do what ``predictions.list`` does with the body of an answer."""
+        from replicate_async._codec import decode_json, structure
+
         content = decode_json(page)
         content["results"] = [
             structure(result, replicate_async.Prediction) for result in content["results"]

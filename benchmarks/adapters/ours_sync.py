@@ -8,7 +8,6 @@ from typing import Any
 from adapters.base import TOKEN
 from adapters.sync_base import SyncAdapter
 from replicate_async import sync
-from replicate_async._files import to_output
 from replicate_async.sync._twin import wrap
 
 
@@ -51,6 +50,8 @@ class Client(SyncAdapter):
         return self._output(url).read()
 
     def _output(self, url: str) -> sync.FileOutput:
+        from replicate_async._files import to_output
+
         output = wrap(
             self.client._lease,
             to_output(url, self.client._async._context.transport, files=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -18,13 +19,13 @@ import attrs
 
 from .. import _policy, exceptions
 from .._codec import structure, structure_all
-from .._inputs import FileEncodingStrategy, Uploads
 from .._policy import Kind
 from .._transport import Call, Param, Transport
-from ..types import Record, Stats
+from ..types import FileEncodingStrategy, Record, Stats
 from ._creates import Creations
 
 if TYPE_CHECKING:
+    from .._inputs import Uploads
     from ._poller import Poller, Pollers
 
 T = TypeVar("T")
@@ -51,7 +52,30 @@ class Waiting:
         return self._pollers is not None and bool(self._pollers.waiting)
 
 
-@attrs.define(eq=False)
+class Later(Generic[T]):
+    """Something that a client and its views share, made when it is first asked for."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: list[T] = []
+        self._lock = threading.Lock()
+
+    def __call__(self) -> T:
+        """Return it."""
+        if not self._made:
+            with self._lock:
+                if not self._made:
+                    self._made.append(self._make())
+        return self._made[0]
+
+
+def _no_uploads() -> Uploads:
+    from .._inputs import Uploads
+
+    return Uploads()
+
+
+@attrs.define(eq=False, repr=False)
 class Context:
     """What a namespace needs of its client."""
 
@@ -74,7 +98,7 @@ class Context:
         factory=dict[str, tuple[float, str]]
     )
     """Of models that are not official: when it was looked up (monotonic), and the id."""
-    uploads: Uploads = attrs.field(factory=Uploads)
+    shared_uploads: Later[Uploads] = attrs.field(factory=lambda: Later(_no_uploads))
     """What this client and its views have uploaded for inputs."""
     schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict[str, tuple[float, Any]])
     """Of models and versions: until when it is good (monotonic), and what their schema says."""
@@ -88,6 +112,11 @@ class Context:
         answer = await self.transport.send(call, kind, patience)
         made: R = answer.data
         return self.bind(made)
+
+    @property
+    def uploads(self) -> Uploads:
+        """What this client and its views have uploaded for inputs."""
+        return self.shared_uploads()
 
     @property
     def stats(self) -> Stats:

@@ -70,7 +70,7 @@ class Wanted:
         return self.model is not None and job.model == self.model
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Creation(Trail):
     """A create under way, and how far its request has come."""
 

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from .. import _policy, exceptions
+from .. import _policy, exceptions, types
 from .._transport import load_anyio, sleep
-from ..types import Update
 
 if TYPE_CHECKING:
+    from ..types import Update
     from .predictions import Prediction
     from .trainings import Training
 
@@ -74,7 +74,7 @@ async def updates(
         if now != before:
             before = now
             seen = job.logs or seen
-            yield Update(job.status, fresh, progress)
+            yield types.Update(job.status, fresh, progress)
         if is_over(job):
             error = failure(job)
             if error is not None:

@@ -9,11 +9,10 @@ from typing import Any, Self
 import attrs
 
 from .. import exceptions
-from .._inputs import FileEncodingStrategy
 from .._policy import Kind
 from .._references import identifier, named, parse_name, parse_reference
 from .._transport import Call
-from ..types import DeploymentRelease, Hardware, WebhookEvent
+from ..types import DeploymentRelease, FileEncodingStrategy, Hardware, WebhookEvent
 from ._base import Bound, Context, Listing, Namespace, given, pages
 from .models import Model, OwnPredictions, Version
 from .predictions import Prediction, Target, full_name

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from .. import _policy
-from .._inputs import FileEncodingStrategy
 from .._policy import Kind
 from .._references import identifier, named, parse_name, parse_reference
 from .._transport import Call
-from ..types import WebhookEvent
+from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Bound, Context, Listing, Namespace, given, pages, query
 from .predictions import Options, Output, Prediction, Target, create, full_name, prepare
 

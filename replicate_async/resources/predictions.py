@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import attrs
 
-from .. import _policy, exceptions
-from .._codec import structure, structure_part
-from .._files import to_output
-from .._inputs import FileEncodingStrategy, encode_input
+from .. import _policy, exceptions, types
+from .._codec import flat_size, structure, structure_part
 from .._policy import Kind
 from .._references import identifier, named, parse_name, parse_reference, quoted_name
-from .._transport import Call, sleep
-from ..types import PredictionUrls, Progress, Status, Update, WebhookEvent
+from .._transport import LARGE, Call, sleep
+from ..types import FileEncodingStrategy, Status, WebhookEvent
 from . import _jobs
 from ._base import Bound, Context, Listing, Namespace, pages, query
 from ._creates import Creation, Wanted, send_create
 
 if TYPE_CHECKING:
     from .._streams import EventStream
+    from ..types import PredictionUrls, Progress, Update
     from .deployments import Deployment
     from .models import Model, Version
 
@@ -96,13 +95,18 @@ class Prediction(Bound):
         if self._output is None or self._output[0] is not raw:
             context = self._context
             files = context.use_file_output if self._files is None else self._files
-            self._output = raw, to_output(raw, context.transport, files=files)
+            if files and not (raw is None or (raw.__class__ is str and ":" not in raw[:6])):
+                from .._files import to_output
+
+                self._output = raw, to_output(raw, context.transport, files=True)
+            else:
+                self._output = raw, raw  # no URL, as can be seen without loading what reads files
         return self._output[1]
 
     @property
     def urls(self) -> PredictionUrls:
         """Where it can be reached."""
-        return structure_part(self._raw.get("urls"), PredictionUrls)
+        return structure_part(self._raw.get("urls"), types.PredictionUrls)
 
     @property
     def progress(self) -> Progress | None:
@@ -371,7 +375,7 @@ class Predictions(Namespace):
         return await _jobs.wait(found, found._poll, timeout, at_once=True)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Target:
     """What is to be run: one of the three endpoints that create predictions."""
 
@@ -411,7 +415,7 @@ class Target:
         )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Options:
     """What a prediction is created with, beside its target and input."""
 
@@ -424,7 +428,7 @@ class Options:
     stream: bool | None = None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Order:
     """What is sent to create a prediction, except for where it is sent."""
 
@@ -453,7 +457,17 @@ async def prepare(context: Context, input: Mapping[str, Any] | None, options: Op
     if options.stream is not None:
         body["stream"] = options.stream
     strategy = options.file_encoding_strategy or context.file_encoding_strategy
-    body["input"], large = await encode_input(input, context.transport, strategy, context.uploads)
+    if strategy != "url":
+        _policy.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
+    size = flat_size(input)
+    if size is not None:
+        body["input"], large = dict(input or {}), size > LARGE
+    else:
+        from .._inputs import encode_input
+
+        body["input"], large = await encode_input(
+            input, context.transport, strategy, context.uploads
+        )
     return Order(body, body["input"], large, headers, held, options.use_file_output)
 
 

@@ -11,11 +11,19 @@ from typing import Any, Self
 import attrs
 
 from .. import _policy, exceptions
-from .._inputs import FileEncodingStrategy, encode_input
+from .._inputs import encode_input
 from .._policy import Kind
 from .._references import identifier, named, parse_name, parse_reference
 from .._transport import Call
-from ..types import PredictionUrls, Progress, Status, TrainingOutput, Update, WebhookEvent
+from ..types import (
+    FileEncodingStrategy,
+    PredictionUrls,
+    Progress,
+    Status,
+    TrainingOutput,
+    Update,
+    WebhookEvent,
+)
 from . import _jobs
 from ._base import Bound, Context, Listing, Namespace, given, pages
 from ._creates import Creation, Wanted, send_create

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from .._functions import ModelFunction as AsyncModelFunction
     from .._functions import StreamingFunction as AsyncStreamingFunction
     from .._functions import StreamingRun as AsyncStreamingRun
-    from .._inputs import FileEncodingStrategy
     from .._map import Outcome as AsyncOutcome
     from .._map import Outcomes as AsyncOutcomes
     from .._streams import EventStream as AsyncEventStream
@@ -89,6 +88,7 @@ if TYPE_CHECKING:
         DeploymentRelease,
         DocumentationPage,
         File,
+        FileEncodingStrategy,
         Hardware,
         Limits,
         ModelMatchMetadata,

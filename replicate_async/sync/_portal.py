@@ -51,8 +51,9 @@ _PACKAGE: Final = str(Path(__file__).parent.parent) + os.sep
 _GRACE: Final = 6.0
 """Seconds that interrupted work has for its clean-up: a cancel at the other end takes 5 at most."""
 
-_POLL: Final = 0.1 if sys.platform == "win32" else -1.0
-"""On Windows, Ctrl-C does not interrupt the acquisition of a lock, so it is tried again and again."""
+_POLL: Final = 0.1 if sys.platform == "win32" else 0.5
+"""Seconds after which a thread that waits for a lock looks for signals. On Windows, Ctrl-C does not
+interrupt the acquisition of a lock; elsewhere it does, unless it comes just before the wait begins."""
 
 _PARKING: Final = 1.0
 """Seconds for which a fork waits for the loop to be between two callbacks."""
@@ -151,7 +152,7 @@ class _Outcome:
 
     def wait(self, timeout: float = -1.0) -> bool:
         """Block until `set`; whatever a signal handler raises comes out of here."""
-        if timeout >= 0 or _POLL < 0:
+        if timeout >= 0:
             return self._lock.acquire(timeout=timeout)
         while not self._lock.acquire(timeout=_POLL):
             pass

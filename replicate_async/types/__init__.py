@@ -19,6 +19,7 @@ __all__ = (
     "DeploymentRelease",
     "DocumentationPage",
     "File",
+    "FileEncodingStrategy",
     "FileUrls",
     "Hardware",
     "Limits",
@@ -72,15 +73,31 @@ if TYPE_CHECKING:
     from ._catalog import (
         TrainingOutput as TrainingOutput,
     )
+    from ._predictions import (
+        PredictionUrls as PredictionUrls,
+    )
+    from ._predictions import (
+        Progress as Progress,
+    )
+    from ._predictions import (
+        ServerSentEvent as ServerSentEvent,
+    )
+    from ._predictions import (
+        Update as Update,
+    )
+
+_PREDICTIONS = frozenset({"PredictionUrls", "Progress", "ServerSentEvent", "Update"})
 
 
 def __getattr__(name: str) -> Any:
     """Load what a run does not need when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import _catalog
-
-    return getattr(_catalog, name)
+    if name in _PREDICTIONS:
+        from . import _predictions as module
+    else:
+        from . import _catalog as module  # type: ignore[no-redef]
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
@@ -91,6 +108,9 @@ Status: TypeAlias = (
     Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"] | str
 )
 """Where a prediction or training is (HTTP API, section 4.2). Unknown values stay strings."""
+
+FileEncodingStrategy: TypeAlias = Literal["url", "base64"]
+"""How files in an input are sent: uploaded, or inside of the request."""
 
 WebhookEvent: TypeAlias = Literal["start", "output", "logs", "completed"]
 """What a webhook is called for (HTTP API, section 6.1)."""
@@ -127,74 +147,6 @@ class Record:
         return self._raw == other._raw
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as lists and dicts are
-
-
-# -- Predictions -------------------------------------------------------------------------------
-
-
-@attrs.define
-class PredictionUrls:
-    """Where a prediction or training can be reached (HTTP API, section 4.1)."""
-
-    get: str | None = None
-    """Its state."""
-    cancel: str | None = None
-    """Where a POST cancels it."""
-    stream: str | None = None
-    """Server-sent events, if the model can stream."""
-    web: str | None = None
-    """Its page for people."""
-
-
-@attrs.frozen
-class Progress:
-    """How far a prediction is, as its logs tell (HTTP API, section 4.14)."""
-
-    percentage: float
-    """From 0.0 to 1.0."""
-    current: int
-    """Steps done."""
-    total: int
-    """Steps in all."""
-
-
-@attrs.frozen
-class Update:
-    """What has changed since the update before."""
-
-    status: Status
-    """The status now."""
-    logs: str
-    """The log text that is new."""
-    progress: Progress | None
-    """The progress now, if the logs tell it."""
-
-
-@attrs.define
-class ServerSentEvent:
-    """One event of a prediction's stream (HTTP API, section 5.3). `str()` is the text of an output."""
-
-    # Not frozen: with hundreds of thousands of them, that would be most of what they cost.
-
-    event: Literal["output", "logs", "error", "done"] | str
-    """What it is; unknown kinds stay as they are."""
-    data: str = ""
-    """Its text: a piece of output (of files their URL), log lines, or JSON in a `done`."""
-    id: str | None = None
-    """Where in the stream it is; None without an id."""
-    retry: int | None = None
-    """Milliseconds before a lost connection is made anew, if this event says so."""
-    _output: Any = attrs.field(default=None, repr=False, eq=False)
-
-    @property
-    def output(self) -> Any:
-        """The piece of output: a `FileOutput` for a file, else its text. None for other events."""
-        if self.event != "output":
-            return None
-        return self.data if self._output is None else self._output
-
-    def __str__(self) -> str:
-        return self.data if self.event == "output" else ""
 
 
 # -- Options of a client -----------------------------------------------------------------------

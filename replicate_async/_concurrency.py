@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from ._transport import load_anyio
@@ -40,11 +41,14 @@ async def surely_in_thread(function: Callable[[], None]) -> None:
 
 async def surely(work: Coroutine[Any, Any, None]) -> None:
     """Await *work* to its end, however often the task is cancelled meanwhile; it must be bounded."""
-    import anyio
-
     # In a task of its own: a shield of anyio does not hold cancellations that are not anyio's.
     task = asyncio.get_running_loop().create_task(work)
-    with anyio.CancelScope(shield=True):
+    shield: AbstractContextManager[object] = nullcontext()
+    if "anyio._backends._asyncio" in sys.modules:  # else there is none of its scopes around
+        import anyio
+
+        shield = anyio.CancelScope(shield=True)
+    with shield:
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({task})

@@ -190,6 +190,7 @@ async def _abandon(begun: Begun) -> None:
 
 async def _cancel_abandoned(begun: Begun, name: str) -> None:
     """Find a prediction, if need be, and cancel it; within `CANCEL_GRACE`, whatever the network does."""
+    await load_anyio()
     import anyio
 
     prediction = begun.prediction

@@ -80,6 +80,20 @@ async def test_auto_paging(client: Client, ids: list[str]) -> None:
     assert [prediction.id async for prediction in second.auto_paging_iter()] == ids[3:]
 
 
+async def test_an_iteration_goes_on_where_it_was_left(client: Client, ids: list[str]) -> None:
+    """`anext` and several loops over the same iterator share what there is."""
+    items = (await client.predictions.list()).auto_paging_iter()
+    seen = [(await anext(items)).id]
+    async for prediction in items:
+        seen.append(prediction.id)
+        if len(seen) == 4:
+            break
+    seen += [prediction.id async for prediction in items]
+    assert seen == ids
+    with pytest.raises(StopAsyncIteration):
+        await anext(items)
+
+
 @pytest.mark.parametrize("how", ["method", "listing", "module"])
 async def test_paginate(client: Client, ids: list[str], how: str) -> None:
     """`paginate` goes over the pages, from a method or from what it returned."""

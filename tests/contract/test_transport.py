@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import json as jsonlib
 import logging
+import socket
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,7 @@ from .wire import (
     drip,
     file_at,
     gzipped,
+    head,
     json,
     problem,
     raw,
@@ -634,6 +636,31 @@ async def test_an_answer_in_drips_ends() -> None:
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0  # the caller's task is as it was
+
+
+async def test_a_loop_that_was_held_up_is_no_silent_server() -> None:
+    """An answer that came while somebody blocked the event loop is read, however late it is."""
+    with Wire(json(ACCOUNT, keep=True)) as wire:
+        async with client_of(wire, timeout=Timeout(read=0.2), retry=Retry(attempts=1)) as client:
+            await client.accounts.current()
+            asyncio.get_running_loop().call_soon(time.sleep, 0.4)
+            assert (await client.accounts.current()).username == "acme"
+        assert len(wire.requests) == 2
+
+
+async def test_silence_counts_anew_with_each_piece_of_an_answer() -> None:
+    """An answer that takes longer than `Timeout.read`, but is never silent for so long, is read."""
+    body = jsonlib.dumps(ACCOUNT).encode()
+
+    def slowly(connection: socket.socket, request: Request) -> None:
+        connection.sendall(head(200, {"Content-Length": str(len(body)), "Connection": "close"}))
+        for number in range(0, len(body), 10):
+            time.sleep(0.1)
+            connection.sendall(body[number : number + 10])
+
+    with Wire(Step(slowly)) as wire:
+        async with client_of(wire, timeout=Timeout(read=0.4), retry=Retry(attempts=1)) as client:
+            assert (await client.accounts.current()).username == "acme"
 
 
 async def test_a_cancelled_request_is_cancelled() -> None:

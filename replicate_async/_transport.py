@@ -746,6 +746,7 @@ class Transport:
             watch = watchdog.begin(seconds)
             try:
                 data: Any = None
+                abandon: Callable[[], None] | None = None
                 body_headers = _NONE
                 if call.json is not None:
                     body_headers = _JSON
@@ -753,6 +754,7 @@ class Transport:
                 elif call.content is not None:
                     extend = partial(watchdog.extend, watch, seconds)
                     data, body_headers = _body(call.content, extend)
+                    abandon = getattr(data, "abandon", None)
                 headers = self._headers(way, account, call.headers, body_headers)
                 if session.given or not (
                     data is None or (type(data) is bytes and len(data) < _QUICK)
@@ -798,8 +800,8 @@ class Transport:
                     refusal = await self._error(
                         call, way.url, response, partial(watchdog.end, watch)
                     )
-                    if isinstance(call.content, Body):
-                        data.abandon()
+                    if abandon is not None:
+                        abandon()
                     if gate is not None and way.is_api:
                         self._refused(gate, refusal)
                     raise refusal

@@ -64,7 +64,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return None
     _stalls.watch()
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for run in range(1, _MOST_RUNS + 1):
+    run = 0
+    while True:
+        run += 1
         before = _stalls.seen
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         if _stalls.seen == before or run == _MOST_RUNS or not any(each.failed for each in reports):

@@ -59,9 +59,8 @@ LARGE: Final = 256 * 1024
 # of the import, for which the first result has to wait.
 
 
-@attrs.define(
-    eq=False, repr=False
-)  # never changed; `frozen` would make it three times as slow to make
+# Never changed; `frozen` would make it three times as slow to make.
+@attrs.define(eq=False, repr=False)
 class Call:
     """One operation of the API, or one URL that the API gave."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -57,16 +56,13 @@ class Later(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._made: list[T] = []
-        self._lock = threading.Lock()
+        self._made: dict[None, T] = {}
 
     def __call__(self) -> T:
-        """Return it."""
+        """Return it: the same one in all threads."""
         if not self._made:
-            with self._lock:
-                if not self._made:
-                    self._made.append(self._make())
-        return self._made[0]
+            self._made.setdefault(None, self._make())
+        return self._made[None]
 
 
 def _no_uploads() -> Uploads:

@@ -535,13 +535,15 @@ async def _settle(unsettled: set[_Settle]) -> None:
 
 
 def _keep_receive_buffers() -> None:
-    """Have the C library keep the blocks that asyncio receives into.
+    """Have the C library keep the blocks that asyncio receives into, and files are read into.
 
     asyncio asks for 256 KiB at each receive and gives back what it did not need. glibc maps and unmaps
     blocks of that size, at a tenth of what a small request costs, until it has seen a larger one being
-    freed (mallopt(3), M_MMAP_THRESHOLD); this shows it one, of which no page is ever touched.
+    freed (mallopt(3), M_MMAP_THRESHOLD); this shows it one, of which no page is ever touched. What it
+    keeps at the end of the heap is limited to twice that size: it is so large that the chunks of a
+    download are not given back and faulted in again for each file.
     """
-    bytes(2**20)
+    bytes(2**22)
 
 
 async def _load_aiohttp(loop: asyncio.AbstractEventLoop) -> None:

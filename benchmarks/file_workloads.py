@@ -48,7 +48,7 @@ def _memory_mib(key: str) -> float:
 @asynccontextmanager
 async def _watched(count: int) -> AsyncIterator[Figures]:
     """Measure the block, in which *count* MiB are moved."""
-    late: list[float] = [0.0]
+    late: list[float] = []
 
     async def tick() -> None:
         while True:
@@ -57,24 +57,26 @@ async def _watched(count: int) -> AsyncIterator[Figures]:
             late.append(time.perf_counter() - due)
 
     figures: Figures = {}
-    ticker = asyncio.create_task(tick())
-    await asyncio.sleep(10 * TICK)
-    late.clear()
+    ticker: asyncio.Task[None] | None = None
     # From here on the peak is that of the block.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _memory_mib("VmRSS")
     try:
         with Meter(count) as meter:
+            # Not before the meter has collected the garbage: that alone takes up to 12 ms.
+            ticker = asyncio.create_task(tick())
+            await asyncio.sleep(0)  # until it ticks
             yield figures
         figures |= meter.figures
         figures["speed"] = 1e6 / figures["wall_us"]
         figures["growth_mib"] = _memory_mib("VmHWM") - before
-        await asyncio.sleep(0)
+        await asyncio.sleep(TICK)  # it may be late just now
         figures["lag_ms"] = max(late, default=0.0) * 1e3
     finally:
-        ticker.cancel()
-        with suppress(asyncio.CancelledError):
-            await ticker
+        if ticker is not None:
+            ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticker
 
 
 def _url(adapter: Adapter, mebibytes: int) -> str:

@@ -857,16 +857,10 @@ class Transport:
             ReplicateError: The answer has an error status.
             TransportError: There was no answer, or the connection broke while the body was read.
         """
-        import aiohttp
-
         session = await self.pool.session()
         way = self._way(url)
         shown = _shown(url)
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            sock_connect=self.config.timeout.connect,
-            sock_read=silence or self.config.timeout.read,
-        )
+        timeout = self._timeout(silence or self.config.timeout.read)
         call = Call("GET", url, headers=headers)
         response: aiohttp.ClientResponse | None = None
         await session.slots.acquire()

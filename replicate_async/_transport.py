@@ -689,6 +689,7 @@ class Transport:
                 if not call.urgent:
                     slots = session.creates if call.rate_class == "creates" else session.slots
                     if not slots.try_acquire():
+                        await load_anyio()
                         await slots.acquire(first=throttled)
                     taken = slots
                 account = self._account_now() if way.is_api else None
@@ -863,7 +864,9 @@ class Transport:
         timeout = self._timeout(silence or self.config.timeout.read)
         call = Call("GET", url, headers=headers)
         response: aiohttp.ClientResponse | None = None
-        await session.slots.acquire()
+        if not session.slots.try_acquire():
+            await load_anyio()
+            await session.slots.acquire()
         watch = session.watchdog.begin(3 * self.config.timeout.read)
         try:
             for _ in range(_MOST_REDIRECTS + 1):

@@ -234,18 +234,22 @@ def origin(url: str) -> Origin:
 class _Watch:
     """A request that must not take for ever; times are of the monotonic clock."""
 
-    __slots__ = ("cancelled", "due", "last", "silence", "task")
+    __slots__ = ("before", "due", "ended", "last", "outer", "silence", "task")
 
-    def __init__(self, task: asyncio.Task[Any], last: float) -> None:
+    def __init__(self, task: asyncio.Task[Any], last: float, outer: _Watch | None) -> None:
         self.task = task
+        self.before = task.cancelling()
+        """How often its task had been cancelled when it began."""
+        self.outer = outer
+        """The request of the same task in whose middle it is made, as by a trace of aiohttp."""
         self.last = last
         """When it ends at the latest: an answer may come in drips, so that no silence ends it."""
         self.due = last
         """When it ends if nothing is heard before."""
         self.silence: float | None = None
         """Seconds that the server may be silent; None: aiohttp sees to that."""
-        self.cancelled: int | None = None
-        """How often its task had been cancelled before it was ended here; None if it was not."""
+        self.ended = False
+        """Whether it was ended by the watchdog."""
 
 
 class _Watchdog:
@@ -269,7 +273,7 @@ class _Watchdog:
         task = asyncio.current_task(self._loop)
         assert task is not None
         last = time.monotonic() + seconds
-        watch = self._watched[task] = _Watch(task, last)
+        watch = self._watched[task] = _Watch(task, last, self._watched.get(task))
         if last < self._next:
             self._arm(last)
         return watch
@@ -294,9 +298,17 @@ class _Watchdog:
 
     def end(self, watch: _Watch) -> bool:
         """Note that it is done; tell whether it was ended here, and by nobody else."""
-        self._watched.pop(watch.task, None)
-        before, watch.cancelled = watch.cancelled, None
-        return before is not None and watch.task.uncancel() <= before
+        self._forget(watch)
+        ended, watch.ended = watch.ended, False
+        # Whoever else has cancelled the task since the request began has the last word.
+        return ended and watch.task.uncancel() <= watch.before
+
+    def _forget(self, watch: _Watch) -> None:
+        if self._watched.get(watch.task) is watch:
+            if watch.outer is None:
+                del self._watched[watch.task]
+            else:
+                self._watched[watch.task] = watch.outer
 
     def _arm(self, when: float) -> None:
         if self._timer is not None:
@@ -313,8 +325,8 @@ class _Watchdog:
             self._arm(now + self._HELD_UP)
             return
         for watch in [each for each in self._watched.values() if each.due <= now + 0.005]:
-            del self._watched[watch.task]
-            watch.cancelled = watch.task.cancelling()
+            self._forget(watch)
+            watch.ended = True
             watch.task.cancel()
         self._next = min((each.due for each in self._watched.values()), default=math.inf)
         if self._watched:
@@ -428,7 +440,7 @@ class Pool:
         if (found := self.opened()) is not None:
             return found
         loop = asyncio.get_running_loop()
-        if "aiohttp" not in sys.modules:
+        if "aiohttp" not in sys.modules or _loading:
             await _load_aiohttp(loop)
             if self._closed:
                 raise exceptions.ClientClosed
@@ -547,35 +559,51 @@ def _keep_receive_buffers() -> None:
 
 
 async def _load_aiohttp(loop: asyncio.AbstractEventLoop) -> None:
-    """Import aiohttp in a thread: it takes 0.1 s, for which the other tasks would stand still.
-
-    The thread is a plain one: what executors need would have to be imported, too.
-    """
+    """Import aiohttp in a thread: it takes 0.1 s, for which the other tasks would stand still."""
     if len(asyncio.all_tasks(loop)) == 1 and current_thread() is main_thread():
         # There are no others, and here it is a little quicker. Loops of other threads, as that of the
         # sync facade, do work for those who are not their tasks.
         __import__("aiohttp")
-        return
-    loaded: asyncio.Future[BaseException | None] = loop.create_future()
+    else:
+        _loading.add(loop)  # till then, the module is there, but only in part
+        try:
+            await _in_thread_of_its_own(loop, lambda: __import__("aiohttp"))
+        finally:
+            _loading.discard(loop)
+
+
+_loading: Final[set[asyncio.AbstractEventLoop]] = set()
+"""The loops on which somebody waits for aiohttp."""
+
+
+async def _in_thread_of_its_own(
+    loop: asyncio.AbstractEventLoop, work: Callable[[], object]
+) -> None:
+    """Have something quick done in a thread.
+
+    Not in one of the executor: what that needs would have to be imported, too, and all its threads may
+    be busy with the work of others, while this may be needed to stop what costs.
+    """
+    done: asyncio.Future[BaseException | None] = loop.create_future()
 
     def tell(error: BaseException | None) -> None:
-        if not loaded.done():  # nobody waits any more
-            loaded.set_result(error)
+        if not done.done():  # nobody waits any more
+            done.set_result(error)
 
-    def load() -> None:
+    def do() -> None:
         error: BaseException | None = None
         try:
-            __import__("aiohttp")
+            work()
         except BaseException as failure:  # noqa: BLE001 - who waits raises it
             error = failure
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(tell, error)
 
     try:
-        Thread(target=load, name="replicate_async.import").start()
+        Thread(target=do, name="replicate_async.import").start()
     except RuntimeError:
-        load()  # no thread can be started, as at the end of the interpreter
-    if (error := await loaded) is not None:
+        do()  # no thread can be started, as at the end of the interpreter
+    if (error := await done) is not None:
         raise error
 
 
@@ -785,6 +813,8 @@ class Transport:
                 if 200 <= status < 300:
                     if gate is not None and way.is_api:
                         gate.learn(response.headers)
+                    if not response.content.at_eof():
+                        watchdog.heard(watch)
                     # To its end, where the connection goes back into the pool by itself.
                     body: bytes | bytearray = await response.content.readany()
                     if len(body) > most or not response.content.at_eof():
@@ -1089,7 +1119,7 @@ async def load_anyio() -> None:
     """Have anyio load its backend in a thread: at first use it would hold up the event loop."""
     global _anyio_loaded
     if not _anyio_loaded:
-        await asyncio.get_running_loop().run_in_executor(None, _use_anyio)
+        await _in_thread_of_its_own(asyncio.get_running_loop(), _use_anyio)
         _anyio_loaded = True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -224,38 +225,58 @@ class Page(Generic[T]):
         return _Items(here)
 
 
+class _Place(Generic[T]):
+    """Where an iteration over pages is."""
+
+    def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> None:
+        self.fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = fetch
+        self.ready: Iterator[T] = iter(())
+        self.failed = False
+        """Whether the next page could not be fetched."""
+
+    async def batch(self) -> list[T]:
+        """Return what is on the next page."""
+        page = await self.fetch()
+        if page is None:
+            raise StopAsyncIteration
+        self.fetch = page.next_page
+        return page.results
+
+    async def items(self) -> AsyncGenerator[T, None]:
+        """Yield all items from here on."""
+        while True:
+            for item in self.ready:
+                yield item
+            try:
+                self.ready = iter(await self.batch())
+            except StopAsyncIteration:
+                return
+            except BaseException:
+                self.failed = True
+                raise
+
+
 class _Items(AsyncIterator[T]):
     """All items from one page on; a batch is a page.
 
-    `async for` gets a generator, which is resumed for a third of what a call of `__anext__` costs.
+    A generator makes them, which is resumed for a third of what a coroutine for each item costs. After an
+    error another one goes on from the same place.
     """
 
     def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> None:
-        self._fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = fetch
-        self._ready: Iterator[T] = iter(())
+        # The place does not know of the generator: they are no circle for the garbage collector.
+        self._place = _Place(fetch)
+        self._items = self._place.items()
 
-    async def __aiter__(self) -> AsyncIterator[T]:
-        while True:
-            for item in self._ready:
-                yield item
-            try:
-                self._ready = iter(await self._batch())
-            except StopAsyncIteration:
-                return
-
-    async def __anext__(self) -> T:
-        while True:
-            for item in self._ready:
-                return item
-            self._ready = iter(await self._batch())
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        if self._place.failed:
+            self._place.failed = False
+            self._items = self._place.items()
+        return self._items.__anext__()
 
     async def _batch(self) -> list[T]:
         """Return what is on the next page; the sync facade takes it at one go."""
-        page = await self._fetch()
-        if page is None:
-            raise StopAsyncIteration
-        self._fetch = page.next_page
-        return page.results
+        return await self._place.batch()
 
 
 class Listing(Generic[T]):
@@ -271,7 +292,7 @@ class Listing(Generic[T]):
         return self._fetch().__await__()
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return aiter(_Items(self._fetch))
+        return _Items(self._fetch)
 
 
 async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:

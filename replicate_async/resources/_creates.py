@@ -69,6 +69,16 @@ class Wanted:
             return job.version == self.version
         return self.model is not None and job.model == self.model
 
+    def overlaps(self, other: Wanted) -> bool:
+        """Tell whether a run of it may look like a run of the other, however they are spelled."""
+        if self.listing != other.listing or self.deployment != other.deployment:
+            return False
+        if self.deployment is not None:
+            return True
+        if self.version is not None and other.version is not None:
+            return self.version == other.version
+        return self.model is None or other.model is None or self.model == other.model
+
 
 @attrs.define(eq=False, repr=False)
 class Creation(Trail):
@@ -126,8 +136,10 @@ class Creations:
         return any(
             other is not creation
             and other.sent
-            and other.wanted == creation.wanted
             and other.input == creation.input
+            and other.wanted is not None
+            and creation.wanted is not None
+            and other.wanted.overlaps(creation.wanted)
             for other in list(self._under_way)
         )
 
@@ -166,7 +178,7 @@ async def send_create(
             created: J = (await transport.send(call, kind)).data
         except (exceptions.TransportError, exceptions.ReplicateError) as error:
             creations.end(creation)
-            if not _policy.is_ambiguous(error):
+            if not creation.sent or not _policy.is_ambiguous(error):
                 raise
             creation.lost = True
             found = await _look_for(context, creation, kind, error)
@@ -188,7 +200,8 @@ async def send_create(
             raise
         else:
             created._bind(context)
-            creations.own(created.id)
+            if not creations.own(created.id):
+                _logger.warning("%s %s is another call's, too", _name(kind), created.id)
             transport.pool.stats.created += 1
             if _logger.isEnabledFor(logging.INFO):
                 _logger.info("%s %s of %s created", _name(kind), created.id, wanted.shown)

@@ -152,6 +152,10 @@ class _Outcome:
 
     def wait(self, timeout: float = -1.0) -> bool:
         """Block until `set`; whatever a signal handler raises comes out of here."""
+        if self.done:
+            return (
+                True  # perhaps the lock has been acquired before, and an interrupt came just then
+            )
         if timeout >= 0:
             return self._lock.acquire(timeout=timeout)
         while not self._lock.acquire(timeout=_POLL):

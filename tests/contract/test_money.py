@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -14,6 +16,9 @@ from replicate_async.testing import Clock, Fault
 
 from . import faults
 from .faults import CREATES, LOST, NOT_EXECUTED, World, until, world
+from .wire import PREDICTION, RESET, Request, Step, Wire, client_of, json, route
+
+VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 
 
 def named(value: object) -> str:
@@ -204,6 +209,52 @@ async def test_a_held_rival_keeps_its_own() -> None:
             await client.predictions.create(model="acme/slow", input=wanted)
         assert await held == "same"
         assert here.made_of("same") == before
+
+
+async def test_rivals_may_be_spelled_in_two_ways() -> None:
+    """`owner/name:version` that was lost does not take what a create of the bare version has made."""
+    made: list[dict[str, Any]] = []
+    creates = 0
+
+    def answers(request: Request) -> Step:
+        nonlocal creates
+        if request.method == "GET":
+            return json({"results": made, "next": None})
+        creates += 1
+        if creates == 1:
+            return RESET  # and nothing is created
+        made.append(
+            {
+                **PREDICTION,
+                "version": VERSION,
+                "created_at": datetime.now(UTC).isoformat(),
+                "status": "processing",
+                "completed_at": None,
+            }
+        )
+        time.sleep(0.5)  # in the server's thread
+        return json(made[0], 201)
+
+    with Wire(route(answers)) as wire:
+        async with client_of(wire) as client:
+            given = {"text": "Alice"}
+            lost = asyncio.create_task(client.predictions.create(f"acme/greeter:{VERSION}", given))
+            await until(lambda: bool(wire.requests))
+            kept = await client.predictions.create(VERSION, given)
+            with pytest.raises(exceptions.AmbiguousCreateError):
+                await lost
+        assert kept.id == made[0]["id"]
+        assert client.stats.adopted == 0
+
+
+async def test_what_cannot_be_encoded_was_not_sent() -> None:
+    """A number that Python does not write is an error at once, not a create that may have happened."""
+    with Wire(RESET) as wire:
+        async with client_of(wire) as client:
+            with pytest.raises(exceptions.TransportError, match="cannot be sent") as caught:
+                await client.predictions.create(VERSION, {"seed": 10**5000})
+        assert not isinstance(caught.value, exceptions.AmbiguousCreateError)
+        assert wire.requests == []
 
 
 async def test_strangers_are_not_adopted() -> None:

@@ -10,11 +10,12 @@ import pytest
 from aiohttp import web
 
 import replicate_async
-from replicate_async import Client, Page, Prediction
-from replicate_async.exceptions import UnreadableAnswer
+from replicate_async import Client, Page, Prediction, Retry
+from replicate_async.exceptions import ServerError, UnreadableAnswer
 from replicate_async.testing import Emulator
 
 from .conftest import HELLO, rewrite
+from .wire import PREDICTION, Request, Step, Wire, client_of, json, problem, route
 
 
 @pytest.fixture
@@ -78,6 +79,27 @@ async def test_auto_paging(client: Client, ids: list[str]) -> None:
     second = await page.next_page()
     assert second is not None
     assert [prediction.id async for prediction in second.auto_paging_iter()] == ids[3:]
+
+
+async def test_an_iteration_goes_on_after_an_error() -> None:
+    """A page that could not be fetched is not the end: the next step asks for it again."""
+
+    def answers(request: Request) -> Step:
+        number = len(wire.requests)
+        if number == 2:
+            return problem(500)
+        following = f"{wire.url}/v1/predictions?cursor=2" if number == 1 else None
+        return json({"results": [{**PREDICTION, "id": f"p{number}"}], "next": following})
+
+    with Wire(route(answers)) as wire:
+        async with client_of(wire, retry=Retry(attempts=1)) as client:
+            items = aiter(client.predictions.list())
+            assert (await anext(items)).id == "p1"
+            with pytest.raises(ServerError):
+                await anext(items)
+            assert (await anext(items)).id == "p3"
+            with pytest.raises(StopAsyncIteration):
+                await anext(items)
 
 
 async def test_an_iteration_goes_on_where_it_was_left(client: Client, ids: list[str]) -> None:

@@ -21,6 +21,7 @@ from replicate_async import Client, Limits, Retry, Timeout, exceptions
 
 from .wire import (
     ACCOUNT,
+    BOUND,
     BUSY,
     CLOSE,
     FAULTS,
@@ -665,6 +666,62 @@ async def test_silence_counts_anew_with_each_piece_of_an_answer() -> None:
     with Wire(Step(slowly)) as wire:
         async with client_of(wire, timeout=Timeout(read=0.4), retry=Retry(attempts=1)) as client:
             assert (await client.accounts.current()).username == "acme"
+
+
+async def test_a_body_that_comes_long_after_its_head_is_read() -> None:
+    """The head of an answer ends the silence: a create that was answered so is no ambiguous one."""
+    body = jsonlib.dumps(PREDICTION).encode()
+
+    def late(connection: socket.socket, request: Request) -> None:
+        time.sleep(0.3)
+        connection.sendall(head(201, {"Content-Length": str(len(body)), "Connection": "close"}))
+        time.sleep(0.3)
+        connection.sendall(body)
+
+    with Wire(Step(late)) as wire:
+        async with client_of(wire, timeout=Timeout(read=0.5)) as client:
+            created = await client.predictions.create(VERSION, {"text": "a"})
+        assert created.id == PREDICTION["id"]
+        assert len(wire.requests) == 1
+
+
+async def test_the_callers_timeout_wins_over_silence() -> None:
+    """A cancellation that comes together with the end of the server's silence is no timeout of ours."""
+    loop = asyncio.get_running_loop()
+
+    def stall(request: Request) -> Step:
+        # What is due from 0.15 to 0.3 seconds after the request is done at once.
+        loop.call_soon_threadsafe(loop.call_later, 0.15, time.sleep, 0.15)
+        return STALL
+
+    with Wire(route(stall)) as wire:
+        async with client_of(wire, timeout=Timeout(read=0.25)) as client:
+            began = time.monotonic()
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(0.2):
+                    await client.accounts.current()
+            assert time.monotonic() - began < 2
+        assert not isinstance(caught.value, exceptions.ReplicateException)
+        assert len(wire.requests) == 1
+
+
+async def test_silence_ends_a_request_in_whose_middle_another_is_made() -> None:
+    """A trace of aiohttp that makes a request of its own does not take the time limit away."""
+    trace = aiohttp.TraceConfig()
+    made = []
+
+    async def look(*_: object) -> None:
+        if not made:
+            made.append(None)
+            made.append(await client.accounts.current())
+
+    trace.on_request_start.append(look)
+    with Wire(GOOD, STALL) as wire:
+        options: dict[str, Any] = {"retry": Retry(attempts=1), "trace_configs": [trace]}
+        async with client_of(wire, timeout=Timeout(read=0.3), **options) as client:
+            with pytest.raises(exceptions.TransportTimeout):
+                await asyncio.wait_for(client.hardware.list(), BOUND)
+        assert len(made) == 2
 
 
 async def test_a_cancelled_request_is_cancelled() -> None:

@@ -708,7 +708,7 @@ async def test_the_callers_timeout_wins_over_silence() -> None:
 async def test_silence_ends_a_request_in_whose_middle_another_is_made() -> None:
     """A trace of aiohttp that makes a request of its own does not take the time limit away."""
     trace = aiohttp.TraceConfig()
-    made = []
+    made: list[object] = []
 
     async def look(*_: object) -> None:
         if not made:

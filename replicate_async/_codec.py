@@ -87,7 +87,7 @@ def flat_size(value: object) -> int | None:
     """Return about how long the JSON of an object without other objects in it is; None for all else."""
     if value is None:
         return 0
-    if not isinstance(value, dict) or value.__class__ is not dict:
+    if type(value) is not dict:
         return None
     size = 0
     for key, item in value.items():

@@ -334,7 +334,7 @@ class _Watchdog:
 
 
 @lru_cache(maxsize=1)
-def _session_classes() -> tuple[type[aiohttp.TCPConnector], type[aiohttp.DummyCookieJar]]:
+def _session_classes() -> tuple[Callable[..., aiohttp.TCPConnector], type[aiohttp.DummyCookieJar]]:
     """Return what our sessions are made of; aiohttp is loaded by now."""
     from http.cookies import SimpleCookie
 
@@ -345,7 +345,7 @@ def _session_classes() -> tuple[type[aiohttp.TCPConnector], type[aiohttp.DummyCo
     class NoCookies(aiohttp.DummyCookieJar):
         """Keeps no cookies, and makes no object for each request to say so."""
 
-        def filter_cookies(self, request_url: yarl.URL) -> SimpleCookie:  # noqa: ARG002
+        def filter_cookies(self, request_url: yarl.URL) -> SimpleCookie:  # noqa: ARG002  (its interface)
             return none
 
     class Connector(aiohttp.TCPConnector):
@@ -471,9 +471,8 @@ class Pool:
         import aiohttp
 
         make_connector, make_jar = _session_classes()
-        options: dict[str, Any] = {"watchdog": watchdog}
         connector = make_connector(
-            **options,
+            watchdog=watchdog,
             limit=0,  # `Slots` counts, outside of the timeouts
             resolver=aiohttp.ThreadedResolver(),
             socket_factory=_socket_with_keepalive,

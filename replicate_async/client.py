@@ -217,7 +217,7 @@ class Client:
             latest_versions=context.latest_versions,
             shared_uploads=context.shared_uploads,
             schemas=context.schemas,
-            pollers=context.pollers,
+            shared_pollers=context.shared_pollers,
             tasks=context.tasks,
         )
         return view

@@ -26,30 +26,10 @@ from ._creates import Creations
 
 if TYPE_CHECKING:
     from .._inputs import Uploads
-    from ._poller import Poller, Pollers
+    from ._poller import Pollers
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
-
-
-class Waiting:
-    """The pollers of one client and its views, made when somebody has to wait."""
-
-    def __init__(self) -> None:
-        self._pollers: Pollers | None = None
-
-    def of(self, transport: Transport) -> Poller:
-        """Return the poller of an account on the running loop."""
-        if self._pollers is None:
-            from ._poller import Pollers
-
-            self._pollers = self._pollers or Pollers()
-        return self._pollers.of(transport)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether anybody waits."""
-        return self._pollers is not None and bool(self._pollers.waiting)
 
 
 class Later(Generic[T]):
@@ -70,6 +50,12 @@ def _no_uploads() -> Uploads:
     from .._inputs import Uploads
 
     return Uploads()
+
+
+def _no_pollers() -> Pollers:
+    from ._poller import Pollers
+
+    return Pollers()
 
 
 @attrs.define(eq=False, repr=False)
@@ -99,7 +85,7 @@ class Context:
     """What this client and its views have uploaded for inputs."""
     schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict[str, tuple[float, Any]])
     """Of models and versions: until when it is good (monotonic), and what their schema says."""
-    pollers: Waiting = attrs.field(factory=Waiting)
+    shared_pollers: Later[Pollers] = attrs.field(factory=lambda: Later(_no_pollers))
     """Who sees to the predictions that this client and its views await."""
     tasks: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]])
     """What is under way and needs the connections to end in an orderly way, on any event loop."""
@@ -114,6 +100,11 @@ class Context:
     def uploads(self) -> Uploads:
         """What this client and its views have uploaded for inputs."""
         return self.shared_uploads()
+
+    @property
+    def pollers(self) -> Pollers:
+        """Who sees to the predictions that this client and its views await."""
+        return self.shared_pollers()
 
     @property
     def stats(self) -> Stats:

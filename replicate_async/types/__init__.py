@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import attrs
@@ -93,11 +94,8 @@ def __getattr__(name: str) -> Any:
     """Load what a run does not need when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _PREDICTIONS:
-        from . import _predictions as module
-    else:
-        from . import _catalog as module  # type: ignore[no-redef]
-    return getattr(module, name)
+    module = "._predictions" if name in _PREDICTIONS else "._catalog"
+    return getattr(import_module(module, __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -245,7 +245,7 @@ async def test_json_stays_json(value: dict[str, Any]) -> None:
     from replicate_async._inputs import Uploads, encode_input
 
     before = repr(value)
-    encoded, _ = await encode_input(value, None, "url", Uploads())  # type: ignore[arg-type]
+    encoded, _ = await encode_input(value, None, "url", Uploads())  # type: ignore[arg-type]  # nothing is sent
     assert encoded == _plain(value)
     assert repr(value) == before
 

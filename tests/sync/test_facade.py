@@ -695,6 +695,7 @@ def crossings(client: Client) -> list[object]:
         seen.append(callback)
         return post(callback, *args, **kwargs)
 
+    # What crosses can only be counted where it does.
     loop.call_soon_threadsafe = counted  # type: ignore[assignment, method-assign]
     return seen
 

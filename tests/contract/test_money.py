@@ -239,7 +239,7 @@ async def test_rivals_may_be_spelled_in_two_ways() -> None:
         async with client_of(wire) as client:
             given = {"text": "Alice"}
             lost = asyncio.create_task(client.predictions.create(f"acme/greeter:{VERSION}", given))
-            await until(lambda: bool(wire.requests))
+            await until(lambda: creates)  # the first one is the one that is lost
             kept = await client.predictions.create(VERSION, given)
             with pytest.raises(exceptions.AmbiguousCreateError):
                 await lost

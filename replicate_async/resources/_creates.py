@@ -264,6 +264,8 @@ async def find(
         if context.creations.has_rivals(creation):
             continue
         found = await _candidates(context, creation, kind)
+        if context.creations.has_rivals(creation):
+            continue  # one was sent while the list was read, and what it made may stand there
         if running_first:
             found.sort(key=lambda job: _policy.is_over(job.status, job.completed_at is not None))
         for job in found:

@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from ._facade import StreamingFunction as StreamingFunction
     from ._facade import Training as Training
     from ._facade import Version as Version
+    from ._loop import SyncInAsyncWarning as SyncInAsyncWarning
     from ._portal import Stream as Stream
-    from ._portal import SyncInAsyncWarning as SyncInAsyncWarning
 
     run = Client().run
     stream = Client().stream
@@ -136,7 +136,7 @@ __all__ = (
     "webhooks",
 )
 
-_SYNC_ONLY = frozenset({"Stream", "SyncInAsyncWarning"})
+_SYNC_ONLY = {"Stream": "._portal", "SyncInAsyncWarning": "._loop"}
 
 _default: Client | None = None
 
@@ -159,7 +159,7 @@ def __getattr__(name: str) -> Any:
     if name.startswith("async_") and name[6:] in _OF_THE_DEFAULT_CLIENT:
         return getattr(default_client(), name)  # as in `replicate` 1.x
     if name in _SYNC_ONLY:
-        home = "._portal"
+        home = _SYNC_ONLY[name]
     elif name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:

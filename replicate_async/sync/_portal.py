@@ -19,44 +19,29 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import contextvars
 import functools
 import os
 import sys
 import threading
-import warnings
 import weakref
-from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
-from threading import get_ident
-from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn, ParamSpec, Self, TypeAlias, TypeVar, cast
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar, cast
 
 from .. import exceptions
+from ._loop import GRACE, Pending, Portal, Work, settle
 
 P = ParamSpec("P")
 T = TypeVar("T")
 E = TypeVar("E", bound="BaseException | None")
-Work: TypeAlias = Callable[[], Awaitable[Any]]
 Wrap: TypeAlias = Callable[["Lease", Any], Any]
 WrapAll: TypeAlias = Callable[["Lease", list[Any]], list[Any]]
 
 _HERE: Final = str(Path(__file__).parent) + os.sep
 _PACKAGE: Final = str(Path(__file__).parent.parent) + os.sep
-
-_GRACE: Final = 6.0
-"""Seconds that interrupted work has for its clean-up: a cancel at the other end takes 5 at most."""
-
-_POLL: Final = 0.1 if sys.platform == "win32" else 0.5
-"""Seconds after which a thread that waits for a lock looks for signals. On Windows, Ctrl-C does not
-interrupt the acquisition of a lock; elsewhere it does, unless it comes just before the wait begins."""
-
-_PARKING: Final = 1.0
-"""Seconds for which a fork waits for the loop to be between two callbacks."""
 
 _IMPORTED_LATE: Final = frozenset(
     {
@@ -77,10 +62,6 @@ _IMPORTED_LATE: Final = frozenset(
 _GATHERED: Final = 2**20
 _GATHERING: Final = 0.005
 """Bytes, and seconds, after which what has arrived of a file is handed over."""
-
-
-class SyncInAsyncWarning(RuntimeWarning):
-    """The sync facade has blocked a thread in which an event loop runs."""
 
 
 def crosses(method: Callable[P, T]) -> Callable[P, T]:
@@ -117,280 +98,6 @@ def _trim(error: BaseException) -> None:
     error.__traceback__ = following
 
 
-# -- One piece of work -------------------------------------------------------------------------
-
-
-class _Outcome:
-    """How a piece of work went, handed over from the loop to the one thread that waits for it.
-
-    For a single waiter a bare lock is enough, and much cheaper than a `concurrent.futures.Future`.
-    """
-
-    __slots__ = ("_lock", "done", "error", "task", "value")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self.done: bool = False
-        self.task: asyncio.Task[None] | None = None
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def set(self) -> None:
-        """Let the waiting thread go on; only on the loop."""
-        self.task = None
-        if not self.done:
-            self.done = True
-            self._lock.release()
-
-    def cancel(self) -> None:
-        """Cancel the work, or the wait if there is no work; only on the loop."""
-        if self.task is None:
-            self.set()
-        else:
-            self.task.cancel()
-
-    def wait(self, timeout: float = -1.0) -> bool:
-        """Block until `set`; whatever a signal handler raises comes out of here."""
-        if self.done:
-            return (
-                True  # perhaps the lock has been acquired before, and an interrupt came just then
-            )
-        if timeout >= 0:
-            return self._lock.acquire(timeout=timeout)
-        while not self._lock.acquire(timeout=_POLL):
-            pass
-        return True
-
-
-async def _settle(outcome: _Outcome, work: Work, running: set[_Outcome]) -> None:
-    """Do some work and record how it went; nothing escapes into the loop, not even a `SystemExit`."""
-    running.add(outcome)
-    try:
-        outcome.value = await work()
-    except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
-        outcome.error = error
-    finally:
-        running.discard(outcome)
-        outcome.set()
-
-
-class _Executor(ThreadPoolExecutor):
-    """Threads for what would hold up the loop, also where Python allows no more of them.
-
-    When the main thread has ended, the standard library refuses new work, while other threads and exit
-    handlers may still be in the middle of calls. Then it is done on the loop.
-    """
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have `fn(*args, **kwargs)` done."""
-        try:
-            return super().submit(fn, *args, **kwargs)
-        except RuntimeError as error:
-            if not str(error).startswith("cannot schedule new futures after"):
-                raise
-        done: Future[T] = Future()
-        try:
-            done.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - who waits for it raises it
-            done.set_exception(error)
-        return done
-
-
-# -- The loop and its thread -------------------------------------------------------------------
-
-
-class Portal:
-    """The loop, its thread, and the way in for other threads."""
-
-    def __init__(self) -> None:
-        # Reentrant: the garbage collector may run the finalizer of a `Stream`, which posts, in the
-        # middle of a post.
-        self._lock = threading.RLock()
-        self._open = True
-        self._here = True
-        self._ident = 0
-        self.running: set[_Outcome] = set()
-        ready = threading.Event()
-        thread = threading.Thread(
-            # In a context of its own: the thread outlives the call that starts it, and must not see
-            # the context variables of that caller.
-            target=contextvars.Context().run,
-            args=(self._serve, ready),
-            name="replicate_async.sync",
-            # As a non-daemon it would be waited for before the exit handlers run: for ever. One of
-            # those joins it.
-            daemon=True,
-        )
-        self._thread = thread
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(_Executor(thread_name_prefix="replicate_async.sync.worker"))
-        try:
-            thread.start()
-        except RuntimeError as error:
-            # In subinterpreters, in WebAssembly, and while the interpreter exits.
-            self._loop.close()
-            raise exceptions.LoopClosed(f"no thread can be started here ({error})") from error
-        try:
-            ready.wait()
-        except BaseException:
-            self.stop(join=False)
-            raise
-
-    def _serve(self, ready: threading.Event) -> None:
-        loop = self._loop
-        self._ident = get_ident()
-        try:
-            loop.call_soon(ready.set)
-            loop.run_forever()
-        finally:
-            with self._lock:
-                self._open = False
-            ready.set()
-            loop.run_until_complete(self._drain())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            executor: Any = getattr(loop, "_default_executor", None)
-            if executor is not None:
-                # `loop.shutdown_default_executor()` starts a thread, which Python 3.12 and later
-                # forbid while the interpreter exits.
-                executor.shutdown(wait=False)
-            loop.close()
-
-    async def _drain(self) -> None:
-        me = asyncio.current_task()
-        while tasks := [task for task in asyncio.all_tasks() if task is not me]:
-            for task in tasks:
-                task.cancel("the sync facade is shutting down")
-            await asyncio.wait(tasks, timeout=_GRACE)
-
-    def stop(self, *, join: bool) -> None:
-        """Cancel what still runs, and end the thread."""
-        with self._lock:
-            if self._open:
-                self._open = False
-                self._loop.call_soon_threadsafe(self._loop.stop)
-        if join and not self.inside:
-            self._thread.join(2 * _GRACE)
-
-    def abandon(self) -> None:
-        """Give up the loop of the parent process, right after a fork."""
-        self._lock = threading.RLock()
-        self._open = self._here = False
-        self._ident = 0
-        self._left_behind = asyncio.all_tasks(self._loop)
-        for task in self._left_behind:
-            # At the end of the child they are destroyed, and asyncio would deplore it.
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-
-    @property
-    def open(self) -> bool:
-        """Whether new work is accepted."""
-        return self._open
-
-    @property
-    def inside(self) -> bool:
-        """Whether the current thread is the loop's own."""
-        return get_ident() == self._ident
-
-    def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Run a callback soon on the loop, in a copy of the caller's context."""
-        # The lock orders this against `stop`: what has been posted is drained.
-        with self._lock:
-            if not self._open:
-                raise exceptions.LoopClosed(
-                    "the sync facade has been shut down"
-                    if self._here
-                    else "it was opened before a fork; open it again in the child"
-                )
-            self._loop.call_soon_threadsafe(callback, *args)
-
-    def begin(self, outcome: _Outcome, work: Work, running: set[_Outcome]) -> None:
-        """Start some work in a task of its own; only on the loop."""
-        if sys.version_info >= (3, 12):
-            # At once, and not in the next iteration of the loop, which is two system calls away.
-            task = asyncio.Task(_settle(outcome, work, running), loop=self._loop, eager_start=True)
-        else:
-            task = self._loop.create_task(_settle(outcome, work, running))
-        if not outcome.done:
-            outcome.task = task
-
-    def check(self) -> None:
-        """Complain if blocking the current thread would be a mistake."""
-        if get_ident() == self._ident:
-            raise exceptions.WouldDeadlock
-        if _get_running_loop() is not None:
-            _warn_of_running_loop()
-
-    def result(self, outcome: _Outcome, start: Callable[..., object], *args: Any) -> Any:
-        """Post `start(outcome, *args)`, wait for the outcome, and return or raise what it holds."""
-        try:
-            self.post(start, outcome, *args)
-            outcome.wait()
-        except exceptions.LoopClosed:
-            raise
-        except BaseException:
-            # Ctrl-C, or what another signal handler raised. The work must not go on behind the
-            # caller's back. A second one comes out of this wait, and so does not wait.
-            with contextlib.suppress(exceptions.LoopClosed):
-                self.post(outcome.cancel)
-                outcome.wait(_GRACE)
-            raise
-        if outcome.error is not None:
-            self._raise(outcome)
-        return outcome.value
-
-    def _raise(self, outcome: _Outcome) -> NoReturn:
-        error, outcome.error = outcome.error, None
-        assert error is not None
-        try:
-            if isinstance(error, asyncio.CancelledError):
-                raise (
-                    exceptions.ClientClosed()
-                    if self._open
-                    else exceptions.LoopClosed("the sync facade was shut down meanwhile")
-                ) from None
-            raise error
-        finally:
-            # Its traceback holds this frame, which must not hold it in turn.
-            del error
-
-    def park(self) -> Callable[[], None]:
-        """Hold the loop between two callbacks, where it holds no lock; return what lets it go on."""
-        parked, go = threading.Event(), threading.Event()
-
-        def wait() -> None:
-            parked.set()
-            go.wait(10 * _PARKING)
-
-        if not self.inside:
-            with contextlib.suppress(exceptions.LoopClosed):
-                self.post(wait)
-                parked.wait(_PARKING)
-        return go.set
-
-
-_warned = False
-
-
-def _warn_of_running_loop() -> None:
-    """Tell the user's line, once in a process, that it blocks a loop; notebooks are meant to."""
-    global _warned
-    if _warned or "ipykernel" in sys.modules:
-        return
-    level = 1
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-        level += 1
-    warnings.warn(
-        "The sync facade blocks the event loop that runs in this thread. Use the async client here:"
-        " `import replicate_async as replicate`, and `await`.",
-        SyncInAsyncWarning,
-        stacklevel=level,
-    )
-    _warned = True
-
-
 # -- Work that lasts ---------------------------------------------------------------------------
 
 
@@ -401,8 +108,8 @@ class _Lane:
         self.cleanup: Work | None = None
         self._portal = lease.portal
         self._running = lease.running
-        self._queue: deque[tuple[_Outcome, Work]] = deque()
-        self._ended = _Outcome()
+        self._queue: deque[tuple[Pending, Work]] = deque()
+        self._ended = Pending()
         self._finishing = False
         self._wake: asyncio.Event
         self._portal.post(self._begin)
@@ -420,32 +127,32 @@ class _Lane:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                outcome, work = self._queue.popleft()
-                outcome.task = me
-                await _settle(outcome, work, set())
+                pending, work = self._queue.popleft()
+                pending.task = me
+                await settle(pending, work, set())
                 if self._ended.task is None:
                     break
                 while me.cancelling():  # that was meant for the work
                     me.uncancel()
         finally:
             while self._queue:
-                outcome, _ = self._queue.popleft()
-                outcome.error = asyncio.CancelledError()
-                outcome.set()
+                pending, _ = self._queue.popleft()
+                pending.error = asyncio.CancelledError()
+                pending.set()
             if self.cleanup is not None:
                 await self.cleanup()
 
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in the lane's task, and wait for it."""
         self._portal.check()
-        return cast(T, self._portal.result(_Outcome(), self._enqueue, work))
+        return cast(T, self._portal.result(Pending(), self._enqueue, work))
 
-    def _enqueue(self, outcome: _Outcome, work: Work) -> None:
+    def _enqueue(self, pending: Pending, work: Work) -> None:
         if self._ended.done:
-            outcome.error = asyncio.CancelledError()
-            outcome.set()
+            pending.error = asyncio.CancelledError()
+            pending.set()
             return
-        self._queue.append((outcome, work))
+        self._queue.append((pending, work))
         self._wake.set()
 
     def finish(self, *, wait: bool = True) -> None:
@@ -455,7 +162,7 @@ class _Lane:
         except exceptions.LoopClosed:
             return
         if wait and not self._portal.inside:
-            self._ended.wait(2 * _GRACE)
+            self._ended.wait(2 * GRACE)
             error, self._ended.error = self._ended.error, None
             if error is not None and not isinstance(error, asyncio.CancelledError):
                 raise error
@@ -677,7 +384,7 @@ class _Claim:
         self._lock = threading.RLock()
         self._closed = False
         self.portal: Portal | None = None
-        self.running: set[_Outcome] = set()
+        self.running: set[Pending] = set()
         """What runs for this client; only touched on the loop."""
 
     def open(self) -> Portal:
@@ -696,7 +403,7 @@ class _Claim:
             return
         portal.check()
         try:
-            portal.result(_Outcome(), portal.begin, self._wind_up, set())
+            portal.result(Pending(), portal.begin, self._wind_up, set())
         finally:
             _shared.leave(self, wait=True)
 
@@ -705,7 +412,7 @@ class _Claim:
         portal = self._end()
         if portal is not None:
             with contextlib.suppress(exceptions.LoopClosed):
-                portal.post(portal.begin, _Outcome(), self._wind_up_and_leave, set())
+                portal.post(portal.begin, Pending(), self._wind_up_and_leave, set())
 
     def _end(self) -> Portal | None:
         with self._lock:
@@ -720,11 +427,11 @@ class _Claim:
 
     async def _wind_up(self) -> None:
         """Cancel what runs, so that it cancels its predictions, and then close the client."""
-        tasks = [outcome.task for outcome in self.running if outcome.task is not None]
+        tasks = [pending.task for pending in self.running if pending.task is not None]
         for task in tasks:
             task.cancel("the client is closed")
         if tasks:
-            await asyncio.wait(tasks, timeout=_GRACE)
+            await asyncio.wait(tasks, timeout=GRACE)
         await self._aclose()
 
     async def _wind_up_and_leave(self) -> None:
@@ -760,7 +467,7 @@ class Lease:
         return portal if portal is not None and portal.open else self._claim.open()
 
     @property
-    def running(self) -> set[_Outcome]:
+    def running(self) -> set[Pending]:
         """What runs for this client."""
         return self._claim.running
 
@@ -769,7 +476,7 @@ class Lease:
         portal = self.portal
         portal.check()
         work = functools.partial(function, *args, **kwargs)
-        return cast(T, portal.result(_Outcome(), portal.begin, work, self._claim.running))
+        return cast(T, portal.result(Pending(), portal.begin, work, self._claim.running))
 
     def iterate(self, source: AsyncIterable[Any], wrap_all: WrapAll | None = None) -> Stream[Any]:
         """Return an iterator over what an async one yields."""

@@ -39,7 +39,7 @@ HELLO = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 @pytest.fixture
 def warn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget that the process was warned already."""
-    monkeypatch.setattr("replicate_async.sync._portal._warned", False)
+    monkeypatch.setattr("replicate_async.sync._loop._warned", False)
 
 
 @pytest.fixture

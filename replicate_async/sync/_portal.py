@@ -29,7 +29,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar, cast
+from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from .. import exceptions
 from ._loop import GRACE, Pending, Portal, Work, settle
@@ -144,8 +144,8 @@ class _Lane:
 
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in the lane's task, and wait for it."""
-        self._portal.check()
-        return cast(T, self._portal.result(Pending(), self._enqueue, work))
+        result: T = self._portal.result(Pending(), self._enqueue, work)
+        return result
 
     def _enqueue(self, pending: Pending, work: Work) -> None:
         if self._ended.done:
@@ -473,10 +473,13 @@ class Lease:
 
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `function(*args, **kwargs)` on the loop, and return its result."""
-        portal = self.portal
-        portal.check()
+        claim = self._claim
+        portal = claim.portal
+        if portal is None or not portal.open:
+            portal = claim.open()
         work = functools.partial(function, *args, **kwargs)
-        return cast(T, portal.result(Pending(), portal.begin, work, self._claim.running))
+        result: T = portal.result(Pending(), portal.begin, work, claim.running)
+        return result
 
     def iterate(self, source: AsyncIterable[Any], wrap_all: WrapAll | None = None) -> Stream[Any]:
         """Return an iterator over what an async one yields."""

@@ -688,15 +688,15 @@ def crossings(client: Client) -> list[object]:
     """Return a list that grows with each crossing to the client's loop."""
     seen: list[object] = []
     client.accounts.current()
-    loop = client._lease.portal._loop
-    post = loop.call_soon_threadsafe
+    portal = client._lease.portal
+    result = portal.result
 
-    def counted(callback: Any, *args: Any, **kwargs: Any) -> Any:
-        seen.append(callback)
-        return post(callback, *args, **kwargs)
+    def counted(pending: Any, start: Any, *args: Any) -> Any:
+        seen.append(start)
+        return result(pending, start, *args)
 
     # What crosses can only be counted where it does.
-    loop.call_soon_threadsafe = counted  # type: ignore[assignment, method-assign]
+    portal.result = counted  # type: ignore[method-assign]
     return seen
 
 

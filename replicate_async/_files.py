@@ -40,7 +40,7 @@ from .types import Limits, Retry, Timeout
 if TYPE_CHECKING:
     import aiohttp
 
-_WRITTEN: Final = 2**20
+_WRITTEN: Final = 3 * 2**19
 """Bytes that are gathered for one write: fewer, and the changes of threads would cost the most."""
 _RECEIVED: Final = 2**18
 """Bytes that may wait in the receiver while a thread writes."""

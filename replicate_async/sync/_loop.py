@@ -48,8 +48,8 @@ GRACE: Final = 6.0
 """Seconds that interrupted work has for its clean-up: a cancel at the other end takes 5 at most."""
 
 _POLL: Final = 0.1 if sys.platform == "win32" else 0.5
-"""Seconds after which a thread that waits for a lock looks for signals. On Windows, Ctrl-C does not
-interrupt the acquisition of a lock; elsewhere it does, unless it comes just before the wait begins."""
+"""Seconds after which a thread that waits looks for signals. On Windows, Ctrl-C does not interrupt the
+acquisition of a lock; elsewhere it interrupts any wait, unless it comes just before that begins."""
 
 _PARKING: Final = 1.0
 """Seconds for which a fork waits for the loop to be between two callbacks."""
@@ -111,6 +111,12 @@ class Pending:
             self.set()
         else:
             self.task.cancel()
+
+    def give_up(self) -> None:
+        """Let the waiting thread raise, unless it can go on; only on the loop."""
+        if not self.done:
+            self.error = asyncio.CancelledError()
+            self.set()
 
     def wait(self, timeout: float = -1.0) -> bool:
         """Block until `set`; whatever a signal handler raises comes out of here."""
@@ -315,6 +321,8 @@ class Portal:
             task = asyncio.Task(settle(pending, work, running), loop=self.loop, eager_start=True)
         else:
             task = self.loop.create_task(settle(pending, work, running))
+            # Cancelled before its first step, a task never takes it.
+            task.add_done_callback(lambda _: pending.give_up())
         if not pending.done:
             pending.task = task
 
@@ -343,7 +351,8 @@ class Portal:
             # caller's back. A second one comes out of this wait, and so does not wait.
             with contextlib.suppress(exceptions.LoopClosed):
                 self.post(pending.cancel)
-                pending.wait(GRACE)
+                if drive is None or drive.interrupts < 2:
+                    pending.wait(GRACE)
             raise
         if drive is not None and drive.interrupts:
             raise KeyboardInterrupt
@@ -421,17 +430,20 @@ class _Drive:
             if portal.driving.acquire(blocking=False) or portal.take():
                 try:
                     if portal.open:
-                        driven = True
+                        driven = self._selector.driven = True
                         portal.drive = self
                         pending.then = loop.stop
                         loop.call_soon(self._start, start, args)
                         while not (pending.done or self._left) and portal.open:
                             loop.run_forever()
                 finally:
+                    self._selector.driven = False
                     portal.drive = pending.then = None
                     portal.drives += 1
                     if self._limit is not None:
                         self._limit.cancel()
+                    if self.interrupts:
+                        pending.error = None  # frees the task here, where nothing is raised
                     if driven and not pending.done:
                         portal.want()
                     portal.driving.release()
@@ -488,11 +500,16 @@ class _Drive:
 
 
 class _Selector(selectors.DefaultSelector):
-    """The usual selector, which remembers whether anything had happened when it looked last."""
+    """The usual selector, for a loop that the main thread may run."""
 
+    driven = False
+    """Whether the main thread runs the loop: then it looks for signals now and then."""
     found = False
+    """Whether anything had happened when it looked last."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.driven and (timeout is None or timeout > _POLL):
+            timeout = _POLL
         events = super().select(timeout)
         self.found = bool(events)
         return events
@@ -526,24 +543,19 @@ def _may_drive() -> bool:
     interrupt = _signal.getsignal(SIGINT)
     if callable(interrupt) and interrupt is not default_int_handler:
         return False
-    return not _is_deep(sys.getrecursionlimit() - _ROOM)
+    return not _frame_at(sys.getrecursionlimit() - _ROOM)
 
 
 if sys.version_info >= (3, 12):
-
-    def _is_deep(depth: int) -> bool:
-        """Whether there are so many frames on the stack."""
-        return depth <= 0 or sys._getframemodulename(depth) is not None
-
+    _frame_at = sys._getframemodulename
 else:
 
-    def _is_deep(depth: int) -> bool:
-        """Whether there are so many frames on the stack."""
+    def _frame_at(depth: int) -> object:
+        """Return something if there are so many frames on the stack, else None."""
         try:
-            sys._getframe(depth)
+            return sys._getframe(depth)
         except ValueError:
-            return False
-        return True
+            return None
 
 
 _warned = False

@@ -128,6 +128,8 @@ class _Lane:
                     await self._wake.wait()
                     continue
                 pending, work = self._queue.popleft()
+                if pending.done:
+                    continue  # given up meanwhile
                 pending.task = me
                 await settle(pending, work, set())
                 if self._ended.task is None:
@@ -136,9 +138,7 @@ class _Lane:
                     me.uncancel()
         finally:
             while self._queue:
-                pending, _ = self._queue.popleft()
-                pending.error = asyncio.CancelledError()
-                pending.set()
+                self._queue.popleft()[0].give_up()
             if self.cleanup is not None:
                 await self.cleanup()
 
@@ -149,8 +149,7 @@ class _Lane:
 
     def _enqueue(self, pending: Pending, work: Work) -> None:
         if self._ended.done:
-            pending.error = asyncio.CancelledError()
-            pending.set()
+            pending.give_up()
             return
         self._queue.append((pending, work))
         self._wake.set()

@@ -156,7 +156,7 @@ def wrap(lease: Lease, value: Any) -> Any:
         return [wrap(lease, item) for item in value]
     if kind is dict:
         return {key: wrap(lease, item) for key, item in value.items()}
-    twin = _twin_of(kind)
+    twin = _found[kind] if kind in _found else _twin_of(kind)
     return value if twin is None else twin._of(lease, value)
 
 

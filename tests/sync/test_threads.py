@@ -1,0 +1,340 @@
+"""Which thread runs the loop, and that nobody notices."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from replicate_async.sync import Client
+from replicate_async.testing import Emulator, Fault
+
+from .conftest import QUIET_FORK, SECONDS, complaints, run, start, until
+
+turns = pytest.mark.skipif(sys.platform == "win32", reason="the loop stays in its thread there")
+
+
+async def _here() -> str:
+    return threading.current_thread().name
+
+
+@pytest.fixture
+def handler() -> Iterator[None]:
+    """Have a Python function as the handler of a signal."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+# -- Where it runs -----------------------------------------------------------------------------
+
+
+@turns
+def test_main_thread(client: Client) -> None:
+    """The main thread runs the loop for its own calls; other threads have theirs run elsewhere."""
+    assert client._lease.call(_here) == "MainThread"
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(client._lease.call, _here).result() == "replicate_async.sync"
+    assert client._lease.call(_here) == "MainThread"
+
+
+@pytest.mark.usefixtures("handler")
+def test_handlers_of_signals(client: Client) -> None:
+    """Where a signal's handler may raise, it cannot do so in the midst of the loop."""
+    assert client._lease.call(_here) == "replicate_async.sync"
+
+
+@turns
+def test_deep_stack(client: Client) -> None:
+    """The loop is not run on what is left of a stack that is nearly used up."""
+
+    def deep(frames: int) -> str:
+        return client._lease.call(_here) if frames == 0 else deep(frames - 1)
+
+    depth = len(list(_frames()))
+    assert deep(50) == "MainThread"
+    assert deep(sys.getrecursionlimit() - depth - 150) == "replicate_async.sync"
+
+
+def _frames() -> Iterator[object]:
+    frame = sys._getframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def test_handler_of_ctrl_c_is_put_back(client: Client) -> None:
+    """After each call, Ctrl-C does what it did before."""
+    before = signal.getsignal(signal.SIGINT)
+    client.accounts.current()
+    assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        client.accounts.current()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# -- Threads side by side ----------------------------------------------------------------------
+
+
+def test_loop_goes_on_without_calls(client: Client) -> None:
+    """What is under way on the loop goes on while the main thread does something else."""
+    import asyncio
+
+    ticks: list[float] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    async def begin() -> None:
+        tasks.append(asyncio.create_task(tick()))
+
+    async def end() -> None:
+        tasks[0].cancel()
+
+    client._lease.call(begin)
+    until(lambda: len(ticks) > 20)
+    client._lease.call(end)
+
+
+def test_calls_of_other_threads(emulator: Emulator, client: Client) -> None:
+    """Calls of another thread are served during those of the main thread, and after them."""
+    client.accounts.current()
+    served: list[object] = []
+
+    def other() -> None:
+        while not leave.is_set():
+            served.append(client.run("emulator/sleeper", {"seconds": 0.05}))
+
+    leave = threading.Event()
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        until(lambda: len(served) > 1)
+        before = len(served)
+        assert client.run("emulator/sleeper", {"seconds": 1}) is not None
+        during = len(served)
+        until(lambda: len(served) > during + 5)
+    finally:
+        leave.set()
+        thread.join(SECONDS)
+    assert during > before + 5
+    assert None not in served
+
+
+def test_closing_during_a_call_of_the_main_thread(emulator: Emulator) -> None:
+    """A client that another thread closes ends the call of the main thread, and cancels what it paid for."""
+    from replicate_async.exceptions import ClientClosed
+
+    client = Client(emulator.token, base_url=emulator.url)
+
+    def close() -> None:
+        until(emulator.ledger.running)
+        client.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        closed = pool.submit(close)
+        with pytest.raises(ClientClosed):
+            client.run("emulator/sleeper", {"seconds": 60})
+        closed.result()
+    assert len(emulator.ledger.cancelled()) == 1
+
+
+def test_many_threads_and_the_main_one(emulator: Emulator) -> None:
+    """Whatever turns they take, each gets its own answer, and a thread can always end the last client."""
+
+    def work(number: int) -> None:
+        for turn in range(15):
+            text = f"{number}.{turn}"
+            assert client.run("replicate/hello-world", {"text": text}) == f"hello {text}"
+
+    for _ in range(3):
+        with (
+            Client(emulator.token, base_url=emulator.url) as client,
+            ThreadPoolExecutor(4) as pool,
+        ):
+            others = [pool.submit(work, number) for number in range(4)]
+            work(9)
+            for other in others:
+                other.result(SECONDS)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.15])
+def test_connections_that_were_closed_meanwhile(pause: float) -> None:
+    """A connection that the server closed between two calls is not used: a create would be in doubt."""
+    with (
+        Emulator(rate_limits=False, wire=True) as emulator,
+        Client(emulator.token, base_url=emulator.url) as client,
+    ):
+        version = client.models.get("replicate/hello-world").latest_version
+        assert version is not None
+        emulator.wire.inject(Fault.CLOSE_AFTER_ANSWER)
+        for _ in range(15):
+            client.predictions.create(version, {"text": "x"})
+            # Until the news is there, which is on its way when the answer is.
+            threading.Event().wait(0.01 + pause)
+        assert client.stats.retried == 0
+        assert client.stats.adopted == 0
+        assert len(emulator.ledger.created()) == 15
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------
+
+
+@turns
+def test_interrupt_spares_other_threads(emulator: Emulator) -> None:
+    """Ctrl-C ends the main thread's own call, not those of other threads that it has run meanwhile."""
+    process = start(
+        """
+        import threading
+        from replicate_async import sync as replicate
+        replicate.accounts.current()
+        results = []
+        def other():
+            results.append(replicate.run("emulator/sleeper", {"seconds": 3}) is not None)
+        thread = threading.Thread(target=other)
+        try:
+            thread.start()
+            replicate.run("emulator/sleeper", {"seconds": 60})
+        except KeyboardInterrupt:
+            print("out", results)
+        thread.join()
+        print(results)
+        """
+    )
+    with process:
+        try:
+            until(lambda: len(emulator.ledger.running()) == 2, SECONDS)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+    assert (out, complaints(err)) == ("out []\n[True]\n", [])
+    assert len(emulator.ledger.cancelled()) == 1
+
+
+@turns
+def test_interrupted_three_times() -> None:
+    """A third Ctrl-C gets out also when the loop hangs in somebody's code."""
+    process = start(
+        """
+        import os, time
+        from replicate_async.sync import Client
+        async def hang():
+            print("ready", flush=True)
+            while True:
+                time.sleep(0.01)
+        client = Client()
+        try:
+            client._lease.call(hang)
+        except KeyboardInterrupt:
+            print("out", flush=True)
+        os._exit(0)
+        """
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            began = time.monotonic()
+            for _ in range(3):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.3)  # signals that wait for the same handler become one
+            out, err = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+    assert (out, complaints(err)) == ("out\n", [])
+    assert time.monotonic() - began < 5
+
+
+def test_cancelled_before_it_began(client: Client) -> None:
+    """Work that is given up before its first step does not leave its thread waiting."""
+    import asyncio
+
+    from replicate_async.sync._loop import Pending
+
+    portal, pending = client._lease.portal, Pending()
+
+    def begin() -> None:
+        portal.begin(pending, functools.partial(asyncio.sleep, SECONDS), set())
+        pending.cancel()
+
+    portal.post(begin)
+    assert pending.wait(SECONDS / 2)
+
+
+@turns
+def test_interrupts_at_any_moment() -> None:
+    """Ctrl-C in the middle of short calls raises at the user's line each time; the client stays whole."""
+    out = run(
+        """
+        import os, random, signal, threading, time
+        from replicate_async import sync as replicate
+        replicate.run("replicate/hello-world", {"text": "x"})  # all is imported now
+        main = os.getpid()
+        rest = random.Random(7)
+        caught = 0
+        def press():
+            for _ in range(60):
+                time.sleep(rest.uniform(0.005, 0.03))
+                pressed.clear()
+                os.kill(main, signal.SIGINT)
+                pressed.wait(30)
+        pressed = threading.Event()
+        thread = threading.Thread(target=press)
+        while thread.ident is None or thread.is_alive():
+            try:
+                if thread.ident is None:
+                    thread.start()
+                while thread.is_alive():
+                    replicate.accounts.current()
+            except KeyboardInterrupt:
+                caught += 1
+                pressed.set()
+        print(caught, replicate.run("replicate/hello-world", {"text": "Alice"}))
+        """
+    )
+    assert out == "60 hello Alice\n"
+
+
+# -- Forks -------------------------------------------------------------------------------------
+
+
+@turns
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_fork_during_a_call_of_the_main_thread(emulator: Emulator) -> None:
+    """A child that another thread makes meanwhile has a loop of its own, and its Ctrl-C."""
+    out = run(
+        """
+        import os, signal, threading, time
+        from replicate_async import sync as replicate
+        replicate.accounts.current()
+        def fork():
+            time.sleep(0.5)
+            if (pid := os.fork()) == 0:
+                plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+                print("child", plain, replicate.run("replicate/hello-world", {"text": "Bob"}))
+                replicate.default_client().close()
+                os._exit(0)
+            os.waitpid(pid, 0)
+        thread = threading.Thread(target=fork)
+        thread.start()
+        replicate.run("emulator/sleeper", {"seconds": 2})
+        thread.join()
+        print("parent", replicate.run("replicate/hello-world", {"text": "Alice"}))
+        """,
+        QUIET_FORK,
+    )
+    assert out == "child True hello Bob\nparent hello Alice\n"

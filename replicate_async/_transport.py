@@ -812,7 +812,7 @@ class Transport:
                 if 200 <= status < 300:
                     if gate is not None and way.is_api:
                         gate.learn(response.headers)
-                    if not response.content.at_eof():
+                    if not response.content.is_eof():
                         watchdog.heard(watch)
                     # To its end, where the connection goes back into the pool by itself.
                     body: bytes | bytearray = await response.content.readany()
@@ -946,7 +946,7 @@ class Transport:
 
     def url_of(self, call: Call) -> str:
         """Return the URL of a call, with its query."""
-        url = self._absolute(call.path)
+        url = self._root + call.path if call.path[0] == "/" else call.path
         if call.params:
             query = "&".join(
                 f"{quote(name, safe='')}={quote(_text(value), safe='')}"
@@ -956,9 +956,6 @@ class Transport:
             if query:
                 url += ("&" if "?" in url else "?") + query
         return url
-
-    def _absolute(self, path: str) -> str:
-        return self._root + path if path[0] == "/" else path
 
     def _way(self, url: str) -> _Way:
         found = self._ways.get(url)

@@ -81,27 +81,25 @@ class SyncInAsyncWarning(RuntimeWarning):
 class Pending:
     """How a piece of work went, handed over from the loop to the one thread that waits for it.
 
-    For a single waiter a bare lock is enough, and much cheaper than a `concurrent.futures.Future`.
+    For a single waiter a bare lock is enough, and much cheaper than a `concurrent.futures.Future`. It is
+    made when there is one: the main thread, which runs the loop itself, needs none.
     """
 
-    __slots__ = ("_lock", "done", "error", "task", "then", "value")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self.done: bool = False
-        self.then: Callable[[], object] | None = None
-        """What to call on the loop at the end."""
-        self.task: asyncio.Task[None] | None = None
-        self.value: Any = None
-        self.error: BaseException | None = None
+    _lock: threading.Lock | None = None
+    done = False
+    task: asyncio.Task[None] | None = None
+    value: Any = None
+    error: BaseException | None = None
+    then: Callable[[], object] | None = None
+    """What to call on the loop at the end."""
 
     def set(self) -> None:
         """Let the waiting thread go on; only on the loop."""
         self.task = None
         if not self.done:
-            self.done = True
-            self._lock.release()
+            self.done = True  # before the lock is looked for: `wait` does it the other way round
+            if self._lock is not None:
+                self._lock.release()
             if self.then is not None:
                 self.then()
 
@@ -120,10 +118,13 @@ class Pending:
 
     def wait(self, timeout: float = -1.0) -> bool:
         """Block until `set`; whatever a signal handler raises comes out of here."""
+        if self._lock is None:
+            lock = threading.Lock()
+            lock.acquire()
+            self._lock = lock
         if self.done:
-            return (
-                True  # perhaps the lock has been acquired before, and an interrupt came just then
-            )
+            # Perhaps before there was a lock; or it was acquired, and an interrupt came just then.
+            return True
         if timeout >= 0:
             return self._lock.acquire(timeout=timeout)
         while not self._lock.acquire(timeout=_POLL):
@@ -449,7 +450,8 @@ class _Drive:
                     portal.driving.release()
         finally:
             if self._held:
-                self.let_go()
+                self._held = False
+                _signal.signal(SIGINT, default_int_handler)
         if not pending.done:
             if self.interrupts and not self._started:
                 raise KeyboardInterrupt
@@ -473,9 +475,8 @@ class _Drive:
             start(self._pending, *args)
 
     def let_go(self) -> None:
-        """Let Ctrl-C raise again."""
+        """Let Ctrl-C raise in the child of a fork, which does not go on with this."""
         if self._held:
-            self._held = False
             _signal.signal(SIGINT, default_int_handler)
 
     def _interrupt(self, *_: object) -> None:

@@ -234,10 +234,13 @@ def origin(url: str) -> Origin:
 class _Watch:
     """A request that must not take for ever; times are of the monotonic clock."""
 
-    __slots__ = ("before", "due", "ended", "last", "outer", "silence", "task")
+    __slots__ = ("before", "due", "ended", "last", "outer", "silence", "task", "trail")
 
-    def __init__(self, task: asyncio.Task[Any], last: float, outer: _Watch | None) -> None:
+    def __init__(
+        self, task: asyncio.Task[Any], last: float, outer: _Watch | None, trail: Trail | None
+    ) -> None:
         self.task = task
+        self.trail = trail
         self.before = task.cancelling()
         """How often its task had been cancelled when it began."""
         self.outer = outer
@@ -268,12 +271,12 @@ class _Watchdog:
         self._next = math.inf
         self._was_held_up = False
 
-    def begin(self, seconds: float) -> _Watch:
+    def begin(self, seconds: float, trail: Trail | None = None) -> _Watch:
         """Watch the request that the current task makes now, which ends after so many seconds."""
         task = asyncio.current_task(self._loop)
         assert task is not None
         last = time.monotonic() + seconds
-        watch = self._watched[task] = _Watch(task, last, self._watched.get(task))
+        watch = self._watched[task] = _Watch(task, last, self._watched.get(task), trail)
         if last < self._next:
             self._arm(last)
         return watch
@@ -284,6 +287,13 @@ class _Watchdog:
         watch = None if task is None else self._watched.get(task)
         if watch is not None:
             self.heard(watch)
+
+    def unconnected(self) -> None:
+        """Note that the current task did not get a connection: nothing was sent."""
+        task = asyncio.current_task(self._loop)
+        watch = None if task is None else self._watched.get(task)
+        if watch is not None and watch.trail is not None:
+            watch.trail.sent = False
 
     def heard(self, watch: _Watch) -> None:
         """Note that the server's silence begins now."""
@@ -349,11 +359,12 @@ def _session_classes() -> tuple[Callable[..., aiohttp.TCPConnector], type[aiohtt
             return none
 
     class Connector(aiohttp.TCPConnector):
-        """Tells the watchdog when a request has its connection, and the server can be silent."""
+        """Tells the watchdog when a request has its connection, and the server can be silent; or has none."""
 
         def __init__(self, *, watchdog: _Watchdog, **options: Any) -> None:
             super().__init__(**options)
             self._tell = watchdog.connected
+            self._tell_failure = watchdog.unconnected
 
         async def connect(
             self,
@@ -361,7 +372,11 @@ def _session_classes() -> tuple[Callable[..., aiohttp.TCPConnector], type[aiohtt
             traces: list[aiohttp.tracing.Trace],
             timeout: aiohttp.ClientTimeout,
         ) -> aiohttp.connector.Connection:
-            connection = await super().connect(req, traces, timeout)
+            try:
+                connection = await super().connect(req, traces, timeout)
+            except BaseException:
+                self._tell_failure()
+                raise
             self._tell()
             return connection
 
@@ -772,7 +787,7 @@ class Transport:
         watchdog = session.watchdog
         for _ in range(_MOST_REDIRECTS + 1):
             response = None
-            watch = watchdog.begin(seconds)
+            watch = watchdog.begin(seconds, call.trail)
             try:
                 data: Any = None
                 abandon: Callable[[], None] | None = None

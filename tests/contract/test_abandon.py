@@ -292,6 +292,24 @@ async def test_nothing_sent_nothing_to_wait_for() -> None:
             assert await cancelled(task, within=0.5)
 
 
+async def test_given_up_while_connecting() -> None:
+    """A run that is given up before it has a connection ends at once, too: nothing can have been created."""
+    silent = await asyncio.start_server(lambda _, writer: writes.append(writer), "127.0.0.1", 0)
+    writes: list[asyncio.StreamWriter] = []
+    port = silent.sockets[0].getsockname()[1]
+    try:
+        # A server that accepts, and never answers the TLS handshake.
+        async with Client("r8_x", base_url=f"https://127.0.0.1:{port}") as client:
+            task = asyncio.create_task(client.run("acme/slow", {"text": "a"}))
+            await until(lambda: writes)
+            assert await cancelled(task, within=0.5)
+    finally:
+        for writer in writes:
+            writer.transport.abort()
+        silent.close()
+        await silent.wait_closed()
+
+
 @pytest.mark.parametrize(("timeout", "sent"), [(7.2, "8s"), (2, "5s"), (90, "90s"), (None, None)])
 async def test_deadline_of_the_server(timeout: float | None, sent: str | None) -> None:
     """`timeout=` sends `Cancel-After`, at least five seconds; none without."""

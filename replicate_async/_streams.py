@@ -238,9 +238,14 @@ class Feed:
                     events = events[:number]
                     break
                 if event.event == "done":
-                    self.done = event
                     self.reason = done_reason(event.data)
-                    events = events[: number + 1]
+                    if self.reason == "error":
+                        # What should have told of it before has not come.
+                        self._failed = ""
+                        events = events[:number]
+                    else:
+                        self.done = event
+                        events = events[: number + 1]
                     break
             texts = [event.data for event in events if event.event == "output"]
         self.texts += texts

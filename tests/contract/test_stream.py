@@ -392,10 +392,23 @@ async def test_an_error_in_one_chunk_with_everything() -> None:
         await read(server)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [("{}", None), ('{"reason":"canceled"}', "canceled"), ('{"reason":"error"}', "error")],
-)
+async def test_done_after_an_error_that_did_not_come() -> None:
+    """A `done` that tells of an error is one: what there is of the output is not all of it."""
+    state = {"status": "failed", "error": "out of words (E1001)"}
+    body = (EVENTS[1], sse("done", '{"reason":"error"}', "9:0"), EVENTS[2])
+    with serving(streamed(*body), **state) as server:
+        async with client_of(server.wire) as client:
+            events = client.stream("acme/poet")
+            got: list[str] = []
+            with pytest.raises(StreamError, match="out of words") as caught:
+                await drain(events, got)
+            assert events.reason == "error"
+    assert got == TOKENS[:1]
+    assert caught.value.text == TOKENS[0]
+    assert caught.value.code == "E1001"
+
+
+@pytest.mark.parametrize(("data", "reason"), [("{}", None), ('{"reason":"canceled"}', "canceled")])
 async def test_the_reason_of_done(data: str, reason: str | None) -> None:
     """`done` is the last event; why it came can be told."""
     with serving(streamed(EVENTS[1], sse("done", data, "9:0"), EVENTS[2])) as server:

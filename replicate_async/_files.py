@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _WRITTEN: Final = 3 * 2**19
 """Bytes that are gathered for one write: fewer, and the changes of threads would cost the most."""
+_JOINED: Final = 2**22
+"""Bytes up to which what is read is joined at the end: more would be twice in memory."""
 _RECEIVED: Final = 2**18
 """Bytes that may wait in the receiver while a thread writes."""
 _DECODED: Final = 2**19
@@ -117,14 +119,23 @@ class FileOutput:
             TransportError: There was no answer.
         """
         limit = (Limits() if self._transport is None else self._transport.config.limits).file
-        gathered = io.BytesIO()  # gives what it gathered without another copy
-        async with aclosing(self._content(limit=limit, may_restart=True)) as chunks:
-            async for chunk in chunks:
+        whole = io.BytesIO()  # gives what it has without another copy
+        chunks: list[bytes] = []
+        size = 0
+        async with aclosing(self._content(limit=limit, may_restart=True)) as content:
+            async for chunk in content:
                 if chunk:
-                    gathered.write(chunk)
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size >= _JOINED:
+                        whole.writelines(chunks)
+                        chunks, size = [], 0
                 else:
-                    gathered = io.BytesIO()
-        return gathered.getvalue()
+                    whole, chunks, size = io.BytesIO(), [], 0
+        if not whole.tell():
+            return b"".join(chunks)
+        whole.writelines(chunks)
+        return whole.getvalue()
 
     async def aread(self) -> bytes:
         """Return the whole content, as `read` does."""

@@ -53,6 +53,19 @@ async def test_a_file_is_read_as_often_as_asked() -> None:
             assert await file.read() == await file.aread() == await chunks_of(file) == CONTENT
 
 
+@pytest.mark.parametrize("size", [2**22 - 1, 2**22, 11 * 2**20 + 7])
+async def test_a_large_file_is_read(size: int) -> None:
+    """The content is the file's, however it is gathered, and if it has to begin once more."""
+    content = (bytes(range(251)) * (size // 251 + 1))[:size]
+    cut = raw(head(200, {"Content-Length": str(size)}), b"y" * (size - 1000))
+    with Wire(answer(200, content), cut, answer(200, content)) as wire:
+        async with client_of(wire) as client:
+            file = file_at(client, f"{wire.url}/f")
+            assert await file.read() == content
+            assert await file.read() == content
+        assert len(wire.requests) == 3
+
+
 async def test_a_file_without_a_length_is_read() -> None:
     """A body in chunks, whose length nobody told, is read to its end."""
     body = b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"

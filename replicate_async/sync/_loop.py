@@ -190,8 +190,10 @@ class Portal:
         self._wanted = threading.Lock()
         """Released to have the keeper run the loop."""
         self._wanted.acquire()
-        self.drives = 0
         self.drive: _Drive | None = None
+        """What the main thread runs it for."""
+        self.drives = 0
+        """How often the main thread has run it."""
         thread = threading.Thread(
             # In a context of its own: the thread outlives the call that starts it, and must not see
             # the context variables of that caller.

@@ -11,8 +11,9 @@ The loop runs in one of two places:
   any other Python function as the handler of a signal, the main thread posts like all others.
 
 Whoever runs the loop holds `Portal.driving`. The keeper lets go of it for the main thread, and takes it back when
-another thread posts, or when the main thread has left it alone for a moment: the loop has connections to
-watch, and its tasks go on.
+another thread posts, or a moment after the main thread has run it last: the loop has connections to watch, and
+other tasks to go on with. Until then nobody runs it. So whoever takes over finds out first which connections were closed
+meanwhile, and only then starts work (`_Selector.unsettled`): a create that is sent on such a one would be in doubt.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import _signal  # type: ignore[import-not-found]  # `signal` without enumeration
 import asyncio
 import contextlib
 import contextvars
+import functools
 import os
 import selectors
 import signal
@@ -56,16 +58,11 @@ _PARKING: Final = 1.0
 
 _REST: Final = 0.05
 _LONG_REST: Final = 0.2
-"""Seconds after which the keeper looks whether the main thread still runs the loop; the first for when it does
-not, the second when it does, for long. When another thread needs the loop, the keeper is woken."""
+"""Seconds for which the keeper leaves a loop alone that the main thread has run; while it finds it running it, the
+pause doubles up to the second. When another thread needs the loop, the keeper is woken."""
 
 _HANDOVER: Final = 0.01
 """Seconds for which the main thread waits for the keeper to leave the loop to it."""
-
-_NEVER_HANDLED: Final = frozenset(
-    {"SIGINT", "SIGKILL", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
-)
-"""Signals that no Python function can handle, and that of Ctrl-C, which is a case of its own."""
 
 _ROOM: Final = 300
 """Frames that the loop, its callbacks and coroutines may need, on top of those of the main thread."""
@@ -127,7 +124,7 @@ class Pending:
             return True
         if timeout >= 0:
             return self._lock.acquire(timeout=timeout)
-        while not self._lock.acquire(timeout=_POLL):
+        while not self.done and not self._lock.acquire(timeout=_POLL):
             pass
         return True
 
@@ -180,9 +177,11 @@ class Portal:
         """Whether new work is accepted."""
         self._here = True
         self._ident = 0
-        self._main = main_thread().ident
-        self._waiters: set[Pending] = set()
-        """What other threads than that which runs the loop wait for."""
+        self.main = main_thread().ident
+        """The thread that may run it, beside the keeper; None if none may."""
+        self._attended: set[Pending] = set()
+        """What must not wait until the main thread runs the loop again: threads wait for it that do not run
+        the loop, or nobody does."""
         self.driving = threading.Lock()
         """Held by the thread that runs the loop."""
         self._serving = False
@@ -191,7 +190,7 @@ class Portal:
         """Released to have the keeper run the loop."""
         self._wanted.acquire()
         self.drive: _Drive | None = None
-        """What the main thread runs it for."""
+        """What the main thread runs it for, or is about to; set as long as it holds Ctrl-C back."""
         self.drives = 0
         """How often the main thread has run it."""
         thread = threading.Thread(
@@ -205,7 +204,7 @@ class Portal:
             daemon=True,
         )
         self._thread = thread
-        self.loop, self._selector = _new_loop()
+        self.loop, self.selector = _new_loop()
         self.loop.set_default_executor(_Executor(thread_name_prefix="replicate_async.sync.worker"))
         try:
             thread.start()
@@ -223,12 +222,17 @@ class Portal:
         try:
             while self._is_wanted():
                 with self.driving:
-                    loop.run_forever()
+                    # Perhaps it took long to get here, and what should stop this has gone by.
+                    if self.open:
+                        if self.selector is not None:
+                            self.selector.unsettled = None
+                        loop.run_forever()
         finally:
             with self._lock:
                 self.open = False
             with self.driving:
-                # What has been posted, and perhaps stops the loop once more.
+                # One iteration for what was posted, begun or not: all of it is drained then. It may stop
+                # the loop, too, and `run_until_complete` would not go on after that.
                 loop.call_soon(loop.stop)
                 loop.run_forever()
                 loop.run_until_complete(self._drain())
@@ -243,7 +247,7 @@ class Portal:
     def _is_wanted(self) -> bool:
         """Wait until the keeper has to run the loop; False if that is over."""
         with self._lock:
-            self._serving = bool(self._waiters)
+            self._serving = bool(self._attended)
         rest = _REST
         while self.open and not self._serving:
             drives = self.drives
@@ -255,19 +259,30 @@ class Portal:
         return self.open
 
     def take(self) -> bool:
-        """Take the loop for the main thread, if it is free or the keeper has nothing to do; then True."""
+        """Take the loop for the main thread, if the keeper has nothing to do that must go on; then True."""
         if self.driving.acquire(blocking=False):
             return True
-        if self._waiters or not self.open:
+        if self._attended or not self.open:
             return False
-        self.post(self.loop.stop)
+        self._post_now(self.loop.stop)
         return self.driving.acquire(timeout=_HANDOVER)
 
     def want(self) -> None:
         """Have the keeper run the loop."""
         with self._lock:
             if not self._serving and self._wanted.locked():
-                self._wanted.release()
+                # The garbage collector may run a finalizer that comes here, too, just now.
+                with contextlib.suppress(RuntimeError):
+                    self._wanted.release()
+
+    def attend(self, pending: Pending) -> None:
+        """Have the loop run until some work is done, though no thread waits for it."""
+        self._attended.add(pending)
+        pending.then = functools.partial(self._attended.discard, pending)
+        if pending.done:
+            self._attended.discard(pending)
+        else:
+            self.want()
 
     async def _drain(self) -> None:
         me = asyncio.current_task()
@@ -304,7 +319,10 @@ class Portal:
         return _get_running_loop() is self.loop or get_ident() == self._ident
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Run a callback soon on the loop, in a copy of the caller's context."""
+        """Run a callback soon on the loop, in a copy of the caller's context; in the order of the posts."""
+        self._post_now(self.settled, callback, *args)
+
+    def _post_now(self, callback: Callable[..., object], *args: Any) -> None:
         # The lock orders this against `stop`: what has been posted is drained.
         with self._lock:
             if not self.open:
@@ -316,6 +334,13 @@ class Portal:
             self.loop.call_soon_threadsafe(callback, *args)
             if not self._serving:
                 self.want()
+
+    def settled(self, callback: Callable[..., object], *args: Any) -> None:
+        """Run a callback once it is known which connections are closed; only on the loop."""
+        if self.selector is not None and self.selector.unsettled and self.open:
+            self.loop.call_soon(self.settled, callback, *args)
+        else:
+            callback(*args)
 
     def begin(self, pending: Pending, work: Work, running: set[Pending]) -> None:
         """Start some work in a task of its own; only on the loop."""
@@ -342,20 +367,26 @@ class Portal:
         drive = None
         if _get_running_loop() is not None or ident == self._ident:
             self.check()
-        elif ident == self._main and self._selector is not None and _may_drive():
-            drive = _Drive(self, pending, self._selector)
+        elif ident == self.main and self.selector is not None and _may_drive():
+            drive = _Drive(self, self.selector, pending)
         try:
             if drive is None or not drive.run(start, args):
-                self._follow(pending, start, args)
+                self.follow(pending, start, pending, *args)
         except exceptions.LoopClosed:
+            if drive is not None and drive.interrupts:
+                raise KeyboardInterrupt from None
             raise
         except BaseException:
             # Ctrl-C, or what another signal handler raised. The work must not go on behind the
             # caller's back. A second one comes out of this wait, and so does not wait.
-            with contextlib.suppress(exceptions.LoopClosed):
-                self.post(pending.cancel)
-                if drive is None or drive.interrupts < 2:
-                    pending.wait(GRACE)
+            try:
+                with contextlib.suppress(exceptions.LoopClosed):
+                    if drive is None or drive.interrupts < 2:
+                        self.follow(pending, pending.cancel, timeout=GRACE)
+                    else:
+                        self.post(pending.cancel)
+            finally:
+                self.attend(pending)
             raise
         if drive is not None and drive.interrupts:
             raise KeyboardInterrupt
@@ -363,15 +394,20 @@ class Portal:
             self._raise(pending)
         return pending.value
 
-    def _follow(
-        self, pending: Pending, start: Callable[..., object], args: tuple[Any, ...]
+    def follow(
+        self,
+        pending: Pending,
+        callback: Callable[..., object],
+        *args: Any,
+        timeout: float = -1.0,
     ) -> None:
-        self._waiters.add(pending)
+        """Post a callback, and wait for the end of some work while another thread runs the loop."""
         try:
-            self.post(start, pending, *args)
-            pending.wait()
+            self._attended.add(pending)
+            self.post(callback, *args)
+            pending.wait(timeout)
         finally:
-            self._waiters.discard(pending)
+            self._attended.discard(pending)
 
     def _raise(self, pending: Pending) -> NoReturn:
         error, pending.error = pending.error, None
@@ -398,7 +434,7 @@ class Portal:
 
         if not self.inside:
             with contextlib.suppress(exceptions.LoopClosed):
-                self.post(wait)
+                self._post_now(wait)
                 parked.wait(_PARKING)
         return go.set
 
@@ -407,18 +443,19 @@ class _Drive:
     """The main thread runs the loop until some work is done; Ctrl-C is held back meanwhile."""
 
     _held = False
+    _running = False
     _started = False
     _left = False
     _limit: asyncio.TimerHandle | None = None
     interrupts = 0
 
-    def __init__(self, portal: Portal, pending: Pending, selector: _Selector) -> None:
+    def __init__(self, portal: Portal, selector: _Selector, pending: Pending) -> None:
         self._portal = portal
-        self._pending = pending
         self._selector = selector
+        self._pending = pending
 
     def run(self, start: Callable[..., object], args: tuple[Any, ...]) -> bool:
-        """Run `start(pending, *args)` and the loop; False if another thread has the loop.
+        """Run `start(pending, *args)` and the loop; False if the loop cannot be had, or is closed.
 
         The loop is left before the end at the second Ctrl-C, when the time for the clean-up after the
         first is over, and when it is shut down.
@@ -426,70 +463,78 @@ class _Drive:
         portal, pending, loop = self._portal, self._pending, self._portal.loop
         driven = False
         try:
-            # From here on nothing raises in between of two lines.
+            # For the child of a fork in another thread, which must let go, too.
+            portal.drive = self
             if _signal.getsignal(SIGINT) is default_int_handler:
                 self._held = True
-                _signal.signal(SIGINT, self._interrupt)
+                try:
+                    _signal.signal(SIGINT, self._interrupt)
+                except ValueError:  # Python has another thread for the main one
+                    self._held = False
+                    portal.main = None
+                    return False
+            # From here on no Ctrl-C raises between two lines; the third does, if the loop hangs.
             if portal.driving.acquire(blocking=False) or portal.take():
                 try:
                     if portal.open:
-                        driven = self._selector.driven = True
-                        portal.drive = self
+                        driven = self._running = self._selector.driven = True
+                        self._selector.unsettled = None
                         pending.then = loop.stop
                         loop.call_soon(self._start, start, args)
                         while not (pending.done or self._left) and portal.open:
                             loop.run_forever()
                 finally:
-                    self._selector.driven = False
-                    portal.drive = pending.then = None
-                    portal.drives += 1
+                    self._running = self._selector.driven = False
+                    pending.then = None
                     if self._limit is not None:
                         self._limit.cancel()
                     if self.interrupts:
-                        pending.error = None  # frees the task here, where nothing is raised
-                    if driven and not pending.done:
-                        portal.want()
+                        # Its traceback holds the task, which shall be freed where nothing raises.
+                        pending.error = None
+                    portal.drives += 1
                     portal.driving.release()
         finally:
-            if self._held:
-                self._held = False
-                _signal.signal(SIGINT, default_int_handler)
-        if not pending.done:
-            if self.interrupts and not self._started:
-                raise KeyboardInterrupt
-            if driven and not self._left:
-                pending.wait()  # it is being shut down
+            try:
+                self.let_go()
+            finally:
+                portal.drive = None
+        if self.interrupts and not self._started:
+            raise KeyboardInterrupt
+        if driven and not pending.done:
+            if self._left:
+                portal.attend(pending)
+            else:
+                portal.want()
+                pending.wait()  # it is being shut down, and gives up all work
         return driven
 
-    def _start(
-        self, start: Callable[..., object], args: tuple[Any, ...], iterations: int | None = None
-    ) -> None:
-        if iterations is None:
-            # The other side may have closed connections since the loop ran last. They must not be
-            # used, and it takes some iterations until they are known to be closed.
-            iterations = 3 if self._selector.found else 0
+    def _start(self, start: Callable[..., object], args: tuple[Any, ...]) -> None:
         if self.interrupts:
             self._pending.set()
-        elif iterations:
-            self._portal.loop.call_soon(self._start, start, args, iterations - 1)
+        elif not self._portal.open:
+            self._pending.give_up()
+        elif self._selector.unsettled:
+            self._portal.loop.call_soon(self._start, start, args)
         else:
             self._started = True
             start(self._pending, *args)
 
     def let_go(self) -> None:
-        """Let Ctrl-C raise in the child of a fork, which does not go on with this."""
+        """Let Ctrl-C raise again."""
         if self._held:
             _signal.signal(SIGINT, default_int_handler)
+            self._held = False
 
     def _interrupt(self, *_: object) -> None:
         """Handle Ctrl-C: between any two lines of the main thread, perhaps those of the loop."""
         self.interrupts += 1
+        if not self._running or self._left or self._pending.done:
+            return  # it is told of at the end
         if self.interrupts > 2:
-            raise KeyboardInterrupt  # The loop hangs.
-        if self._portal.drive is self:
-            self._portal.loop.call_soon_threadsafe(
-                self._cancel if self.interrupts == 1 else self._leave
-            )
+            raise KeyboardInterrupt
+        self._portal.loop.call_soon_threadsafe(
+            self._cancel if self.interrupts == 1 else self._leave
+        )
 
     def _cancel(self) -> None:
         if self._started:
@@ -497,7 +542,7 @@ class _Drive:
             self._pending.cancel()
 
     def _leave(self) -> None:
-        if self._portal.drive is self:
+        if self._running:
             self._left = True
             self._portal.loop.stop()
 
@@ -507,14 +552,18 @@ class _Selector(selectors.DefaultSelector):
 
     driven = False
     """Whether the main thread runs the loop: then it looks for signals now and then."""
-    found = False
-    """Whether anything had happened when it looked last."""
+    unsettled: int | None = 0
+    """Iterations until all is known of the connections that have been closed while nobody ran the loop: one reads the
+    end, TLS closes in the next, and one to spare. None before the first look; then none if there was no news."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if self.driven and (timeout is None or timeout > _POLL):
             timeout = _POLL
         events = super().select(timeout)
-        self.found = bool(events)
+        if self.unsettled is None:
+            self.unsettled = 3 if events else 0
+        elif self.unsettled:
+            self.unsettled -= 1
         return events
 
 
@@ -530,7 +579,8 @@ _LOOKED_AT: Final = tuple(
     sorted(
         int(number)
         for number in signal.Signals
-        if number.name not in _NEVER_HANDLED and not number.name.startswith("SIGRT")
+        if number.name not in ("SIGINT", "SIGKILL", "SIGSTOP")
+        and not number.name.startswith("SIGRT")
     )
 )
 

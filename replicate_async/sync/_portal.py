@@ -111,16 +111,19 @@ class _Lane:
         self._queue: deque[tuple[Pending, Work]] = deque()
         self._ended = Pending()
         self._finishing = False
-        self._wake: asyncio.Event
-        self._portal.post(self._begin)
+        self._wake: asyncio.Event | None = None
 
-    def _begin(self) -> None:
-        self._wake = asyncio.Event()
-        self._portal.begin(self._ended, self._run, self._running)
+    def _woken(self) -> asyncio.Event:
+        """Return what wakes the task, which begins when it is first needed; only on the loop."""
+        if self._wake is None:
+            self._wake = asyncio.Event()
+            self._portal.begin(self._ended, self._run, self._running)
+        return self._wake
 
     async def _run(self) -> None:
         me = asyncio.current_task()
         assert me is not None
+        assert self._wake is not None
         try:
             while not self._finishing:
                 if not self._queue:
@@ -151,24 +154,28 @@ class _Lane:
         if self._ended.done:
             pending.give_up()
             return
+        wake = self._woken()
         self._queue.append((pending, work))
-        self._wake.set()
+        wake.set()
 
     def finish(self, *, wait: bool = True) -> None:
         """Clean up and end the task."""
-        try:
-            self._portal.post(self._finish)
-        except exceptions.LoopClosed:
-            return
-        if wait and not self._portal.inside:
-            self._ended.wait(2 * GRACE)
-            error, self._ended.error = self._ended.error, None
-            if error is not None and not isinstance(error, asyncio.CancelledError):
-                raise error
+        portal, ended = self._portal, self._ended
+        with contextlib.suppress(exceptions.LoopClosed):
+            if wait and not portal.inside:
+                portal.follow(ended, self._finish, timeout=2 * GRACE)
+                error, ended.error = ended.error, None
+                if error is not None and not isinstance(error, asyncio.CancelledError):
+                    raise error
+            else:
+                portal.post(self._finish)
+                portal.attend(ended)
 
     def _finish(self) -> None:
-        self._finishing = True
-        self._wake.set()
+        if not self._ended.done:
+            wake = self._woken()
+            self._finishing = True
+            wake.set()
 
 
 class Stream(Iterator[T]):
@@ -242,7 +249,8 @@ class Stream(Iterator[T]):
             self._step = batch
         lane.cleanup = getattr(source, "aclose", None)
         self._lane = lane
-        weakref.finalize(self, lane.finish, wait=False).atexit = False
+        self._finalizer = weakref.finalize(self, lane.finish, wait=False)
+        self._finalizer.atexit = False
 
     def _close_after(self, error: BaseException) -> None:
         """Close; what comes out of that must not hide the error."""
@@ -258,6 +266,7 @@ class Stream(Iterator[T]):
         self._ready.clear()
         if lane is not None:
             lane.finish()
+            self._finalizer.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -271,7 +280,7 @@ async def _next(iterator: AsyncIterator[T]) -> list[T]:
 
 
 class _Gathered(AsyncIterator[bytes]):
-    """Chunks of a file, in batches: a task receives while the user's thread is at work.
+    """Chunks of a file, in batches: a task receives while the user's thread is at work, if the loop runs then.
 
     One crossing for each chunk would cost more than to receive it.
     """
@@ -397,10 +406,13 @@ class _Claim:
 
     def close(self) -> None:
         """Cancel what runs, close the client, and with the last client the loop."""
+        portal = self.portal
+        if portal is not None and portal.open:
+            portal.check()  # while nothing has been given up
         portal = self._end()
         if portal is None:
+            _shared.leave(self, wait=False)
             return
-        portal.check()
         try:
             portal.result(Pending(), portal.begin, self._wind_up, set())
         finally:
@@ -409,9 +421,13 @@ class _Claim:
     def drop(self) -> None:
         """Close without waiting, as befits the garbage collector."""
         portal = self._end()
-        if portal is not None:
+        if portal is None:
+            _shared.leave(self, wait=False)
+        else:
             with contextlib.suppress(exceptions.LoopClosed):
-                portal.post(portal.begin, Pending(), self._wind_up_and_leave, set())
+                pending = Pending()
+                portal.post(portal.begin, pending, self._wind_up_and_leave, set())
+                portal.attend(pending)
 
     def _end(self) -> Portal | None:
         with self._lock:

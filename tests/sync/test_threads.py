@@ -152,6 +152,57 @@ def test_closing_during_a_call_of_the_main_thread(emulator: Emulator) -> None:
     assert len(emulator.ledger.cancelled()) == 1
 
 
+def test_shut_down_before_a_call_begins(emulator: Emulator) -> None:
+    """What has not begun when the loop is shut down does not begin any more, and its thread goes on."""
+    from replicate_async.exceptions import LoopClosed
+
+    client = Client(emulator.token, base_url=emulator.url)
+    client._lease.call(_here)
+    portal = client._lease.portal
+    begun: list[bool] = []
+
+    async def begin() -> None:
+        begun.append(True)
+
+    portal.loop.call_soon_threadsafe(functools.partial(portal.stop, join=False))
+    with pytest.raises(LoopClosed):
+        client._lease.call(begin)
+    assert begun == []
+    client.close()
+
+
+def test_shut_down_while_the_main_thread_has_the_loop(emulator: Emulator) -> None:
+    """The loop's own thread ends also if it was about to run the loop, and what should stop it has gone by."""
+    client = Client(emulator.token, base_url=emulator.url)
+    client._lease.call(_here)
+    portal = client._lease.portal
+    with portal.driving:  # as the main thread has it
+        portal.want()
+        until(lambda: portal._serving)
+        portal.stop(join=False)
+        portal.loop.run_forever()
+    until(portal.loop.is_closed)
+    client.close()
+
+
+def test_refused_close(emulator: Emulator) -> None:
+    """A client whose `close()` is refused where it is called can be closed elsewhere."""
+    import asyncio
+
+    from replicate_async.exceptions import WouldDeadlock
+
+    client = Client(emulator.token, base_url=emulator.url)
+
+    async def close() -> None:
+        await asyncio.sleep(0)
+        client.close()
+
+    with pytest.raises(WouldDeadlock):
+        client._lease.call(close)
+    assert client.accounts.current() is not None
+    client.close()
+
+
 def test_many_threads_and_the_main_one(emulator: Emulator) -> None:
     """Whatever turns they take, each gets its own answer, and a thread can always end the last client."""
 
@@ -181,13 +232,17 @@ def test_connections_that_were_closed_meanwhile(pause: float) -> None:
         version = client.models.get("replicate/hello-world").latest_version
         assert version is not None
         emulator.wire.inject(Fault.CLOSE_AFTER_ANSWER)
-        for _ in range(15):
-            client.predictions.create(version, {"text": "x"})
-            # Until the news is there, which is on its way when the answer is.
-            threading.Event().wait(0.01 + pause)
+        with ThreadPoolExecutor(1) as pool:
+            for number in range(20):
+                if number % 3 == 2:
+                    pool.submit(client.predictions.create, version, {"text": "x"}).result()
+                else:
+                    client.predictions.create(version, {"text": "x"})
+                # Until the news is there, which is on its way when the answer is.
+                threading.Event().wait(0.01 + pause)
         assert client.stats.retried == 0
         assert client.stats.adopted == 0
-        assert len(emulator.ledger.created()) == 15
+        assert len(emulator.ledger.created()) == 20
 
 
 # -- Ctrl-C ------------------------------------------------------------------------------------
@@ -309,6 +364,60 @@ def test_interrupts_at_any_moment() -> None:
     assert out == "60 hello Alice\n"
 
 
+@turns
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupts_at_every_instruction(times: int) -> None:
+    """Wherever in the loop's module it strikes, Ctrl-C raises, and leaves everything in order."""
+    out = run(
+        f"""
+        import asyncio, signal, sys, threading, time
+        from replicate_async.sync import Client, _loop
+        async def nap():
+            await asyncio.sleep(0)
+            return threading.current_thread().name
+        client = Client()
+        client._lease.call(nap)
+        portal = client._lease.portal
+        def interrupted_at(number):
+            count = 0
+            def trace(frame, event, _):
+                nonlocal count
+                if frame.f_code.co_filename != _loop.__file__:
+                    return None
+                frame.f_trace_opcodes = True
+                if event == "opcode":
+                    count += 1
+                    if count == number:
+                        sys.settrace(None)
+                        for _ in range({times}):
+                            signal.raise_signal(signal.SIGINT)
+                return trace
+            try:
+                sys._getframe().f_trace_opcodes = True  # Python 3.12 traces none if no frame asks by now
+                sys.settrace(trace)
+                client._lease.call(nap)
+            except KeyboardInterrupt:
+                return True
+            finally:
+                sys.settrace(None)
+            assert count < number, "Ctrl-C was lost"
+            return False
+        number = 1
+        while interrupted_at(number):
+            number += 1
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, number
+            deadline = time.monotonic() + 10
+            while portal._attended and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert not portal._attended, number
+            assert client._lease.call(nap) == "MainThread", number
+        client.close()
+        print(number > 200)
+        """
+    )
+    assert out == "True\n"
+
+
 # -- Forks -------------------------------------------------------------------------------------
 
 
@@ -338,3 +447,32 @@ def test_fork_during_a_call_of_the_main_thread(emulator: Emulator) -> None:
         QUIET_FORK,
     )
     assert out == "child True hello Bob\nparent hello Alice\n"
+
+
+@turns
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forks_between_calls_of_the_main_thread() -> None:
+    """Also a child that is made when the main thread is about to call, or about to return, has its Ctrl-C."""
+    out = run(
+        """
+        import os, signal, threading, time
+        from replicate_async import sync as replicate
+        replicate.accounts.current()
+        failed = 0
+        def fork():
+            global failed
+            for _ in range(100):
+                if (pid := os.fork()) == 0:
+                    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+                    os._exit(not plain)
+                failed += os.waitpid(pid, 0)[1] != 0
+        thread = threading.Thread(target=fork)
+        thread.start()
+        while thread.is_alive():
+            replicate.accounts.current()
+            time.sleep(0.003)
+        print("failed", failed)
+        """,
+        QUIET_FORK,
+    )
+    assert out == "failed 0\n"

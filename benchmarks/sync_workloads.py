@@ -162,7 +162,7 @@ def sse(adapter: SyncAdapter) -> Figures:
     return _streamed(adapter, "acme/talker")
 
 
-@sync_workload("sync-ssec", "the same in chunks of 16 KiB", target="<= 1.0")
+@sync_workload("sync-ssec", "the same in chunks of 16 KiB", target="<= 1.5")
 def ssec(adapter: SyncAdapter) -> Figures:
     """Read a stream that comes in large chunks."""
     return _streamed(adapter, "acme/mumbler")

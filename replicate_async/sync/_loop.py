@@ -23,13 +23,16 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import math
 import os
 import selectors
 import signal
 import sys
 import threading
+import time
 import warnings
 from asyncio import _get_running_loop
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -89,6 +92,8 @@ class Pending:
     error: BaseException | None = None
     then: Callable[[], object] | None = None
     """What to call on the loop at the end."""
+    posted = False
+    """Whether it is in the hands of the loop."""
 
     def set(self) -> None:
         """Let the waiting thread go on; only on the loop."""
@@ -113,20 +118,22 @@ class Pending:
             self.error = asyncio.CancelledError()
             self.set()
 
-    def wait(self, timeout: float = -1.0) -> bool:
-        """Block until `set`; whatever a signal handler raises comes out of here."""
+    def wait(self, timeout: float = math.inf) -> bool:
+        """Block until `set`, or for so many seconds; whatever a signal handler raises comes out of here."""
         if self._lock is None:
             lock = threading.Lock()
             lock.acquire()
             self._lock = lock
-        if self.done:
-            # Perhaps before there was a lock; or it was acquired, and an interrupt came just then.
-            return True
-        if timeout >= 0:
-            return self._lock.acquire(timeout=timeout)
-        while not self.done and not self._lock.acquire(timeout=_POLL):
-            pass
-        return True
+        # `done` counts, and not the lock: perhaps it was set before there was a lock, or this one was
+        # acquired, and an interrupt came just then, or by another thread that waits, too.
+        if timeout == math.inf:
+            while not self.done:
+                self._lock.acquire(timeout=_POLL)
+        else:
+            end = time.monotonic() + timeout
+            while not self.done and (left := end - time.monotonic()) > 0:
+                self._lock.acquire(timeout=min(left, _POLL))
+        return self.done
 
 
 async def settle(pending: Pending, work: Work, running: set[Pending]) -> None:
@@ -184,6 +191,11 @@ class Portal:
         the loop, or nobody does."""
         self.driving = threading.Lock()
         """Held by the thread that runs the loop."""
+        self.runner: int | None = None
+        """The main thread, while it has the loop, or tries to get it."""
+        self._held: deque[tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]]
+        self._held = deque()
+        """What has been posted, and waits until it is known which connections are closed."""
         self._serving = False
         """Whether the keeper runs the loop, or is about to; set under the lock."""
         self._wanted = threading.Lock()
@@ -204,7 +216,7 @@ class Portal:
             daemon=True,
         )
         self._thread = thread
-        self.loop, self.selector = _new_loop()
+        self.loop, self._selector = _new_loop()
         self.loop.set_default_executor(_Executor(thread_name_prefix="replicate_async.sync.worker"))
         try:
             thread.start()
@@ -224,8 +236,8 @@ class Portal:
                 with self.driving:
                     # Perhaps it took long to get here, and what should stop this has gone by.
                     if self.open:
-                        if self.selector is not None:
-                            self.selector.unsettled = None
+                        if self._selector is not None:
+                            self._selector.unsettled = None
                         loop.run_forever()
         finally:
             with self._lock:
@@ -277,8 +289,8 @@ class Portal:
 
     def attend(self, pending: Pending) -> None:
         """Have the loop run until some work is done, though no thread waits for it."""
-        self._attended.add(pending)
         pending.then = functools.partial(self._attended.discard, pending)
+        self._attended.add(pending)
         if pending.done:
             self._attended.discard(pending)
         else:
@@ -316,11 +328,11 @@ class Portal:
     @property
     def inside(self) -> bool:
         """Whether the current thread is the one that runs the loop."""
-        return _get_running_loop() is self.loop or get_ident() == self._ident
+        return _get_running_loop() is self.loop or get_ident() in (self._ident, self.runner)
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
         """Run a callback soon on the loop, in a copy of the caller's context; in the order of the posts."""
-        self._post_now(self.settled, callback, *args)
+        self._post_now(self._settled, callback, *args)
 
     def _post_now(self, callback: Callable[..., object], *args: Any) -> None:
         # The lock orders this against `stop`: what has been posted is drained.
@@ -335,15 +347,35 @@ class Portal:
             if not self._serving:
                 self.want()
 
-    def settled(self, callback: Callable[..., object], *args: Any) -> None:
+    def _settled(self, callback: Callable[..., object], *args: Any) -> None:
         """Run a callback once it is known which connections are closed; only on the loop."""
-        if self.selector is not None and self.selector.unsettled and self.open:
-            self.loop.call_soon(self.settled, callback, *args)
+        if self._held or self._is_unsettled():
+            if not self._held:
+                self.loop.call_soon(self._flush)
+            self._held.append((contextvars.copy_context(), callback, args))
         else:
             callback(*args)
 
+    def _flush(self) -> None:
+        """Run what was held back, in its order."""
+        if self._is_unsettled():
+            self.loop.call_soon(self._flush)
+            return
+        try:
+            while self._held:
+                context, callback, args = self._held.popleft()
+                context.run(callback, *args)
+        finally:
+            if self._held:
+                self.loop.call_soon(self._flush)
+
+    def _is_unsettled(self) -> bool:
+        return self._selector is not None and bool(self._selector.unsettled) and self.open
+
     def begin(self, pending: Pending, work: Work, running: set[Pending]) -> None:
-        """Start some work in a task of its own; only on the loop."""
+        """Start some work in a task of its own, unless it has been given up; only on the loop."""
+        if pending.done:
+            return
         if sys.version_info >= (3, 12):
             # At once, and not in the next iteration of the loop, which is two system calls away.
             task = asyncio.Task(settle(pending, work, running), loop=self.loop, eager_start=True)
@@ -365,10 +397,10 @@ class Portal:
         """Have `start(pending, *args)` run, wait for the end, and return or raise what came of it."""
         ident = get_ident()
         drive = None
-        if _get_running_loop() is not None or ident == self._ident:
+        if _get_running_loop() is not None or ident in (self._ident, self.runner):
             self.check()
-        elif ident == self.main and self.selector is not None and _may_drive():
-            drive = _Drive(self, self.selector, pending)
+        elif ident == self.main and self._selector is not None and _may_drive():
+            drive = _Drive(self, self._selector, pending)
         try:
             if drive is None or not drive.run(start, args):
                 self.follow(pending, start, pending, *args)
@@ -386,7 +418,8 @@ class Portal:
                     else:
                         self.post(pending.cancel)
             finally:
-                self.attend(pending)
+                if pending.posted:
+                    self.attend(pending)
             raise
         if drive is not None and drive.interrupts:
             raise KeyboardInterrupt
@@ -399,12 +432,13 @@ class Portal:
         pending: Pending,
         callback: Callable[..., object],
         *args: Any,
-        timeout: float = -1.0,
+        timeout: float = math.inf,
     ) -> None:
         """Post a callback, and wait for the end of some work while another thread runs the loop."""
         try:
             self._attended.add(pending)
             self.post(callback, *args)
+            pending.posted = True
             pending.wait(timeout)
         finally:
             self._attended.discard(pending)
@@ -474,12 +508,14 @@ class _Drive:
                     portal.main = None
                     return False
             # From here on no Ctrl-C raises between two lines; the third does, if the loop hangs.
+            portal.runner = portal.main
             if portal.driving.acquire(blocking=False) or portal.take():
                 try:
                     if portal.open:
                         driven = self._running = self._selector.driven = True
                         self._selector.unsettled = None
                         pending.then = loop.stop
+                        pending.posted = True
                         loop.call_soon(self._start, start, args)
                         while not (pending.done or self._left) and portal.open:
                             loop.run_forever()
@@ -488,13 +524,15 @@ class _Drive:
                     pending.then = None
                     if self._limit is not None:
                         self._limit.cancel()
-                    if self.interrupts:
-                        # Its traceback holds the task, which shall be freed where nothing raises.
-                        pending.error = None
                     portal.drives += 1
+                    portal.runner = None
                     portal.driving.release()
+                if self.interrupts:
+                    # Its traceback holds the task, which shall be freed where nothing raises.
+                    pending.error = None
         finally:
             try:
+                portal.runner = None
                 self.let_go()
             finally:
                 portal.drive = None

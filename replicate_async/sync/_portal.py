@@ -140,6 +140,7 @@ class _Lane:
                 while me.cancelling():  # that was meant for the work
                     me.uncancel()
         finally:
+            self._finishing = True
             while self._queue:
                 self._queue.popleft()[0].give_up()
             if self.cleanup is not None:
@@ -151,7 +152,7 @@ class _Lane:
         return result
 
     def _enqueue(self, pending: Pending, work: Work) -> None:
-        if self._ended.done:
+        if self._finishing or self._ended.done:
             pending.give_up()
             return
         wake = self._woken()
@@ -394,6 +395,9 @@ class _Claim:
         self.portal: Portal | None = None
         self.running: set[Pending] = set()
         """What runs for this client; only touched on the loop."""
+        self._end: tuple[Portal, Pending] | None = None
+        """Where it is closed, and what tells when it is."""
+        _shared.claims.add(self)
 
     def open(self) -> Portal:
         """Return the portal, running."""
@@ -409,35 +413,49 @@ class _Claim:
         portal = self.portal
         if portal is not None and portal.open:
             portal.check()  # while nothing has been given up
-        portal = self._end()
+        pending = Pending()
+        portal = self._give_up(pending)
         if portal is None:
-            _shared.leave(self, wait=False)
+            self._await_end()
             return
         try:
-            portal.result(Pending(), portal.begin, self._wind_up, set())
+            portal.result(pending, portal.begin, self._wind_up, set())
         finally:
             _shared.leave(self, wait=True)
 
     def drop(self) -> None:
         """Close without waiting, as befits the garbage collector."""
-        portal = self._end()
-        if portal is None:
-            _shared.leave(self, wait=False)
-        else:
+        pending = Pending()
+        portal = self._give_up(pending)
+        if portal is not None:
             with contextlib.suppress(exceptions.LoopClosed):
-                pending = Pending()
                 portal.post(portal.begin, pending, self._wind_up_and_leave, set())
                 portal.attend(pending)
 
-    def _end(self) -> Portal | None:
+    def _give_up(self, pending: Pending) -> Portal | None:
+        """Return where to close it; None if another call does, or there is nothing to close."""
         with self._lock:
             portal, self.portal, self._closed = self.portal, None, True
-        return portal if portal is not None and portal.open else None
+        if portal is None:
+            return None
+        if not portal.open:
+            _shared.leave(self, wait=False)
+            return None
+        self._end = portal, pending
+        return portal
+
+    def _await_end(self) -> None:
+        """Wait until the call that closes it has done so."""
+        if self._end is not None:
+            portal, pending = self._end
+            if not pending.done and not portal.inside:
+                with contextlib.suppress(exceptions.LoopClosed):
+                    portal.follow(pending, _nothing, timeout=2 * GRACE)
 
     def abandon(self) -> None:
         """Forget the loop of the parent process."""
         self._lock = threading.RLock()
-        self.portal = None
+        self.portal = self._end = None
         self.running = set()
 
     async def _wind_up(self) -> None:
@@ -454,6 +472,10 @@ class _Claim:
             await self._wind_up()
         finally:
             _shared.leave(self, wait=False)
+
+
+def _nothing() -> None:
+    """Do nothing, but wake the loop."""
 
 
 class Lease:
@@ -525,6 +547,8 @@ class _Shared:
 
     def __init__(self) -> None:
         self._portals: weakref.WeakSet[Portal] = weakref.WeakSet()
+        self.claims: weakref.WeakSet[_Claim] = weakref.WeakSet()
+        """All there are, also of clients that have not been used."""
         self._left_behind: list[object] = []
         self._unpark: Callable[[], None] | None = None
         self._started = False
@@ -540,7 +564,7 @@ class _Shared:
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._portal: Portal | None = None
-        self._claims: set[_Claim] = set()
+        self._users: set[_Claim] = set()
         self._exiting = False
 
     def join(self, claim: _Claim) -> Portal:
@@ -548,19 +572,28 @@ class _Shared:
         with self._lock:
             if self._exiting:
                 raise exceptions.LoopClosed("the interpreter is exiting")
-            if self._portal is None or not self._portal.open:
-                _refuse_greenlets()
-                self._started = True
-                self._portal = Portal()
-                self._portals.add(self._portal)
-            self._claims.add(claim)
-            return self._portal
+            # First of all: the garbage collector may have other clients leave in the middle of this.
+            self._users.add(claim)
+            try:
+                portal = self._portal
+                if portal is None or not portal.open:
+                    _refuse_greenlets()
+                    self._started = True
+                    portal = Portal()
+                    self._portals.add(portal)
+                    self._portal = portal
+            except BaseException:
+                self._users.discard(claim)
+                raise
+            return portal
 
     def leave(self, claim: _Claim, *, wait: bool) -> None:
         """Note that a client needs the portal no longer; stop it after the last."""
         with self._lock:
-            self._claims.discard(claim)
-            if self._claims:
+            if claim not in self._users:
+                return
+            self._users.discard(claim)
+            if self._users:
                 return
             portal, self._portal = self._portal, None
         if portal is not None:
@@ -600,20 +633,24 @@ class _Shared:
         # The loop's selector and sockets belong to the parent, too: to run their finalizers here
         # would disturb it, so they are kept for good.
         self._unpark = None
-        for portal in self._portals:
-            portal.abandon()
-        for claim in self._claims:
-            claim.abandon()
-        self._left_behind += [*self._portals, *self._claims]
         self._reset()
+        portals, claims = list(self._portals), list(self.claims)
+        self._left_behind += [*portals, *claims]
+        for portal in portals:
+            portal.abandon()
+        for claim in claims:
+            claim.abandon()
 
     def _at_exit(self) -> None:
         with self._lock:
             self._exiting = True
-            claims = list(self._claims)
+            claims = list(self._users)
         for claim in claims:
             with contextlib.suppress(Exception):
                 claim.close()
+        for portal in list(self._portals):
+            with contextlib.suppress(Exception):
+                portal.stop(join=True)
 
 
 def _refuse_greenlets() -> None:

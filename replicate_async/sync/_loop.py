@@ -397,7 +397,7 @@ class Portal:
         """Have `start(pending, *args)` run, wait for the end, and return or raise what came of it."""
         ident = get_ident()
         drive = None
-        if _get_running_loop() is not None or ident in (self._ident, self.runner):
+        if _get_running_loop() is not None or ident == self._ident or ident == self.runner:
             self.check()
         elif ident == self.main and self._selector is not None and _may_drive():
             drive = _Drive(self, self._selector, pending)
@@ -617,10 +617,11 @@ _LOOKED_AT: Final = tuple(
     sorted(
         int(number)
         for number in signal.Signals
-        if number.name not in ("SIGINT", "SIGKILL", "SIGSTOP")
-        and not number.name.startswith("SIGRT")
+        if number.name not in ("SIGKILL", "SIGSTOP") and not number.name.startswith("SIGRT")
     )
 )
+_harmless: list[object] = []
+"""Handlers of these signals that have been found not to raise, but that of Ctrl-C."""
 
 
 def _may_drive() -> bool:
@@ -629,11 +630,13 @@ def _may_drive() -> bool:
     So no signal may have a Python function as its handler, but Ctrl-C that of Python itself, which can be
     held back. (Real-time signals, which nobody lets raise, are not looked at: that would take as long again.)
     """
-    if any(map(callable, map(_signal.getsignal, _LOOKED_AT))):
-        return False
-    interrupt = _signal.getsignal(SIGINT)
-    if callable(interrupt) and interrupt is not default_int_handler:
-        return False
+    global _harmless
+    handlers = list(map(_signal.getsignal, _LOOKED_AT))
+    if handlers != _harmless:
+        for number, handler in zip(_LOOKED_AT, handlers, strict=True):
+            if callable(handler) and not (number == SIGINT and handler is default_int_handler):
+                return False
+        _harmless = handlers
     return not _frame_at(sys.getrecursionlimit() - _ROOM)
 
 

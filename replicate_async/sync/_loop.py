@@ -94,6 +94,10 @@ class Pending:
     """What to call on the loop at the end."""
     posted = False
     """Whether it is in the hands of the loop."""
+    closed = False
+    """Whether it was cancelled because its client is closed."""
+    lane: Pending | None = None
+    """That of the lane that does the work, if one does."""
 
     def set(self) -> None:
         """Let the waiting thread go on; only on the loop."""
@@ -448,9 +452,11 @@ class Portal:
         assert error is not None
         try:
             if isinstance(error, asyncio.CancelledError):
+                # With its last client the loop is shut down, perhaps by now.
+                closed = pending.closed or (pending.lane is not None and pending.lane.closed)
                 raise (
                     exceptions.ClientClosed()
-                    if self.open
+                    if closed or self.open
                     else exceptions.LoopClosed("the sync facade was shut down meanwhile")
                 ) from None
             raise error

@@ -148,7 +148,9 @@ class _Lane:
 
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in the lane's task, and wait for it."""
-        result: T = self._portal.result(Pending(), self._enqueue, work)
+        pending = Pending()
+        pending.lane = self._ended
+        result: T = self._portal.result(pending, self._enqueue, work)
         return result
 
     def _enqueue(self, pending: Pending, work: Work) -> None:
@@ -460,9 +462,12 @@ class _Claim:
 
     async def _wind_up(self) -> None:
         """Cancel what runs, so that it cancels its predictions, and then close the client."""
-        tasks = [pending.task for pending in self.running if pending.task is not None]
-        for task in tasks:
-            task.cancel("the client is closed")
+        tasks = []
+        for pending in self.running:
+            if pending.task is not None:
+                pending.closed = True
+                pending.task.cancel("the client is closed")
+                tasks.append(pending.task)
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
         await self._aclose()

@@ -703,6 +703,7 @@ class Emulator:
             await outside.aclose()
             await asyncio.gather(*(runner.cleanup() for runner in runners))
             timers.close()
+            await engine.aclose()  # of what the last requests have begun
             self._close_sockets()
             # What was accepted at the last moment gets its transport only now.
             for _ in range(3):

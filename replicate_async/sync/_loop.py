@@ -18,7 +18,8 @@ meanwhile, and only then starts work (`_Selector.unsettled`): a create that is s
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` without enumerations: 0.2 us instead of 3
+# `signal` without its conversions to enumerations: 0.2 us instead of 3. Typeshed does not know it.
+import _signal  # type: ignore[import-not-found]
 import asyncio
 import contextlib
 import contextvars
@@ -79,10 +80,11 @@ class SyncInAsyncWarning(RuntimeWarning):
 
 
 class Pending:
-    """How a piece of work went, handed over from the loop to the one thread that waits for it.
+    """How a piece of work went, handed over from the loop to the thread that waits for it.
 
-    For a single waiter a bare lock is enough, and much cheaper than a `concurrent.futures.Future`. It is
-    made when there is one: the main thread, which runs the loop itself, needs none.
+    For one waiter a bare lock is enough, and much cheaper than a `concurrent.futures.Future`; a second one, as
+    of another `close()`, looks twice a second. It is made when somebody waits: the main thread, which runs
+    the loop itself, needs none.
     """
 
     _lock: threading.Lock | None = None
@@ -197,8 +199,8 @@ class Portal:
         """Held by the thread that runs the loop."""
         self.runner: int | None = None
         """The main thread, while it has the loop, or tries to get it."""
-        self._held: deque[tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]]
-        self._held = deque()
+        self._postponed: deque[tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]]
+        self._postponed = deque()
         """What has been posted, and waits until it is known which connections are closed."""
         self._serving = False
         """Whether the keeper runs the loop, or is about to; set under the lock."""
@@ -326,7 +328,7 @@ class Portal:
             self.drive.let_go()
         self._left_behind = asyncio.all_tasks(self.loop)
         for task in self._left_behind:
-            # At the end of the child they are destroyed, and asyncio would deplore it.
+            # At the end of the child they are destroyed, and asyncio would deplore it; it has no other switch.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @property
@@ -353,10 +355,10 @@ class Portal:
 
     def _settled(self, callback: Callable[..., object], *args: Any) -> None:
         """Run a callback once it is known which connections are closed; only on the loop."""
-        if self._held or self._is_unsettled():
-            if not self._held:
+        if self._postponed or self._is_unsettled():
+            if not self._postponed:
                 self.loop.call_soon(self._flush)
-            self._held.append((contextvars.copy_context(), callback, args))
+            self._postponed.append((contextvars.copy_context(), callback, args))
         else:
             callback(*args)
 
@@ -366,11 +368,11 @@ class Portal:
             self.loop.call_soon(self._flush)
             return
         try:
-            while self._held:
-                context, callback, args = self._held.popleft()
+            while self._postponed:
+                context, callback, args = self._postponed.popleft()
                 context.run(callback, *args)
         finally:
-            if self._held:
+            if self._postponed:
                 self.loop.call_soon(self._flush)
 
     def _is_unsettled(self) -> bool:
@@ -483,11 +485,17 @@ class _Drive:
     """The main thread runs the loop until some work is done; Ctrl-C is held back meanwhile."""
 
     _held = False
+    """Whether the handler of Ctrl-C is ours."""
     _running = False
+    """Whether the main thread has the loop."""
     _started = False
+    """Whether the work has begun."""
     _left = False
+    """Whether the loop is left before the end of the work."""
     _limit: asyncio.TimerHandle | None = None
+    """Ends the time that interrupted work has."""
     interrupts = 0
+    """How often Ctrl-C was pressed."""
 
     def __init__(self, portal: Portal, selector: _Selector, pending: Pending) -> None:
         self._portal = portal

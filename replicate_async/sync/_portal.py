@@ -1,6 +1,6 @@
 """The runtime of the sync facade: coroutines run from ordinary threads, on one private event loop.
 
-All clients of the facade share one loop in one daemon thread. The first client that does I/O starts it, the
+All clients of the facade share one loop, that of `_loop.py`. The first client that does I/O starts it, the
 last one that is closed stops it, and the end of the interpreter closes the clients that were left open.
 
 What crosses between the threads:

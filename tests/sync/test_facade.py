@@ -684,7 +684,7 @@ def test_file_in_a_loop(image: FileOutput) -> None:
 
 
 @pytest.fixture
-def crossings(client: Client) -> list[object]:
+def crossings(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Return a list that grows with each crossing to the client's loop."""
     seen: list[object] = []
     client.accounts.current()
@@ -696,7 +696,7 @@ def crossings(client: Client) -> list[object]:
         return result(pending, start, *args)
 
     # What crosses can only be counted where it does.
-    portal.result = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(portal, "result", counted)
     return seen
 
 

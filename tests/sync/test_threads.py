@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 
 import pytest
 
@@ -65,10 +66,10 @@ def test_deep_stack(client: Client) -> None:
 
 
 def _frames() -> Iterator[object]:
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         yield frame
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
 
 
 def test_handler_of_ctrl_c_is_put_back(client: Client) -> None:

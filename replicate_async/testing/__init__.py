@@ -9,15 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._authoring import AsyncConcatenateIterator, ConcatenateIterator, Input, OutputFile, log
     from ._clock import Clock
     from ._emulator import TOKEN, WEBHOOK_SECRET, Emulator, Middleware
-    from ._functions import (
-        AsyncConcatenateIterator,
-        ConcatenateIterator,
-        Input,
-        OutputFile,
-        log,
-    )
     from ._ledger import Ledger, Life, Request
     from ._limits import RateLimits
     from ._webhooks import Delivery
@@ -47,15 +41,9 @@ __all__ = (
 )
 
 _HOMES = {
+    "_authoring": ("AsyncConcatenateIterator", "ConcatenateIterator", "Input", "OutputFile", "log"),
     "_clock": ("Clock",),
     "_emulator": ("TOKEN", "WEBHOOK_SECRET", "Emulator", "Middleware"),
-    "_functions": (
-        "AsyncConcatenateIterator",
-        "ConcatenateIterator",
-        "Input",
-        "OutputFile",
-        "log",
-    ),
     "_ledger": ("Ledger", "Life", "Request"),
     "_limits": ("RateLimits",),
     "_webhooks": ("Delivery",),

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._clock import NANOSECONDS
-from ._functions import Violation
 from ._http import Call, answer, page_answer, reject, wrong_type
 from ._lifecycle import data_uri
 from ._problems import (
@@ -19,6 +18,7 @@ from ._problems import (
     validation_failed,
 )
 from ._store import Prediction, by_created, nanoseconds, new_id
+from ._validation import Violation
 from ._webhooks import EVENTS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from ._functions import OutputFile
+    from ._authoring import OutputFile
     from ._lifecycle import Engine
     from ._store import Account, Deployment, Model, Store, Version
     from ._views import Views

@@ -33,7 +33,7 @@ from ._api_files import FilesApi, download_signature
 from ._api_predictions import ExpiredAnswers, PredictionsApi, SyncAnswers
 from ._clock import NANOSECONDS, Clock, Timers
 from ._delivery import DeliveryServer
-from ._functions import Code
+from ._execution import Code
 from ._http import Match, match
 from ._ledger import Ledger, Origin, Request
 from ._lifecycle import Engine

@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlencode
 import attrs
 from aiohttp import web
 
-from ._functions import Violation
 from ._problems import invalid_input, refused, validation_failed
 from ._store import Cursor, page
+from ._validation import Violation
 from ._views import encode
 
 if TYPE_CHECKING:

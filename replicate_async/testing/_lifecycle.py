@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
+from ._authoring import OutputFile
 from ._clock import NANOSECONDS
-from ._functions import OutputFile
 from ._ledger import Life
 from ._store import RETENTION, Event, Prediction, Status, Store
 from ._views import encode

@@ -19,13 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import attrs
 
-from ._functions import (
-    AsyncConcatenateIterator,
-    Code,
-    Input,
-    OutputFile,
-    log,
-)
+from ._authoring import AsyncConcatenateIterator, Input, OutputFile, log
+from ._execution import Code
 from ._png import Canvas
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ._functions import Violation
+    from ._validation import Violation
 
 PROBLEM_JSON = "application/problem+json"
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
+    from ._authoring import OutputFile
     from ._clock import Timer
-    from ._functions import Code, OutputFile
+    from ._execution import Code
     from ._limits import AccountLimits, RateLimits
 
 Credit = Literal["ample", "low", "none", "no-billing"]

@@ -27,15 +27,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_async.testing._functions import (
+from replicate_async.testing import (
     AsyncConcatenateIterator,
-    Code,
     ConcatenateIterator,
     Input,
     OutputFile,
-    Violation,
     log,
 )
+from replicate_async.testing._execution import Code
+from replicate_async.testing._validation import Violation
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicate_async.testing._functions import OutputFile
+from replicate_async.testing import OutputFile
 from replicate_async.testing._models import BuiltIn, built_in
 from replicate_async.testing._png import Canvas
 

@@ -146,9 +146,7 @@ class Namespace:
 class Bound(Record):
     """An object that can make requests about itself."""
 
-    _client: Context | None = attrs.field(
-        default=None, repr=False, init=False, metadata={"wire": False}
-    )
+    _client: Context | None = attrs.field(default=None, repr=False, init=False)
 
     def _bind(self, context: Context) -> None:
         self._client = context

@@ -78,15 +78,9 @@ class Prediction(Bound):
     """The URL that is told of it."""
     webhook_events_filter: list[str] = attrs.field(factory=list[str])
     """What the webhook is called for."""
-    _since: float = attrs.field(
-        factory=time.monotonic, repr=False, init=False, metadata={"wire": False}
-    )
-    _files: bool | None = attrs.field(
-        default=None, repr=False, init=False, metadata={"wire": False}
-    )
-    _output: tuple[Any, Any] | None = attrs.field(
-        default=None, repr=False, init=False, metadata={"wire": False}
-    )
+    _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
+    _files: bool | None = attrs.field(default=None, repr=False, init=False)
+    _output: tuple[Any, Any] | None = attrs.field(default=None, repr=False, init=False)
 
     @property
     def output(self) -> Output:

@@ -75,9 +75,7 @@ class Training(Bound):
     urls: PredictionUrls = attrs.field(factory=PredictionUrls)
     """Where it can be reached."""
 
-    _since: float = attrs.field(
-        factory=time.monotonic, repr=False, init=False, metadata={"wire": False}
-    )
+    _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
 
     @property
     def progress(self) -> Progress | None:

@@ -121,9 +121,7 @@ class Record:
     _computed: ClassVar[frozenset[str]] = frozenset()
     # Known fields of the wire that are no attrs fields, since properties compute them.
 
-    _raw: dict[str, Any] = attrs.field(
-        factory=dict[str, Any], repr=False, init=False, metadata={"wire": False}
-    )
+    _raw: dict[str, Any] = attrs.field(factory=dict[str, Any], repr=False, init=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what came, as JSON-like data of your own: nothing added, nothing lost."""

@@ -1,9 +1,8 @@
-"""What users write to name models, versions and deployments."""
+"""References to models, versions and deployments, as users write them."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -11,17 +10,20 @@ import attrs
 
 from .exceptions import ArgumentTypeError, InvalidReference
 
-_VERSION: Final = r"[0-9a-fA-F]{64}"
-_SEGMENT: Final = r"[^/:\s\x00-\x1f?#%\\\ud800-\udfff]+"
+_VERSION: Final = re.compile(r"[0-9a-fA-F]{64}")
+_SEGMENT: Final = re.compile(r"[^/:\s\x00-\x1f?#%\\\ud800-\udfff]+")
 
 
 @attrs.frozen
 class Reference:
-    """A model with or without a version, or a bare version."""
+    """A model with or without a version, or a version without its model."""
 
     owner: str | None
+    """Owner of the model, if known."""
     name: str | None
+    """Name of the model, if known."""
     version: str | None
+    """ID of the version, if given."""
 
     @property
     def full_name(self) -> str | None:
@@ -33,15 +35,19 @@ class Reference:
 
 
 def parse_reference(text: str, argument: str = "ref") -> Reference:
-    """Read `owner/name`, `owner/name:version` or a version id of 64 hex digits (HTTP API, section 1.6)."""
+    """Parse `owner/name`, `owner/name:version` or a version ID of 64 hex digits (:api:`identifiers`).
+
+    Args:
+        text: The reference.
+        argument: Name of the user's argument, for error messages.
+
+    Raises:
+        InvalidReference: The text has none of these forms.
+        ArgumentTypeError: It is not a string.
+    """
     if not isinstance(text, str):
         raise ArgumentTypeError(argument, f"expected a string, got {type(text).__name__}")
-    return _parsed(text, argument)
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str, argument: str) -> Reference:
-    if len(text) == 64 and re.fullmatch(_VERSION, text):
+    if _VERSION.fullmatch(text):
         return Reference(None, None, text)
     full_name, colon, version = text.partition(":")
     owner, slash, name = full_name.partition("/")
@@ -53,12 +59,17 @@ def _parsed(text: str, argument: str) -> Reference:
     ):
         return Reference(owner, name, version or None)
     raise InvalidReference(
-        argument, text, "'owner/name', 'owner/name:version' or a version id of 64 hex digits"
+        argument, text, "'owner/name', 'owner/name:version' or a version ID of 64 hex digits"
     )
 
 
 def parse_name(owner: str, name: str | None, argument: str) -> tuple[str, str]:
-    """Read `("owner/name", None)` or `("owner", "name")`."""
+    """Return the owner and the name of `("owner/name", None)` or `("owner", "name")`.
+
+    Raises:
+        InvalidReference: They are not valid names.
+        ArgumentTypeError: One of them is not a string.
+    """
     for part in (owner,) if name is None else (owner, name):
         if not isinstance(part, str):
             raise ArgumentTypeError(argument, f"expected a string, got {type(part).__name__}")
@@ -70,7 +81,11 @@ def parse_name(owner: str, name: str | None, argument: str) -> tuple[str, str]:
 
 
 def named(value: object, attribute: str, argument: str) -> str:
-    """Return a string, or what an object such as a `Version` has of that name."""
+    """Return a string as it is, or the identifying attribute of an object such as a `Version`.
+
+    Raises:
+        ArgumentTypeError: The value is neither.
+    """
     found = value if isinstance(value, str) else getattr(value, attribute, None)
     if isinstance(found, str):
         return found
@@ -78,21 +93,30 @@ def named(value: object, attribute: str, argument: str) -> str:
 
 
 def quoted_name(full_name: str, argument: str) -> str:
-    """Return `owner/name`, percent-encoded for a path."""
+    """Return `owner/name`, percent-encoded for a path.
+
+    Raises:
+        InvalidReference: A part of it cannot be sent.
+    """
     return "/".join(identifier(part, argument) for part in full_name.split("/"))
 
 
 def identifier(value: str, argument: str) -> str:
-    """Return an opaque id, percent-encoded as one segment of a path."""
+    """Return an opaque ID, percent-encoded as one segment of a path.
+
+    Raises:
+        InvalidReference: The ID is empty, or it cannot be sent.
+        ArgumentTypeError: It is not a string.
+    """
     if not isinstance(value, str):
         raise ArgumentTypeError(argument, f"expected a string, got {type(value).__name__}")
     if not value or value in {".", ".."} or any(ord(c) < 33 or ord(c) == 127 for c in value):
-        raise InvalidReference(argument, value, "an id")
+        raise InvalidReference(argument, value, "a valid ID")
     try:
         return quote(value, safe="")
     except UnicodeEncodeError:
-        raise InvalidReference(argument, value, "an id") from None
+        raise InvalidReference(argument, value, "a valid ID") from None
 
 
 def _is_segment(text: str) -> bool:
-    return bool(re.fullmatch(_SEGMENT, text)) and text not in {".", ".."}
+    return _SEGMENT.fullmatch(text) is not None and text not in {".", ".."}

@@ -1,4 +1,4 @@
-"""Signatures of webhooks: Standard Webhooks 1.0.0, symmetric (HTTP API, section 6.3)."""
+"""Symmetric webhook signatures of Standard Webhooks 1.0.0 (:api:`webhook-signature`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from .exceptions import ArgumentError, ArgumentTypeError, InvalidSignature
+
+_TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 
 
 def verify(
@@ -20,11 +23,20 @@ def verify(
     tolerance: float | None,
     now: float,
 ) -> None:
-    """Return if a delivery was signed with the secret, and not too long ago.
+    """Verify that a webhook delivery was signed with the secret, at about the present time.
+
+    Args:
+        headers: Headers of the delivery; the case of their names does not matter.
+        body: Body of the delivery, exactly as received.
+        secret: Signing secret, `whsec_...`.
+        tolerance: Maximum difference between the signed timestamp and `now`, in seconds; None for no limit.
+        now: Current time, in seconds since the epoch.
 
     Raises:
-        InvalidSignature: It was not: whatever the headers hold, nothing else is raised for them.
-        ArgumentError: The secret is no secret.
+        InvalidSignature: The delivery is not signed with this secret, it is too old, or its headers are
+            malformed.
+        ArgumentError: The secret is malformed.
+        ArgumentTypeError: The secret is not a string.
     """
     known = {str(name).lower(): str(value) for name, value in headers.items()}
     try:
@@ -33,17 +45,17 @@ def verify(
         )
     except KeyError as error:
         raise InvalidSignature(f"the header {error} is missing") from None
-    if not re.fullmatch(r"\d{1,12}", timestamp, re.ASCII):
-        raise InvalidSignature("the header 'webhook-timestamp' is no time")
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise InvalidSignature("the header 'webhook-timestamp' is not a time in seconds")
     if tolerance is not None and abs(now - int(timestamp)) > tolerance:
         raise InvalidSignature(
-            f"it was made {abs(now - int(timestamp)):.0f} s away from now, {tolerance:g} are allowed"
+            f"the timestamp is {abs(now - int(timestamp)):.0f} s from now; the tolerance is {tolerance:g} s"
         )
     try:
         content = body.encode() if isinstance(body, str) else bytes(body)
         signed = b".".join((message.encode(), timestamp.encode(), content))
     except UnicodeEncodeError:
-        raise InvalidSignature("there is half a character in it") from None
+        raise InvalidSignature("the delivery contains a lone surrogate") from None
     expected = hmac.new(_key(secret), signed, hashlib.sha256).digest()
     for entry in signatures.split(" "):
         version, comma, text = entry.partition(",")
@@ -55,7 +67,7 @@ def verify(
             continue
         if hmac.compare_digest(found, expected):
             return
-    raise InvalidSignature("no signature of the list matches")
+    raise InvalidSignature("no signature matches")
 
 
 def _key(secret: str) -> bytes:
@@ -66,5 +78,5 @@ def _key(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise ArgumentError("secret", "it is no webhook secret: whsec_ and base64")
+        raise ArgumentError("secret", "not a webhook secret: expected 'whsec_' and base64")
     return key

@@ -655,16 +655,16 @@ class Collection(Twin["AsyncCollection"]):
         return cast("list[Model]", wrap(self._lease, self._async.models))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that came and that this version of the package does not know."""
+        """The fields that the API sent and that this version of the package does not know."""
         return self._async.extra
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
         return iter(self._async)
 
 
@@ -732,16 +732,16 @@ class Deployment(Twin["AsyncDeployment"]):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that came and that this version of the package does not know."""
+        """The fields that the API sent and that this version of the package does not know."""
         return self._async.extra
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
         return iter(self._async)
 
 
@@ -1257,16 +1257,16 @@ class Model(Twin["AsyncModel"]):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that came and that this version of the package does not know."""
+        """The fields that the API sent and that this version of the package does not know."""
         return self._async.extra
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
         return iter(self._async)
 
 
@@ -1342,16 +1342,16 @@ class ModelMatch(Twin["AsyncModelMatch"]):
         return self._async.metadata
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that came and that this version of the package does not know."""
+        """The fields that the API sent and that this version of the package does not know."""
         return self._async.extra
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
         return iter(self._async)
 
 
@@ -1958,16 +1958,16 @@ class Prediction(Twin["AsyncPrediction"]):
         return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that came and that this version of the package does not know."""
+        """The fields that the API sent and that this version of the package does not know."""
         return self._async.extra
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
         return iter(self._async)
 
 
@@ -2117,16 +2117,16 @@ class SearchResults(Twin["AsyncSearchResults"]):
         return self._async.pages
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that came and that this version of the package does not know."""
+        """The fields that the API sent and that this version of the package does not know."""
         return self._async.extra
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
         return iter(self._async)
 
 
@@ -2331,16 +2331,16 @@ class Training(Twin["AsyncTraining"]):
         return self._lease.iterate(self._async.updates())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that came and that this version of the package does not know."""
+        """The fields that the API sent and that this version of the package does not know."""
         return self._async.extra
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
         return iter(self._async)
 
 
@@ -2446,16 +2446,16 @@ class Version(Twin["AsyncVersion"]):
         return wrap(self._lease, self._lease.call(self._async.predict, **unwrap_inputs(inputs)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what came, as JSON-like data of your own: nothing added, nothing lost."""
+        """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
 
     @property
     def extra(self) -> dict[str, Any]:
-        """The fields that came and that this version of the package does not know."""
+        """The fields that the API sent and that this version of the package does not know."""
         return self._async.extra
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield the pairs of what came: `dict(record)` is `record.to_dict()`."""
+        """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
         return iter(self._async)
 
 

@@ -1,181 +1,113 @@
-"""Plain data that a run does not need, so that a start need not make its classes; part of `types`."""
+"""Accounts, hardware, collections, search results and deployments."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import attrs
 
-from . import Record
-
-__all__ = (
-    "Account",
-    "CollectionSummary",
-    "DeploymentConfiguration",
-    "DeploymentRelease",
-    "DocumentationPage",
-    "File",
-    "FileUrls",
-    "Hardware",
-    "ModelMatchMetadata",
-    "SearchCollection",
-    "TrainingOutput",
-)
-
-
-# -- Account, hardware, collections, search ----------------------------------------------------
+from ._record import Record
 
 
 @attrs.define(eq=False)
 class Account(Record):
-    """A user or an organization (HTTP API, section 15)."""
+    """A user or an organization (:api:`account`)."""
 
     username: str
-    """The name in URLs and model references."""
+    """Unique name, used in URLs and in `owner/name`."""
     type: str | None = None
     """`"user"` or `"organization"`."""
     name: str | None = None
-    """The name for people."""
+    """Display name."""
     github_url: str | None = None
-    """Its page on GitHub."""
+    """URL of the account's GitHub page."""
     avatar_url: str | None = None
-    """Its picture."""
+    """URL of the account's picture."""
 
 
 @attrs.define(eq=False)
 class Hardware(Record):
-    """A kind of machine that models run on (HTTP API, section 14)."""
+    """A type of hardware that models can run on (:api:`hardware`)."""
 
     sku: str
-    """What `hardware=` of models and deployments takes."""
+    """Unique ID, passed as `hardware=` when creating a model or deployment."""
     name: str | None = None
-    """The name for people."""
+    """Display name."""
 
 
 @attrs.define(eq=False)
 class CollectionSummary(Record):
-    """A curated collection of models, without the models (HTTP API, section 12.1)."""
+    """A curated collection of models, without its models (:api:`collections.list`)."""
 
     slug: str
-    """What `collections.get` takes."""
+    """Unique ID, accepted by `collections.get`."""
     name: str | None = None
-    """The name for people."""
+    """Display name."""
     description: str | None = None
-    """What is in it."""
+    """Short description."""
 
 
 @attrs.define(eq=False)
 class SearchCollection(Record):
-    """A collection that matches a search (HTTP API, section 13)."""
+    """A collection that matches a search (:api:`search-results`)."""
 
     slug: str
-    """What `collections.get` takes."""
+    """Unique ID, accepted by `collections.get`."""
     name: str | None = None
-    """The name for people."""
+    """Display name."""
     description: str | None = None
-    """What is in it."""
+    """Short description."""
     models: list[str] = attrs.field(factory=list[str])
-    """The names of its models, `owner/name`."""
+    """Names of the collection's models, `owner/name`."""
 
 
 @attrs.define(eq=False)
 class DocumentationPage(Record):
-    """A page of the documentation that matches a search (HTTP API, section 13)."""
+    """A page of the documentation that matches a search (:api:`search-results`)."""
 
     href: str
-    """Its path, such as `/docs/guides/...`."""
+    """Path of the page, such as `/docs/guides/...`."""
     name: str | None = None
-    """Its title."""
+    """Title of the page."""
 
 
 @attrs.define
 class ModelMatchMetadata:
-    """Why a model matches a search (HTTP API, section 13)."""
+    """Details about a model that matches a search (:api:`search-results`)."""
 
     generated_description: str | None = None
-    """A description made by a language model."""
+    """Description written by a language model."""
     score: float | None = None
-    """How well it matches; more is better."""
+    """Relevance; higher is better."""
     tags: list[str] = attrs.field(factory=list[str])
-    """What the model is for."""
-
-
-# -- Files -------------------------------------------------------------------------------------
-
-
-@attrs.define
-class FileUrls:
-    """Where an uploaded file can be reached."""
-
-    get: str | None = None
-    """The file's record; as an input of a model it stands for the content."""
-
-
-@attrs.define(eq=False)
-class File(Record):
-    """An uploaded file (HTTP API, section 7.1)."""
-
-    id: str
-    """What identifies it."""
-    name: str | None = None
-    """The name that it was uploaded with."""
-    content_type: str | None = None
-    """Its media type."""
-    size: int | None = None
-    """Its size in bytes."""
-    etag: str | None = None
-    """A tag of the content."""
-    checksums: dict[str, Any] = attrs.field(factory=dict[str, Any])
-    """Hashes of the content, as hex digits: `sha256` and perhaps `md5`."""
-    metadata: dict[str, Any] = attrs.field(factory=dict[str, Any])
-    """What was given at the upload."""
-    created_at: datetime | None = None
-    """When it was uploaded."""
-    expires_at: datetime | None = None
-    """When it will be deleted."""
-    urls: FileUrls = attrs.field(factory=FileUrls)
-    """Where it can be reached."""
-
-
-# -- Deployments and trainings -----------------------------------------------------------------
+    """Uses of the model, such as `text-to-image`."""
 
 
 @attrs.define
 class DeploymentConfiguration:
-    """What a deployment runs on (HTTP API, section 10.1)."""
+    """Hardware and scaling of a deployment (:api:`deployment-object`)."""
 
     hardware: str | None = None
-    """The SKU of the machines."""
+    """SKU of the hardware."""
     min_instances: int | None = None
-    """Instances that are always on, 0 to 5."""
+    """Minimum number of instances, 0 to 5."""
     max_instances: int | None = None
-    """Instances at most, 0 to 20."""
+    """Maximum number of instances, 0 to 20."""
 
 
 @attrs.define
 class DeploymentRelease:
-    """What a deployment runs at present (HTTP API, section 10.1)."""
+    """Current release of a deployment (:api:`deployment-object`)."""
 
     number: int | None = None
-    """Counts the changes, from 1."""
+    """Number of the release, starting at 1."""
     model: str | None = None
     """The model, `owner/name`."""
     version: str | None = None
-    """The id of its version."""
+    """ID of the model's version."""
     created_at: datetime | None = None
-    """When the release was made."""
+    """Time of the release."""
     created_by: Account | None = None
-    """Who made it."""
+    """Account that made the release."""
     configuration: DeploymentConfiguration = attrs.field(factory=DeploymentConfiguration)
-    """What it runs on."""
-
-
-@attrs.define
-class TrainingOutput:
-    """What a training made (HTTP API, section 11.1)."""
-
-    version: str | None = None
-    """The new version, `owner/name:id`."""
-    weights: str | None = None
-    """Where the weights are."""
+    """Hardware and scaling."""

@@ -1,71 +1,90 @@
-"""What belongs to predictions: where they are, how far they are, and the events of their streams."""
+"""Parts of predictions and trainings, and the events of their streams."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from . import Status
+Status: TypeAlias = (
+    Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"] | str
+)
+"""Status of a prediction or training (:api:`status`). Unknown values stay strings."""
+
+WebhookEvent: TypeAlias = Literal["start", "output", "logs", "completed"]
+"""Event that triggers a webhook (:api:`webhook-request`)."""
 
 
 @attrs.define
 class PredictionUrls:
-    """Where a prediction or training can be reached (HTTP API, section 4.1)."""
+    """URLs of a prediction or training (:api:`prediction-object`)."""
 
     get: str | None = None
-    """Its state."""
+    """URL of the prediction's current state."""
     cancel: str | None = None
-    """Where a POST cancels it."""
+    """URL that cancels the prediction on a POST."""
     stream: str | None = None
-    """Server-sent events, if the model can stream."""
+    """URL of the server-sent events, if the model can stream."""
     web: str | None = None
-    """Its page for people."""
+    """URL of the prediction's page on the web site."""
+
+
+@attrs.define
+class TrainingOutput:
+    """Result of a training (:api:`training-object`)."""
+
+    version: str | None = None
+    """The new version, `owner/name:id`."""
+    weights: str | None = None
+    """URL of the trained weights."""
 
 
 @attrs.frozen
 class Progress:
-    """How far a prediction is, as its logs tell (HTTP API, section 4.14)."""
+    """Progress of a prediction, read from its logs (:api:`logs-and-progress`)."""
 
     percentage: float
-    """From 0.0 to 1.0."""
+    """Fraction done, from 0.0 to 1.0."""
     current: int
-    """Steps done."""
+    """Number of steps done."""
     total: int
-    """Steps in all."""
+    """Total number of steps."""
 
 
 @attrs.frozen
 class Update:
-    """What has changed since the update before."""
+    """Change of a prediction since the previous update."""
 
     status: Status
-    """The status now."""
+    """Current status."""
     logs: str
-    """The log text that is new."""
+    """Log text added since the previous update."""
     progress: Progress | None
-    """The progress now, if the logs tell it."""
+    """Current progress, or `None` if the logs do not show it."""
 
 
 @attrs.define
 class ServerSentEvent:
-    """One event of a prediction's stream (HTTP API, section 5.3). `str()` is the text of an output."""
+    """Event of a prediction's stream (:api:`stream-events`).
 
-    # Not frozen: with hundreds of thousands of them, that would be most of what they cost.
+    `str()` returns the text of an output event, and an empty string for other events.
+    """
+
+    # Not frozen: that would take most of the time to make one, and streams have hundreds of thousands.
 
     event: Literal["output", "logs", "error", "done"] | str
-    """What it is; unknown kinds stay as they are."""
+    """Type of the event. Unknown types are kept."""
     data: str = ""
-    """Its text: a piece of output (of files their URL), log lines, or JSON in a `done`."""
+    """Text of the event: a piece of output (the URL of a file), log lines, or JSON in a `done`."""
     id: str | None = None
-    """Where in the stream it is; None without an id."""
+    """Position in the stream, or `None` if the event has no id."""
     retry: int | None = None
-    """Milliseconds before a lost connection is made anew, if this event says so."""
+    """Milliseconds to wait before reconnecting, if the event sets it."""
     _output: Any = attrs.field(default=None, repr=False, eq=False)
 
     @property
     def output(self) -> Any:
-        """The piece of output: a `FileOutput` for a file, else its text. None for other events."""
+        """Piece of output: a `FileOutput` for a file, else text. `None` for events of other types."""
         if self.event != "output":
             return None
         return self.data if self._output is None else self._output

@@ -36,5 +36,3 @@ class Record:
         if type(other) is not type(self):
             return NotImplemented
         return self._raw == other._raw
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, as lists and dicts are

@@ -128,7 +128,7 @@ def parse_datetime(text: str) -> datetime:
 # The hooks for the kinds of values are strict. The hook for a class makes those of its optional fields lenient.
 
 _INVALID = (TypeError, ValueError)
-"""What a hook raises if a value does not fit."""
+"""Exceptions of hooks for values that do not fit."""
 
 _converter = cattrs.Converter(detailed_validation=False)
 

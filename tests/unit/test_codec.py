@@ -1,4 +1,4 @@
-"""JSON to objects: strict about identity, lenient about all else, and nothing is lost."""
+"""JSON to objects: strict about identity, lenient about everything else, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ UNKNOWN = st.sampled_from(["new", "x-new", "get", "self", "class", "items", "to_
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the paths of all values inside of a JSON value."""
+    """Return the paths of all values inside a JSON value."""
     inside = value.items() if isinstance(value, dict) else enumerate(value)
     found = []
     for key, item in inside:
@@ -199,7 +199,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def _damaged(draw: st.DrawFn, example: dict[str, Any]) -> dict[str, Any]:
-    """Return an example of which some fields were dropped, nulled, retyped, or new ones added."""
+    """Return an example with some fields removed, set to null, changed in type, or added."""
     damaged = copy.deepcopy(example)
     for _ in range(draw(st.integers(1, 6))):
         places = _places(damaged)
@@ -222,7 +222,7 @@ def _damaged(draw: st.DrawFn, example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Tell whether a value is of a declared type, and all objects inside of it are."""
+    """Tell whether a value, and all objects inside it, have their declared types."""
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         return any(_fits(value, member) for member in get_args(kind))
@@ -261,7 +261,7 @@ def _wire_fields(kind: type[Record]) -> list[attrs.Attribute[Any]]:
     ("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", "")
 )
 def test_examples(kind: type[Record], example: dict[str, Any]) -> None:
-    """Each field of the reference's examples is where it belongs, and there are no others."""
+    """Each field of the API reference's examples is a field of the object, and none is left over."""
     made = structure(copy.deepcopy(example), kind)
     assert _is_sound(made)
     assert made.to_dict() == example
@@ -280,11 +280,11 @@ def test_examples(kind: type[Record], example: dict[str, Any]) -> None:
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_damage(kind: type[Record], example: dict[str, Any], data: st.DataObject) -> None:
-    """Whatever happens to the fields: without an essential one a ValueError, else a sound object."""
+    """Damaged JSON gives a sound object, or a ValueError if an identifying field is affected."""
     damaged = data.draw(_damaged(example))
     before = copy.deepcopy(damaged)
-    essentials = [field for field in _wire_fields(kind) if field.default is attrs.NOTHING]
-    if any(type(damaged.get(field.name)) is not str for field in essentials):
+    required = [field for field in _wire_fields(kind) if field.default is attrs.NOTHING]
+    if any(type(damaged.get(field.name)) is not str for field in required):
         with pytest.raises(ValueError, match=kind.__name__):
             structure(damaged, kind)
         return
@@ -302,7 +302,7 @@ def test_damage(kind: type[Record], example: dict[str, Any], data: st.DataObject
     ("kind", "example"), EXAMPLES, ids=lambda value: getattr(value, "__name__", "")
 )
 def test_each_field_may_be_missing(kind: type[Record], example: dict[str, Any]) -> None:
-    """Missing, null and mistyped mean the default; only what identifies the object is essential."""
+    """A missing, null or mistyped field has its default; only identifying fields are required."""
     for field in _wire_fields(kind):
         without = {name: value for name, value in example.items() if name != field.name}
         for damaged in (without, {**example, field.name: None}, {**example, field.name: [[]]}):
@@ -316,8 +316,8 @@ def test_each_field_may_be_missing(kind: type[Record], example: dict[str, Any]) 
             assert getattr(structure(damaged, kind), field.name) == default, field.name
 
 
-def test_what_is_essential() -> None:
-    """The essential fields are these and no others: each costs an object if the API drops it."""
+def test_required_fields() -> None:
+    """No other fields are required: without one of them, there is no object."""
     assert {
         kind.__name__: [f.name for f in _wire_fields(kind) if f.default is attrs.NOTHING]
         for kind, _ in EXAMPLES
@@ -339,14 +339,14 @@ def test_what_is_essential() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in EXAMPLES])
 @pytest.mark.parametrize("value", [None, [], "text", 5, True, [{}]])
-def test_what_is_no_object(kind: type[Record], value: Any) -> None:
-    """JSON that is no object is a ValueError that names what was expected."""
+def test_other_json_than_objects(kind: type[Record], value: Any) -> None:
+    """JSON other than an object is a ValueError that names the expected class."""
     with pytest.raises(ValueError, match=kind.__name__):
         structure(value, kind)
 
 
 def test_broken_items_of_lists_are_left_out() -> None:
-    """An item that is no object of its kind does not cost the others; it is kept in `to_dict`."""
+    """An invalid item does not affect the others, and `to_dict` keeps it."""
     data = {**SEARCH, "models": [None, {"model": {}}, SEARCH["models"][0], 5]}
     made = structure(data, SearchResults)
     assert [match.model.full_name for match in made.models] == ["acme/greeter"]
@@ -354,7 +354,7 @@ def test_broken_items_of_lists_are_left_out() -> None:
 
 
 def test_both_styles() -> None:
-    """The two backends say the same in different ways (HTTP API, section 1.5)."""
+    """The JSON of both backends gives the same fields (:api:`json-styles`)."""
     service = {
         "id": "abc",
         "model": "acme/greeter",
@@ -387,20 +387,20 @@ def test_both_styles() -> None:
 
 
 def test_unknown_values_of_enumerations_stay_strings() -> None:
-    """A status that is not known yet is kept."""
+    """An unknown status is kept."""
     made = structure({**PREDICTION, "status": "warming", "source": "robot"}, Prediction)
     assert (made.status, made.source) == ("warming", "robot")
 
 
-def test_booleans_are_no_numbers() -> None:
-    """A bool where a number belongs is a mistake, and the other way round."""
+def test_booleans_are_not_numbers() -> None:
+    """A bool in the place of a number has the default, and the other way round."""
     assert structure({**MODEL, "run_count": True}, Model).run_count is None
     assert structure({**MODEL, "is_official": 1}, Model).is_official is None
     assert structure({**FILE, "size": 1.5}, File).size is None
 
 
 def test_to_dict_is_a_copy() -> None:
-    """Changing what `to_dict` or `extra` gave does not change the object."""
+    """Changing the result of `to_dict` or `extra` does not change the object."""
     made = structure({**copy.deepcopy(PREDICTION), "new": [1]}, Prediction)
     made.to_dict()["input"].clear()
     made.extra["new"].clear()
@@ -417,7 +417,7 @@ def test_to_dict_is_a_copy() -> None:
 @example(datetime(2025, 12, 2), 0, 0, "Z")  # noqa: DTZ001
 @example(datetime(2025, 12, 2), 9, 999_999_999, "Z")  # noqa: DTZ001
 def test_timestamps(moment: datetime, digits: int, nanoseconds: int, zone: str) -> None:
-    """Timestamps have 0 to 9 fraction digits, of which six are kept, and are aware."""
+    """Timestamps are aware and have 0 to 9 fractional digits, of which six are kept."""
     moment = moment.replace(microsecond=0)
     fraction = f"{nanoseconds:09}"[:digits]
     text = moment.isoformat() + (f".{fraction}" if fraction else "") + zone
@@ -434,7 +434,7 @@ def test_timestamps(moment: datetime, digits: int, nanoseconds: int, zone: str) 
 
 @given(st.text() | st.from_regex(r"[0-9TZ:.+ -]*"))
 def test_timestamps_of_anything(text: str) -> None:
-    """What is no timestamp is none, and costs nothing else."""
+    """Text that is not a timestamp gives None, and the other fields are kept."""
     made = structure({"id": "a", "created_at": text, "status": "failed"}, Prediction)
     assert made.status == "failed"
     assert made.created_at is None or made.created_at.tzinfo is not None
@@ -445,7 +445,7 @@ def test_timestamps_of_anything(text: str) -> None:
 
 @given(JSON)
 def test_json_round_trips(value: Any) -> None:
-    """What can be said in JSON comes back."""
+    """Encoding and decoding gives the same value."""
     assume(not _has_infinity(value))
     assert decode_json(encode_json(value)) == value
 
@@ -460,14 +460,14 @@ def _has_infinity(value: Any) -> bool:
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_can_be_encoded(text: str) -> None:
-    """Any string is sent, in UTF-8 where that is possible, and comes back."""
+    """Any string can be encoded, in UTF-8 where possible, and decoded again."""
     body = encode_json({"a": text})
     assert decode_json(body) == {"a": text} == json.loads(body.decode())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_json_does_not_have(value: float) -> None:
-    """NaN and infinity are refused, not sent as something that is no JSON."""
+def test_values_without_json(value: float) -> None:
+    """NaN, infinity and other objects are refused."""
     with pytest.raises(ValueError, match="JSON"):
         encode_json({"a": value})
     with pytest.raises(TypeError):
@@ -483,13 +483,13 @@ def test_what_json_does_not_have(value: float) -> None:
 @example(b"\xef\xbb\xbf{}")
 @example(b"1" * 5000)
 def test_decoding_anything(body: bytes) -> None:
-    """Bytes are JSON, or a ValueError."""
+    """Bytes other than JSON raise ValueError."""
     try:
         decode_json(body)
     except ValueError as error:
         assert "JSON" in str(error)  # noqa: PT017
 
 
-def test_utc_is_meant_without_a_zone() -> None:
-    """A timestamp without a zone is UTC."""
+def test_utc_is_the_default() -> None:
+    """A timestamp without an offset is in UTC."""
     assert parse_datetime("2025-12-02T10:15:30") == datetime(2025, 12, 2, 10, 15, 30, tzinfo=UTC)

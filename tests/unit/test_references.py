@@ -1,4 +1,4 @@
-"""References: everything that is one round-trips, everything else is refused."""
+"""References: valid ones round-trip, and anything else is refused."""
 
 # ruff: noqa: PT017  (whether it raises depends on what is drawn)
 
@@ -23,7 +23,7 @@ VERSIONS = st.text("0123456789abcdefABCDEF", min_size=64, max_size=64)
 
 @given(SEGMENTS, SEGMENTS)
 def test_names_round_trip(owner: str, name: str) -> None:
-    """`owner/name` is taken apart and put together again."""
+    """`owner/name` is parsed, and formatted as it was."""
     reference = parse_reference(f"{owner}/{name}")
     assert (reference.owner, reference.name, reference.version) == (owner, name, None)
     assert str(reference) == reference.full_name == f"{owner}/{name}"
@@ -33,7 +33,7 @@ def test_names_round_trip(owner: str, name: str) -> None:
 
 @given(SEGMENTS, SEGMENTS, st.one_of(VERSIONS, SEGMENTS))
 def test_names_with_versions_round_trip(owner: str, name: str, version: str) -> None:
-    """`owner/name:version` is taken apart and put together again, whatever the version looks like."""
+    """`owner/name:version` is parsed, and formatted as it was, with any version."""
     reference = parse_reference(f"{owner}/{name}:{version}")
     assert (reference.owner, reference.name, reference.version) == (owner, name, version)
     assert str(reference) == f"{owner}/{name}:{version}"
@@ -61,7 +61,7 @@ def test_bare_versions_round_trip(version: str) -> None:
 @example("f" * 64 + "\n")
 @example("owner/\ud800")
 def test_anything_else_is_refused(text: str) -> None:
-    """What is neither `owner/name[:version]` nor 64 hex digits is an InvalidReference with the text."""
+    """Any other text raises InvalidReference, which quotes it."""
     names, colon, version = text.partition(":")
     parts = [*names.split("/"), *([version] if colon else [])]
     is_name = len(parts) == 2 + bool(colon) and all(
@@ -74,7 +74,7 @@ def test_anything_else_is_refused(text: str) -> None:
         assert error.argument == "ref"
         assert repr(text) in str(error)
         hex_digits = len(text) == 64 and set(text) <= set(string.hexdigits)
-        # Printable white space is the one thing that is refused beside what is not printable.
+        # White space is refused although some of it is printable.
         assert not hex_digits
         assert not is_name or any(c.isspace() or not c.isprintable() for c in text)
     else:
@@ -87,7 +87,7 @@ def test_anything_else_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 5, b"a/b", ["a/b"]])
 def test_other_types_are_refused(value: Any) -> None:
-    """A reference is a string."""
+    """References of other types than str raise ArgumentTypeError."""
     with pytest.raises(ArgumentTypeError, match="model"):
         parse_reference(value, "model")
     with pytest.raises(ArgumentTypeError, match="model"):
@@ -102,7 +102,7 @@ def test_other_types_are_refused(value: Any) -> None:
 @example("..")
 @example("\ud800")
 def test_identifiers_are_one_segment(text: str) -> None:
-    """An opaque id becomes one segment of a path that decodes to it, or is refused."""
+    """An opaque ID is encoded as one segment of a path, which decodes to it, or refused."""
     try:
         quoted = identifier(text, "id")
     except InvalidReference:

@@ -1,4 +1,4 @@
-"""Signatures of webhooks: the vectors of the reference, and headers of any kind."""
+"""Signatures of webhooks: the test vectors of the API reference, and arbitrary headers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ GOOD = headers_of(ID_1, 1614265330, VALID_1)
 def test_the_vectors_of_the_reference(
     secret: str, id: str, timestamp: int, body: bytes, signature: str, *, valid: bool
 ) -> None:
-    """Each test vector (HTTP API, section 6.3) is accepted or refused as it says, bytes or text."""
+    """Each test vector (:api:`webhook-signature`) is accepted or refused, as bytes and as text."""
     headers = headers_of(id, timestamp, signature)
     webhooks = Client("r8_x").webhooks
     for given_body in (body, body.decode()):
@@ -81,7 +81,7 @@ def test_the_vectors_of_the_reference(
     ],
 )
 def test_one_match_in_the_list_is_enough(signature: str) -> None:
-    """Other signatures in the list, other versions and rubbish are skipped."""
+    """Other signatures in the list, other versions and malformed entries are skipped."""
     verify({**GOOD, "webhook-signature": signature}, BODY_1, SECRET_1, tolerance=None, now=0)
 
 
@@ -99,7 +99,7 @@ def test_one_match_in_the_list_is_enough(signature: str) -> None:
         VALID_1.lower(),
     ],
 )
-def test_what_is_no_signature_does_not_match(signature: str) -> None:
+def test_malformed_signatures_do_not_match(signature: str) -> None:
     """An entry without version, comma, padding or content matches nothing."""
     with pytest.raises(InvalidSignature):
         verify({**GOOD, "webhook-signature": signature}, BODY_1, SECRET_1, tolerance=None, now=0)
@@ -107,13 +107,13 @@ def test_what_is_no_signature_does_not_match(signature: str) -> None:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_missing_header_is_named(name: str) -> None:
-    """Each of the three headers is needed."""
+    """Each of the three headers is required."""
     headers = {key: value for key, value in GOOD.items() if key != name}
     with pytest.raises(InvalidSignature, match=name):
         verify(headers, BODY_1, SECRET_1, tolerance=None, now=0)
 
 
-def test_names_of_headers_have_no_case() -> None:
+def test_the_case_of_header_names_does_not_matter() -> None:
     """Headers are found in any case."""
     headers = {name.title(): value for name, value in GOOD.items()}
     verify(headers, BODY_1, SECRET_1, tolerance=None, now=0)
@@ -121,7 +121,7 @@ def test_names_of_headers_have_no_case() -> None:
 
 @pytest.mark.parametrize("body", [BODY_1 + b" ", b"", BODY_1.replace(b" ", b""), b"\xff"])
 def test_another_body_does_not_match(body: bytes) -> None:
-    """The body counts byte for byte."""
+    """The signature covers each byte of the body."""
     with pytest.raises(InvalidSignature):
         verify(GOOD, body, SECRET_1, tolerance=None, now=0)
 
@@ -130,7 +130,7 @@ def test_another_body_does_not_match(body: bytes) -> None:
     ("off", "good"), [(0, True), (300, True), (-300, True), (301, False), (-301, False)]
 )
 def test_deliveries_must_be_recent(off: int, *, good: bool) -> None:
-    """A delivery may be as old, or as far ahead, as the tolerance; not more."""
+    """The timestamp may differ from the present by the tolerance, in both directions."""
     now = 1614265330 + off
     if good:
         verify(GOOD, BODY_1, SECRET_1, tolerance=300, now=now)
@@ -150,14 +150,14 @@ def test_five_minutes_are_the_default() -> None:
     "secret", ["", "whsec_", "whsec_!", "whsec_caf\u00e9", "not base64 at all"]
 )
 def test_a_bad_secret_is_an_argument_error(secret: str) -> None:
-    """What is no secret is the caller's mistake, not the sender's."""
+    """A malformed secret raises ArgumentError: it is the receiver's mistake, not the sender's."""
     with pytest.raises(ArgumentError) as caught:
         verify(GOOD, BODY_1, secret, tolerance=None, now=0)
     assert not isinstance(caught.value, InvalidSignature)
 
 
 def test_a_secret_of_bytes_is_a_type_error() -> None:
-    """The secret is a string."""
+    """A secret of another type than str raises ArgumentTypeError."""
     with pytest.raises(ArgumentTypeError):
         verify(GOOD, BODY_1, SECRET_1.encode(), tolerance=None, now=0)  # type: ignore[arg-type]  # the point
 
@@ -179,6 +179,6 @@ values = st.one_of(anything, st.sampled_from([*GOOD.values(), "v1,", "v1,=", "1e
 def test_nothing_but_invalid_signature_escapes(
     headers: dict[str, str], body: bytes | str, tolerance: float | None
 ) -> None:
-    """Whatever a sender writes, it is refused with InvalidSignature."""
+    """Arbitrary deliveries are refused with InvalidSignature."""
     with pytest.raises(InvalidSignature):
         verify(headers, body, SECRET_1, tolerance=tolerance, now=1614265330)

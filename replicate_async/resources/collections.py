@@ -25,7 +25,7 @@ class Collection(Bound):
     """What is in it."""
     full_description: str | None = None
     """More of that, in Markdown."""
-    models: list[Model] = attrs.field(factory=list[Model])
+    models: list[Model] = attrs.field(factory=list)
     """All of its models."""
 
     def _bind(self, context: Context) -> None:

@@ -54,13 +54,13 @@ class Prediction(Bound):
     """The id of the version; `"hidden"` for official models."""
     deployment: str | None = None
     """The deployment that ran it."""
-    input: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    input: dict[str, Any] = attrs.field(factory=dict)
     """What the model was given."""
     logs: str = ""
     """What the model has logged so far."""
     error: str | None = None
     """Why it failed."""
-    metrics: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    metrics: dict[str, Any] = attrs.field(factory=dict)
     """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images."""
     data_removed: bool = False
     """Whether input, output and logs have been deleted, as they are after one hour."""
@@ -76,7 +76,7 @@ class Prediction(Bound):
     """When it will be cancelled, if `cancel_after` was given."""
     webhook: str | None = None
     """The URL that is told of it."""
-    webhook_events_filter: list[str] = attrs.field(factory=list[str])
+    webhook_events_filter: list[str] = attrs.field(factory=list)
     """What the webhook is called for."""
     _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
     _files: bool | None = attrs.field(default=None, repr=False, init=False)

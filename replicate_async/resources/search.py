@@ -33,11 +33,11 @@ class SearchResults(Bound):
 
     query: str = ""
     """The text that was searched for."""
-    models: list[ModelMatch] = attrs.field(factory=list[ModelMatch])
+    models: list[ModelMatch] = attrs.field(factory=list)
     """Models, best first."""
-    collections: list[SearchCollection] = attrs.field(factory=list[SearchCollection])
+    collections: list[SearchCollection] = attrs.field(factory=list)
     """Collections."""
-    pages: list[DocumentationPage] = attrs.field(factory=list[DocumentationPage])
+    pages: list[DocumentationPage] = attrs.field(factory=list)
     """Pages of the documentation."""
 
     def _bind(self, context: Context) -> None:

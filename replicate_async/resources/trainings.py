@@ -50,7 +50,7 @@ class Training(Bound):
     """The model that is trained, `owner/name`."""
     version: str | None = None
     """The version that is trained."""
-    input: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    input: dict[str, Any] = attrs.field(factory=dict)
     """What the training was given."""
     output: TrainingOutput | None = None
     """What it made."""
@@ -58,7 +58,7 @@ class Training(Bound):
     """What it has logged so far."""
     error: str | None = None
     """Why it failed."""
-    metrics: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    metrics: dict[str, Any] = attrs.field(factory=dict)
     """Measurements: `predict_time` and `total_time` in seconds."""
     source: str | None = None
     """`"api"` or `"web"`."""
@@ -70,7 +70,7 @@ class Training(Bound):
     """When it ended."""
     webhook: str | None = None
     """The URL that is told of it."""
-    webhook_events_filter: list[str] = attrs.field(factory=list[str])
+    webhook_events_filter: list[str] = attrs.field(factory=list)
     """What the webhook is called for."""
     urls: PredictionUrls = attrs.field(factory=PredictionUrls)
     """Where it can be reached."""

@@ -57,7 +57,7 @@ class SearchCollection(Record):
     """Display name."""
     description: str | None = None
     """Short description."""
-    models: list[str] = attrs.field(factory=list[str])
+    models: list[str] = attrs.field(factory=list)
     """Names of the collection's models, `owner/name`."""
 
 
@@ -79,7 +79,7 @@ class ModelMatchMetadata:
     """Description written by a language model."""
     score: float | None = None
     """Relevance; higher is better."""
-    tags: list[str] = attrs.field(factory=list[str])
+    tags: list[str] = attrs.field(factory=list)
     """Uses of the model, such as `text-to-image`."""
 
 

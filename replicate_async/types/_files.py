@@ -32,9 +32,9 @@ class File(Record):
     """Size in bytes."""
     etag: str | None = None
     """Entity tag of the content."""
-    checksums: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    checksums: dict[str, Any] = attrs.field(factory=dict)
     """Hashes of the content in hexadecimal: `sha256`, and possibly `md5`."""
-    metadata: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    metadata: dict[str, Any] = attrs.field(factory=dict)
     """Metadata given at the upload."""
     created_at: datetime | None = None
     """Time of the upload."""

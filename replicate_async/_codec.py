@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
-from cattrs.cols import is_mapping, is_mutable_sequence
+from cattrs.cols import is_mapping, is_sequence
 from cattrs.gen import make_dict_structure_fn, override
 
 from .types import Record
@@ -27,20 +27,49 @@ _Hook = Callable[[Any, Any], Any]
 _logger = logging.getLogger("replicate_async")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_CHUNK = 512
+"""Digits that `int` reads under any `sys.set_int_max_str_digits`, whose lowest limit is 640."""
+_EXACT = 100_000
+"""Digits of the longest integer that is read exactly, in some 15 ms: time grows faster than the length."""
 
 
 def decode_json(body: bytes | bytearray) -> Any:
     """Return the value of a JSON text.
 
+    Integers of up to 100,000 digits are exact, whatever `sys.set_int_max_str_digits` says. Longer ones become
+    infinity, as too large floats do.
+
     Raises:
         ValueError: The body is not JSON in UTF-8, UTF-16 or UTF-32, or it is nested too deeply.
     """
     try:
-        return json.loads(body)
+        try:
+            return json.loads(body)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # an integer of more digits than `int` reads
+            return json.loads(body, parse_int=_parse_int)
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
+
+
+def _parse_int(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        if len(text) > _EXACT:
+            return float(text)
+        return -_parse_digits(text[1:]) if text[0] == "-" else _parse_digits(text)
+
+
+def _parse_digits(digits: str) -> int:
+    if len(digits) <= _CHUNK:
+        return int(digits)
+    low = len(digits) // 2
+    value: int = _parse_digits(digits[:-low]) * 10**low + _parse_digits(digits[-low:])
+    return value
 
 
 def encode_json(value: object) -> bytes:
@@ -117,10 +146,17 @@ def parse_datetime(text: str) -> datetime:
     A timestamp without an offset is in UTC.
 
     Raises:
-        ValueError: The text is not such a timestamp.
+        ValueError: The text is not such a timestamp, or its time in UTC is not in the years 1 to 9999.
     """
     parsed = datetime.fromisoformat(text)
-    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+    if parsed.tzinfo is None:
+        return parsed.replace(tzinfo=UTC)
+    if parsed.year in (1, 9999):
+        try:
+            parsed.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"time out of range: {text!r}") from None
+    return parsed
 
 
 # -- The converter -----------------------------------------------------------------------------
@@ -156,7 +192,7 @@ def _structure_datetime(value: Any, _: Any) -> datetime:
     return parse_datetime(value)
 
 
-@_converter.register_structure_hook_factory(is_mutable_sequence)
+@_converter.register_structure_hook_factory(is_sequence)
 def _list_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
     """Return a hook for a list, which leaves invalid items out."""
     (item_kind,) = get_args(kind)
@@ -170,7 +206,7 @@ def _list_hook(kind: Any, converter: cattrs.Converter) -> _Hook:
             try:
                 made.append(structure_item(value, item_kind))
             except _INVALID as error:
-                _logger.debug("an item of a list is not valid: %s", error)
+                _logger.debug("an item of a list is not valid: %.200s", error)
         return made
 
     return hook
@@ -219,7 +255,7 @@ def _field_hook(field: attrs.Attribute[Any], converter: cattrs.Converter) -> _Ho
             try:
                 return structure_value(value, kind)
             except _INVALID as error:
-                _logger.debug("the field %r is not valid: %s", field.name, error)
+                _logger.debug("the field %r is not valid: %.200s", field.name, error)
         return make_default()
 
     if default is attrs.NOTHING:

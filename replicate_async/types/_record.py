@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import attrs
+
+J = TypeVar("J")
 
 
 @attrs.define(eq=False)
@@ -16,17 +17,17 @@ class Record:
     _computed: ClassVar[frozenset[str]] = frozenset()
     # Known fields of the JSON that are properties instead of attrs fields.
 
-    _raw: dict[str, Any] = attrs.field(factory=dict[str, Any], repr=False, init=False)
+    _raw: dict[str, Any] = attrs.field(factory=dict, repr=False, init=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
-        return copy.deepcopy(self._raw)
+        return _copy(self._raw)
 
     @property
     def extra(self) -> dict[str, Any]:
         """The fields that the API sent and that this version of the package does not know."""
         known = self._computed.union(field.name for field in attrs.fields(type(self)))
-        return {key: copy.deepcopy(value) for key, value in self._raw.items() if key not in known}
+        return {key: _copy(value) for key, value in self._raw.items() if key not in known}
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
@@ -36,3 +37,16 @@ class Record:
         if type(other) is not type(self):
             return NotImplemented
         return self._raw == other._raw
+
+
+def _copy(value: J) -> J:
+    """Return a deep copy of decoded JSON. `copy.deepcopy` fails at some 300 levels of nesting."""
+    root = [value]
+    containers: list[Any] = [root]
+    for container in containers:  # which grows
+        entries = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, entry in entries:
+            if isinstance(entry, (dict, list)):
+                container[key] = copied = entry.copy()
+                containers.append(copied)
+    return root[0]

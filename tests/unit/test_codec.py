@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -458,11 +460,14 @@ def _has_infinity(value: Any) -> bool:
     return value in (float("inf"), float("-inf"))
 
 
-@given(st.text(st.characters(exclude_categories=())))
+@given(st.text(st.characters(exclude_categories=()) | st.sampled_from(["\ud83d", "\ude00"])))
+@example("\ud83d\ude00")
 def test_any_text_can_be_encoded(text: str) -> None:
     """Any string can be encoded, in UTF-8 where possible, and decoded again."""
-    body = encode_json({"a": text})
-    assert decode_json(body) == {"a": text} == json.loads(body.decode())
+    body = encode_json({text: text})
+    # Both halves of a character make that character.
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    assert decode_json(body) == {joined: joined} == json.loads(body.decode())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -482,12 +487,127 @@ def test_values_without_json(value: float) -> None:
 @example(b'{"a": 1')
 @example(b"\xef\xbb\xbf{}")
 @example(b"1" * 5000)
+@example(b'"\xed\xa0\xbd"')
+@example(b'{"\\ud800": "\\udfff\\ud800"}')
+@example(b"\xff\xfe\x00\xd8")
 def test_decoding_anything(body: bytes) -> None:
     """Bytes other than JSON raise ValueError."""
     try:
         decode_json(body)
     except ValueError as error:
         assert "JSON" in str(error)  # noqa: PT017
+
+
+NUMBERS = st.from_regex(
+    r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,5})?", fullmatch=True
+)
+STRINGS = st.from_regex(
+    r'"([^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[dD][89a-fA-F][0-9a-f]{2})*"', fullmatch=True
+)
+TEXTS = st.recursive(
+    NUMBERS | STRINGS | st.sampled_from(["null", "true", "9" * 4301, "-" + "1" * 5000]),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.lists(st.tuples(STRINGS, inner), max_size=3).map(
+            lambda pairs: "{" + ",".join(f"{key}: {value}" for key, value in pairs) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(TEXTS, st.sampled_from(["utf-8", "utf-16", "utf-32-le", "utf-8-sig"]))
+@settings(deadline=None)
+def test_decoding_of_any_json(text: str, encoding: str) -> None:
+    """Each text of JSON's grammar is read, and can be the value of any field."""
+    value = decode_json(text.encode(encoding, "surrogatepass"))
+    made = structure(dict.fromkeys(PREDICTION, value) | {"id": "abc", "new": value}, Prediction)
+    assert _is_sound(made)
+    assert made.extra == {"new": value}
+
+
+@pytest.mark.parametrize("digits", [2, 512, 513, 4300, 4301, 99_999])
+def test_long_integers(digits: int) -> None:
+    """Integers are exact beyond the digits that Python converts by itself."""
+    limit = sys.get_int_max_str_digits()
+    text = f"1{'0' * (digits - 2)}7"
+    expected = 10 ** (digits - 1) + 7
+    assert decode_json(f"[{text}, -{text}]".encode()) == [expected, -expected]
+    assert sys.get_int_max_str_digits() == limit
+
+
+def test_endless_integers() -> None:
+    """Integers beyond all use do not take time: they are infinite, as too large floats are."""
+    assert decode_json(b"9" * 10_000_000) == float("inf")
+    assert decode_json(b"-" + b"9" * 10_000_000) == -float("inf")
+
+
+def test_integers_that_cannot_be_written() -> None:
+    """Encoding an integer of more digits than Python converts is a ValueError."""
+    with pytest.raises(ValueError, match="digits"):
+        encode_json({"a": 10**4301})
+
+
+@pytest.mark.parametrize("levels", [100, 900, 1100, 5000, 100_000])
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"a":', "}")])
+def test_deep_nesting(levels: int, start: str, end: str) -> None:
+    """Deeply nested JSON is read, copied and written, or a ValueError."""
+    text = f'{{"id":"abc","output":{start * levels}1{end * levels}}}'.encode()
+    try:
+        data = decode_json(text)
+    except ValueError as error:
+        assert levels > 500
+        assert "nested" in str(error)  # noqa: PT017
+        return
+    made = structure(data, Prediction)
+    assert made.to_dict()["output"] is not data["output"]
+    with suppress(ValueError):
+        assert encode_json(made.to_dict()) == text
+
+
+def test_circles() -> None:
+    """Encoding what contains itself is a ValueError."""
+    circle: list[Any] = []
+    circle.append({"a": circle})
+    with pytest.raises(ValueError, match="Circular"):
+        encode_json(circle)
+
+
+TIMESTAMPS = st.from_regex(
+    r"(0001|9999|[0-9]{4})-(01|12|[0-9]{2})-(01|31|[0-9]{2})[Tt ]"
+    r"(23:59:59|00:00:00|24:00:00|[0-9]{2}:[0-9]{2}(:[0-9]{2})?)([.,][0-9]{1,9})?"
+    r"([Zz]|[+-](23:59|00:00|[0-9]{2}:[0-9]{2}(:[0-9]{2})?))?",
+    fullmatch=True,
+)
+
+
+@given(TIMESTAMPS)
+@example("0001-01-01T00:00:00+00:01")
+@example("0001-01-01T00:00:00Z")
+@example("9999-12-31T23:59:59.999999999Z")
+@example("9999-12-31T23:59:59-00:01")
+@example("9999-12-31T24:00:00Z")
+@example("2025-12-02T10:15:30+24:00")
+@example("2025-12-02T10:15:3\ud800")
+def test_timestamps_can_be_used(text: str) -> None:
+    """A timestamp has a time in UTC, or it is a ValueError; in an object, the field has its default."""
+    made = structure({"id": "abc", "created_at": text}, Prediction)
+    try:
+        parsed = parse_datetime(text)
+    except ValueError:
+        assert made.created_at is None
+    else:
+        assert made.created_at == parsed == parsed.astimezone(UTC)
+        assert parsed.timestamp() == pytest.approx(parsed.astimezone(UTC).timestamp())
+
+
+def test_the_last_moments_are_timestamps() -> None:
+    """The first and the last second of the calendar, which stand for never, are read."""
+    assert parse_datetime("0001-01-01T00:00:00Z") == datetime.min.replace(tzinfo=UTC)
+    assert parse_datetime("9999-12-31T23:59:59Z").year == 9999
+    for text in ("0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"):
+        with pytest.raises(ValueError, match="out of range"):
+            parse_datetime(text)
 
 
 def test_utc_is_the_default() -> None:

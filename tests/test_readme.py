@@ -2,103 +2,51 @@
 
 from __future__ import annotations
 
-import ast
-import asyncio
 import inspect
 import operator
 import re
-import subprocess
-import sys
 import tomllib
-import types
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from importlib.metadata import entry_points
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import attrs
 import pytest
-from aiohttp import web
-from sybil import Example, Sybil
-from sybil.parsers.markdown import CodeBlockParser
+from documents import (
+    ROOT,
+    Block,
+    Document,
+    check_failures_of_web_app,
+    check_web_app,
+    check_webhook_app,
+    local_emulator,
+)
 
 import replicate_async
-from replicate_async import Client, exceptions, sync
+from replicate_async import Client, exceptions
 from replicate_async.testing import TOKEN, Emulator
 
-ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
-TEXT = README.read_text("utf-8")
-PLUGIN = "replicate_async.testing._pytest"
-SECONDS = 60
-
-
-def run(block: Example, name: str = "__main__") -> dict[str, Any]:
-    """Run a block as a script, or as `python -m asyncio` does if it awaits; return its names."""
-    module = types.ModuleType(name)
-    source = "\n" * (block.line + block.parsed.line_offset) + block.parsed
-    code = compile(source, str(README), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    result: Any = eval(code, module.__dict__)
-    if inspect.iscoroutine(result):
-        asyncio.run(asyncio.wait_for(result, SECONDS))
-    return module.__dict__
-
-
-def line(block: Example) -> str:
-    """Name a block by its line."""
-    return f"line-{block.line}"
-
-
-SYBIL = Sybil([CodeBlockParser(language="python", evaluator=lambda _: None)], path=str(ROOT))
-BLOCKS = list(SYBIL.parse(README).examples())
-APPS = [block for block in BLOCKS if "web.run_app" in block.parsed]
-TESTS = [block for block in BLOCKS if re.search(r"^def test_", block.parsed, re.MULTILINE)]
+README = Document(ROOT / "README.md")
+TEXT = README.text
+BLOCKS = README.blocks
+APPS = [block for block in BLOCKS if block.is_app]
+TESTS = [block for block in BLOCKS if block.is_test]
 SCRIPTS = [block for block in BLOCKS if block not in APPS + TESTS]
+rows = README.rows
 
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
     """Run an emulator that the default client finds, in a directory with a picture."""
-    with Emulator() as running:
-        for name, value in running.env.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr("replicate_async.client._default", None)
-        monkeypatch.setattr("replicate_async.sync._default", None)
-        monkeypatch.chdir(tmp_path)
-        Path("photo.png").write_bytes(picture())
+    with local_emulator(monkeypatch, tmp_path) as running:
         yield running
-        if sync._default is not None:
-            sync._default.close()
 
 
-def picture() -> bytes:
-    """Return a PNG of one pixel."""
-    from replicate_async.testing._png import Canvas
-
-    return Canvas(1, 1).png()
-
-
-@asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[str]:
-    """Serve an app on a free port of this machine; yields its origin."""
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
-
-
-@pytest.mark.parametrize("block", SCRIPTS, ids=line)
-def test_script(block: Example, emulator: Emulator) -> None:
+@pytest.mark.parametrize("block", SCRIPTS, ids=str)
+def test_script(block: Block, emulator: Emulator) -> None:
     """A block runs to its end, and talks to the emulator alone."""
     emulator.ledger.clear()
-    run(block)
-    if "Emulator()" not in block.parsed:  # that one brings an emulator of its own
+    block.run()
+    if not block.brings_emulator:
         assert emulator.ledger.requests(origin="api")
     assert not emulator.ledger.leaks()
     assert not emulator.ledger.running()
@@ -106,14 +54,14 @@ def test_script(block: Example, emulator: Emulator) -> None:
 
 def test_first_block(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """The first block prints what it says that it prints."""
-    run(BLOCKS[0])
+    BLOCKS[0].run()
     assert capsys.readouterr().out == "hello Alice\n"
 
 
 def test_fan_out(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """The script that fans out saves each picture, and creates one prediction for each."""
-    [block] = [block for block in SCRIPTS if "pictures.db" in block.parsed]
-    run(block)
+    [block] = [block for block in SCRIPTS if "pictures.db" in block.source]
+    block.run()
     saved = sorted(Path("pictures").glob("*.png"))
     assert len(saved) == len(emulator.ledger.created()) == 12
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved)
@@ -122,8 +70,8 @@ def test_fan_out(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_abandoned_run(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """The run that is given up was created once, and is cancelled at the other end."""
-    [block] = [block for block in SCRIPTS if "asyncio.timeout" in block.parsed]
-    run(block)
+    [block] = [block for block in SCRIPTS if "asyncio.timeout" in block.source]
+    block.run()
     said = capsys.readouterr().out
     assert "created=1" in said
     assert "cancelled=1" in said
@@ -133,95 +81,24 @@ def test_abandoned_run(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -
 
 async def test_web_app(emulator: Emulator) -> None:
     """The web app answers with the picture that it was asked for."""
-    app = run(APPS[0], "app")["app"]
-    async with (
-        serving(app) as origin,
-        aiohttp.ClientSession() as browser,
-        browser.post(f"{origin}/paint", json={"prompt": "a pond"}) as answer,
-    ):
-        assert (answer.status, answer.content_type) == (200, "image/png")
-        assert (await answer.read()).startswith(b"\x89PNG")
-    [created] = emulator.ledger.created()
-    assert created.input == {"prompt": "a pond"}
+    await check_web_app(APPS[0].run("app")["app"], emulator)
 
 
 async def test_web_app_tells_failures(emulator: Emulator) -> None:
     """The web app tells a failed model from an API that refuses."""
-    app = run(APPS[0], "app")["app"]
-
-    @emulator.model("emulator/painter", official=True)
-    def painter(prompt: str) -> str:
-        raise RuntimeError("no paint")
-
-    async with serving(app) as origin, aiohttp.ClientSession() as browser:
-        async with browser.post(f"{origin}/paint", json={"prompt": "a pond"}) as answer:
-            assert answer.status == 422
-            assert "no paint" in await answer.text()
-        emulator.credit = "none"
-        async with browser.post(f"{origin}/paint", json={"prompt": "a pond"}) as answer:
-            assert answer.status == 502
+    await check_failures_of_web_app(APPS[0].run("app")["app"], emulator)
 
 
 async def test_webhook_app(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """The webhook's app hears of a prediction, and refuses what is not signed."""
-    app = run(APPS[1], "app")["app"]
-    heard = asyncio.Event()
-
-    @web.middleware
-    async def listen(request: web.Request, handler: Any) -> web.StreamResponse:
-        try:
-            answer: web.StreamResponse = await handler(request)
-        finally:
-            heard.set()
-        return answer
-
-    app.middlewares.append(listen)
-    async with serving(app) as origin, Client() as client, asyncio.timeout(SECONDS):
-        emulator.webhook_hosts["example.com"] = origin
-        created = await client.predictions.create(
-            model="replicate/hello-world",
-            input={"text": "Alice"},
-            webhook="https://example.com/replicate",
-            webhook_events_filter=["completed"],
-        )
-        await heard.wait()
-        async with (
-            aiohttp.ClientSession() as stranger,
-            stranger.post(f"{origin}/replicate", json=created.to_dict()) as answer,
-        ):
-            assert answer.status == 403
-    assert capsys.readouterr().out == f"{created.id} succeeded: hello Alice\n"
+    created = await check_webhook_app(APPS[1].run("app")["app"], emulator)
+    assert capsys.readouterr().out == f"{created} succeeded: hello Alice\n"
 
 
-@pytest.mark.parametrize("block", TESTS, ids=line)
-def test_tests(block: Example, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", TESTS, ids=str)
+def test_tests(block: Block, tmp_path: Path) -> None:
     """Pytest runs the tests of a block, with the fixture that the package installs."""
-    (tmp_path / "test_it.py").write_text(block.parsed, "utf-8")
-    is_installed = any(found.value == PLUGIN for found in entry_points(group="pytest11"))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"),
-            *(() if is_installed else ("-p", PLUGIN)),
-            *("--rootdir", str(tmp_path), str(tmp_path / "test_it.py")),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{block.parsed.count('def test_')} passed" in done.stdout
-
-
-def rows(section: str) -> list[list[str]]:
-    """Return the cells of the last table of a section, without its head."""
-    _, _, rest = TEXT.partition(f"\n## {section}\n")
-    assert rest, section
-    body, _, _ = rest.partition("\n## ")
-    lines = [found for found in body.splitlines() if found.startswith("| ")]
-    cells = [re.split(r" \| ", found.strip("| ")) for found in lines]
-    return [row for row in cells[1:] if not row[0].startswith("-")]
+    block.run_tests(tmp_path)
 
 
 def test_operations() -> None:

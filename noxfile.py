@@ -90,6 +90,15 @@ def readme(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build/html, and check its links."""
+    _install(session, "docs")
+    output = "docs/_build/html"
+    session.run("python", "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "docs", output)
+    session.run("python", "docs/_ext/links.py", output)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests, and tell which lines and branches they miss."""
     _install(session, "test")

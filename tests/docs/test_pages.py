@@ -1,0 +1,248 @@
+"""The pages of the docs: every Python block runs, and the tables are complete and true."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import shlex
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from documents import (
+    ROOT,
+    Block,
+    Document,
+    check_failures_of_web_app,
+    check_web_app,
+    check_webhook_app,
+    local_emulator,
+    table,
+)
+
+import replicate_async
+from replicate_async import Client, exceptions, sync, testing
+from replicate_async import types as data_types
+from replicate_async.__main__ import parser
+from replicate_async.testing import TOKEN, Emulator
+
+DOCS = ROOT / "docs"
+PAGES = {str(path.relative_to(DOCS)): Document(path) for path in sorted(DOCS.rglob("*.md"))}
+BLOCKS = [(name, block) for name, page in PAGES.items() for block in page.blocks]
+RUN = sorted({name for name, block in BLOCKS if not (block.is_app or block.is_test)})
+NAMESPACES = (
+    *("accounts", "collections", "deployments", "files", "hardware"),
+    *("models", "predictions", "trainings", "webhooks"),
+)
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
+    """Run an emulator that the default client finds, in a directory with a picture."""
+    with local_emulator(monkeypatch, tmp_path) as running:
+        yield running
+
+
+# -- Blocks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_page(page: str, emulator: Emulator) -> None:
+    """The blocks of a page run one after the other, as they are pasted, and leave nothing behind."""
+    names = types.ModuleType("__main__").__dict__
+    with asyncio.Runner() as runner:
+        for block in PAGES[page].blocks:
+            if not (block.is_app or block.is_test):
+                block.run_after(names, runner)
+    assert not emulator.ledger.leaks()
+    ends = time.monotonic() + 5
+    while emulator.ledger.running():
+        assert time.monotonic() < ends, "a prediction was left running"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "block", [each for _, each in BLOCKS if each.is_test], ids=lambda block: block.page.path.stem
+)
+def test_tests(block: Block, tmp_path: Path) -> None:
+    """Pytest runs the tests of a block."""
+    block.run_tests(tmp_path)
+
+
+def app_of(page: str) -> Block:
+    """Return the only app on a page."""
+    [block] = [block for block in PAGES[page].blocks if block.is_app]
+    return block
+
+
+def test_all_apps_are_tested() -> None:
+    """There is no app but those that the tests below serve."""
+    pages = {name for name, block in BLOCKS if block.is_app}
+    assert pages == {"guides/running.md", "guides/webhooks.md"}
+
+
+async def test_web_app(emulator: Emulator) -> None:
+    """The web app answers with the picture that it was asked for."""
+    await check_web_app(app_of("guides/running.md").run("app")["app"], emulator)
+
+
+async def test_web_app_tells_failures(emulator: Emulator) -> None:
+    """The web app tells a failed model from an API that refuses."""
+    await check_failures_of_web_app(app_of("guides/running.md").run("app")["app"], emulator)
+
+
+async def test_webhook_app(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """The webhook's app hears of a prediction, and refuses what is not signed."""
+    created = await check_webhook_app(app_of("guides/webhooks.md").run("app")["app"], emulator)
+    assert capsys.readouterr().out == f"{created} succeeded: hello Alice\n"
+
+
+def test_first_block(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first block prints what it says that it prints."""
+    PAGES["index.md"].blocks[0].run()
+    assert capsys.readouterr().out == "hello Alice\n"
+
+
+def test_abandoned_run(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run that is given up was created once, and is cancelled at the other end."""
+    [block] = PAGES["explanation/money.md"].blocks
+    block.run()
+    said = capsys.readouterr().out
+    assert "created=1" in said
+    assert "cancelled=1" in said
+    [life] = emulator.ledger.created()
+    assert life.did("cancelled")
+
+
+def test_batch_again(emulator: Emulator) -> None:
+    """The script of the tutorial saves each picture, and creates nothing when it runs again."""
+    [block] = [each for each in PAGES["tutorial.md"].blocks if "pictures.db" in each.source]
+    block.run()
+    block.run()
+    assert len(list(Path("pictures").glob("*.png"))) == len(emulator.ledger.created()) == 3
+
+
+def test_commands() -> None:
+    """Every command of this package that a page shows is one."""
+    lines = [
+        line.partition("python -m replicate_async ")[2]
+        for page in PAGES.values()
+        for line in re.findall(r"^\$ (python -m replicate_async .+)$", page.text, re.MULTILINE)
+    ]
+    assert lines
+    for line in lines:
+        parser().parse_args(shlex.split(line))
+
+
+def test_token() -> None:
+    """The token in the pages is the emulator's."""
+    tokens = {each for page in PAGES.values() for each in re.findall(r"\br8_\w+", page.text)}
+    assert tokens == {TOKEN}
+
+
+# -- Tables ------------------------------------------------------------------------------------
+
+
+def test_options() -> None:
+    """The table has every option of a client, in the order of its signature, and no other."""
+    named = [row[0].strip("`") for row in options()]
+    assert named == list(inspect.signature(Client).parameters)
+
+
+def options() -> list[list[str]]:
+    """Return the rows of the options of a client."""
+    text, _, _ = PAGES["reference/options.md"].text.partition("\n## ")
+    return table(text)
+
+
+def test_defaults() -> None:
+    """The defaults in the table are those of the code."""
+    shown = {row[0].strip("`"): row[1].strip("`") for row in options()}
+    for default in (
+        replicate_async.Timeout(),
+        replicate_async.Retry(),
+        replicate_async.RateLimit(),
+    ):
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(default).__name__).lower()
+        fields = "".join(f", {field}={value:g}" for field, value in attrs.asdict(default).items())
+        assert shown[name] == f"{type(default).__name__}({fields[2:]})"
+    sizes = {"256 MiB": 256 * 2**20, "64 MiB": 64 * 2**20, "64 KiB": 64 * 2**10, "256": 256}
+    limits = dict(re.findall(r"(\w+)=([\w ]+)", shown["limits"]))
+    assert {name: sizes[size] for name, size in limits.items()} == attrs.asdict(
+        replicate_async.Limits()
+    )
+
+
+def test_exceptions() -> None:
+    """Every exception has a cause and a cure, and its description."""
+    page = PAGES["reference/exceptions.md"]
+    named = re.findall(
+        r"^\| \{py:exc\}`~replicate_async\.exceptions\.(\w+)`", page.text, re.MULTILINE
+    )
+    assert sorted(named) == sorted(exceptions.__all__)
+    assert all(all(cell.strip() for cell in row) for row in table(page.text))
+    assert sorted(documented(page, exceptions.__name__)) == sorted(exceptions.__all__)
+
+
+def test_built_in_models() -> None:
+    """The table has the models of the emulator."""
+    named = [row[0].strip("`") for row in PAGES["guides/testing.md"].rows("From the shell")]
+    theirs = [name for name, _ in Emulator().models() if not name.startswith("acme/")]
+    assert sorted(named) == sorted(theirs)
+
+
+# -- The reference -----------------------------------------------------------------------------
+
+
+def documented(page: Document, module: str) -> list[str]:
+    """Return the names of a module that a page documents."""
+    return re.findall(rf"^\.\. auto\w+:: {re.escape(module)}\.(\w+)$", page.text, re.MULTILINE)
+
+
+def everywhere(module: str) -> list[str]:
+    """Return the names of a module that the pages document."""
+    return [name for page in PAGES.values() for name in documented(page, module)]
+
+
+def test_public_names() -> None:
+    """Every public name is documented once, where the other names of its kind are."""
+    verbs = {"__version__", "map", "paginate", "run", "search", "stream", "use", *NAMESPACES}
+    modules = {"exceptions", "types"}
+    top, twin = set(replicate_async.__all__), set(sync.__all__)
+    errors, data = set(exceptions.__all__), set(data_types.__all__)
+    returned = {"FunctionRun", "StreamingRun", "ModelMatch"}
+    own = {"OwnExamples", "OwnPredictions", "OwnReadme", "OwnVersions"}
+    expected = {
+        "replicate_async": top - verbs - modules - errors | returned | own,
+        "replicate_async.sync": twin - verbs - modules - errors - data | returned | own,
+        "replicate_async.types": data - top,
+        "replicate_async.exceptions": errors,
+        "replicate_async.testing": set(testing.__all__),
+    }
+    for module, names in expected.items():
+        assert sorted(everywhere(module)) == sorted(names), module
+
+
+@pytest.mark.parametrize("package", [replicate_async, sync], ids=["async", "sync"])
+def test_operations(package: types.ModuleType) -> None:
+    """Every method of the namespaces is documented once."""
+    client = package.Client("token")
+    expected = [name for each in NAMESPACES for name in methods(getattr(client, each), each)]
+    pattern = rf"^\.\. autofunction:: {re.escape(package.__name__)}::([\w.]+)$"
+    found = [
+        name for page in PAGES.values() for name in re.findall(pattern, page.text, re.MULTILINE)
+    ]
+    assert sorted(found) == sorted(expected)
+
+
+def methods(namespace: object, path: str) -> Iterator[str]:
+    """Yield the paths of the methods of a namespace."""
+    for name in dir(namespace):
+        if not name.startswith("_"):
+            found = getattr(namespace, name)
+            inner = f"{path}.{name}"
+            yield from [inner] if callable(found) else methods(found, inner)

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from ._authoring import AsyncConcatenateIterator, ConcatenateIterator, Input, OutputFile, log
     from ._clock import Clock
     from ._emulator import TOKEN, WEBHOOK_SECRET, Emulator, Middleware
+    from ._faults import Fault, Injected, Injection, Reply, WireRequest
     from ._ledger import Ledger, Life, Request
     from ._limits import RateLimits
     from ._webhooks import Delivery
-    from ._wire import Fault, Injected, Injection, Wire, WireRequest
+    from ._wire import Wire
 
 __all__ = (
     "TOKEN",
@@ -34,6 +35,7 @@ __all__ = (
     "Middleware",
     "OutputFile",
     "RateLimits",
+    "Reply",
     "Request",
     "Wire",
     "WireRequest",
@@ -44,10 +46,11 @@ _HOMES = {
     "_authoring": ("AsyncConcatenateIterator", "ConcatenateIterator", "Input", "OutputFile", "log"),
     "_clock": ("Clock",),
     "_emulator": ("TOKEN", "WEBHOOK_SECRET", "Emulator", "Middleware"),
+    "_faults": ("Fault", "Injected", "Injection", "Reply", "WireRequest"),
     "_ledger": ("Ledger", "Life", "Request"),
     "_limits": ("RateLimits",),
     "_webhooks": ("Delivery",),
-    "_wire": ("Fault", "Injected", "Injection", "Wire", "WireRequest"),
+    "_wire": ("Wire",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -15,6 +15,7 @@ import asyncio
 import base64
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future as ThreadFuture
@@ -34,11 +35,13 @@ from ._api_predictions import ExpiredAnswers, PredictionsApi, SyncAnswers
 from ._clock import NANOSECONDS, Clock, Timers
 from ._delivery import DeliveryServer
 from ._execution import Code
+from ._faults import Injected, Injections
 from ._http import Match, match
 from ._ledger import Ledger, Origin, Request
 from ._lifecycle import Engine
 from ._limits import AccountLimits, RateLimits
 from ._problems import PROBLEM_JSON, Problem
+from ._proxy import Proxy
 from ._store import (
     Account,
     Collection,
@@ -131,6 +134,7 @@ class Emulator:
         list_lag: Seconds of the clock before a new prediction appears in the list.
         wire: Whether `Emulator.wire` stands in front of all three origins, for faults. Without it,
             clients talk to the servers directly, and faults cost nothing.
+        tls: Context with a certificate, to serve HTTPS. Needs `wire`.
 
     Attributes:
         url: Base URL without ``/v1``, once started.
@@ -164,11 +168,15 @@ class Emulator:
         expired_waits: ExpiredAnswers = "starting",
         list_lag: float = 0.0,
         wire: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         unknown = set(page_sizes or ()) - set(PAGE_SIZES)
         if unknown:
             raise ValueError(f"page_sizes: unknown {', '.join(sorted(unknown))}")
+        if tls is not None and not wire:
+            raise ValueError("tls: needs wire=True")
         self._host: str = host
+        self._scheme: str = "http" if tls is None else "https"
         self._port: int = port
         self.token: str = TOKEN if token is None else token
         self.account: str = account
@@ -194,7 +202,12 @@ class Emulator:
         )
         self._sockets: list[socket.socket] = []
         self._urls: tuple[str, str, str] | None = None
-        self._faults: Wire | None = Wire(self._on_loop) if wire else None
+        self._proxy: Proxy | None = None
+        self._wire: Wire | None = None
+        if wire:
+            injections, log = Injections(), list[Injected]()
+            self._proxy = Proxy(injections, log, tls)
+            self._wire = Wire(self._proxy, injections, log, self._on_loop)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: int | None = None
         self._stopping: asyncio.Event | None = None
@@ -237,9 +250,9 @@ class Emulator:
         Raises:
             RuntimeError: The emulator was made without.
         """
-        if self._faults is None:
+        if self._wire is None:
             raise RuntimeError("there is no wire: make it with Emulator(wire=True)")
-        return self._faults
+        return self._wire
 
     @property
     def env(self) -> dict[str, str]:
@@ -645,17 +658,17 @@ class Emulator:
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
         shown = f"[{shown}]" if ":" in shown else shown
         try:
-            for port in (self._port if self._faults is None else 0, 0, 0):
+            for port in (self._port if self._proxy is None else 0, 0, 0):
                 self._sockets.append(
                     socket.create_server((self._host, port), family=family, backlog=1024)
                 )
             ports = [sock.getsockname()[1] for sock in self._sockets]
-            if self._faults is not None:
-                ports = self._faults._bind(self._host, family, self._port)
+            if self._proxy is not None:
+                ports = self._proxy.bind(self._host, family, self._port)
         except OSError:
             self._close_sockets()
             raise
-        api, files, stream = (f"http://{shown}:{port}" for port in ports)
+        api, files, stream = (f"{self._scheme}://{shown}:{port}" for port in ports)
         self._urls = (api, files, stream)
 
     def _close_sockets(self) -> None:
@@ -686,14 +699,14 @@ class Emulator:
                 runners.append(runner)
                 await runner.setup()
                 await web.SockSite(runner, sock, backlog=1024).start()
-            if self._faults is not None:
-                await self._faults._start([sock.getsockname()[:2] for sock in self._sockets])
+            if self._proxy is not None:
+                await self._proxy.start([sock.getsockname()[:2] for sock in self._sockets])
             ready()
             await stopping.wait()
         finally:
             self._loop = None
-            if self._faults is not None:
-                await self._faults._close()
+            if self._proxy is not None:
+                await self._proxy.aclose()
             for runner in runners:
                 for site in runner.sites:
                     await site.stop()

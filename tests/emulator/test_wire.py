@@ -13,7 +13,7 @@ import aiohttp
 import anyio
 import pytest
 
-from replicate_async.testing import Emulator, Fault
+from replicate_async.testing import Emulator, Fault, Reply, WireRequest
 
 from .conftest import HELLO, Api
 
@@ -215,6 +215,107 @@ async def test_reset_at_accept(emulator: Emulator, api: Api) -> None:
         (Fault.RESET_AT_ACCEPT, None)
     ]
     assert (await create(api)).status == 201
+
+
+async def test_replies_of_a_test(emulator: Emulator, api: Api) -> None:
+    """A test can write the answer itself, to its last byte; it is not executed unless asked for."""
+    wire = emulator.wire
+    wire.inject(Reply(503, b"no", {"Retry-After": "1"}), times=1)
+    wire.inject(Reply.json({"id": "abc"}, 201), method="POST", times=1)
+    answer = await create(api)
+    assert (answer.status, answer.headers["retry-after"], answer.body) == (503, "1", b"no")
+    assert (await create(api)).json() == {"id": "abc"}
+    assert emulator.ledger.created() == []
+    executed = wire.inject(Reply(500), method="POST", times=1, executed=True)
+    assert (await create(api)).status == 500
+    assert executed.happened == len(emulator.ledger.created()) == 1
+    assert [entry.executed for entry in wire.log] == [False, False, True]
+    assert [entry.status for entry in wire.log] == [None, None, 201]
+    assert wire.accepted == 1, "the connection is kept"
+
+
+async def test_replies_end_as_they_say(emulator: Emulator, api: Api) -> None:
+    """A reply can be cut, reset or silent anywhere, and pieces can take their time."""
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+    for end, error in (
+        ("close", aiohttp.ClientPayloadError),
+        ("reset", aiohttp.ClientError),
+        ("stall", asyncio.TimeoutError),
+    ):
+        emulator.wire.inject(Reply.raw(half, end=end), times=1)  # type: ignore[arg-type]
+        with pytest.raises(error):
+            await api("GET", "/account")
+    pieces = Reply(200, [b"a", b"b", b"c"], {"Content-Length": "3"}, pause=0.05, end="close")
+    emulator.wire.inject(pieces, times=2)
+    for _ in range(2):
+        began = asyncio.get_running_loop().time()
+        assert (await api("GET", "/account")).body == b"abc"
+        assert asyncio.get_running_loop().time() - began >= 0.15
+    assert (await api("GET", "/account")).status == 200
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_functions_choose(emulator: Emulator, api: Api, size: int, chunked: bool) -> None:
+    """A function sees the whole request, may block, and chooses a fault, a reply or nothing."""
+    seen: list[WireRequest] = []
+    outcomes = iter([Reply.json(1), Fault.ERROR_PAGE, Fault.RESET_AFTER_EXECUTION, None])
+    blocked = threading.Event()
+
+    def choose(request: WireRequest) -> Fault | Reply | None:
+        seen.append(request)
+        assert blocked.wait(5)
+        return next(outcomes)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x" * size
+
+    async def post() -> int:
+        data = content() if chunked else io.BytesIO(b"x" * size)
+        return (await api("POST", "/models?a=b", data=data)).status
+
+    emulator.wire.inject(choose)
+    first = asyncio.create_task(post())
+    with anyio.fail_after(5):
+        while not seen:  # noqa: ASYNC110 - of another thread
+            await anyio.sleep(0.002)
+    blocked.set()
+    assert await first == 200
+    assert await post() == 502
+    with pytest.raises(aiohttp.ClientError):
+        await post()
+    assert await post() == 400, "the emulator's own answer"
+    assert [request.body for request in seen] == [b"x" * size] * 4
+    assert {request.line for request in seen} == {"POST /v1/models?a=b HTTP/1.1"}
+    assert {request.target for request in seen} == {"/v1/models?a=b"}
+    assert [entry.fault for entry in emulator.wire.log[1:]] == [
+        Fault.ERROR_PAGE,
+        Fault.RESET_AFTER_EXECUTION,
+    ]
+
+
+async def test_a_body_may_be_left_unread(emulator: Emulator, api: Api) -> None:
+    """A server can answer, or fall silent, before it has read what is sent to it."""
+    emulator.wire.inject(Reply(413, b"too large", reads=False, end="close"), times=1)
+    answer = await api("POST", "/files", data=io.BytesIO(b"x" * 30_000_000))
+    assert (answer.status, answer.body) == (413, b"too large")
+    emulator.wire.inject(Reply.raw(end="stall", reads=False), times=1)
+    with anyio.move_on_after(0.5) as scope:
+        await api("POST", "/files", data=io.BytesIO(b"x" * 30_000_000))
+    assert scope.cancelled_caught
+
+
+async def test_refusing_from_the_start() -> None:
+    """An emulator can refuse connections before it has started."""
+    emulator = Emulator(wire=True)
+    emulator.wire.refuse()
+    async with emulator, aiohttp.ClientSession() as session:
+        api = Api(emulator, session)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await api("GET", "/account")
+        emulator.wire.accept()
+        assert (await api("GET", "/account")).status == 200
+        assert emulator.wire.accepted == 1
 
 
 async def test_refusing(emulator: Emulator, api: Api) -> None:

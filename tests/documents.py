@@ -92,7 +92,7 @@ class Block:
     @property
     def brings_emulator(self) -> bool:
         """Whether it starts an emulator of its own."""
-        return "Emulator()" in self.source
+        return "Emulator(" in self.source
 
     def __str__(self) -> str:
         return f"line-{self.example.line}"

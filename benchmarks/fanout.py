@@ -1,6 +1,6 @@
 """Watch 10 to 10,000 predictions at a time, in a simulation: ``python benchmarks/fanout.py``.
 
-The decisions are those of the package (`replicate_async.resources._schedule`); the clock, the network and the
+The decisions are those of the package (`replicate_async._jobs.schedule`); the clock, the network and the
 server are simulated. Compared are our poller and asking for each prediction every half second, which is what
 the official clients do; both behind the account's limit of 3000 requests a minute. Printed are requests a
 minute, and how long after the end of a prediction its result is there.
@@ -22,7 +22,7 @@ from pathlib import Path
 # This tree's package rather than an installed one.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from replicate_async.resources._schedule import (
+from replicate_async._jobs.schedule import (
     ENDS_SHARE,
     SHARE,
     Learned,

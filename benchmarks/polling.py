@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 # This tree's package rather than an installed one.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from replicate_async._policy import poll_delay
+from replicate_async._jobs.policy import poll_delay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

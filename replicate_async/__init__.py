@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from . import exceptions as exceptions
     from . import sync as sync
     from . import types as types
-    from ._files import FileOutput as FileOutput
-    from ._functions import ModelFunction as ModelFunction
-    from ._functions import StreamingFunction as StreamingFunction
-    from ._map import Outcome as Outcome
-    from ._map import Outcomes as Outcomes
-    from ._streams import EventStream as EventStream
-    from ._streams import OutputStream as OutputStream
+    from ._files.output import FileOutput as FileOutput
+    from ._jobs.prediction import EventStream as EventStream
+    from ._jobs.prediction import OutputStream as OutputStream
+    from ._jobs.prediction import Prediction as Prediction
+    from ._jobs.training import Training as Training
+    from ._verbs.map import Outcome as Outcome
+    from ._verbs.map import Outcomes as Outcomes
+    from ._verbs.use import ModelFunction as ModelFunction
+    from ._verbs.use import StreamingFunction as StreamingFunction
     from .client import Client as Client
     from .exceptions import (
         ModelError as ModelError,
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from .exceptions import (
         ReplicateException as ReplicateException,
     )
-    from .resources._base import Listing as Listing
-    from .resources._base import Page as Page
+    from .resources._pages import Listing as Listing
+    from .resources._pages import Page as Page
     from .resources.accounts import Accounts
     from .resources.collections import Collection as Collection
     from .resources.collections import Collections
@@ -50,10 +52,8 @@ if TYPE_CHECKING:
     from .resources.models import Model as Model
     from .resources.models import Models
     from .resources.models import Version as Version
-    from .resources.predictions import Prediction as Prediction
     from .resources.predictions import Predictions
     from .resources.search import SearchResults as SearchResults
-    from .resources.trainings import Training as Training
     from .resources.trainings import Trainings
     from .resources.webhooks import Webhooks
     from .types import (
@@ -163,20 +163,20 @@ _HOMES = {
     "Client": "client",
     "Collection": "resources.collections",
     "Deployment": "resources.deployments",
-    "EventStream": "_streams",
+    "EventStream": "_jobs.prediction",
     "File": "types",
-    "FileOutput": "_files",
+    "FileOutput": "_files.output",
     "Hardware": "types",
     "Limits": "types",
-    "Listing": "resources._base",
+    "Listing": "resources._pages",
     "Model": "resources.models",
     "ModelError": "exceptions",
-    "ModelFunction": "_functions",
-    "OutputStream": "_streams",
-    "Outcome": "_map",
-    "Outcomes": "_map",
-    "Page": "resources._base",
-    "Prediction": "resources.predictions",
+    "ModelFunction": "_verbs.use",
+    "OutputStream": "_jobs.prediction",
+    "Outcome": "_verbs.map",
+    "Outcomes": "_verbs.map",
+    "Page": "resources._pages",
+    "Prediction": "_jobs.prediction",
     "Progress": "types",
     "ReplicateError": "exceptions",
     "ReplicateException": "exceptions",
@@ -184,10 +184,10 @@ _HOMES = {
     "Retry": "types",
     "SearchResults": "resources.search",
     "ServerSentEvent": "types",
-    "StreamingFunction": "_functions",
+    "StreamingFunction": "_verbs.use",
     "Stats": "types",
     "Timeout": "types",
-    "Training": "resources.trainings",
+    "Training": "_jobs.training",
     "Update": "types",
     "Version": "resources.models",
 }

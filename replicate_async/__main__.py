@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from . import _commands
+from ._cli import commands as run_commands
 from ._version import __version__
 from .testing import _cli as emulator
 from .testing import _demo as demo
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"replicate-async {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _commands.add_parsers(commands)
+    run_commands.add_parsers(commands)
     demo.add_parser(commands)
     emulator.add_parser(commands)
     return made

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
-from ._transport import load_anyio
+import anyio
 
 S = TypeVar("S")
+
+
 T = TypeVar("T")
 
 
@@ -19,14 +21,11 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
 
-async def surely_in_thread(function: Callable[[], None]) -> None:
+async def shielded_in_thread(function: Callable[[], None]) -> None:
     """Wait until *function* has cleaned up in a worker thread, also if the task is being cancelled.
 
     It must be quick, and must not raise.
     """
-    await load_anyio()
-    import anyio
-
     interrupted: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         cleaning = asyncio.get_running_loop().run_in_executor(None, function)
@@ -39,14 +38,12 @@ async def surely_in_thread(function: Callable[[], None]) -> None:
         raise interrupted
 
 
-async def surely(work: Coroutine[Any, Any, None]) -> None:
+async def shielded(work: Coroutine[Any, Any, None]) -> None:
     """Await *work* to its end, however often the task is cancelled meanwhile; it must be bounded."""
     # In a task of its own: a shield of anyio does not hold cancellations that are not anyio's.
     task = asyncio.get_running_loop().create_task(work)
     shield: AbstractContextManager[object] = nullcontext()
     if "anyio._backends._asyncio" in sys.modules:  # else there is none of its scopes around
-        import anyio
-
         shield = anyio.CancelScope(shield=True)
     with shield:
         while not task.done():
@@ -55,14 +52,12 @@ async def surely(work: Coroutine[Any, Any, None]) -> None:
     task.result()
 
 
-async def for_each(
+async def gather_limited(
     function: Callable[[S], Awaitable[T]], items: Sequence[S], *, at_once: int
 ) -> list[T]:
     """Await *function* for all items; the first failure cancels the rest and is raised."""
     if len(items) == 1:
         return [await function(items[0])]
-    await load_anyio()
-    import anyio
 
     results: list[Any] = [None] * len(items)
     turns = asyncio.Semaphore(at_once)

@@ -120,3 +120,27 @@ def identifier(value: str, argument: str) -> str:
 
 def _is_segment(text: str) -> bool:
     return _SEGMENT.fullmatch(text) is not None and text not in {".", ".."}
+
+
+def full_name(value: object, argument: str) -> tuple[str, str | None]:
+    """Return owner and name of a model or deployment, as users write them.
+
+    Args:
+        value: `"owner/name"`, a pair, or an object with `owner` and `name`.
+        argument: Name of the user's argument, for error messages.
+
+    Returns:
+        The owner and the name; or `"owner/name"` and None.
+
+    Raises:
+        ArgumentTypeError: It has none of these forms.
+    """
+    match value:
+        case str():
+            return value, None
+        case (str(owner), str(name)):
+            return owner, name
+    owner, name = getattr(value, "owner", None), getattr(value, "name", None)
+    if isinstance(owner, str) and isinstance(name, str):
+        return owner, name
+    raise ArgumentTypeError(argument, f"expected 'owner/name', got a {type(value).__name__}")

@@ -3,55 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+import ssl as ssl_module
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
-import attrs
-
-from . import _policy, _runs, exceptions
-from ._codec import structure
-from ._transport import (
-    DEFAULT_BASE_URL,
-    USER_AGENT,
-    Config,
-    Pool,
-    Transport,
-    check_base_url,
-    check_headers,
-    check_token,
-)
-from .resources import _base
-from .resources._base import Context, Listing, Page
-from .resources.predictions import Options, Output, Predictions
+from ._http.call import ClientSession, TraceConfig
+from ._jobs.context import Context, changed_context, default_context, make_context
+from ._jobs.prediction import EventStream, Output
+from ._jobs.request import CreateOptions
+from ._verbs.map import Outcomes, end, plan
+from ._verbs.run import run, stream
+from ._verbs.use import FunctionOptions, ModelFunction, StreamingFunction
+from .resources import _pages
+from .resources._pages import Listing, Page
+from .resources.accounts import Accounts
+from .resources.collections import Collections
+from .resources.deployments import Deployment, Deployments
+from .resources.files import Files
+from .resources.hardware import HardwareNamespace
+from .resources.models import Model, Models, Version
+from .resources.predictions import Predictions
+from .resources.search import SearchResults, search
+from .resources.trainings import Trainings
+from .resources.webhooks import Webhooks
 from .types import FileEncodingStrategy, Limits, RateLimit, Retry, Stats, Timeout, WebhookEvent
 
-if TYPE_CHECKING:
-    import ssl as ssl_module
-
-    import aiohttp
-
-    from ._functions import ModelFunction, StreamingFunction
-    from ._map import Outcomes
-    from ._streams import EventStream
-    from .resources.accounts import Accounts
-    from .resources.collections import Collections
-    from .resources.deployments import Deployment, Deployments
-    from .resources.files import Files
-    from .resources.hardware import HardwareNamespace
-    from .resources.models import Model, Models, Version
-    from .resources.search import SearchResults
-    from .resources.trainings import Trainings
-    from .resources.webhooks import Webhooks
-
 __all__ = ("Client",)
+
 
 T = TypeVar("T")
 
@@ -85,8 +64,8 @@ class Client:
         file_encoding_strategy: FileEncodingStrategy = "url",
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
-        trace_configs: Sequence[aiohttp.TraceConfig] | None = None,
-        session: aiohttp.ClientSession | None = None,
+        trace_configs: Sequence[TraceConfig] | None = None,
+        session: ClientSession | None = None,
     ) -> None:
         """Make a client; nothing is opened and nothing is sent.
 
@@ -119,41 +98,31 @@ class Client:
         Raises:
             ArgumentError: An argument has an impossible value.
         """
-        if session is not None and (proxy is not None or ssl is not None or trace_configs):
-            raise exceptions.ArgumentError(
-                "session", "`proxy`, `ssl` and `trace_configs` belong to the session you bring"
-            )
-        if isinstance(api_token, str):
-            check_token(api_token)
-        elif api_token is not None and not callable(api_token):
-            raise exceptions.ArgumentTypeError("api_token", "expected a string or a function")
-        where = base_url or os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL
-        limits = limits or Limits()
-        config = Config(
-            base_url=check_base_url(where),
-            token=api_token,
-            headers=_headers(headers, user_agent),
-            timeout=_timeout(timeout),
-            retry=retry or Retry(),
+        self._context = make_context(
+            api_token,
+            base_url=base_url,
+            timeout=timeout,
+            headers=headers,
+            user_agent=user_agent,
+            retry=retry,
             limits=limits,
-            rate_limit=None if rate_limit is False else rate_limit or RateLimit(),
-        )
-        pool = Pool(
+            rate_limit=rate_limit,
+            on_ambiguous=on_ambiguous,
+            poll_interval=poll_interval,
+            use_file_output=use_file_output,
+            file_encoding_strategy=file_encoding_strategy,
             proxy=proxy,
             ssl=ssl,
             trace_configs=trace_configs,
             session=session,
-            connections=limits.connections,
         )
-        self._context = Context(
-            transport=Transport(config, pool),
-            use_file_output=use_file_output,
-            file_encoding_strategy=_strategy(file_encoding_strategy),
-            poll_interval=_poll_interval(poll_interval),
-            rebind=_rebind,
-            run=_run,
-            on_ambiguous=_ambiguous(on_ambiguous),
-        )
+
+    @classmethod
+    def _over(cls, context: Context) -> Self:
+        """Return a client with this state."""
+        made = object.__new__(cls)
+        made._context = context
+        return made
 
     def with_options(
         self,
@@ -183,44 +152,20 @@ class Client:
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: `"url"` or `"base64"`.
         """
-        context = self._context
-        config = context.transport.config
-        if isinstance(api_token, str):
-            check_token(api_token)
-        elif api_token is not None and not callable(api_token):
-            raise exceptions.ArgumentTypeError("api_token", "expected a string or a function")
-        config = attrs.evolve(
-            config,
-            token=config.token if api_token is None else api_token,
-            timeout=config.timeout if timeout is None else _timeout(timeout),
-            headers={
-                **config.headers,
-                **check_headers(headers or {}),
-                **({} if user_agent is None else _headers(None, user_agent)),
-            },
-            retry=retry or config.retry,
+        return self._over(
+            changed_context(
+                self._context,
+                api_token=api_token,
+                timeout=timeout,
+                headers=headers,
+                user_agent=user_agent,
+                retry=retry,
+                on_ambiguous=on_ambiguous,
+                poll_interval=poll_interval,
+                use_file_output=use_file_output,
+                file_encoding_strategy=file_encoding_strategy,
+            )
         )
-        view = object.__new__(type(self))
-        view._context = Context(
-            transport=context.transport.with_config(config),
-            use_file_output=context.use_file_output if use_file_output is None else use_file_output,
-            file_encoding_strategy=_strategy(
-                file_encoding_strategy or context.file_encoding_strategy
-            ),
-            poll_interval=context.poll_interval
-            if poll_interval is None
-            else _poll_interval(poll_interval),
-            rebind=_rebind,
-            run=_run,
-            on_ambiguous=_ambiguous(on_ambiguous or context.on_ambiguous),
-            creations=context.creations,
-            latest_versions=context.latest_versions,
-            shared_uploads=context.shared_uploads,
-            schemas=context.schemas,
-            shared_pollers=context.shared_pollers,
-            tasks=context.tasks,
-        )
-        return view
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; the client cannot be used any more.
@@ -228,10 +173,8 @@ class Client:
         Connections of other loops are closed by their loops when they end. It may be called twice. What `map`
         has in flight is given up first, as if its loop were left.
         """
-        if self._context.tasks:
-            from ._map import end
-
-            await end(self._context.tasks)
+        if self._context.fan_outs:
+            await end(self._context.fan_outs)
         await self._context.transport.pool.aclose()
 
     async def __aenter__(self) -> Self:
@@ -269,8 +212,7 @@ class Client:
         """Run a model and return its final output.
 
         The create is sent once; without an answer, the prediction is looked for in the account's list.
-        Polls are repeated until they succeed, so that what has been paid for is not lost. Operations: models.predictions.create, predictions.create,
-        deployments.predictions.create and predictions.get (HTTP API, section 4).
+        Polls are repeated until they succeed, so that what has been paid for is not lost. Calls :api:`models.predictions.create`, :api:`predictions.create`, :api:`deployments.predictions.create` and :api:`predictions.get`.
 
         ```python
         output = await client.run("owner/name", {"prompt": "a red square"}, timeout=120)
@@ -309,7 +251,7 @@ class Client:
             ReplicateError: The API refuses.
             ArgumentError: An argument is impossible; nothing was sent.
         """
-        return await _runs.run(
+        return await run(
             self._context,
             ref,
             input,
@@ -317,7 +259,7 @@ class Client:
             on_abandon=on_abandon,
             retry_failed=retry_failed,
             save_to=save_to,
-            options=Options(
+            options=CreateOptions(
                 wait=wait,
                 cancel_after=cancel_after,
                 webhook=webhook,
@@ -344,7 +286,7 @@ class Client:
 
         Nothing is sent before the first event is asked for. Lost connections are resumed, and models that
         cannot stream are polled: the events are the same. Leaving early closes the connection and cancels the
-        prediction (HTTP API, section 5).
+        prediction (:api:`streaming`).
 
         ```python
         async for event in client.stream("owner/name", {"prompt": "a poem"}):
@@ -371,13 +313,13 @@ class Client:
             AmbiguousCreateError: As for `run`.
             StreamInUse: Another task is waiting for the next event.
         """
-        return _runs.stream(
+        return stream(
             self._context,
             ref,
             input,
             timeout=timeout,
             on_abandon=on_abandon,
-            options=Options(
+            options=CreateOptions(
                 cancel_after=cancel_after,
                 webhook=webhook,
                 webhook_events_filter=webhook_events_filter,
@@ -433,7 +375,7 @@ class Client:
         """Return a model as a function; nothing is sent before it is called.
 
         Its schema is fetched once, before the first call's prediction is created. It decides what is text and
-        what is a file, and what inputs there are (HTTP API, section 9.5).
+        what is a file, and what inputs there are (:api:`version-schema`).
 
         ```python
         painter = client.use("owner/painter")
@@ -452,14 +394,12 @@ class Client:
             on_abandon: As for `run`.
             retry_failed: As for `run`; not for streams.
         """
-        from ._functions import FunctionOptions, ModelFunction, StreamingFunction
-
         options = FunctionOptions(
             validate=validate,
             timeout=timeout,
             on_abandon=on_abandon,
             retry_failed=retry_failed,
-            create=Options(
+            create=CreateOptions(
                 wait=wait,
                 cancel_after=cancel_after,
                 file_encoding_strategy=file_encoding_strategy,
@@ -489,7 +429,7 @@ class Client:
         """Run a model on many inputs, and yield what became of each: no failure harms another one.
 
         Predictions are created within the account's limits, and their ends are seen with few requests, however
-        many there are. Operations: those of `run`, and predictions.list (HTTP API, section 4).
+        many there are. Operations: those of `run`, and predictions.list (:api:`predictions`).
 
         ```python
         async for outcome in client.map("owner/name", inputs, save_to="out/", journal="run.db"):
@@ -525,16 +465,14 @@ class Client:
         Iterating raises `JournalError` if the journal cannot be used, and what reading the inputs raises,
         after all that was in flight has been yielded.
         """
-        from . import _map
-
-        options = Options(
+        options = CreateOptions(
             cancel_after=cancel_after,
             webhook=webhook,
             webhook_events_filter=webhook_events_filter,
             file_encoding_strategy=file_encoding_strategy,
             use_file_output=use_file_output,
         )
-        plan = _map.plan(
+        planned = plan(
             ref,
             options=options,
             concurrency=concurrency,
@@ -545,24 +483,22 @@ class Client:
             retry_failed=retry_failed,
             on_abandon=on_abandon,
         )
-        return _map.Outcomes(self._context, plan, inputs)
+        return Outcomes(self._context, planned, inputs)
 
     async def search(self, query: str, *, limit: int | None = None) -> SearchResults:
-        """Search models, collections and documentation. Operation: search (HTTP API, section 13.1).
+        """Search models, collections and documentation. Calls :api:`search`.
 
         Args:
             query: What to look for.
             limit: How many models to return at most, 1 to 50; 20 by default.
         """
-        from .resources.search import search
-
         return await search(self._context, query, limit)
 
     async def paginate(
         self, listing: Listing[T] | Callable[[], Listing[T]]
     ) -> AsyncIterator[Page[T]]:
         """Yield the pages of a listing: `paginate(client.models.list)`, or of `client.models.list()`."""
-        async for page in _base.paginate(listing):
+        async for page in _pages.paginate(listing):
             yield page
 
     # Namespaces. Their modules are imported when they are first used, which keeps the start quick.
@@ -570,43 +506,31 @@ class Client:
     @property
     def accounts(self) -> Accounts:
         """The account that the token belongs to."""
-        from .resources.accounts import Accounts
-
         return Accounts(self._context)
 
     @property
     def collections(self) -> Collections:
         """Curated collections of models."""
-        from .resources.collections import Collections
-
         return Collections(self._context)
 
     @property
     def deployments(self) -> Deployments:
         """Models on machines of one's own."""
-        from .resources.deployments import Deployments
-
         return Deployments(self._context)
 
     @property
     def files(self) -> Files:
         """Uploaded files."""
-        from .resources.files import Files
-
         return Files(self._context)
 
     @property
     def hardware(self) -> HardwareNamespace:
         """The kinds of machines that models run on."""
-        from .resources.hardware import HardwareNamespace
-
         return HardwareNamespace(self._context)
 
     @property
     def models(self) -> Models:
         """Models, their versions, examples and readmes."""
-        from .resources.models import Models
-
         return Models(self._context)
 
     @property
@@ -617,81 +541,14 @@ class Client:
     @property
     def trainings(self) -> Trainings:
         """Runs that make new versions of models."""
-        from .resources.trainings import Trainings
-
         return Trainings(self._context)
 
     @property
     def webhooks(self) -> Webhooks:
         """The webhooks' secret, and whether a delivery is genuine."""
-        from .resources.webhooks import Webhooks
-
         return Webhooks(self._context)
 
 
-_default: Client | None = None
-
-
 def default_client() -> Client:
-    """Return the client of the module-level verbs and namespaces, configured by the environment."""
-    global _default
-    if _default is None:
-        _default = Client()
-    return _default
-
-
-async def _run(context: Context, ref: Any, input: Mapping[str, Any]) -> Any:
-    """Run with the options of `Client.run` as they are by default."""
-    return await _runs.run(
-        context,
-        ref,
-        input,
-        timeout=None,
-        options=Options(wait=True),
-        on_abandon="cancel",
-        retry_failed=0,
-    )
-
-
-def _rebind(kind: type[T], raw: dict[str, Any]) -> T:
-    """Make an unpickled object one of the default client's."""
-    return default_client()._context.bind(structure(raw, kind))
-
-
-def _headers(headers: Mapping[str, str] | None, user_agent: str | None) -> dict[str, str]:
-    further = {} if headers is None else check_headers(headers)
-    return check_headers({"User-Agent": user_agent or USER_AGENT, **further})
-
-
-def _timeout(timeout: float | Timeout | None) -> Timeout:
-    if timeout is None:
-        return Timeout()
-    if isinstance(timeout, Timeout):
-        return timeout
-    seconds = _policy.timeout_seconds(timeout)
-    assert seconds is not None
-    return Timeout(read=seconds)
-
-
-def _strategy(strategy: FileEncodingStrategy) -> FileEncodingStrategy:
-    _policy.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
-    return strategy
-
-
-def _ambiguous(choice: Literal["raise", "repeat"]) -> Literal["raise", "repeat"]:
-    _policy.one_of(choice, ("raise", "repeat"), "on_ambiguous")
-    return choice
-
-
-def _poll_interval(seconds: float | None) -> float | None:
-    if seconds is None:
-        said = os.environ.get("REPLICATE_POLL_INTERVAL")
-        if not said:
-            return None
-        try:
-            seconds = float(said)
-        except ValueError:
-            raise exceptions.ArgumentError(
-                "REPLICATE_POLL_INTERVAL", f"{said!r} is no number of seconds"
-            ) from None
-    return _policy.timeout_seconds(seconds, "poll_interval")
+    """Return the client of the module-level verbs and namespaces, which the environment configures."""
+    return Client._over(default_context())

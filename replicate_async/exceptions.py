@@ -56,11 +56,9 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from .resources.predictions import Prediction
-    from .resources.trainings import Training
+from .types._jobs import Job
 
 __all__ = (
     "AmbiguousCreateError",
@@ -132,7 +130,7 @@ class ReplicateException(Exception):
 
 
 class ReplicateError(ReplicateException):
-    """The API answered with an error status (HTTP API, section 2).
+    """The API answered with an error status (:api:`errors`).
 
     `status` selects the subclass; `ReplicateError` itself stands for the rest.
     """
@@ -265,10 +263,10 @@ _BY_STATUS: Mapping[int, type[ReplicateError]] = {
 class ModelError(ReplicateException):
     """A prediction or training ended without a result, or not in time."""
 
-    prediction: Prediction | Training
+    prediction: Job
     """What is known of it, with its logs and its id."""
     code: str | None
-    """The code in the error text, such as `"E1001"` (HTTP API, section 2.5)."""
+    """The code in the error text, such as `"E1001"` (:api:`prediction-errors`)."""
     kind: str
     """What kind of failure it is: `"content_policy"`, `"invalid_input"`, `"capacity"`,
     `"out_of_memory"`, `"interrupted"`, `"timeout"` or `"unknown"`."""
@@ -277,7 +275,7 @@ class ModelError(ReplicateException):
 
     def __init__(
         self,
-        prediction: Prediction | Training,
+        prediction: Job,
         fact: str,
         advice: str = "",
         *,
@@ -300,7 +298,7 @@ class ModelError(ReplicateException):
         super().__init__(message)
 
 
-def _described(prediction: Prediction | Training) -> str:
+def _described(prediction: Job) -> str:
     kind = type(prediction).__name__
     model = f" of {prediction.model}" if prediction.model else ""
     return f"{kind} {prediction.id}{model}"
@@ -311,7 +309,7 @@ class PredictionFailed(ModelError):
 
     def __init__(
         self,
-        prediction: Prediction | Training,
+        prediction: Job,
         *,
         code: str | None = None,
         kind: str = "unknown",
@@ -328,7 +326,7 @@ class StreamError(PredictionFailed):
 
     def __init__(
         self,
-        prediction: Prediction | Training,
+        prediction: Job,
         said: str,
         text: str,
         *,
@@ -345,14 +343,14 @@ class StreamError(PredictionFailed):
 class PredictionCanceled(ModelError):
     """Somebody cancelled the prediction, or its deadline passed while it ran."""
 
-    def __init__(self, prediction: Prediction | Training) -> None:
+    def __init__(self, prediction: Job) -> None:
         super().__init__(prediction, "was canceled")
 
 
 class PredictionAborted(ModelError):
     """The prediction ended before it started, and is not charged."""
 
-    def __init__(self, prediction: Prediction | Training) -> None:
+    def __init__(self, prediction: Job) -> None:
         super().__init__(prediction, "was aborted before it started (not charged)")
 
 
@@ -362,9 +360,7 @@ class RunTimeout(ModelError, TimeoutError):
     timeout: float
     """The time that was given, in seconds."""
 
-    def __init__(
-        self, prediction: Prediction | Training, timeout: float, *, canceled: bool = False
-    ) -> None:
+    def __init__(self, prediction: Job, timeout: float, *, canceled: bool = False) -> None:
         self.timeout = timeout
         super().__init__(
             prediction,
@@ -378,7 +374,7 @@ class RunTimeout(ModelError, TimeoutError):
 class ContactLost(ModelError):
     """A prediction could not be followed to its end; it may still be running."""
 
-    def __init__(self, prediction: Prediction | Training, reason: str) -> None:
+    def __init__(self, prediction: Job, reason: str) -> None:
         super().__init__(
             prediction,
             f"could not be followed any further ({reason})",
@@ -389,7 +385,7 @@ class ContactLost(ModelError):
 class OutputNotSaved(ModelError):
     """A prediction succeeded, but `save_to` could not put all of its files on the disk.
 
-    Its output is in `prediction.output`, and can be had for an hour (HTTP API, section 3.3). Files that
+    Its output is in `prediction.output`, and can be had for an hour (:api:`retention`). Files that
     were saved know their `path`. The cause is the first failure.
     """
 
@@ -397,7 +393,7 @@ class OutputNotSaved(ModelError):
     """What went wrong, for each file that is missing."""
 
     def __init__(
-        self, prediction: Prediction, reason: str, failures: Sequence[ReplicateException] = ()
+        self, prediction: Job, reason: str, failures: Sequence[ReplicateException] = ()
     ) -> None:
         self.failures = tuple(failures)
         super().__init__(
@@ -410,7 +406,7 @@ class OutputNotSaved(ModelError):
 class OutputRemoved(ModelError):
     """The prediction succeeded, but its output has been deleted since: that is done after one hour."""
 
-    def __init__(self, prediction: Prediction | Training) -> None:
+    def __init__(self, prediction: Job) -> None:
         super().__init__(
             prediction,
             "succeeded, but its output has been deleted, as it is after one hour",
@@ -539,7 +535,7 @@ class FileOutputError(ReplicateException):
 
 
 class FileExpired(FileOutputError):
-    """The file is gone: output files are kept for one hour (HTTP API, section 3.3)."""
+    """The file is gone: output files are kept for one hour (:api:`retention`)."""
 
     status: int
     """The HTTP status, 404 or 410."""

@@ -147,7 +147,7 @@ def local_emulator(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator
     with Emulator() as running:
         for name, value in running.env.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("replicate_async.client._default", None)
+        monkeypatch.setattr("replicate_async._jobs.context._default", None)
         monkeypatch.setattr("replicate_async.sync._default", None)
         monkeypatch.chdir(directory)
         Path("photo.png").write_bytes(_picture())

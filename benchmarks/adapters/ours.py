@@ -51,7 +51,7 @@ class Client(Adapter):
         return await self._output(url).read()
 
     def _output(self, url: str) -> replicate_async.FileOutput:
-        from replicate_async._files import to_output
+        from replicate_async._files.output import to_output
 
         output = to_output(url, self.client._context.transport, files=True)
         assert isinstance(output, replicate_async.FileOutput)

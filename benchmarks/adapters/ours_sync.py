@@ -50,7 +50,7 @@ class Client(SyncAdapter):
         return self._output(url).read()
 
     def _output(self, url: str) -> sync.FileOutput:
-        from replicate_async._files import to_output
+        from replicate_async._files.output import to_output
 
         output = wrap(
             self.client._lease,

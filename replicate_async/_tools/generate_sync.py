@@ -50,6 +50,9 @@ TARGET: Final = PACKAGE / "sync" / "_facade.py"
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Kind: TypeAlias = Literal["call", "iterate", "hold", "plain"]
 
+OTHERS: Final = frozenset({"_cli", "_tools", "sync", "testing"})
+"""Folders of the package that are not of the async client."""
+
 ROOT: Final = "Client"
 STREAMS: Final = frozenset({"AsyncIterator", "AsyncIterable", "AsyncGenerator"})
 MANAGERS: Final = frozenset({"AbstractAsyncContextManager"})
@@ -365,8 +368,8 @@ class Generator:
         self.annotated: dict[str, Module] = {}
         """Names in its annotations, and where they are known."""
         self.by_hand: set[str] = set()
-        for pattern in ("*.py", "types/*.py", "resources/*.py"):
-            for path in sorted(package.glob(pattern)):
+        for path in sorted(package.rglob("*.py")):
+            if path.relative_to(package).parts[0] not in OTHERS:
                 self._read(path)
         active = self._find_active()
         self.active: dict[str, Class] = {
@@ -449,7 +452,7 @@ class Generator:
                 or names(member.function.returns) & asynchronous
             )
             for member in self.members(item)
-        ) or any(names(node.annotation) & active.keys() for node, _ in self._fields_of(item))
+        ) or any(names(node.annotation) & active.keys() for node, _, _ in self._fields_of(item))
 
     def _reachable(self, active: dict[str, Class]) -> set[str]:
         found: set[str] = set()
@@ -467,14 +470,19 @@ class Generator:
                     waiting += given | ({"Page"} if LISTING in given else set())
                     if given & TREES:
                         waiting.append("FileOutput")
-            for node, _ in self._fields_of(active[name]):
+            for node, _, _ in self._fields_of(active[name]):
                 waiting += names(node.annotation)
         return found
 
-    def _fields_of(self, item: Class) -> Iterator[tuple[ast.AnnAssign, ast.stmt | None]]:
-        """Yield the public fields of an attrs class, each with what follows it."""
+    def _fields_of(
+        self, item: Class
+    ) -> Iterator[tuple[ast.AnnAssign, ast.stmt | None, Module]]:
+        """Yield the public fields of an attrs class and its bases, each with what follows it, and its module."""
         if not item.is_attrs:
             return
+        for base in item.bases:
+            if base in self.classes:
+                yield from self._fields_of(self.classes[base])
         for node, after in itertools.zip_longest(item.node.body, item.node.body[1:]):
             if (
                 isinstance(node, ast.AnnAssign)
@@ -482,7 +490,7 @@ class Generator:
                 and not node.target.id.startswith("_")
                 and head(node.annotation) != "ClassVar"
             ):
-                yield node, after
+                yield node, after, item.module
 
     # Types
 
@@ -802,14 +810,14 @@ class Generator:
 
     def _fields(self, item: Class) -> Iterator[str]:
         """The public fields of an attrs class become properties."""
-        for node, after in self._fields_of(item):
+        for node, after, module in self._fields_of(item):
             assert isinstance(node.target, ast.Name)
             name = node.target.id
             where = f"{item.name}.{name}"
-            value = self._wrap(node.annotation, f"self._async.{name}", item, item.module, where)
+            value = self._wrap(node.annotation, f"self._async.{name}", item, module, where)
             yield ""
             yield "@property"
-            yield f"def {name}(self) -> {self._type(node.annotation, item.module, where)}:"
+            yield f"def {name}(self) -> {self._type(node.annotation, module, where)}:"
             match after:
                 case ast.Expr(value=ast.Constant(value=str(doc))):
                     yield f'    """{sync_doc(doc)}"""'

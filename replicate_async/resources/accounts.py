@@ -1,8 +1,8 @@
-"""The account that the token belongs to (HTTP API, section 15)."""
+"""The account that the token belongs to (:api:`account`)."""
 
 from __future__ import annotations
 
-from .._transport import Call
+from .._http.call import Call
 from ..types import Account
 from ._base import Namespace
 
@@ -10,8 +10,8 @@ __all__ = ("Accounts",)
 
 
 class Accounts(Namespace):
-    """The account that the token belongs to (HTTP API, section 15)."""
+    """The account that the token belongs to (:api:`account`)."""
 
     async def current(self) -> Account:
-        """Fetch the account. Operation: account.get (HTTP API, section 15.1)."""
+        """Fetch the account. Calls :api:`account.get`."""
         return await self._context.fetch(Account, Call("GET", "/account"))

@@ -1,13 +1,15 @@
-"""Curated collections of models (HTTP API, section 12)."""
+"""Curated collections of models (:api:`collections`)."""
 
 from __future__ import annotations
 
 import attrs
 
+from .._http.call import Call
+from .._jobs.context import Bound, Context
 from .._references import identifier
-from .._transport import Call
 from ..types import CollectionSummary
-from ._base import Bound, Context, Listing, Namespace, pages
+from ._base import Namespace
+from ._pages import Listing, pages
 from .models import Model
 
 __all__ = ("Collection", "Collections")
@@ -15,7 +17,7 @@ __all__ = ("Collection", "Collections")
 
 @attrs.define(eq=False)
 class Collection(Bound):
-    """A curated collection with its models (HTTP API, section 12.2)."""
+    """A curated collection with its models (:api:`collections.get`)."""
 
     slug: str
     """What identifies it."""
@@ -35,10 +37,10 @@ class Collection(Bound):
 
 
 class Collections(Namespace):
-    """Curated collections of models (HTTP API, section 12)."""
+    """Curated collections of models (:api:`collections`)."""
 
     def list(self, cursor: str | None = None) -> Listing[CollectionSummary]:
-        """List all collections, without their models. Operation: collections.list (section 12.1).
+        """List all collections, without their models. Calls :api:`collections.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there.
@@ -46,6 +48,6 @@ class Collections(Namespace):
         return pages(self._context, Call("GET", "/collections"), CollectionSummary, cursor)
 
     async def get(self, slug: str) -> Collection:
-        """Fetch a collection with its models. Operation: collections.get (section 12.2)."""
+        """Fetch a collection with its models. Calls :api:`collections.get`."""
         call = Call("GET", f"/collections/{identifier(slug, 'slug')}")
         return await self._context.fetch(Collection, call)

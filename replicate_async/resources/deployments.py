@@ -1,4 +1,4 @@
-"""Deployments: models on machines of one's own (HTTP API, section 10)."""
+"""Deployments: models on machines of one's own (:api:`deployments`)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Any, Self
 import attrs
 
 from .. import exceptions
-from .._policy import Kind
-from .._references import identifier, named, parse_name, parse_reference
-from .._transport import Call
+from .._arguments import given
+from .._http.call import Call
+from .._http.retry import Kind
+from .._jobs.context import Bound, Context
+from .._jobs.prediction import Prediction
+from .._jobs.request import CreateTarget
+from .._references import full_name, identifier, named, parse_name, parse_reference
 from ..types import DeploymentRelease, FileEncodingStrategy, Hardware, WebhookEvent
-from ._base import Bound, Context, Listing, Namespace, given, pages
+from ._base import Namespace
+from ._pages import Listing, pages
 from .models import Model, OwnPredictions, Version
-from .predictions import Prediction, Target, full_name
 
 __all__ = ("Deployment", "DeploymentPredictions", "Deployments")
 
 
 @attrs.define(eq=False)
 class Deployment(Bound):
-    """A model on machines of one's own (HTTP API, section 10.1)."""
+    """A model on machines of one's own (:api:`deployment-object`)."""
 
     owner: str
     """The account that it belongs to."""
@@ -49,7 +53,7 @@ class Deployment(Bound):
 
 
 class Deployments(Namespace):
-    """Deployments: models on machines of one's own (HTTP API, section 10)."""
+    """Deployments: models on machines of one's own (:api:`deployments`)."""
 
     @property
     def predictions(self) -> DeploymentPredictions:
@@ -57,7 +61,7 @@ class Deployments(Namespace):
         return DeploymentPredictions(self._context)
 
     async def get(self, owner: str, name: str | None = None) -> Deployment:
-        """Fetch a deployment. Operation: deployments.get (HTTP API, section 10.4).
+        """Fetch a deployment. Calls :api:`deployments.get`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -67,7 +71,7 @@ class Deployments(Namespace):
         return await self._context.fetch(Deployment, call)
 
     def list(self, cursor: str | None = None) -> Listing[Deployment]:
-        """List the account's deployments, newest first. Operation: deployments.list (section 10.2).
+        """List the account's deployments, newest first. Calls :api:`deployments.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there.
@@ -84,7 +88,7 @@ class Deployments(Namespace):
         min_instances: int,
         max_instances: int,
     ) -> Deployment:
-        """Create a deployment. Operation: deployments.create (HTTP API, section 10.3).
+        """Create a deployment. Calls :api:`deployments.create`.
 
         Args:
             name: A name that the account has not used.
@@ -117,7 +121,7 @@ class Deployments(Namespace):
         min_instances: int | None = None,
         max_instances: int | None = None,
     ) -> Deployment:
-        """Change a deployment, which makes a new release. Operation: deployments.update (section 10.5).
+        """Change a deployment, which makes a new release. Calls :api:`deployments.update`.
 
         With no instances at all it is disabled: what runs is cancelled.
 
@@ -141,7 +145,7 @@ class Deployments(Namespace):
         return await self._context.fetch(Deployment, Call("PATCH", path, Kind.WRITE, json=body))
 
     async def delete(self, owner: str, name: str | None = None) -> None:
-        """Delete a deployment that has been off for 15 minutes. Operation: deployments.delete (10.6).
+        """Delete a deployment that has been off for 15 minutes. Calls :api:`deployments.delete`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -151,7 +155,7 @@ class Deployments(Namespace):
 
 
 class DeploymentPredictions(Namespace):
-    """Predictions with deployments (HTTP API, section 4.9)."""
+    """Predictions with deployments (:api:`deployments.predictions.create`)."""
 
     async def create(
         self,
@@ -168,7 +172,7 @@ class DeploymentPredictions(Namespace):
     ) -> Prediction:
         """Create a prediction with a deployment.
 
-        Operation: deployments.predictions.create (HTTP API, section 4.9). The options are those of
+        Calls :api:`deployments.predictions.create`. The options are those of
         `predictions.create`.
         """
         names = parse_name(*full_name(deployment, "deployment"), "deployment")
@@ -185,7 +189,7 @@ class DeploymentPredictions(Namespace):
 
 
 def _predictions(context: Context, owner: str, name: str) -> OwnPredictions:
-    return OwnPredictions(context, Target.deployment(owner, name))
+    return OwnPredictions(context, CreateTarget.deployment(owner, name))
 
 
 def _path(owner: str, name: str) -> str:

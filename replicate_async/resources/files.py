@@ -1,4 +1,4 @@
-"""Uploaded files (HTTP API, section 7)."""
+"""Uploaded files (:api:`files`)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 
 from .. import exceptions
 from .._codec import encode_json
-from .._files import FileOutput
-from .._inputs import is_media_type, source_of, upload
+from .._files.output import FileOutput
+from .._files.sources import is_media_type, source_of
+from .._files.uploads import upload
+from .._http.call import Call
 from .._references import identifier, named
-from .._transport import Call
 from ..types import File
-from ._base import Listing, Namespace, pages, query
+from ._base import Namespace
+from ._pages import Listing, pages
 
 __all__ = ("Files",)
 
 
 class Files(Namespace):
-    """Uploaded files (HTTP API, section 7). Inputs of models are uploaded without your doing."""
+    """Uploaded files (:api:`files`). Inputs of models are uploaded without your doing."""
 
     async def create(
         self,
@@ -30,7 +32,7 @@ class Files(Namespace):
         content_type: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> File:
-        """Upload a file. Operation: files.create (HTTP API, section 7.2).
+        """Upload a file. Calls :api:`files.create`.
 
         Args:
             file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or
@@ -62,11 +64,11 @@ class Files(Namespace):
         return created
 
     async def get(self, id: str) -> File:
-        """Fetch what is known of a file. Operation: files.get (HTTP API, section 7.4)."""
+        """Fetch what is known of a file. Calls :api:`files.get`."""
         return await self._context.fetch(File, Call("GET", f"/files/{identifier(id, 'id')}"))
 
     def list(self, cursor: str | None = None) -> Listing[File]:
-        """List the account's files, newest first. Operation: files.list (HTTP API, section 7.3).
+        """List the account's files, newest first. Calls :api:`files.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there.
@@ -74,14 +76,14 @@ class Files(Namespace):
         return pages(self._context, Call("GET", "/files"), File, cursor)
 
     async def delete(self, id: str) -> None:
-        """Delete a file. Operation: files.delete (HTTP API, section 7.5)."""
+        """Delete a file. Calls :api:`files.delete`."""
         await self._context.command("DELETE", f"/files/{identifier(id, 'id')}")
         self._context.uploads.forget(id)
 
     def download(
         self, id: str, *, owner: str, expiry: datetime | int, signature: str
     ) -> FileOutput:
-        """Return the content of a file, to be read or saved. Operation: files.download (section 7.6).
+        """Return the content of a file, to be read or saved. Calls :api:`files.download`.
 
         Args:
             id: The file.
@@ -98,7 +100,7 @@ class Files(Namespace):
             Call(
                 "GET",
                 f"/files/{identifier(id, 'id')}/download",
-                params=query(owner=owner, expiry=seconds, signature=signature),
+                params={"owner": owner, "expiry": seconds, "signature": signature},
             )
         )
         return FileOutput(url, transport=self._context.transport)

@@ -1,19 +1,20 @@
-"""The kinds of machines that models run on (HTTP API, section 14)."""
+"""The kinds of machines that models run on (:api:`hardware`)."""
 
 from __future__ import annotations
 
 import builtins
 
-from .._transport import Call
+from .._http.call import Call
 from ..types import Hardware
-from ._base import Namespace, objects
+from ._base import Namespace
+from ._pages import objects
 
 __all__ = ("HardwareNamespace",)
 
 
 class HardwareNamespace(Namespace):
-    """The kinds of machines that models run on (HTTP API, section 14)."""
+    """The kinds of machines that models run on (:api:`hardware`)."""
 
     async def list(self) -> builtins.list[Hardware]:
-        """List them all. Operation: hardware.list (HTTP API, section 14.1)."""
+        """List them all. Calls :api:`hardware.list`."""
         return await objects(self._context, Call("GET", "/hardware"), Hardware)

@@ -1,23 +1,26 @@
-"""Models, their versions, examples and readmes (HTTP API, sections 8 and 9)."""
+"""Models, their versions, examples and readmes (:api:`models` and :api:`versions`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import attrs
 
-from .. import _policy
-from .._policy import Kind
-from .._references import identifier, named, parse_name, parse_reference
-from .._transport import Call
-from ..types import FileEncodingStrategy, WebhookEvent
-from ._base import Bound, Context, Listing, Namespace, given, pages, query
-from .predictions import Options, Output, Prediction, Target, create, full_name, prepare
-
-if TYPE_CHECKING:
-    from ..types import Hardware
+from .. import _arguments
+from .._arguments import given
+from .._http.call import Call
+from .._http.retry import Kind
+from .._jobs.context import Bound, Context
+from .._jobs.creating import create
+from .._jobs.prediction import Output, Prediction
+from .._jobs.request import CreateOptions, CreateTarget, prepare
+from .._jobs.running import run
+from .._references import full_name, identifier, named, parse_name, parse_reference
+from ..types import FileEncodingStrategy, Hardware, WebhookEvent
+from ._base import Namespace
+from ._pages import Listing, pages
 
 __all__ = (
     "Model",
@@ -36,7 +39,7 @@ __all__ = (
 
 @attrs.define(eq=False)
 class Version(Bound):
-    """A version of a model (HTTP API, section 9.1)."""
+    """A version of a model (:api:`version-object`)."""
 
     id: str
     """What identifies it: 64 hex digits."""
@@ -44,13 +47,13 @@ class Version(Bound):
     """When it was pushed."""
     cog_version: str | None = None
     """The version of Cog that built it."""
-    openapi_schema: dict[str, Any] = attrs.field(factory=dict, repr=False)
-    """What it takes and makes, as an OpenAPI document (HTTP API, section 9.5)."""
+    openapi_schema: dict[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
+    """What it takes and makes, as an OpenAPI document (:api:`version-schema`)."""
 
     @property
     def predictions(self) -> OwnPredictions:
         """Predictions with this version."""
-        return OwnPredictions(self._context, Target.version(self.id))
+        return OwnPredictions(self._context, CreateTarget.version(self.id))
 
     async def predict(self, /, **inputs: Any) -> Output:
         """Run it and return its output, as `run` does. `use` makes a function of a model that knows more.
@@ -58,12 +61,12 @@ class Version(Bound):
         Raises:
             ReplicateException: As `run`.
         """
-        return await self._context.run(self._context, self, inputs)
+        return await run(self._context, CreateTarget.version(self.id), inputs)
 
 
 @attrs.define(eq=False)
 class Model(Bound):
-    """A model (HTTP API, section 8.1)."""
+    """A model (:api:`model-object`)."""
 
     owner: str
     """The account that it belongs to."""
@@ -126,7 +129,7 @@ class Model(Bound):
     @property
     def predictions(self) -> OwnPredictions:
         """Predictions with this model, which must be official."""
-        return OwnPredictions(self._context, Target.model(self.full_name))
+        return OwnPredictions(self._context, CreateTarget.model(self.full_name))
 
     async def reload(self) -> Self:
         """Fetch it again, and return the model itself."""
@@ -135,7 +138,7 @@ class Model(Bound):
 
 
 class Models(Namespace):
-    """Models, their versions, examples and readmes (HTTP API, sections 8 and 9)."""
+    """Models, their versions, examples and readmes (:api:`models` and :api:`versions`)."""
 
     @property
     def versions(self) -> ModelVersions:
@@ -158,7 +161,7 @@ class Models(Namespace):
         return ModelPredictions(self._context)
 
     async def get(self, owner: str, name: str | None = None) -> Model:
-        """Fetch a model. Operation: models.get (HTTP API, section 8.5).
+        """Fetch a model. Calls :api:`models.get`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -173,7 +176,7 @@ class Models(Namespace):
         sort_by: str | None = None,
         sort_direction: str | None = None,
     ) -> Listing[Model]:
-        """List the public models. Operation: models.list (HTTP API, section 8.2).
+        """List the public models. Calls :api:`models.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there; it keeps the order.
@@ -181,20 +184,20 @@ class Models(Namespace):
             sort_direction: `"desc"` (the API's default) or `"asc"`.
         """
         by = ("latest_version_created_at", "model_created_at")
-        parameters = query(
-            sort_by=None if sort_by is None else _policy.one_of(sort_by, by, "sort_by"),
-            sort_direction=None
+        parameters = {
+            "sort_by": None if sort_by is None else _arguments.one_of(sort_by, by, "sort_by"),
+            "sort_direction": None
             if sort_direction is None
-            else _policy.one_of(sort_direction, ("asc", "desc"), "sort_direction"),
-        )
+            else _arguments.one_of(sort_direction, ("asc", "desc"), "sort_direction"),
+        }
         return pages(self._context, Call("GET", "/models", params=parameters), Model, cursor)
 
     def search(self, query: str) -> Listing[Model]:
-        """Search the public models. Operation: models.search (HTTP API, section 8.3).
+        """Search the public models. Calls :api:`models.search`.
 
         The newer `search` of the client also finds collections and pages.
         """
-        content = _policy.text(query, "query").encode()
+        content = _arguments.text(query, "query").encode()
         call = Call("QUERY", "/models", content=content, headers={"Content-Type": "text/plain"})
         return pages(self._context, call, Model)
 
@@ -211,7 +214,7 @@ class Models(Namespace):
         license_url: str | None = None,
         cover_image_url: str | None = None,
     ) -> Model:
-        """Create a model. Operation: models.create (HTTP API, section 8.4).
+        """Create a model. Calls :api:`models.create`.
 
         Args:
             owner: The token's account.
@@ -228,7 +231,7 @@ class Models(Namespace):
         body = given(
             owner=owner,
             name=name,
-            visibility=_policy.one_of(visibility, ("public", "private"), "visibility"),
+            visibility=_arguments.one_of(visibility, ("public", "private"), "visibility"),
             hardware=named(hardware, "sku", "hardware"),
             description=description,
             github_url=github_url,
@@ -250,7 +253,7 @@ class Models(Namespace):
         weights_url: str | None = None,
         license_url: str | None = None,
     ) -> Model:
-        """Change a model. Operation: models.update (HTTP API, section 8.6).
+        """Change a model. Calls :api:`models.update`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -274,7 +277,7 @@ class Models(Namespace):
         return await self._context.fetch(Model, Call("PATCH", path, Kind.WRITE, json=body))
 
     async def delete(self, owner: str, name: str | None = None) -> None:
-        """Delete a private model without versions. Operation: models.delete (section 8.7).
+        """Delete a private model without versions. Calls :api:`models.delete`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -283,22 +286,19 @@ class Models(Namespace):
         await self._context.command("DELETE", _path(*parse_name(owner, name, "model")))
 
 
-# -- What belongs to models: of any model, and of one ------------------------------------------
-
-
 class ModelVersions(Namespace):
-    """Versions of models (HTTP API, section 9)."""
+    """Versions of models (:api:`versions`)."""
 
     async def get(self, model: str | Model, id: str) -> Version:
-        """Fetch a version. Operation: models.versions.get (HTTP API, section 9.3)."""
+        """Fetch a version. Calls :api:`models.versions.get`."""
         return await OwnVersions(self._context, *_names(model)).get(id)
 
     def list(self, model: str | Model) -> Listing[Version]:
-        """List a model's versions, newest first. Operation: models.versions.list (section 9.2)."""
+        """List a model's versions, newest first. Calls :api:`models.versions.list`."""
         return OwnVersions(self._context, *_names(model)).list()
 
     async def delete(self, model: str | Model, id: str) -> None:
-        """Delete a version with its predictions. Operation: models.versions.delete (section 9.4)."""
+        """Delete a version with its predictions. Calls :api:`models.versions.delete`."""
         await OwnVersions(self._context, *_names(model)).delete(id)
 
 
@@ -311,58 +311,58 @@ class _Own(Namespace):
 
 
 class OwnVersions(_Own):
-    """The versions of one model (HTTP API, section 9)."""
+    """The versions of one model (:api:`versions`)."""
 
     async def get(self, id: str) -> Version:
-        """Fetch a version. Operation: models.versions.get (HTTP API, section 9.3)."""
+        """Fetch a version. Calls :api:`models.versions.get`."""
         call = Call("GET", f"{self._path}/versions/{_version_id(id)}")
         return await self._context.fetch(Version, call)
 
     def list(self) -> Listing[Version]:
-        """List the versions, newest first. Operation: models.versions.list (section 9.2)."""
+        """List the versions, newest first. Calls :api:`models.versions.list`."""
         return pages(self._context, Call("GET", f"{self._path}/versions"), Version)
 
     async def delete(self, id: str) -> None:
-        """Delete a version with its predictions. Operation: models.versions.delete (section 9.4)."""
+        """Delete a version with its predictions. Calls :api:`models.versions.delete`."""
         await self._context.command("DELETE", f"{self._path}/versions/{_version_id(id)}")
 
 
 class ModelExamples(Namespace):
-    """Predictions that show what models do (HTTP API, section 8.8)."""
+    """Predictions that show what models do (:api:`models.examples.list`)."""
 
     def list(self, model: str | Model) -> Listing[Prediction]:
-        """List a model's examples. Operation: models.examples.list (HTTP API, section 8.8)."""
+        """List a model's examples. Calls :api:`models.examples.list`."""
         return OwnExamples(self._context, *_names(model)).list()
 
 
 class OwnExamples(_Own):
-    """Predictions that show what one model does (HTTP API, section 8.8)."""
+    """Predictions that show what one model does (:api:`models.examples.list`)."""
 
     def list(self) -> Listing[Prediction]:
-        """List the examples. Operation: models.examples.list (HTTP API, section 8.8)."""
+        """List the examples. Calls :api:`models.examples.list`."""
         return pages(self._context, Call("GET", f"{self._path}/examples"), Prediction)
 
 
 class ModelReadme(Namespace):
-    """Readmes of models (HTTP API, section 8.9)."""
+    """Readmes of models (:api:`models.readme.get`)."""
 
     async def get(self, model: str | Model) -> str:
-        """Fetch a model's readme, in Markdown. Operation: models.readme.get (section 8.9)."""
+        """Fetch a model's readme, in Markdown. Calls :api:`models.readme.get`."""
         return await OwnReadme(self._context, *_names(model)).get()
 
 
 class OwnReadme(_Own):
-    """The readme of one model (HTTP API, section 8.9)."""
+    """The readme of one model (:api:`models.readme.get`)."""
 
     async def get(self) -> str:
-        """Fetch the readme, in Markdown. Operation: models.readme.get (HTTP API, section 8.9)."""
+        """Fetch the readme, in Markdown. Calls :api:`models.readme.get`."""
         call = Call("GET", f"{self._path}/readme", expects="text")
         text: str = (await self._context.transport.send(call)).data
         return text
 
 
 class ModelPredictions(Namespace):
-    """Predictions with official models (HTTP API, section 4.8)."""
+    """Predictions with official models (:api:`models.predictions.create`)."""
 
     async def create(
         self,
@@ -379,10 +379,12 @@ class ModelPredictions(Namespace):
     ) -> Prediction:
         """Create a prediction with an official model.
 
-        Operation: models.predictions.create (HTTP API, section 4.8). The options are those of
+        Calls :api:`models.predictions.create`. The options are those of
         `predictions.create`.
         """
-        return await OwnPredictions(self._context, Target.model("/".join(_names(model)))).create(
+        return await OwnPredictions(
+            self._context, CreateTarget.model("/".join(_names(model)))
+        ).create(
             input,
             wait=wait,
             cancel_after=cancel_after,
@@ -397,7 +399,7 @@ class ModelPredictions(Namespace):
 class OwnPredictions(Namespace):
     """Predictions with one model, version or deployment."""
 
-    def __init__(self, context: Context, target: Target) -> None:
+    def __init__(self, context: Context, target: CreateTarget) -> None:
         super().__init__(context)
         self._target = target
 
@@ -414,7 +416,7 @@ class OwnPredictions(Namespace):
         stream: bool | None = None,
     ) -> Prediction:
         """Create a prediction. The options are those of `predictions.create`."""
-        options = Options(
+        options = CreateOptions(
             wait=wait,
             cancel_after=cancel_after,
             webhook=webhook,

@@ -1,13 +1,13 @@
-"""Search over models, collections and documentation pages (HTTP API, section 13)."""
+"""Search over models, collections and documentation pages (:api:`search-results`)."""
 
 from __future__ import annotations
 
 import attrs
 
-from .. import _policy, exceptions
-from .._transport import Call
+from .. import _arguments, exceptions
+from .._http.call import Call
+from .._jobs.context import Bound, Context
 from ..types import DocumentationPage, ModelMatchMetadata, SearchCollection
-from ._base import Bound, Context, query
 from .models import Model
 
 __all__ = ("ModelMatch", "SearchResults", "search")
@@ -15,7 +15,7 @@ __all__ = ("ModelMatch", "SearchResults", "search")
 
 @attrs.define(eq=False)
 class ModelMatch(Bound):
-    """A model that matches a search (HTTP API, section 13)."""
+    """A model that matches a search (:api:`search-results`)."""
 
     model: Model
     """The model."""
@@ -29,7 +29,7 @@ class ModelMatch(Bound):
 
 @attrs.define(eq=False)
 class SearchResults(Bound):
-    """What a search found (HTTP API, section 13)."""
+    """What a search found (:api:`search-results`)."""
 
     query: str = ""
     """The text that was searched for."""
@@ -47,11 +47,11 @@ class SearchResults(Bound):
 
 
 async def search(context: Context, text: str, limit: int | None) -> SearchResults:
-    """Search. Operation: search (HTTP API, section 13.1)."""
-    text = _policy.text(text, "query")
+    """Search. Calls :api:`search`."""
+    text = _arguments.text(text, "query")
     if limit is not None and (
         isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 50
     ):
         raise exceptions.ArgumentError("limit", f"{limit!r} is no integer from 1 to 50")
-    call = Call("GET", "/search", params=query(query=text, limit=limit))
+    call = Call("GET", "/search", params={"query": text, "limit": limit})
     return await context.fetch(SearchResults, call)

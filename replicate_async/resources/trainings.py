@@ -1,135 +1,30 @@
-"""Trainings: runs that make a new version of a model (HTTP API, section 11)."""
+"""Trainings: runs that make a new version of a model (:api:`trainings`)."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import attrs
-
-from .. import _policy, exceptions
-from .._inputs import encode_input
-from .._policy import Kind
-from .._references import identifier, named, parse_name, parse_reference
-from .._transport import Call
-from ..types import (
-    FileEncodingStrategy,
-    PredictionUrls,
-    Progress,
-    Status,
-    TrainingOutput,
-    Update,
-    WebhookEvent,
-)
-from . import _jobs
-from ._base import Bound, Context, Listing, Namespace, given, pages
-from ._creates import Creation, Wanted, send_create
+from .. import exceptions
+from .._arguments import check_events, check_webhook, given
+from .._codec import structure
+from .._files.inputs import encode_input
+from .._http.call import Call
+from .._http.retry import Kind
+from .._jobs.creating import send_create
+from .._jobs.pending import ListMatch, PendingCreate
+from .._jobs.training import Training
+from .._references import full_name, identifier, named, parse_name, parse_reference
+from ..types import FileEncodingStrategy, WebhookEvent
+from ._base import Namespace
+from ._pages import Listing, pages
 from .models import Model, Version
-from .predictions import check_events, check_webhook, full_name
 
 __all__ = ("Training", "Trainings")
 
-_logger = logging.getLogger("replicate_async")
-
-
-@attrs.define(eq=False)
-class Training(Bound):
-    """A run that makes a new version of a model (HTTP API, section 11.1).
-
-    What `reload()` and `wait()` learn is written into the object itself.
-    """
-
-    id: str
-    """What identifies it."""
-    status: Status = ""
-    """Where it is."""
-    model: str | None = None
-    """The model that is trained, `owner/name`."""
-    version: str | None = None
-    """The version that is trained."""
-    input: dict[str, Any] = attrs.field(factory=dict)
-    """What the training was given."""
-    output: TrainingOutput | None = None
-    """What it made."""
-    logs: str = ""
-    """What it has logged so far."""
-    error: str | None = None
-    """Why it failed."""
-    metrics: dict[str, Any] = attrs.field(factory=dict)
-    """Measurements: `predict_time` and `total_time` in seconds."""
-    source: str | None = None
-    """`"api"` or `"web"`."""
-    created_at: datetime | None = None
-    """When it was created."""
-    started_at: datetime | None = None
-    """When it started."""
-    completed_at: datetime | None = None
-    """When it ended."""
-    webhook: str | None = None
-    """The URL that is told of it."""
-    webhook_events_filter: list[str] = attrs.field(factory=list)
-    """What the webhook is called for."""
-    urls: PredictionUrls = attrs.field(factory=PredictionUrls)
-    """Where it can be reached."""
-
-    _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
-
-    @property
-    def progress(self) -> Progress | None:
-        """How far it is, if its logs tell (HTTP API, section 4.14)."""
-        return _policy.progress(self.logs)
-
-    async def reload(self) -> Self:
-        """Fetch the state that it has now, and return the training itself.
-
-        Operation: trainings.get.
-        """
-        await self._look(Kind.READ)
-        return self
-
-    async def wait(self, *, timeout: float | timedelta | None = None) -> Self:
-        """Wait until it has ended, and return the training itself. A failure is no error here.
-
-        Args:
-            timeout: Seconds, or a timedelta; None: 24 hours.
-
-        Raises:
-            RunTimeout: The time was over first. The training goes on.
-        """
-        return await _jobs.wait(self, self._poll, timeout)
-
-    async def cancel(self) -> Self:
-        """Stop it, and return the training itself. One that has ended stays as it is.
-
-        Operation: trainings.cancel.
-        """
-        self._adopt(await _cancel(self._context, self.id))
-        return self
-
-    async def updates(self) -> AsyncIterator[Update]:
-        """Yield its status, new log text and progress: at first as they are, then whenever they change."""
-        async for update in _jobs.updates(self, self._poll):
-            yield update
-
-    async def _poll(self, patience: float = _policy.LONGEST_WAIT) -> None:
-        await self._look(Kind.POLL, patience)
-        _jobs.log_end(self)
-
-    async def _look(self, kind: Kind, patience: float = _policy.LONGEST_WAIT) -> None:
-        call = Call("GET", f"/trainings/{identifier(self.id, 'id')}", kind)
-        self._adopt(await self._context.fetch(Training, call, patience))
-
-    def _adopt(self, fresh: Training) -> None:
-        since = self._since
-        self._replace(fresh)
-        self._since = since
-
 
 class Trainings(Namespace):
-    """Trainings: runs that make a new version of a model (HTTP API, section 11)."""
+    """Trainings: runs that make a new version of a model (:api:`trainings`)."""
 
     async def create(
         self,
@@ -142,7 +37,7 @@ class Trainings(Namespace):
         webhook_events_filter: Sequence[WebhookEvent] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
     ) -> Training:
-        """Start a training. It costs from now on. Operation: trainings.create (section 11.2).
+        """Start a training. It costs from now on. Calls :api:`trainings.create`.
 
         Args:
             version: What to train: `owner/name:version`, or the version's id together with `model`.
@@ -188,32 +83,32 @@ class Trainings(Namespace):
             file_encoding_strategy or context.file_encoding_strategy,
             context.uploads,
         )
-        creation = Creation()
+        pending = PendingCreate()
         call = Call(
             "POST",
             f"/models/{identifier(owner, 'model')}/{identifier(name, 'model')}"
             f"/versions/{identifier(reference.version, 'version')}/trainings",
             Kind.CREATE,
-            trail=creation,
+            send_state=pending,
             json={"destination": target, "input": encoded, **options},
             large=large,
         )
         shown = f"{owner}/{name}:{reference.version}"
-        wanted = Wanted(
+        wanted = ListMatch(
             shown,
             model=f"{owner}/{name}",
             version=reference.version,
             listing="/trainings",
         )
-        return await send_create(context, call, Training, wanted, encoded, creation)
+        return await send_create(context, call, Training, wanted, encoded, pending)
 
     async def get(self, id: str) -> Training:
-        """Fetch a training. Operation: trainings.get (HTTP API, section 11.4)."""
+        """Fetch a training. Calls :api:`trainings.get`."""
         call = Call("GET", f"/trainings/{identifier(id, 'id')}")
         return await self._context.fetch(Training, call)
 
     def list(self, cursor: str | None = None) -> Listing[Training]:
-        """List the account's trainings, newest first. Operation: trainings.list (section 11.3).
+        """List the account's trainings, newest first. Calls :api:`trainings.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there.
@@ -221,13 +116,6 @@ class Trainings(Namespace):
         return pages(self._context, Call("GET", "/trainings"), Training, cursor)
 
     async def cancel(self, id: str) -> Training:
-        """Stop a training. Operation: trainings.cancel (HTTP API, section 11.5)."""
-        return await _cancel(self._context, id)
-
-
-async def _cancel(context: Context, id: str) -> Training:
-    call = Call("POST", f"/trainings/{identifier(id, 'id')}/cancel", Kind.POLL, urgent=True)
-    cancelled = await context.fetch(Training, call, _policy.LOOK_PATIENCE)
-    context.stats.cancelled += 1
-    _logger.info("training %s cancelled", cancelled.id)
-    return cancelled
+        """Stop a training. Calls :api:`trainings.cancel`."""
+        identifier(id, "id")
+        return await self._context.bind(structure({"id": id}, Training)).cancel()

@@ -1,4 +1,4 @@
-"""Webhooks: their secret, and whether a delivery is genuine (HTTP API, section 6)."""
+"""Webhooks: their secret, and whether a delivery is genuine (:api:`webhooks`)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import attrs
 
 from .. import _signatures
 from .._codec import decode_json, structure
-from .._transport import Call
+from .._http.call import Call
+from .._jobs.prediction import Prediction
+from .._jobs.training import Training
 from ..exceptions import ArgumentError, ArgumentTypeError
 from ..types import Record
 from ._base import Namespace
-from .predictions import Prediction
-from .trainings import Training
 
 __all__ = ("DefaultWebhook", "WebhookSigningSecret", "Webhooks")
 
 
 @attrs.define(eq=False)
 class WebhookSigningSecret(Record):
-    """The secret that webhooks are signed with (HTTP API, section 6.4)."""
+    """The secret that webhooks are signed with (:api:`webhooks.default.secret.get`)."""
 
     key: str = attrs.field(repr=False)
     """The secret, `whsec_...`."""
@@ -31,14 +31,14 @@ class DefaultWebhook(Namespace):
     """What all webhooks of the account share."""
 
     async def secret(self) -> WebhookSigningSecret:
-        """Fetch the signing secret; keep it. Operation: webhooks.default.secret.get (section 6.4)."""
+        """Fetch the signing secret; keep it. Calls :api:`webhooks.default.secret.get`."""
         return await self._context.fetch(
             WebhookSigningSecret, Call("GET", "/webhooks/default/secret")
         )
 
 
 class Webhooks(Namespace):
-    """Webhooks: their secret, and whether a delivery is genuine (HTTP API, section 6)."""
+    """Webhooks: their secret, and whether a delivery is genuine (:api:`webhooks`)."""
 
     @property
     def default(self) -> DefaultWebhook:
@@ -52,7 +52,7 @@ class Webhooks(Namespace):
         secret: str | WebhookSigningSecret,
         tolerance: float | None = 300,
     ) -> None:
-        """Return if a delivery comes from Replicate (HTTP API, section 6.3).
+        """Return if a delivery comes from Replicate (:api:`webhook-signature`).
 
         Args:
             headers: The request's headers, in any case.
@@ -103,7 +103,7 @@ class Webhooks(Namespace):
 
 
 def _is_training(data: object) -> bool:
-    """Tell a training from a prediction: only its URLs, or what it made, differ (section 11.1)."""
+    """Tell a training from a prediction: only its URLs, or what it made, differ (:api:`training-object`)."""
     if not isinstance(data, dict):
         return False
     urls, output = data.get("urls"), data.get("output")

@@ -41,18 +41,20 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal, Self
 
-    import aiohttp
-
-    from .._files import FileOutput as AsyncFileOutput
-    from .._functions import FunctionRun as AsyncFunctionRun
-    from .._functions import ModelFunction as AsyncModelFunction
-    from .._functions import StreamingFunction as AsyncStreamingFunction
-    from .._functions import StreamingRun as AsyncStreamingRun
-    from .._map import Outcome as AsyncOutcome
-    from .._map import Outcomes as AsyncOutcomes
-    from .._streams import EventStream as AsyncEventStream
-    from .._streams import OutputStream as AsyncOutputStream
-    from ..resources._base import Page as AsyncPage
+    from .._files.output import FileOutput as AsyncFileOutput
+    from .._http.call import ClientSession, TraceConfig
+    from .._jobs.prediction import EventStream as AsyncEventStream
+    from .._jobs.prediction import Output
+    from .._jobs.prediction import OutputStream as AsyncOutputStream
+    from .._jobs.prediction import Prediction as AsyncPrediction
+    from .._jobs.training import Training as AsyncTraining
+    from .._verbs.map import Outcome as AsyncOutcome
+    from .._verbs.map import Outcomes as AsyncOutcomes
+    from .._verbs.use import FunctionRun as AsyncFunctionRun
+    from .._verbs.use import ModelFunction as AsyncModelFunction
+    from .._verbs.use import StreamingFunction as AsyncStreamingFunction
+    from .._verbs.use import StreamingRun as AsyncStreamingRun
+    from ..resources._pages import Page as AsyncPage
     from ..resources.accounts import Accounts as AsyncAccounts
     from ..resources.collections import Collection as AsyncCollection
     from ..resources.collections import Collections as AsyncCollections
@@ -72,12 +74,9 @@ if TYPE_CHECKING:
     from ..resources.models import OwnReadme as AsyncOwnReadme
     from ..resources.models import OwnVersions as AsyncOwnVersions
     from ..resources.models import Version as AsyncVersion
-    from ..resources.predictions import Output
-    from ..resources.predictions import Prediction as AsyncPrediction
     from ..resources.predictions import Predictions as AsyncPredictions
     from ..resources.search import ModelMatch as AsyncModelMatch
     from ..resources.search import SearchResults as AsyncSearchResults
-    from ..resources.trainings import Training as AsyncTraining
     from ..resources.trainings import Trainings as AsyncTrainings
     from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
     from ..resources.webhooks import Webhooks as AsyncWebhooks
@@ -142,8 +141,8 @@ class Client(Twin["AsyncClient"]):
         file_encoding_strategy: FileEncodingStrategy = "url",
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
-        trace_configs: Sequence[aiohttp.TraceConfig] | None = None,
-        session: aiohttp.ClientSession | None = None,
+        trace_configs: Sequence[TraceConfig] | None = None,
+        session: ClientSession | None = None,
     ) -> None:
         """Make a client; nothing is opened and nothing is sent.
 
@@ -263,8 +262,7 @@ class Client(Twin["AsyncClient"]):
         """Run a model and return its final output.
 
         The create is sent once; without an answer, the prediction is looked for in the account's list.
-        Polls are repeated until they succeed, so that what has been paid for is not lost. Operations: models.predictions.create, predictions.create,
-        deployments.predictions.create and predictions.get (HTTP API, section 4).
+        Polls are repeated until they succeed, so that what has been paid for is not lost. Calls :api:`models.predictions.create`, :api:`predictions.create`, :api:`deployments.predictions.create` and :api:`predictions.get`.
 
         ```python
         output = client.run("owner/name", {"prompt": "a red square"}, timeout=120)
@@ -339,7 +337,7 @@ class Client(Twin["AsyncClient"]):
 
         Nothing is sent before the first event is asked for. Lost connections are resumed, and models that
         cannot stream are polled: the events are the same. Leaving early closes the connection and cancels the
-        prediction (HTTP API, section 5).
+        prediction (:api:`streaming`).
 
         ```python
         for event in client.stream("owner/name", {"prompt": "a poem"}):
@@ -430,7 +428,7 @@ class Client(Twin["AsyncClient"]):
         """Return a model as a function; nothing is sent before it is called.
 
         Its schema is fetched once, before the first call's prediction is created. It decides what is text and
-        what is a file, and what inputs there are (HTTP API, section 9.5).
+        what is a file, and what inputs there are (:api:`version-schema`).
 
         ```python
         painter = client.use("owner/painter")
@@ -489,7 +487,7 @@ class Client(Twin["AsyncClient"]):
         """Run a model on many inputs, and yield what became of each: no failure harms another one.
 
         Predictions are created within the account's limits, and their ends are seen with few requests, however
-        many there are. Operations: those of `run`, and predictions.list (HTTP API, section 4).
+        many there are. Operations: those of `run`, and predictions.list (:api:`predictions`).
 
         ```python
         for outcome in client.map("owner/name", inputs, save_to="out/", journal="run.db"):
@@ -546,7 +544,7 @@ class Client(Twin["AsyncClient"]):
         )
 
     def search(self, query: str, *, limit: int | None = None) -> SearchResults:
-        """Search models, collections and documentation. Operation: search (HTTP API, section 13.1).
+        """Search models, collections and documentation. Calls :api:`search`.
 
         Args:
             query: What to look for.
@@ -615,17 +613,17 @@ class Client(Twin["AsyncClient"]):
 
 
 class Accounts(Twin["AsyncAccounts"]):
-    """The account that the token belongs to (HTTP API, section 15)."""
+    """The account that the token belongs to (:api:`account`)."""
 
     __slots__ = ()
 
     def current(self) -> Account:
-        """Fetch the account. Operation: account.get (HTTP API, section 15.1)."""
+        """Fetch the account. Calls :api:`account.get`."""
         return self._lease.call(self._async.current)
 
 
 class Collection(Twin["AsyncCollection"]):
-    """A curated collection with its models (HTTP API, section 12.2)."""
+    """A curated collection with its models (:api:`collections.get`)."""
 
     __slots__ = ()
 
@@ -669,12 +667,12 @@ class Collection(Twin["AsyncCollection"]):
 
 
 class Collections(Twin["AsyncCollections"]):
-    """Curated collections of models (HTTP API, section 12)."""
+    """Curated collections of models (:api:`collections`)."""
 
     __slots__ = ()
 
     def list(self, cursor: str | None = None) -> Page[CollectionSummary]:
-        """List all collections, without their models. Operation: collections.list (section 12.1).
+        """List all collections, without their models. Calls :api:`collections.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there.
@@ -682,7 +680,7 @@ class Collections(Twin["AsyncCollections"]):
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
     def get(self, slug: str) -> Collection:
-        """Fetch a collection with its models. Operation: collections.get (section 12.2)."""
+        """Fetch a collection with its models. Calls :api:`collections.get`."""
         return Collection(self._lease, self._lease.call(self._async.get, slug))
 
 
@@ -692,12 +690,12 @@ class DefaultWebhook(Twin["AsyncDefaultWebhook"]):
     __slots__ = ()
 
     def secret(self) -> WebhookSigningSecret:
-        """Fetch the signing secret; keep it. Operation: webhooks.default.secret.get (section 6.4)."""
+        """Fetch the signing secret; keep it. Calls :api:`webhooks.default.secret.get`."""
         return self._lease.call(self._async.secret)
 
 
 class Deployment(Twin["AsyncDeployment"]):
-    """A model on machines of one's own (HTTP API, section 10.1)."""
+    """A model on machines of one's own (:api:`deployment-object`)."""
 
     __slots__ = ()
 
@@ -746,7 +744,7 @@ class Deployment(Twin["AsyncDeployment"]):
 
 
 class DeploymentPredictions(Twin["AsyncDeploymentPredictions"]):
-    """Predictions with deployments (HTTP API, section 4.9)."""
+    """Predictions with deployments (:api:`deployments.predictions.create`)."""
 
     __slots__ = ()
 
@@ -765,7 +763,7 @@ class DeploymentPredictions(Twin["AsyncDeploymentPredictions"]):
     ) -> Prediction:
         """Create a prediction with a deployment.
 
-        Operation: deployments.predictions.create (HTTP API, section 4.9). The options are those of
+        Calls :api:`deployments.predictions.create`. The options are those of
         `predictions.create`.
         """
         return Prediction(
@@ -786,7 +784,7 @@ class DeploymentPredictions(Twin["AsyncDeploymentPredictions"]):
 
 
 class Deployments(Twin["AsyncDeployments"]):
-    """Deployments: models on machines of one's own (HTTP API, section 10)."""
+    """Deployments: models on machines of one's own (:api:`deployments`)."""
 
     __slots__ = ()
 
@@ -796,7 +794,7 @@ class Deployments(Twin["AsyncDeployments"]):
         return DeploymentPredictions(self._lease, self._async.predictions)
 
     def get(self, owner: str, name: str | None = None) -> Deployment:
-        """Fetch a deployment. Operation: deployments.get (HTTP API, section 10.4).
+        """Fetch a deployment. Calls :api:`deployments.get`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -805,7 +803,7 @@ class Deployments(Twin["AsyncDeployments"]):
         return Deployment(self._lease, self._lease.call(self._async.get, owner, name))
 
     def list(self, cursor: str | None = None) -> Page[Deployment]:
-        """List the account's deployments, newest first. Operation: deployments.list (section 10.2).
+        """List the account's deployments, newest first. Calls :api:`deployments.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there.
@@ -822,7 +820,7 @@ class Deployments(Twin["AsyncDeployments"]):
         min_instances: int,
         max_instances: int,
     ) -> Deployment:
-        """Create a deployment. Operation: deployments.create (HTTP API, section 10.3).
+        """Create a deployment. Calls :api:`deployments.create`.
 
         Args:
             name: A name that the account has not used.
@@ -855,7 +853,7 @@ class Deployments(Twin["AsyncDeployments"]):
         min_instances: int | None = None,
         max_instances: int | None = None,
     ) -> Deployment:
-        """Change a deployment, which makes a new release. Operation: deployments.update (section 10.5).
+        """Change a deployment, which makes a new release. Calls :api:`deployments.update`.
 
         With no instances at all it is disabled: what runs is cancelled.
 
@@ -881,7 +879,7 @@ class Deployments(Twin["AsyncDeployments"]):
         )
 
     def delete(self, owner: str, name: str | None = None) -> None:
-        """Delete a deployment that has been off for 15 minutes. Operation: deployments.delete (10.6).
+        """Delete a deployment that has been off for 15 minutes. Calls :api:`deployments.delete`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -891,9 +889,9 @@ class Deployments(Twin["AsyncDeployments"]):
 
 
 class EventStream(StreamTwin["AsyncEventStream", "ServerSentEvent"]):
-    """The events of a prediction, as they arrive (HTTP API, section 5).
+    """The events of a prediction as they arrive (:api:`streaming`).
 
-    It is opened when the first event is asked for. Lost connections are resumed; where that is impossible,
+    Opens when the first event is requested. Lost connections are resumed; where that is impossible,
     or the model cannot stream, the prediction is polled, and the events are the same. The last event is
     `done`; its reason is in `reason`. No event comes twice.
 
@@ -904,7 +902,7 @@ class EventStream(StreamTwin["AsyncEventStream", "ServerSentEvent"]):
     ```
 
     Raises, from the iteration:
-        StreamError: The prediction failed; it has the text so far.
+        StreamError: The prediction failed; the error has the text so far.
         RunTimeout: The time was over first.
         ContactLost: The prediction cannot be followed to its end.
         AnswerTooLarge: An event exceeds `Limits.event`.
@@ -912,14 +910,14 @@ class EventStream(StreamTwin["AsyncEventStream", "ServerSentEvent"]):
     """
 
     @property
+    def prediction(self) -> Prediction | None:
+        """The prediction, from the first event on."""
+        return cast("Prediction | None", wrap(self._lease, self._async.prediction))
+
+    @property
     def done(self) -> ServerSentEvent | None:
         """The event that ended the stream; None before."""
         return self._async.done
-
-    @property
-    def prediction(self) -> Prediction | None:
-        """The prediction, from the first item on."""
-        return cast("Prediction | None", wrap(self._lease, self._async.prediction))
 
     @property
     def reason(self) -> str | None:
@@ -949,7 +947,7 @@ class FileOutput(FileLike, Twin["AsyncFileOutput"]):
 
     @property
     def url(self) -> str:
-        """Where it is: an `https:` URL that is good for one hour (HTTP API, section 3.3), or a data URI."""
+        """Where it is: an `https:` URL that is good for one hour (:api:`retention`), or a data URI."""
         return self._async.url
 
     @property
@@ -1033,7 +1031,7 @@ class FileOutput(FileLike, Twin["AsyncFileOutput"]):
 
 
 class Files(Twin["AsyncFiles"]):
-    """Uploaded files (HTTP API, section 7). Inputs of models are uploaded without your doing."""
+    """Uploaded files (:api:`files`). Inputs of models are uploaded without your doing."""
 
     __slots__ = ()
 
@@ -1045,7 +1043,7 @@ class Files(Twin["AsyncFiles"]):
         content_type: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> File:
-        """Upload a file. Operation: files.create (HTTP API, section 7.2).
+        """Upload a file. Calls :api:`files.create`.
 
         Args:
             file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or
@@ -1068,11 +1066,11 @@ class Files(Twin["AsyncFiles"]):
         )
 
     def get(self, id: str) -> File:
-        """Fetch what is known of a file. Operation: files.get (HTTP API, section 7.4)."""
+        """Fetch what is known of a file. Calls :api:`files.get`."""
         return self._lease.call(self._async.get, id)
 
     def list(self, cursor: str | None = None) -> Page[File]:
-        """List the account's files, newest first. Operation: files.list (HTTP API, section 7.3).
+        """List the account's files, newest first. Calls :api:`files.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there.
@@ -1080,13 +1078,13 @@ class Files(Twin["AsyncFiles"]):
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
     def delete(self, id: str) -> None:
-        """Delete a file. Operation: files.delete (HTTP API, section 7.5)."""
+        """Delete a file. Calls :api:`files.delete`."""
         self._lease.call(self._async.delete, id)
 
     def download(
         self, id: str, *, owner: str, expiry: datetime | int, signature: str
     ) -> FileOutput:
-        """Return the content of a file, to be read or saved. Operation: files.download (section 7.6).
+        """Return the content of a file, to be read or saved. Calls :api:`files.download`.
 
         Args:
             id: The file.
@@ -1137,17 +1135,17 @@ class FunctionRun(Twin["AsyncFunctionRun"]):
 
 
 class HardwareNamespace(Twin["AsyncHardwareNamespace"]):
-    """The kinds of machines that models run on (HTTP API, section 14)."""
+    """The kinds of machines that models run on (:api:`hardware`)."""
 
     __slots__ = ()
 
     def list(self) -> builtins.list[Hardware]:
-        """List them all. Operation: hardware.list (HTTP API, section 14.1)."""
+        """List them all. Calls :api:`hardware.list`."""
         return self._lease.call(self._async.list)
 
 
 class Model(Twin["AsyncModel"]):
-    """A model (HTTP API, section 8.1)."""
+    """A model (:api:`model-object`)."""
 
     __slots__ = ()
 
@@ -1271,12 +1269,12 @@ class Model(Twin["AsyncModel"]):
 
 
 class ModelExamples(Twin["AsyncModelExamples"]):
-    """Predictions that show what models do (HTTP API, section 8.8)."""
+    """Predictions that show what models do (:api:`models.examples.list`)."""
 
     __slots__ = ()
 
     def list(self, model: str | Model) -> Page[Prediction]:
-        """List a model's examples. Operation: models.examples.list (HTTP API, section 8.8)."""
+        """List a model's examples. Calls :api:`models.examples.list`."""
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
 
 
@@ -1315,8 +1313,7 @@ class ModelFunction(FunctionLike, Twin["AsyncModelFunction"]):
     def load(self) -> Self:
         """Fetch the model's schema, unless it is known, and return the function itself.
 
-        Afterwards `signature` and `help()` show the inputs. The first call does the same. Operations:
-        models.get, models.versions.get (HTTP API, sections 8.5 and 9.3).
+        Afterwards `signature` and `help()` show the inputs. The first call does the same. Calls :api:`models.get` and :api:`models.versions.get`.
 
         Raises:
             ReplicateError: The API refuses.
@@ -1327,7 +1324,7 @@ class ModelFunction(FunctionLike, Twin["AsyncModelFunction"]):
 
 
 class ModelMatch(Twin["AsyncModelMatch"]):
-    """A model that matches a search (HTTP API, section 13)."""
+    """A model that matches a search (:api:`search-results`)."""
 
     __slots__ = ()
 
@@ -1356,7 +1353,7 @@ class ModelMatch(Twin["AsyncModelMatch"]):
 
 
 class ModelPredictions(Twin["AsyncModelPredictions"]):
-    """Predictions with official models (HTTP API, section 4.8)."""
+    """Predictions with official models (:api:`models.predictions.create`)."""
 
     __slots__ = ()
 
@@ -1375,7 +1372,7 @@ class ModelPredictions(Twin["AsyncModelPredictions"]):
     ) -> Prediction:
         """Create a prediction with an official model.
 
-        Operation: models.predictions.create (HTTP API, section 4.8). The options are those of
+        Calls :api:`models.predictions.create`. The options are those of
         `predictions.create`.
         """
         return Prediction(
@@ -1396,35 +1393,35 @@ class ModelPredictions(Twin["AsyncModelPredictions"]):
 
 
 class ModelReadme(Twin["AsyncModelReadme"]):
-    """Readmes of models (HTTP API, section 8.9)."""
+    """Readmes of models (:api:`models.readme.get`)."""
 
     __slots__ = ()
 
     def get(self, model: str | Model) -> str:
-        """Fetch a model's readme, in Markdown. Operation: models.readme.get (section 8.9)."""
+        """Fetch a model's readme, in Markdown. Calls :api:`models.readme.get`."""
         return self._lease.call(self._async.get, unwrap(model))
 
 
 class ModelVersions(Twin["AsyncModelVersions"]):
-    """Versions of models (HTTP API, section 9)."""
+    """Versions of models (:api:`versions`)."""
 
     __slots__ = ()
 
     def get(self, model: str | Model, id: str) -> Version:
-        """Fetch a version. Operation: models.versions.get (HTTP API, section 9.3)."""
+        """Fetch a version. Calls :api:`models.versions.get`."""
         return Version(self._lease, self._lease.call(self._async.get, unwrap(model), id))
 
     def list(self, model: str | Model) -> Page[Version]:
-        """List a model's versions, newest first. Operation: models.versions.list (section 9.2)."""
+        """List a model's versions, newest first. Calls :api:`models.versions.list`."""
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
 
     def delete(self, model: str | Model, id: str) -> None:
-        """Delete a version with its predictions. Operation: models.versions.delete (section 9.4)."""
+        """Delete a version with its predictions. Calls :api:`models.versions.delete`."""
         self._lease.call(self._async.delete, unwrap(model), id)
 
 
 class Models(Twin["AsyncModels"]):
-    """Models, their versions, examples and readmes (HTTP API, sections 8 and 9)."""
+    """Models, their versions, examples and readmes (:api:`models` and :api:`versions`)."""
 
     __slots__ = ()
 
@@ -1449,7 +1446,7 @@ class Models(Twin["AsyncModels"]):
         return ModelPredictions(self._lease, self._async.predictions)
 
     def get(self, owner: str, name: str | None = None) -> Model:
-        """Fetch a model. Operation: models.get (HTTP API, section 8.5).
+        """Fetch a model. Calls :api:`models.get`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -1464,7 +1461,7 @@ class Models(Twin["AsyncModels"]):
         sort_by: str | None = None,
         sort_direction: str | None = None,
     ) -> Page[Model]:
-        """List the public models. Operation: models.list (HTTP API, section 8.2).
+        """List the public models. Calls :api:`models.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there; it keeps the order.
@@ -1479,7 +1476,7 @@ class Models(Twin["AsyncModels"]):
         )
 
     def search(self, query: str) -> Page[Model]:
-        """Search the public models. Operation: models.search (HTTP API, section 8.3).
+        """Search the public models. Calls :api:`models.search`.
 
         The newer `search` of the client also finds collections and pages.
         """
@@ -1498,7 +1495,7 @@ class Models(Twin["AsyncModels"]):
         license_url: str | None = None,
         cover_image_url: str | None = None,
     ) -> Model:
-        """Create a model. Operation: models.create (HTTP API, section 8.4).
+        """Create a model. Calls :api:`models.create`.
 
         Args:
             owner: The token's account.
@@ -1539,7 +1536,7 @@ class Models(Twin["AsyncModels"]):
         weights_url: str | None = None,
         license_url: str | None = None,
     ) -> Model:
-        """Change a model. Operation: models.update (HTTP API, section 8.6).
+        """Change a model. Calls :api:`models.update`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -1567,7 +1564,7 @@ class Models(Twin["AsyncModels"]):
         )
 
     def delete(self, owner: str, name: str | None = None) -> None:
-        """Delete a private model without versions. Operation: models.delete (section 8.7).
+        """Delete a private model without versions. Calls :api:`models.delete`.
 
         Args:
             owner: `"owner/name"`, or the owner.
@@ -1623,25 +1620,25 @@ class Outcomes(StreamTwin["AsyncOutcomes", "Outcome"]):
     """
 
     def collect(self) -> list[Outcome]:
-        """Return the outcomes of all inputs, in the order of the inputs. It raises none of their errors."""
+        """Return the outcomes of all inputs, in the request of the inputs. It raises none of their errors."""
         return collect_outcomes(self)
 
 
 class OutputStream(StreamTwin["AsyncOutputStream", "Any"]):
-    """The pieces of a model's output, as they arrive: text, files, or whatever the model makes.
+    """The pieces of a model's output as they arrive: text, files, or whatever the model makes.
 
-    It is opened when the first piece is asked for, and raises what `EventStream` raises. A stream that was not
-    iterated over may be an input of another model function.
+    Opens when the first piece is requested, and raises what `EventStream` raises. A stream that was not
+    iterated over can be an input of another model function.
     """
-
-    def collect(self) -> Output:
-        """Return the whole output from here on: pieces of text joined, else a list. It closes the stream."""
-        return collect_output(self)
 
     @property
     def prediction(self) -> Prediction | None:
-        """The prediction, from the first item on."""
+        """The prediction, from the first piece on."""
         return cast("Prediction | None", wrap(self._lease, self._async.prediction))
+
+    def collect(self) -> Output:
+        """Return the whole output from here on: pieces of text joined, else a list. Closes the stream."""
+        return collect_output(self)
 
     @property
     def reason(self) -> str | None:
@@ -1655,12 +1652,12 @@ class OutputStream(StreamTwin["AsyncOutputStream", "Any"]):
 
 
 class OwnExamples(Twin["AsyncOwnExamples"]):
-    """Predictions that show what one model does (HTTP API, section 8.8)."""
+    """Predictions that show what one model does (:api:`models.examples.list`)."""
 
     __slots__ = ()
 
     def list(self) -> Page[Prediction]:
-        """List the examples. Operation: models.examples.list (HTTP API, section 8.8)."""
+        """List the examples. Calls :api:`models.examples.list`."""
         return Page(self._lease, self._lease.call(self._async.list))
 
 
@@ -1699,30 +1696,30 @@ class OwnPredictions(Twin["AsyncOwnPredictions"]):
 
 
 class OwnReadme(Twin["AsyncOwnReadme"]):
-    """The readme of one model (HTTP API, section 8.9)."""
+    """The readme of one model (:api:`models.readme.get`)."""
 
     __slots__ = ()
 
     def get(self) -> str:
-        """Fetch the readme, in Markdown. Operation: models.readme.get (HTTP API, section 8.9)."""
+        """Fetch the readme, in Markdown. Calls :api:`models.readme.get`."""
         return self._lease.call(self._async.get)
 
 
 class OwnVersions(Twin["AsyncOwnVersions"]):
-    """The versions of one model (HTTP API, section 9)."""
+    """The versions of one model (:api:`versions`)."""
 
     __slots__ = ()
 
     def get(self, id: str) -> Version:
-        """Fetch a version. Operation: models.versions.get (HTTP API, section 9.3)."""
+        """Fetch a version. Calls :api:`models.versions.get`."""
         return Version(self._lease, self._lease.call(self._async.get, id))
 
     def list(self) -> Page[Version]:
-        """List the versions, newest first. Operation: models.versions.list (section 9.2)."""
+        """List the versions, newest first. Calls :api:`models.versions.list`."""
         return Page(self._lease, self._lease.call(self._async.list))
 
     def delete(self, id: str) -> None:
-        """Delete a version with its predictions. Operation: models.versions.delete (section 9.4)."""
+        """Delete a version with its predictions. Calls :api:`models.versions.delete`."""
         self._lease.call(self._async.delete, id)
 
 
@@ -1774,21 +1771,21 @@ class Page(Twin["AsyncPage[Any]"], Generic[T]):
 
 
 class Prediction(Twin["AsyncPrediction"]):
-    """One run of a model (HTTP API, section 4.1).
+    """One run of a model (:api:`prediction-object`).
 
-    What `reload()` and `wait()` learn is written into the object itself.
+    `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
     """
 
     __slots__ = ()
 
     @property
     def id(self) -> str:
-        """What identifies it."""
+        """Unique ID."""
         return self._async.id
 
     @property
     def status(self) -> Status:
-        """Where it is."""
+        """Current status."""
         return self._async.status
 
     @property
@@ -1798,38 +1795,28 @@ class Prediction(Twin["AsyncPrediction"]):
 
     @property
     def version(self) -> str | None:
-        """The id of the version; `"hidden"` for official models."""
+        """The ID of the version; `"hidden"` for official models."""
         return self._async.version
 
     @property
-    def deployment(self) -> str | None:
-        """The deployment that ran it."""
-        return self._async.deployment
-
-    @property
     def input(self) -> dict[str, Any]:
-        """What the model was given."""
+        """The input."""
         return self._async.input
 
     @property
     def logs(self) -> str:
-        """What the model has logged so far."""
+        """The logs so far."""
         return self._async.logs
 
     @property
     def error(self) -> str | None:
-        """Why it failed."""
+        """The error text of a failure."""
         return self._async.error
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images."""
         return self._async.metrics
-
-    @property
-    def data_removed(self) -> bool:
-        """Whether input, output and logs have been deleted, as they are after one hour."""
-        return self._async.data_removed
 
     @property
     def source(self) -> str | None:
@@ -1843,7 +1830,7 @@ class Prediction(Twin["AsyncPrediction"]):
 
     @property
     def started_at(self) -> datetime | None:
-        """When the model started."""
+        """When it started."""
         return self._async.started_at
 
     @property
@@ -1852,39 +1839,79 @@ class Prediction(Twin["AsyncPrediction"]):
         return self._async.completed_at
 
     @property
-    def deadline(self) -> datetime | None:
-        """When it will be cancelled, if `cancel_after` was given."""
-        return self._async.deadline
-
-    @property
     def webhook(self) -> str | None:
-        """The URL that is told of it."""
+        """The URL that receives webhooks."""
         return self._async.webhook
 
     @property
     def webhook_events_filter(self) -> list[str]:
-        """What the webhook is called for."""
+        """The events that trigger the webhook."""
         return self._async.webhook_events_filter
 
     @property
+    def deployment(self) -> str | None:
+        """The deployment that ran it."""
+        return self._async.deployment
+
+    @property
+    def data_removed(self) -> bool:
+        """Whether input, output and logs have been deleted, which happens after one hour."""
+        return self._async.data_removed
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the server cancels it, if `cancel_after` was given."""
+        return self._async.deadline
+
+    @property
     def output(self) -> Output:
-        """What the model made so far; None if nothing. File URLs are `FileOutput` objects."""
+        """The output so far; None if there is none. File URLs are `FileOutput` objects."""
         return wrap(self._lease, self._async.output)
+
+    def output_iterator(self) -> Stream[Output]:
+        """Yield the items of the output as they appear, each once.
+
+        Output that is not a list is one item, yielded when it is complete. Leaving the loop early does not
+        cancel the prediction. Calls :api:`predictions.get`.
+
+        Raises:
+            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. Raised after
+                the last item.
+            ReplicateError: The API refuses.
+        """
+        return self._lease.iterate(self._async.output_iterator(), wrap_all)
+
+    def stream(self, *, use_file_output: bool | None = None) -> EventStream:
+        """Return the events as they arrive: an async iterator and async context manager.
+
+        Nothing is sent before the first event is requested. A prediction that cannot be streamed is
+        polled, and yields the same events. Leaving early does not cancel the prediction.
+
+        Args:
+            use_file_output: Whether files become `FileOutput`; by default as for the prediction.
+
+        Raises, from the iteration:
+            StreamError: It failed; the error has the text so far.
+            ContactLost: It cannot be followed to its end.
+            StreamInUse: Another task is waiting for the next event.
+        """
+        return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
 
     @property
     def urls(self) -> PredictionUrls:
-        """Where it can be reached."""
+        """URLs of the API and of the web page."""
         return self._async.urls
 
     @property
     def progress(self) -> Progress | None:
-        """How far it is, if its logs tell (HTTP API, section 4.14)."""
+        """The progress that the logs report; None if they report none (:api:`logs-and-progress`)."""
         return self._async.progress
 
     def reload(self) -> Self:
-        """Fetch the state that it has now, and return the prediction itself.
+        """Fetch the current state. Calls :api:`predictions.get` or :api:`trainings.get`.
 
-        Operation: predictions.get.
+        Returns:
+            The object itself.
 
         Raises:
             ReplicateError: The API refuses.
@@ -1894,68 +1921,51 @@ class Prediction(Twin["AsyncPrediction"]):
         return self
 
     def wait(self, *, timeout: float | timedelta | None = None) -> Self:
-        """Wait until it has ended, and return the prediction itself. A failure is no error here.
+        """Wait until it has ended. Does not raise if it failed; check `status`.
 
-        Failed requests are repeated until the time is over.
+        Failed requests are repeated until the time is over. Calls :api:`predictions.get`,
+        :api:`predictions.list` or :api:`trainings.get`.
 
         Args:
-            timeout: Seconds, or a timedelta; None: 24 hours.
+            timeout: Seconds, or a timedelta; None means 24 hours.
+
+        Returns:
+            The object itself.
 
         Raises:
-            RunTimeout: The time was over first. The prediction goes on.
+            RunTimeout: The time was over first. The job goes on.
             ReplicateError: The API refuses.
         """
         self._lease.call(self._async.wait, timeout=timeout)
         return self
 
     def cancel(self) -> Self:
-        """Stop it, and return the prediction itself. One that has ended stays as it is.
+        """Cancel it. One that has ended stays as it is.
 
-        Operation: predictions.cancel.
+        Calls :api:`predictions.cancel` or :api:`trainings.cancel`.
+
+        Returns:
+            The object itself.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
         """
         self._lease.call(self._async.cancel)
         return self
 
     def updates(self) -> Stream[Update]:
-        """Yield its status, new log text and progress: at first as they are, then whenever they change.
+        """Yield the status, new log text and progress: first the current ones, then each change.
 
-        It ends with the prediction. To stop early, leave the loop: the prediction goes on.
+        Ends with the job. Leaving the loop early does not cancel it. Calls :api:`predictions.get` or
+        :api:`trainings.get`.
 
         Raises:
-            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. This comes
-                after the last update.
+            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. Raised after
+                the last update.
             ReplicateError: The API refuses.
         """
         return self._lease.iterate(self._async.updates())
-
-    def output_iterator(self) -> Stream[Output]:
-        """Yield the items of its output as they appear, none twice, up to its end.
-
-        Output that is no list is one item, yielded when it is complete. To stop early, leave the loop: the
-        prediction goes on.
-
-        Raises:
-            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. This comes
-                after the items that there are.
-            ReplicateError: The API refuses.
-        """
-        return self._lease.iterate(self._async.output_iterator(), wrap_all)
-
-    def stream(self, *, use_file_output: bool | None = None) -> EventStream:
-        """Return its events, as they arrive: an async iterator and async context manager.
-
-        Nothing is sent before the first event is asked for. A prediction that cannot be streamed, or no
-        more, is polled, and the events are the same. Leaving early leaves the prediction running.
-
-        Args:
-            use_file_output: Whether files become `FileOutput`; as for the prediction by default.
-
-        Raises, from the iteration:
-            StreamError: It failed; the error has the text so far.
-            ContactLost: It cannot be followed to its end.
-            StreamInUse: Another task is waiting for the next event.
-        """
-        return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -1972,7 +1982,7 @@ class Prediction(Twin["AsyncPrediction"]):
 
 
 class Predictions(Twin["AsyncPredictions"]):
-    """Predictions: runs of models (HTTP API, section 4)."""
+    """Predictions: runs of models (:api:`predictions`)."""
 
     __slots__ = ()
 
@@ -1993,7 +2003,7 @@ class Predictions(Twin["AsyncPredictions"]):
     ) -> Prediction:
         """Create a prediction and return it as the server describes it, finished or not.
 
-        It runs, and costs, from now on. Operations: predictions.create (HTTP API, section 4.7),
+        It runs, and costs, from now on. Calls :api:`predictions`.create (:api:`predictions.create`),
         models.predictions.create and deployments.predictions.create.
 
         Args:
@@ -2037,7 +2047,7 @@ class Predictions(Twin["AsyncPredictions"]):
         )
 
     def get(self, id: str) -> Prediction:
-        """Fetch a prediction. Operation: predictions.get (HTTP API, section 4.10)."""
+        """Fetch a prediction. Calls :api:`predictions.get`."""
         return Prediction(self._lease, self._lease.call(self._async.get, id))
 
     def list(
@@ -2048,7 +2058,7 @@ class Predictions(Twin["AsyncPredictions"]):
         created_before: datetime | str | None = None,
         source: str | None = None,
     ) -> Page[Prediction]:
-        """List the account's predictions, newest first. Operation: predictions.list (section 4.11).
+        """List the account's predictions, newest first. Calls :api:`predictions.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there; it keeps the filters.
@@ -2068,7 +2078,18 @@ class Predictions(Twin["AsyncPredictions"]):
         )
 
     def cancel(self, id: str) -> Prediction:
-        """Stop a prediction. Operation: predictions.cancel (HTTP API, section 4.12)."""
+        """Cancel a prediction. Calls :api:`predictions.cancel`.
+
+        Args:
+            id: The ID of the prediction.
+
+        Returns:
+            The prediction as it is after that.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
         return Prediction(self._lease, self._lease.call(self._async.cancel, id))
 
     def wait(
@@ -2092,7 +2113,7 @@ class Predictions(Twin["AsyncPredictions"]):
 
 
 class SearchResults(Twin["AsyncSearchResults"]):
-    """What a search found (HTTP API, section 13)."""
+    """What a search found (:api:`search-results`)."""
 
     __slots__ = ()
 
@@ -2166,8 +2187,7 @@ class StreamingFunction(FunctionLike, Twin["AsyncStreamingFunction"]):
     def load(self) -> Self:
         """Fetch the model's schema, unless it is known, and return the function itself.
 
-        Afterwards `signature` and `help()` show the inputs. The first call does the same. Operations:
-        models.get, models.versions.get (HTTP API, sections 8.5 and 9.3).
+        Afterwards `signature` and `help()` show the inputs. The first call does the same. Calls :api:`models.get` and :api:`models.versions.get`.
 
         Raises:
             ReplicateError: The API refuses.
@@ -2206,56 +2226,51 @@ class StreamingRun(Twin["AsyncStreamingRun"]):
 
 
 class Training(Twin["AsyncTraining"]):
-    """A run that makes a new version of a model (HTTP API, section 11.1).
+    """A run that makes a new version of a model (:api:`training-object`).
 
-    What `reload()` and `wait()` learn is written into the object itself.
+    `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
     """
 
     __slots__ = ()
 
     @property
     def id(self) -> str:
-        """What identifies it."""
+        """Unique ID."""
         return self._async.id
 
     @property
     def status(self) -> Status:
-        """Where it is."""
+        """Current status."""
         return self._async.status
 
     @property
     def model(self) -> str | None:
-        """The model that is trained, `owner/name`."""
+        """The model, `owner/name`."""
         return self._async.model
 
     @property
     def version(self) -> str | None:
-        """The version that is trained."""
+        """The ID of the version; `"hidden"` for official models."""
         return self._async.version
 
     @property
     def input(self) -> dict[str, Any]:
-        """What the training was given."""
+        """The input."""
         return self._async.input
 
     @property
-    def output(self) -> TrainingOutput | None:
-        """What it made."""
-        return self._async.output
-
-    @property
     def logs(self) -> str:
-        """What it has logged so far."""
+        """The logs so far."""
         return self._async.logs
 
     @property
     def error(self) -> str | None:
-        """Why it failed."""
+        """The error text of a failure."""
         return self._async.error
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Measurements: `predict_time` and `total_time` in seconds."""
+        """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images."""
         return self._async.metrics
 
     @property
@@ -2280,54 +2295,87 @@ class Training(Twin["AsyncTraining"]):
 
     @property
     def webhook(self) -> str | None:
-        """The URL that is told of it."""
+        """The URL that receives webhooks."""
         return self._async.webhook
 
     @property
     def webhook_events_filter(self) -> list[str]:
-        """What the webhook is called for."""
+        """The events that trigger the webhook."""
         return self._async.webhook_events_filter
 
     @property
+    def output(self) -> TrainingOutput | None:
+        """The new version and its weights; None before the end."""
+        return self._async.output
+
+    @property
     def urls(self) -> PredictionUrls:
-        """Where it can be reached."""
+        """URLs of the API and of the web page."""
         return self._async.urls
 
     @property
     def progress(self) -> Progress | None:
-        """How far it is, if its logs tell (HTTP API, section 4.14)."""
+        """The progress that the logs report; None if they report none (:api:`logs-and-progress`)."""
         return self._async.progress
 
     def reload(self) -> Self:
-        """Fetch the state that it has now, and return the training itself.
+        """Fetch the current state. Calls :api:`predictions.get` or :api:`trainings.get`.
 
-        Operation: trainings.get.
+        Returns:
+            The object itself.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
         """
         self._lease.call(self._async.reload)
         return self
 
     def wait(self, *, timeout: float | timedelta | None = None) -> Self:
-        """Wait until it has ended, and return the training itself. A failure is no error here.
+        """Wait until it has ended. Does not raise if it failed; check `status`.
+
+        Failed requests are repeated until the time is over. Calls :api:`predictions.get`,
+        :api:`predictions.list` or :api:`trainings.get`.
 
         Args:
-            timeout: Seconds, or a timedelta; None: 24 hours.
+            timeout: Seconds, or a timedelta; None means 24 hours.
+
+        Returns:
+            The object itself.
 
         Raises:
-            RunTimeout: The time was over first. The training goes on.
+            RunTimeout: The time was over first. The job goes on.
+            ReplicateError: The API refuses.
         """
         self._lease.call(self._async.wait, timeout=timeout)
         return self
 
     def cancel(self) -> Self:
-        """Stop it, and return the training itself. One that has ended stays as it is.
+        """Cancel it. One that has ended stays as it is.
 
-        Operation: trainings.cancel.
+        Calls :api:`predictions.cancel` or :api:`trainings.cancel`.
+
+        Returns:
+            The object itself.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
         """
         self._lease.call(self._async.cancel)
         return self
 
     def updates(self) -> Stream[Update]:
-        """Yield its status, new log text and progress: at first as they are, then whenever they change."""
+        """Yield the status, new log text and progress: first the current ones, then each change.
+
+        Ends with the job. Leaving the loop early does not cancel it. Calls :api:`predictions.get` or
+        :api:`trainings.get`.
+
+        Raises:
+            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. Raised after
+                the last update.
+            ReplicateError: The API refuses.
+        """
         return self._lease.iterate(self._async.updates())
 
     def to_dict(self) -> dict[str, Any]:
@@ -2345,7 +2393,7 @@ class Training(Twin["AsyncTraining"]):
 
 
 class Trainings(Twin["AsyncTrainings"]):
-    """Trainings: runs that make a new version of a model (HTTP API, section 11)."""
+    """Trainings: runs that make a new version of a model (:api:`trainings`)."""
 
     __slots__ = ()
 
@@ -2360,7 +2408,7 @@ class Trainings(Twin["AsyncTrainings"]):
         webhook_events_filter: Sequence[WebhookEvent] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
     ) -> Training:
-        """Start a training. It costs from now on. Operation: trainings.create (section 11.2).
+        """Start a training. It costs from now on. Calls :api:`trainings.create`.
 
         Args:
             version: What to train: `owner/name:version`, or the version's id together with `model`.
@@ -2391,11 +2439,11 @@ class Trainings(Twin["AsyncTrainings"]):
         )
 
     def get(self, id: str) -> Training:
-        """Fetch a training. Operation: trainings.get (HTTP API, section 11.4)."""
+        """Fetch a training. Calls :api:`trainings.get`."""
         return Training(self._lease, self._lease.call(self._async.get, id))
 
     def list(self, cursor: str | None = None) -> Page[Training]:
-        """List the account's trainings, newest first. Operation: trainings.list (section 11.3).
+        """List the account's trainings, newest first. Calls :api:`trainings.list`.
 
         Args:
             cursor: The `next` or `previous` of a page, to begin there.
@@ -2403,12 +2451,12 @@ class Trainings(Twin["AsyncTrainings"]):
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
     def cancel(self, id: str) -> Training:
-        """Stop a training. Operation: trainings.cancel (HTTP API, section 11.5)."""
+        """Stop a training. Calls :api:`trainings.cancel`."""
         return Training(self._lease, self._lease.call(self._async.cancel, id))
 
 
 class Version(Twin["AsyncVersion"]):
-    """A version of a model (HTTP API, section 9.1)."""
+    """A version of a model (:api:`version-object`)."""
 
     __slots__ = ()
 
@@ -2429,7 +2477,7 @@ class Version(Twin["AsyncVersion"]):
 
     @property
     def openapi_schema(self) -> dict[str, Any]:
-        """What it takes and makes, as an OpenAPI document (HTTP API, section 9.5)."""
+        """What it takes and makes, as an OpenAPI document (:api:`version-schema`)."""
         return self._async.openapi_schema
 
     @property
@@ -2460,7 +2508,7 @@ class Version(Twin["AsyncVersion"]):
 
 
 class Webhooks(Twin["AsyncWebhooks"]):
-    """Webhooks: their secret, and whether a delivery is genuine (HTTP API, section 6)."""
+    """Webhooks: their secret, and whether a delivery is genuine (:api:`webhooks`)."""
 
     __slots__ = ()
 
@@ -2476,7 +2524,7 @@ class Webhooks(Twin["AsyncWebhooks"]):
         secret: str | WebhookSigningSecret,
         tolerance: float | None = 300,
     ) -> None:
-        """Return if a delivery comes from Replicate (HTTP API, section 6.3).
+        """Return if a delivery comes from Replicate (:api:`webhook-signature`).
 
         Args:
             headers: The request's headers, in any case.
@@ -2520,33 +2568,33 @@ TWINS.update(
         ("replicate_async.resources.deployments", "Deployment"): Deployment,
         ("replicate_async.resources.deployments", "DeploymentPredictions"): DeploymentPredictions,
         ("replicate_async.resources.deployments", "Deployments"): Deployments,
-        ("replicate_async._streams", "EventStream"): EventStream,
-        ("replicate_async._files", "FileOutput"): FileOutput,
+        ("replicate_async._jobs.prediction", "EventStream"): EventStream,
+        ("replicate_async._files.output", "FileOutput"): FileOutput,
         ("replicate_async.resources.files", "Files"): Files,
-        ("replicate_async._functions", "FunctionRun"): FunctionRun,
+        ("replicate_async._verbs.use", "FunctionRun"): FunctionRun,
         ("replicate_async.resources.hardware", "HardwareNamespace"): HardwareNamespace,
         ("replicate_async.resources.models", "Model"): Model,
         ("replicate_async.resources.models", "ModelExamples"): ModelExamples,
-        ("replicate_async._functions", "ModelFunction"): ModelFunction,
+        ("replicate_async._verbs.use", "ModelFunction"): ModelFunction,
         ("replicate_async.resources.search", "ModelMatch"): ModelMatch,
         ("replicate_async.resources.models", "ModelPredictions"): ModelPredictions,
         ("replicate_async.resources.models", "ModelReadme"): ModelReadme,
         ("replicate_async.resources.models", "ModelVersions"): ModelVersions,
         ("replicate_async.resources.models", "Models"): Models,
-        ("replicate_async._map", "Outcome"): Outcome,
-        ("replicate_async._map", "Outcomes"): Outcomes,
-        ("replicate_async._streams", "OutputStream"): OutputStream,
+        ("replicate_async._verbs.map", "Outcome"): Outcome,
+        ("replicate_async._verbs.map", "Outcomes"): Outcomes,
+        ("replicate_async._jobs.prediction", "OutputStream"): OutputStream,
         ("replicate_async.resources.models", "OwnExamples"): OwnExamples,
         ("replicate_async.resources.models", "OwnPredictions"): OwnPredictions,
         ("replicate_async.resources.models", "OwnReadme"): OwnReadme,
         ("replicate_async.resources.models", "OwnVersions"): OwnVersions,
-        ("replicate_async.resources._base", "Page"): Page,
-        ("replicate_async.resources.predictions", "Prediction"): Prediction,
+        ("replicate_async.resources._pages", "Page"): Page,
+        ("replicate_async._jobs.prediction", "Prediction"): Prediction,
         ("replicate_async.resources.predictions", "Predictions"): Predictions,
         ("replicate_async.resources.search", "SearchResults"): SearchResults,
-        ("replicate_async._functions", "StreamingFunction"): StreamingFunction,
-        ("replicate_async._functions", "StreamingRun"): StreamingRun,
-        ("replicate_async.resources.trainings", "Training"): Training,
+        ("replicate_async._verbs.use", "StreamingFunction"): StreamingFunction,
+        ("replicate_async._verbs.use", "StreamingRun"): StreamingRun,
+        ("replicate_async._jobs.training", "Training"): Training,
         ("replicate_async.resources.trainings", "Trainings"): Trainings,
         ("replicate_async.resources.models", "Version"): Version,
         ("replicate_async.resources.webhooks", "Webhooks"): Webhooks,

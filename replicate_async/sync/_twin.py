@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cas
 
 import attrs
 
-from .._files import FileOutput as AsyncFileOutput
-from ..resources._base import Bound
+from .._files.output import FileOutput as AsyncFileOutput
+from .._jobs.context import Bound
 from ..types import ServerSentEvent
 from ._portal import Lease, Stream, crosses
 

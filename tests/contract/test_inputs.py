@@ -242,7 +242,8 @@ def _plain(value: Any) -> Any:
 @given(st.dictionaries(st.text(), json_values, max_size=4))
 async def test_json_stays_json(value: dict[str, Any]) -> None:
     """JSON is sent as it is, as a copy: what the caller has is neither changed nor shared."""
-    from replicate_async._inputs import Uploads, encode_input
+    from replicate_async._files.inputs import encode_input
+    from replicate_async._files.uploads import Uploads
 
     before = repr(value)
     encoded, _ = await encode_input(value, None, "url", Uploads())  # type: ignore[arg-type]  # nothing is sent

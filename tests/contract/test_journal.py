@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_async import exceptions
-from replicate_async._inputs import is_file
-from replicate_async._journal import Entry, Fingerprint, Journal, fingerprint, sent_hash
+from replicate_async._files.inputs import is_file
+from replicate_async._verbs.map_journal import Entry, Fingerprint, Journal, fingerprint, sent_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = Fingerprint("hash", '{"a":1}')
@@ -77,7 +77,7 @@ async def test_it_is_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     script = (
         "import asyncio, os, signal, sys\n"
-        "from replicate_async._journal import *\n"
+        "from replicate_async._verbs.map_journal import *\n"
         "async def main():\n"
         "    journal = Journal(sys.argv[1])\n"
         "    await journal.open('acme/model')\n"
@@ -128,7 +128,7 @@ async def test_in_use(tmp_path: Path) -> None:
         assert found.value.kind == "in_use"
         script = (
             "import asyncio, sys\n"
-            "from replicate_async._journal import *\n"
+            "from replicate_async._verbs.map_journal import *\n"
             "asyncio.run(Journal(sys.argv[1]).open('acme/model'))\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -725,8 +725,8 @@ async def test_inputs_with_files(client: Client, emulator: Emulator, tmp_path: P
 @pytest.fixture
 async def faulty(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Emulator, Client]]:
     """Run an emulator with a wire, and a client that looks for lost creates only once."""
-    monkeypatch.setattr("replicate_async._policy.LOOKS", (0.0,))
-    monkeypatch.setattr("replicate_async._map._LAG", 1.0)
+    monkeypatch.setattr("replicate_async._jobs.policy.LOOKS", (0.0,))
+    monkeypatch.setattr("replicate_async._verbs.map_uncertain._LAG", 1.0)
     with Emulator(rate_limits=False, wire=True) as emulator:
         retry = Retry(backoff=0.01, max_backoff=0.01)
         async with Client(emulator.token, base_url=emulator.url, retry=retry) as client:

@@ -397,7 +397,7 @@ async def test_default_client(emulator: Emulator, monkeypatch: pytest.MonkeyPatc
     """The verbs and namespaces of the module are those of a client that the environment configures."""
     monkeypatch.setenv("REPLICATE_API_TOKEN", emulator.token)
     monkeypatch.setenv("REPLICATE_BASE_URL", emulator.url)
-    monkeypatch.setattr("replicate_async.client._default", None)
+    monkeypatch.setattr("replicate_async._jobs.context._default", None)
     try:
         assert await replicate_async.run(HELLO, {"text": "a"}) == "hello a"
         assert (await replicate_async.accounts.current()).username == "acme"

@@ -125,7 +125,7 @@ async def test_paginate(client: Client, ids: list[str], how: str) -> None:
         case "listing":
             pages = client.paginate(client.predictions.list(created_before="2100-01-01"))
         case _:
-            from replicate_async.resources._base import paginate
+            from replicate_async.resources._pages import paginate
 
             pages = paginate(client.predictions.list)
     seen = [[prediction.id for prediction in page] async for page in pages]

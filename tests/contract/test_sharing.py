@@ -16,7 +16,8 @@ import anyio
 import pytest
 
 from replicate_async import Client, exceptions
-from replicate_async._inputs import Uploads, source_of
+from replicate_async._files.sources import source_of
+from replicate_async._files.uploads import Uploads
 from replicate_async.testing import Emulator
 
 from .conftest import HELLO
@@ -219,7 +220,7 @@ async def test_an_uploaded_file_is_used_until_shortly_before_its_end(
 
 async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that uploads for ever does not remember for ever."""
-    monkeypatch.setattr("replicate_async._inputs._MOST_REMEMBERED", 20)
+    monkeypatch.setattr("replicate_async._files.uploads._MOST_REMEMBERED", 20)
     count = 0
 
     def act(request: Request) -> Step:

@@ -950,7 +950,7 @@ async def test_the_module_level_verb(emulator: Emulator, monkeypatch: pytest.Mon
     """`replicate_async.stream` is that of the default client."""
     for name, value in emulator.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("replicate_async.client._default", None)
+    monkeypatch.setattr("replicate_async._jobs.context._default", None)
     events = replicate_async.stream("replicate/hello-world", {"text": "Al"})
     assert [str(event) async for event in events] == ["hello Al", ""]
     prediction = events.prediction

@@ -182,7 +182,7 @@ async def test_it_works_anywhere(studio: Emulator, monkeypatch: pytest.MonkeyPat
     """In a function, of a client or of the default one, on one loop after the other."""
     for name, value in studio.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("replicate_async.client._default", None)
+    monkeypatch.setattr("replicate_async._jobs.context._default", None)
     poet = replicate_async.use("acme/poet")
 
     async def call() -> Any:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from replicate_async._events import Parser, Position, done_reason, failure_text, missing
+from replicate_async._jobs.events import Parser, Position, done_reason, failure_text, missing
 from replicate_async.types import ServerSentEvent
 
 LIMIT = 2**20

@@ -26,7 +26,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def default_client(monkeypatch: pytest.MonkeyPatch) -> Client:
     """Give unpickled objects a default client to belong to."""
     client = Client("t", base_url="http://127.0.0.1:9")
-    monkeypatch.setattr("replicate_async.client._default", client)
+    monkeypatch.setattr("replicate_async._jobs.context._default", client._context)
     return client
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicate_async._limits import Gate, Slots, gates_for
+from replicate_async._http.limits import Gate, Slots, gates_for
 from replicate_async.types import RateLimit
 
 LOW = (

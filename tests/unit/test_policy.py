@@ -14,19 +14,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from replicate_async import Progress, Retry, exceptions
-from replicate_async._policy import (
-    Kind,
+from replicate_async._arguments import (
     cancel_after_seconds,
-    is_over,
-    may_repeat,
-    poll_delay,
-    progress,
-    retry_after,
-    retry_delay,
     timeout_seconds,
     timestamp,
     wait_preference,
 )
+from replicate_async._http.retry import Kind, may_repeat, retry_after, retry_delay
+from replicate_async._jobs.policy import is_over, poll_delay, progress
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicate_async import Client, RateLimit
-from replicate_async._policy import poll_delay
-from replicate_async.resources._schedule import (
+from replicate_async._jobs.policy import poll_delay
+from replicate_async._jobs.schedule import (
     ENDS_SHARE,
     FEW,
     SHARE,

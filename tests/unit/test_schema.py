@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_async._schema import ModelSchema, is_below, read_schema
+from replicate_async._verbs.schema import ModelSchema, is_below, read_schema
 
 
 def document(

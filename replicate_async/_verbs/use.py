@@ -1,4 +1,4 @@
-"""Models as functions: `use("owner/name")`, then call it (HTTP API, section 9.5 says what they take)."""
+"""Models as functions: `use("owner/name")`, then call it (:api:`version-schema` says what they take)."""
 
 from __future__ import annotations
 
@@ -8,40 +8,43 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import anyio
 import attrs
 
-from . import _policy, _runs, exceptions
-from ._concurrency import for_each
-from ._files import FileOutput, to_output
-from ._references import parse_reference
-from ._schema import ModelSchema, Problem, read_schema
-from ._streams import EventStream, OutputStream
-from ._transport import Call, load_anyio
-from .resources import _jobs
-from .resources.predictions import Options, Order, Output, Prediction, prepare
-
-if TYPE_CHECKING:
-    import anyio
-
-    from .resources._base import Context
-    from .resources.deployments import Deployment
-    from .resources.models import Model, Version
+from .. import _arguments, exceptions
+from .._concurrency import gather_limited
+from .._files.output import FileOutput, to_output
+from .._http.call import Call
+from .._jobs import running
+from .._jobs.context import Context
+from .._jobs.job import failure_of, has_ended
+from .._jobs.prediction import EventStream, Output, OutputStream, Prediction
+from .._jobs.request import CreateOptions, CreateRequest, prepare
+from .._references import parse_reference
+from ..resources.deployments import Deployment
+from ..resources.models import Model, Version
+from .run import run, target_of
+from .schema import ModelSchema, Problem, read_schema
 
 _SCHEMA_LIVES: Final = 3600.0
 """Seconds for which the schema of a model's latest version is remembered; that of a version is for good."""
 
+
 _MOST_SCHEMAS: Final = 256
+
 
 _ANY: Final = inspect.Signature(
     [inspect.Parameter("inputs", inspect.Parameter.VAR_KEYWORD, annotation=Any)],
     return_annotation=Any,
 )
 
+
 _AT_ONCE: Final = 64
 """How many outputs are awaited at a time."""
+
 
 _DEEPEST: Final = 64
 """How deep in an input the output of another function is looked for."""
@@ -55,10 +58,7 @@ class FunctionOptions:
     timeout: float | timedelta | None
     on_abandon: Literal["cancel", "leave"]
     retry_failed: int
-    create: Options
-
-
-# -- Functions ---------------------------------------------------------------------------------
+    create: CreateOptions
 
 
 class _Function:
@@ -73,9 +73,9 @@ class _Function:
         self._context: Context = context
         self._ref: str | Model | Version | Deployment = ref
         self._options: FunctionOptions = options
-        self._target = _runs.target_of(ref)
-        _policy.timeout_seconds(options.timeout)
-        _policy.one_of(options.on_abandon, ("cancel", "leave"), "on_abandon")
+        self._target = target_of(ref)
+        _arguments.timeout_seconds(options.timeout)
+        _arguments.one_of(options.on_abandon, ("cancel", "leave"), "on_abandon")
         self._schema: ModelSchema | None = None
         self._loaded: bool = False
         self.__signature__: inspect.Signature = _ANY
@@ -91,8 +91,7 @@ class _Function:
     async def load(self) -> Self:
         """Fetch the model's schema, unless it is known, and return the function itself.
 
-        Afterwards `signature` and `help()` show the inputs. The first call does the same. Operations:
-        models.get, models.versions.get (HTTP API, sections 8.5 and 9.3).
+        Afterwards `signature` and `help()` show the inputs. The first call does the same. Calls :api:`models.get` and :api:`models.versions.get`.
 
         Raises:
             ReplicateError: The API refuses.
@@ -129,7 +128,7 @@ class _Function:
         later = {id(value): value for value in _all_later(given)}
         if not later:
             return given
-        outputs = await for_each(_output_of, list(later.values()), at_once=_AT_ONCE)
+        outputs = await gather_limited(_output_of, list(later.values()), at_once=_AT_ONCE)
         known = dict(zip(later, outputs, strict=True))
         awaited = {name: _replaced(value, known) for name, value in given.items()}
         for name, value in awaited.items():
@@ -142,7 +141,7 @@ class _Function:
         return awaited
 
     def _is_left_out(self, name: str, value: Any) -> bool:
-        """Tell whether an input is None and the API would refuse `null` (HTTP API, section 1.3)."""
+        """Tell whether an input is None and the API would refuse `null` (:api:`requests`)."""
         if value is not None:
             return False
         field = None if self._schema is None else self._schema.inputs.get(name)
@@ -166,14 +165,14 @@ class _Function:
         return _converted(self._context, self._schema, raw, files=self._files, item=True)
 
     async def _start(self, inputs: Mapping[str, Any]) -> Prediction:
-        options = _runs.with_deadline(
+        options = running.with_deadline(
             attrs.evolve(self._options.create, wait=None),
-            _policy.timeout_seconds(self._options.timeout),
+            _arguments.timeout_seconds(self._options.timeout),
             self._options.on_abandon,
         )
-        order = await prepare(self._context, await self._given(inputs), options)
-        return await _runs.start(
-            _runs.Begun(self._context, self._options.on_abandon), self._target, order
+        request = await prepare(self._context, await self._given(inputs), options)
+        return await running.start(
+            running.RunState(self._context, self._options.on_abandon), self._target, request
         )
 
 
@@ -196,7 +195,7 @@ class ModelFunction(_Function):
         """
         options = self._options
         given = await self._given(inputs)
-        raw = await _runs.run(
+        raw = await run(
             self._context,
             self._ref,
             given,
@@ -231,24 +230,25 @@ class StreamingFunction(_Function):
         a `ModelFunction` raises. Leaving early cancels the prediction.
         """
 
-        async def order() -> Order:
+        async def make_request() -> CreateRequest:
             given = await self._given(inputs)
-            feed.convert, feed.joined = self._convert_item, self._joined
-            options = _runs.with_deadline(
+            stream._convert_with(self._convert_item, self._joined)
+            options = running.with_deadline(
                 attrs.evolve(self._options.create, wait=None), seconds, self._options.on_abandon
             )
             return await prepare(self._context, given, options)
 
-        seconds = _policy.timeout_seconds(self._options.timeout)
-        feed = _runs.feed(
+        seconds = _arguments.timeout_seconds(self._options.timeout)
+        follower = running.follow(
             self._context,
             self._target,
-            order,
+            make_request,
             timeout=seconds,
             on_abandon=self._options.on_abandon,
             use_file_output=self._files,
         )
-        return OutputStream(feed)
+        stream = OutputStream(follower)
+        return stream
 
     async def create(self, /, **inputs: Any) -> StreamingRun:
         """Start the model and return at once; it then runs until it ends. Raises what a call raises."""
@@ -257,9 +257,6 @@ class StreamingFunction(_Function):
     @property
     def _joined(self) -> bool | None:
         return None if self._schema is None else self._schema.concatenates
-
-
-# -- Runs --------------------------------------------------------------------------------------
 
 
 class _Handle:
@@ -280,7 +277,7 @@ class _Handle:
             ReplicateError: The API refuses.
             TransportError: There was no usable answer.
         """
-        if not _jobs.is_over(self._prediction):
+        if not has_ended(self._prediction):
             await self._prediction.reload()
         return self._prediction.logs
 
@@ -311,7 +308,7 @@ class FunctionRun(_Handle):
             ReplicateError: The API refuses.
         """
         await self._prediction.wait(timeout=timeout)
-        error = _jobs.failure(self._prediction)
+        error = failure_of(self._prediction)
         if error is not None:
             raise error
         return self._function._convert(self._prediction._raw.get("output"))
@@ -326,13 +323,9 @@ class StreamingRun(_Handle):
 
     def output(self) -> OutputStream:
         """Return the pieces of the output from the beginning on. Leaving early leaves the model running."""
-        stream = self._prediction.stream(use_file_output=self._function._files)
-        feed = stream._feed
-        feed.convert, feed.joined = self._function._convert_item, self._function._joined
-        return OutputStream(feed)
-
-
-# -- Outputs as inputs -------------------------------------------------------------------------
+        return self._prediction._stream_output(
+            self._function._convert_item, self._function._joined, files=self._function._files
+        )
 
 
 def _is_later(value: Any) -> bool:
@@ -393,9 +386,8 @@ def _bad_inputs(shown: str, problems: list[Problem]) -> exceptions.ReplicateExce
     return kind(first.name, f"{first.text} ({shown}){rest}")
 
 
-# -- Schemas -----------------------------------------------------------------------------------
-
 _Locks = WeakKeyDictionary[asyncio.AbstractEventLoop, "WeakValueDictionary[Any, anyio.Lock]"]
+
 
 _locks: _Locks = WeakKeyDictionary()
 
@@ -404,9 +396,6 @@ async def _schema_of(
     context: Context, ref: str | Model | Version | Deployment
 ) -> ModelSchema | None:
     """Return the schema of what a reference leads to; None if it cannot be known."""
-    from .resources.deployments import Deployment
-    from .resources.models import Model, Version
-
     if isinstance(ref, Version):
         return read_schema(ref.openapi_schema, ref.cog_version)
     if isinstance(ref, Deployment):
@@ -423,8 +412,6 @@ async def _schema_of(
         return None  # the API finds no version without its model
     if (known := _known(context, ref)) is not None:
         return known[1]
-    await load_anyio()
-    import anyio
 
     # Of many first calls at a time, one fetches.
     of_loop = _locks.setdefault(asyncio.get_running_loop(), WeakValueDictionary())

@@ -1,7 +1,7 @@
-"""Server-sent events: bytes to events, and which of them have been seen before (HTTP API, section 5.3).
+"""Server-sent events: bytes to events, and which of them have been seen before (:api:`stream-events`).
 
 Pure: the parser follows the event-stream rules of the WHATWG HTML standard to the letter, with one exception.
-An event without data is dropped there, but `done` and `error` mean something without (HTTP API, section 5.3).
+An event without data is dropped there, but `done` and `error` mean something without (:api:`stream-events`).
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from .types import ServerSentEvent
+from ..types import ServerSentEvent
 
 _BOM: Final = b"\xef\xbb\xbf"
 
+
 _TELLING: Final = frozenset({"done", "error"})
 """Events that count without data, too."""
+
 
 _PLAIN: Final = re.compile(
     # A whole event as the API writes it, in one match; else one line. Nothing is skipped between matches.
     r"event: ([^\n]+)\nid: ([^\n\0]+)\ndata: ([^\n]*(?:\ndata: [^\n]*)*)\n\n|([^\n]*\n)"
 )
+
 
 _LONGEST_RETRY: Final = 15
 """Digits of a `retry` field that are read; more are for ever."""
@@ -41,7 +44,7 @@ class Parser:
         self.retry: int | None = None
         """Milliseconds to wait before connecting anew, if the server has said so."""
         self.timed_out: bool = False
-        """Whether the server has said that it hangs up (HTTP API, section 5.5)."""
+        """Whether the server has said that it hangs up (:api:`stream-end`)."""
         self.overflowed: bool = False
         """Whether an event was larger than the limit."""
         self._limit = limit

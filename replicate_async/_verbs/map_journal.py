@@ -24,15 +24,23 @@ from typing import Any, Final, Literal, TypeVar
 
 import attrs
 
-from . import exceptions
+from .. import exceptions
 
 T = TypeVar("T")
 
+
 State = Literal["new", "intended", "running", "ended", "saved"]
 
+
 _APPLICATION: Final = 0x5265706C
+
+
 _VERSION: Final = 1
+
+
 _MOST_TEXT: Final = 64 * 1024
+
+
 _SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (
@@ -355,9 +363,6 @@ class _Store:
         if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             return exceptions.JournalError("unreadable", path, f"it is no journal ({error})")
         return exceptions.JournalError("failed", path, str(error))
-
-
-# -- What tells inputs apart -------------------------------------------------------------------
 
 
 def fingerprint(value: Mapping[str, Any], is_file: Callable[[Any], bool]) -> Fingerprint:

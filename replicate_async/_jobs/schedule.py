@@ -16,34 +16,51 @@ from typing import Final
 
 import attrs
 
-from .._policy import poll_delay
+from .policy import poll_delay
 
 FEW: Final = 16
 """Up to so many predictions are asked for one by one."""
 
+
 SHARE: Final = 0.5
 """The share of the account's requests (other than creates) that looking may use up."""
+
+
 ENDS_SHARE: Final = 0.3
 """The share on top of that for those of which a list has shown that they have ended."""
 
-_PAGE: Final = 100  # HTTP API, section 4.11
+
+_PAGE: Final = 100  # :api:`predictions.list`
+
+
 _WORTH: Final = 4
 """A page is read if it answers for so many predictions at least."""
+
+
 _READERS: Final = 4
 """Pages that are read at a time."""
+
+
 _CLOCKS: Final = 0.1
-"""Seconds by which two views of the same moment may differ (HTTP API, section 1.5)."""
+"""Seconds by which two views of the same moment may differ (:api:`json-styles`)."""
+
+
 _SHORTEST: Final = 0.5
+
+
 _LONGEST: Final = 1.0
 """Seconds between two pages that show the same prediction, unless its end is far."""
+
+
 _SOON: Final = 1.0
 """Who is due within so many seconds counts as due, when pages are planned."""
+
+
 _LONGEST_LAG: Final = 30.0
+
+
 _OWN_LOOK: Final = 60.0
 """After so many seconds, a prediction is asked for itself: a list may be out of date."""
-
-
-# -- How long predictions of a model take ------------------------------------------------------
 
 
 class Learned:
@@ -117,9 +134,6 @@ class Share:
                 self._left -= 1
                 return 0.0
             return (1 - self._left) / self._rate
-
-
-# -- What is awaited, and what is to be done ---------------------------------------------------
 
 
 @attrs.define(eq=False)

@@ -1,7 +1,7 @@
-"""Streams of predictions: connect, resume after a lost connection, or poll what is missing (HTTP API, section 5).
+"""Streams of predictions: connect, resume after a lost connection, or poll what is missing (:api:`streaming`).
 
-A `Feed` is one task's work: it connects, reads, and makes batches of events. An `EventStream` hands them to
-its user one by one. Closing it in any way, the garbage collector's included, ends the feed.
+A `StreamFollower` connects, reads, and makes batches of events. A `Stream` hands them to its user one by one.
+Closing it in any way, also by the garbage collector, ends the follower.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 from urllib.parse import urlsplit
 
-from . import _policy, exceptions
-from ._events import Parser, Position, done_reason, failure_text, missing
-from ._files import to_output
-from ._transport import Transport, load_anyio, sleep
-from .types import ServerSentEvent
+import anyio
 
-if TYPE_CHECKING:
-    import aiohttp
-
-    from .resources.predictions import Output, Prediction
+from .. import _arguments, exceptions
+from .._files.output import to_output
+from .._http.call import ClientResponse, StreamReader
+from .._http.retry import Kind, may_repeat
+from .._http.transport import Transport
+from ..types import ServerSentEvent
+from . import policy
+from .events import Parser, Position, done_reason, failure_text, missing
+from .job import LiveJob, failure_of, has_ended
 
 T = TypeVar("T")
+J = TypeVar("J", bound=LiveJob)
+
 
 _logger = logging.getLogger("replicate_async")
+
 
 _HEADERS: Final = {
     "Accept": "text/event-stream",
@@ -37,46 +41,50 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
+
 _MOST_FRUITLESS: Final = 5
 """Connections in a row that bring nothing new, after which the prediction is polled."""
+
 
 _PATIENT: Final = 5.0
 """Seconds after which the end of a silent connection is no failure: the model may be starting."""
 
+
 _LONGEST_PAUSE: Final = 30.0
 """The longest pause in seconds before connecting anew, whatever the server says."""
+
 
 _LAST_LOOK: Final = 5.0
 """Seconds for which a failed prediction is looked at, so that its error carries its logs."""
 
 
-class Feed:
-    """Follows one prediction, and makes batches of its events."""
+class StreamFollower(Generic[J]):
+    """Follows one job, and makes batches of its events."""
 
     def __init__(
         self,
         transport: Transport,
         *,
-        create: Callable[[], Awaitable[Prediction]] | None = None,
-        prediction: Prediction | None = None,
+        create: Callable[[], Awaitable[J]] | None = None,
+        job: J | None = None,
         abandon: Callable[[], Awaitable[None]] | None = None,
         late: Callable[[float], exceptions.ReplicateException] | None = None,
         timeout: float | None = None,
         files: bool,
     ) -> None:
-        """Make a feed; nothing is sent before its first batch is asked for.
+        """Make a follower; nothing is sent before its first batch is requested.
 
         Args:
             transport: Makes the requests.
             create: Creates the prediction.
-            prediction: Or the prediction, if there is one.
+            job: Or the prediction, if there is one.
             abandon: What to do about it if nobody reads any more; bounds itself.
             late: Makes the error for when the time is over, if there may be no prediction by then.
             timeout: Seconds from the first batch on; None: 24 hours.
             files: Whether files become `FileOutput`.
         """
-        self.prediction: Prediction | None = prediction
-        """What is followed, once it is known."""
+        self.job: J | None = job
+        """The prediction, once it is created."""
         self.done: ServerSentEvent | None = None
         """The event that ended it."""
         self.reason: str | None = None
@@ -96,8 +104,8 @@ class Feed:
         self._files = files
         # The connection:
         self._url: str | None = None
-        self._opened: AbstractAsyncContextManager[aiohttp.ClientResponse] | None = None
-        self._content: aiohttp.StreamReader | None = None
+        self._opened: AbstractAsyncContextManager[ClientResponse] | None = None
+        self._content: StreamReader | None = None
         self._parser = Parser(transport.config.limits.event)
         self._position = Position()
         self._began = 0.0
@@ -117,15 +125,15 @@ class Feed:
         # No cancel scope may be open at a `yield`: the next step may be another task's.
         wanted = True
         try:
-            self._limit = time.monotonic() + (self._timeout or _policy.LONGEST_WAIT)
-            if self.prediction is None:
+            self._limit = time.monotonic() + (self._timeout or _arguments.LONGEST_WAIT)
+            if self.job is None:
                 assert self._create is not None
-                self.prediction = await self._in_time(self._create)
+                self.job = await self._in_time(self._create)
                 # Dropped and not closed, this is closed a moment later, when the client may be, too.
                 self._let_go = self._transport.pool.before_close(self._give_up)
-            self._url = self.prediction.urls.stream
+            self._url = self.job.urls.stream
             if self._files and self._url is not None and "/v1/streams/" in urlsplit(self._url).path:
-                self._files = False  # a text, whatever it looks like (HTTP API, section 5.1)
+                self._files = False  # a text, whatever it looks like (:api:`stream-url`)
             while self.done is None:
                 batch = await self._next()
                 if batch:
@@ -138,20 +146,20 @@ class Feed:
             await self._disconnect()
             await self._give_up()
             wanted = False
-            seconds = self._timeout or _policy.LONGEST_WAIT
+            seconds = self._timeout or _arguments.LONGEST_WAIT
             if self._late is not None:
                 raise self._late(seconds) from None
-            assert self.prediction is not None
-            raise exceptions.RunTimeout(self.prediction, seconds) from None
+            assert self.job is not None
+            raise exceptions.RunTimeout(self.job, seconds) from None
         except (exceptions.ReplicateError, exceptions.TransportError) as error:
-            if self.prediction is None:
+            if self.job is None:
                 wanted = False
                 raise
             if isinstance(error, exceptions.AnswerTooLarge):
                 raise
             wanted = False
-            _logger.warning("prediction %s lost: %s", self.prediction.id, error)
-            raise exceptions.ContactLost(self.prediction, str(error)) from error
+            _logger.warning("prediction %s lost: %s", self.job.id, error)
+            raise exceptions.ContactLost(self.job, str(error)) from error
         except exceptions.ModelError:
             wanted = False
             raise
@@ -187,8 +195,6 @@ class Feed:
         left = self._limit - time.monotonic()
         if self._timeout is None and left > 0:
             return await step()  # each step has bounds of its own, far below 24 hours
-        await load_anyio()
-        import anyio
 
         with anyio.move_on_after(max(left, 0)):
             return await step()
@@ -303,7 +309,7 @@ class Feed:
         self._content = response.content
 
     def _refused(self, error: exceptions.ReplicateError) -> None:
-        if not _policy.may_repeat(_policy.Kind.POLL, error):
+        if not may_repeat(Kind.POLL, error):
             self._polled(error)
             return
         if error.retry_after is not None:
@@ -311,7 +317,7 @@ class Feed:
         self._count(error)
 
     async def _lost(self, error: Exception | None) -> None:
-        """Take a connection for lost: only `done` is an end (HTTP API, section 5.5)."""
+        """Take a connection for lost: only `done` is an end (:api:`stream-end`)."""
         await self._disconnect()
         parser = self._parser
         if parser.retry is not None:
@@ -345,7 +351,7 @@ class Feed:
         if self._retry is not None:
             seconds = self._retry
         seconds = min(seconds, _LONGEST_PAUSE)
-        await self._in_time(lambda: sleep(seconds))
+        await self._in_time(lambda: anyio.sleep(seconds))
 
     async def _translated(self, error: Exception) -> Exception:
         """Close a broken connection, and return our error for what broke it."""
@@ -364,27 +370,27 @@ class Feed:
 
     @property
     def _name(self) -> str:
-        return "nothing" if self.prediction is None else f"prediction {self.prediction.id}"
+        return "nothing" if self.job is None else f"prediction {self.job.id}"
 
     # Polling
 
     async def _poll(self) -> list[ServerSentEvent]:
         """Look at the prediction, and return what is new of its output as events."""
-        prediction = self.prediction
+        prediction = self.job
         assert prediction is not None
-        if not prediction._is_over or (self._connections and not self._looked):
+        if not has_ended(prediction) or (self._connections and not self._looked):
             if self._looked or (self._create is not None and not self._connections):
-                await self._in_time(lambda: sleep(prediction._pause()))
+                await self._in_time(lambda: anyio.sleep(prediction._pause()))
             self._looked = True
             await self._in_time(prediction._poll)
-        over = prediction._is_over
+        over = has_ended(prediction)
         events = self._polled_output(prediction, over=over)
         if over:
-            if prediction.data_removed and self._incomplete(prediction):
+            if getattr(prediction, "data_removed", False) and self._incomplete(prediction):
                 raise exceptions.ContactLost(
                     prediction, "its stream has expired, and its data have been deleted"
                 )
-            error = prediction._failure()
+            error = failure_of(prediction)
             if isinstance(error, exceptions.PredictionFailed):
                 self._failed = prediction.error or ""
                 self.reason = "error"
@@ -395,10 +401,10 @@ class Feed:
                 events.append(self.done)
         return events
 
-    def _incomplete(self, prediction: Prediction) -> bool:
+    def _incomplete(self, prediction: LiveJob) -> bool:
         return prediction.status == "succeeded" and prediction._raw.get("output") is None
 
-    def _polled_output(self, prediction: Prediction, *, over: bool) -> list[ServerSentEvent]:
+    def _polled_output(self, prediction: LiveJob, *, over: bool) -> list[ServerSentEvent]:
         raw = prediction._raw.get("output")
         if raw is None:
             return []
@@ -425,19 +431,16 @@ class Feed:
 
     async def _failure(self, said: str) -> exceptions.StreamError:
         """Return the error for a prediction that failed, with what is known of it by now."""
-        prediction = self.prediction
+        prediction = self.job
         assert prediction is not None
         await self._disconnect()
-        if not prediction._is_over:
-            await load_anyio()
-            import anyio
-
+        if not has_ended(prediction):
             try:
                 with anyio.move_on_after(_LAST_LOOK):
-                    await prediction._look(_policy.Kind.READ, _LAST_LOOK)
+                    await prediction._look(Kind.READ, _LAST_LOOK)
             except (exceptions.ReplicateError, exceptions.TransportError) as error:
                 _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
-        code, kind, retryable = _policy.failure_kind(prediction.error or said)
+        code, kind, retryable = policy.failure_kind(prediction.error or said)
         return exceptions.StreamError(
             prediction, said, "".join(self.texts), code=code, kind=kind, retryable=retryable
         )
@@ -455,31 +458,26 @@ def _as_text(item: Any) -> str:
     return json.dumps(item, ensure_ascii=False, separators=(",", ":"))
 
 
-class _Stream(Generic[T]):
-    """What is iterated over: batches from a feed, handed out one by one."""
+class Stream(Generic[T, J]):
+    """An async iterator over the batches of a follower, one item at a time."""
 
-    def __init__(self, feed: Feed) -> None:
-        # The feed does not know of this object, so that dropping it ends the feed at once.
-        self._feed: Feed = feed
-        self._batches: AsyncGenerator[list[ServerSentEvent], None] = feed.batches()
+    def __init__(self, follower: StreamFollower[J]) -> None:
+        # The follower does not know of this object, so dropping it ends the follower at once.
+        self._follower: StreamFollower[J] = follower
+        self._batches: AsyncGenerator[list[ServerSentEvent], None] = follower.batches()
         self._ready: Iterator[T] = iter(())
         self._reader: asyncio.Task[Any] | None = None
         self._closing: asyncio.Event | None = None
 
     @property
-    def prediction(self) -> Prediction | None:
-        """The prediction, from the first item on."""
-        return self._feed.prediction
-
-    @property
     def reason(self) -> str | None:
         """Why it ended: `"canceled"` or `"error"`; None on success, and before the end."""
-        return self._feed.reason
+        return self._follower.reason
 
     @property
     def text(self) -> str:
         """The text of all output so far."""
-        return "".join(self._feed.texts)
+        return "".join(self._follower.texts)
 
     def __aiter__(self) -> Self:
         return self
@@ -546,53 +544,3 @@ class _Stream(Generic[T]):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
-
-
-class EventStream(_Stream[ServerSentEvent]):
-    """The events of a prediction, as they arrive (HTTP API, section 5).
-
-    It is opened when the first event is asked for. Lost connections are resumed; where that is impossible,
-    or the model cannot stream, the prediction is polled, and the events are the same. The last event is
-    `done`; its reason is in `reason`. No event comes twice.
-
-    ```python
-    async with client.stream("owner/name", {"prompt": "a poem"}) as events:
-        async for event in events:
-            print(event, end="")
-    ```
-
-    Raises, from the iteration:
-        StreamError: The prediction failed; it has the text so far.
-        RunTimeout: The time was over first.
-        ContactLost: The prediction cannot be followed to its end.
-        AnswerTooLarge: An event exceeds `Limits.event`.
-        StreamInUse: Another task is waiting for the next event.
-    """
-
-    @property
-    def done(self) -> ServerSentEvent | None:
-        """The event that ended the stream; None before."""
-        return self._feed.done
-
-    def _items(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
-        return events
-
-
-class OutputStream(_Stream[Any]):
-    """The pieces of a model's output, as they arrive: text, files, or whatever the model makes.
-
-    It is opened when the first piece is asked for, and raises what `EventStream` raises. A stream that was not
-    iterated over may be an input of another model function.
-    """
-
-    async def collect(self) -> Output:
-        """Return the whole output from here on: pieces of text joined, else a list. It closes the stream."""
-        async with self:
-            pieces = [piece async for piece in self]
-        joined = self._feed.joined
-        if joined is not False and all(isinstance(piece, str) for piece in pieces):
-            return "".join(pieces)
-        return pieces
-
-    def _items(self, events: list[ServerSentEvent]) -> list[Any]:
-        return [event.output for event in events if event.event == "output"]

@@ -11,24 +11,17 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from .. import _policy, exceptions
-from .._codec import parse_datetime, structure
-from .._transport import Call, Transport
+from .. import exceptions
+from .._codec import parse_datetime
+from .._http.call import Call
+from .._http.transport import Transport
 from ..types import RateLimit
-from ._schedule import ENDS_SHARE, SHARE, Learned, Look, Read, Schedule, Share, Shown, Watched
-
-if TYPE_CHECKING:
-    from .predictions import Prediction
-    from .trainings import Training
-
-    Job: TypeAlias = Prediction | Training
-
-Do = Callable[[], Awaitable[None]]
-"""Updates a prediction, and repeats failed requests for as long as it is let."""
+from ..types._jobs import Job
+from . import policy
+from .schedule import ENDS_SHARE, SHARE, Learned, Look, Read, Schedule, Share, Shown, Watched
 
 _PATIENCE = 0.0  # a page that cannot be read is read later, or not at all
 
@@ -59,7 +52,9 @@ class Pollers:
                 self._shares[account] = shares
             for other in [key for key in self._pollers if key[0].is_closed()]:
                 self._pollers.pop(other, None)
-            found = Poller(key[0], Schedule(self._learned, *shares), lambda: self._forget(key))
+            found = Poller(
+                key[0], transport, Schedule(self._learned, *shares), lambda: self._forget(key)
+            )
             self._pollers[key] = found
         return found
 
@@ -85,6 +80,8 @@ class _Waiter:
     """A task that waits for a prediction."""
 
     job: Job
+    adopt: Callable[[Job], None]
+    """Takes over the state of another object for the same job."""
     turn: asyncio.Future[Look | Read | None] | None = None
     """Resolved with something to do, or with None when the prediction has been updated."""
 
@@ -96,27 +93,45 @@ class Poller:
     """Sees to the predictions that one account awaits on one event loop."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, schedule: Schedule, forget: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: Transport,
+        schedule: Schedule,
+        forget: Callable[[], None],
     ) -> None:
         self._loop = loop
+        self._transport = transport
         self._schedule = schedule
         self._forget = forget
         self._waiters: dict[Watched, list[_Waiter]] = {}
         self._watched: dict[str, Watched] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, job: Job, look: Do) -> None:
+    async def wait(
+        self,
+        job: Job,
+        look: Callable[[], Awaitable[None]],
+        adopt: Callable[[Job], None],
+        *,
+        since: float,
+        poll_interval: float | None,
+        is_listed: bool,
+    ) -> None:
         """Return when a prediction or training has ended; it is updated in place.
 
         Args:
             job: What to wait for.
-            look: Updates it.
+            look: Updates it, and repeats failed requests.
+            adopt: Takes over the state of another object for the same job.
+            since: When it was created or first seen (monotonic).
+            poll_interval: Seconds between two polls; None: adaptive.
+            is_listed: Whether the list of predictions shows it.
 
         Raises:
             ReplicateError: The API refuses.
         """
-        watched = self._watched.get(job.id) or self._watch(job)
-        waiter = _Waiter(job)
+        watched = self._watched.get(job.id) or self._watch(job, since, poll_interval, is_listed)
+        waiter = _Waiter(job, adopt)
         waiters = self._waiters[watched]
         waiters.append(waiter)
         try:
@@ -127,7 +142,7 @@ class Poller:
                 if isinstance(work, Look):
                     await self._look(work, waiter, look)
                 elif isinstance(work, Read):
-                    await self._read(work, job._context.transport)
+                    await self._read(work)
         finally:
             waiters.remove(waiter)
             if not waiters:
@@ -141,11 +156,12 @@ class Poller:
                     self._timer.cancel()
                 self._forget()
 
-    def _watch(self, job: Job) -> Watched:
-        from .predictions import Prediction
+    def _watch(
+        self, job: Job, since: float, poll_interval: float | None, is_listed: bool
+    ) -> Watched:
 
         now = self._loop.time()
-        age = max(time.monotonic() - job._since, 0.0)
+        age = max(time.monotonic() - since, 0.0)
         created = job.created_at
         is_new = created is not None and abs(time.time() - created.timestamp() - age) < 5.0
         watched = self._schedule.add(
@@ -153,10 +169,8 @@ class Poller:
             model=f"{getattr(job, 'deployment', None)} {job.model} {job.version}",
             now=now,
             began=now - age,
-            created=created.timestamp()
-            if created is not None and isinstance(job, Prediction)
-            else None,
-            fixed=job._context.poll_interval,
+            created=created.timestamp() if created is not None and is_listed else None,
+            fixed=poll_interval,
             is_new=is_new,
         )
         self._watched[job.id] = watched
@@ -173,7 +187,7 @@ class Poller:
             turn.cancel()
             raise
 
-    async def _look(self, work: Look, waiter: _Waiter, look: Do) -> None:
+    async def _look(self, work: Look, waiter: _Waiter, look: Callable[[], Awaitable[None]]) -> None:
         """Ask for one prediction, and tell the others who wait for the same."""
         job, watched = waiter.job, work.watched
         try:
@@ -194,11 +208,11 @@ class Poller:
         for other in self._waiters.get(watched, ()):
             if other is not waiter:
                 if not _is_over(other.job):
-                    _copy(job, other.job)
+                    other.adopt(job)
                 if other.turn is not None and not other.turn.done():
                     other.turn.set_result(None)
 
-    async def _read(self, work: Read, transport: Transport) -> None:
+    async def _read(self, work: Read) -> None:
         """Read a page of the list for all who are on it."""
         call = Call(
             "GET",
@@ -209,7 +223,7 @@ class Poller:
             },
         )
         try:
-            answer = await transport.send(call, None, _PATIENCE)
+            answer = await self._transport.send(call, None, _PATIENCE)
             page = answer.data
             if not isinstance(page, dict) or not isinstance(page.get("results"), list):
                 raise answer.unreadable(ValueError("this is no page: it has no list of results"))
@@ -251,13 +265,7 @@ class Poller:
 
 
 def _is_over(job: Job) -> bool:
-    return _policy.is_over(job.status, job.completed_at is not None)
-
-
-def _copy(source: Job, target: Job) -> None:
-    fresh: Any = structure(source._raw, type(source))
-    target._context.bind(fresh)
-    target._adopt(fresh)
+    return policy.is_over(job.status, job.completed_at is not None)
 
 
 def _shown(entry: object) -> Shown | None:
@@ -267,7 +275,7 @@ def _shown(entry: object) -> Shown | None:
         created = parse_datetime(entry["created_at"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError):
         created = None
-    over = _policy.is_over(str(entry.get("status")), entry.get("completed_at") is not None)
+    over = policy.is_over(str(entry.get("status")), entry.get("completed_at") is not None)
     return Shown(entry["id"], created, over)
 
 

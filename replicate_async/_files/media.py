@@ -12,6 +12,7 @@ from typing import Final
 _LONGEST_NAME: Final = 160
 """Bytes of a file name that comes from a URL; file systems take 255."""
 
+
 _RESERVED: Final = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
 """Names that mean devices to Windows."""
 
@@ -112,6 +113,7 @@ _MAGIC: Final = (
     (0, b"glTF", "model/gltf-binary"),
     (257, b"ustar", "application/x-tar"),
 )
+
 
 _BRANDS: Final[Mapping[bytes, str]] = {
     b"avif": "image/avif",

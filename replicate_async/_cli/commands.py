@@ -6,36 +6,40 @@ command or its arguments are wrong; 130, interrupted.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import csv
 import json
 import os
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import argparse
-
-    from ._functions import ModelFunction
-    from ._map import Outcome, Outcomes
-    from .client import Client
-    from .resources.predictions import Prediction
+from .. import exceptions
+from .._files.disk import ready_directory
+from .._files.output import FileOutput, shown
+from .._jobs import running
+from .._jobs.job import failure_of
+from .._jobs.request import CreateOptions, prepare
+from .._verbs.map import Outcome, Outcomes
+from .._verbs.map_outputs import planned
+from .._verbs.use import ModelFunction
+from ..client import Client
+from ..resources.predictions import Prediction
+from ..testing import Emulator
+from .inputs import Lines, _type, _value
+from .report import Report
 
 FAILED: Final = 1
+
+
 WRONG: Final = 2
+
+
 INTERRUPTED: Final = 130
-
-_TICK: Final = 0.2
-_PLAIN_EVERY: Final = 10.0
-
-
-# -- The parsers -------------------------------------------------------------------------------
 
 
 def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
@@ -154,7 +158,6 @@ def _add_common(
 def _carry_out(
     command: Callable[[Client, Any], Coroutine[Any, Any, int]], options: argparse.Namespace
 ) -> int:
-    from . import exceptions
 
     try:
         with _settings(emulated=options.emulator) as settings:
@@ -183,7 +186,6 @@ def _settings(*, emulated: bool) -> Iterator[dict[str, str]]:
     if not emulated:
         yield {}
         return
-    from .testing import Emulator
 
     os.environ["no_proxy"] = "*"  # a proxy of the environment cannot reach it
     with Emulator() as emulator:
@@ -195,7 +197,6 @@ async def _with_client(
     command: Callable[[Client, Any], Coroutine[Any, Any, int]],
     options: argparse.Namespace,
 ) -> int:
-    from .client import Client
 
     async with Client(settings.get("api_token"), base_url=settings.get("base_url")) as client:
         return await command(client, options)
@@ -209,15 +210,10 @@ def _print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str), flush=True)
 
 
-# -- Inputs of the command line ----------------------------------------------------------------
-
-
 async def _given(
     client: Client, model: str, pairs: Iterable[str]
 ) -> tuple[ModelFunction, dict[str, Any]]:
     """Return the model as a function, and the inputs, as what the model wants."""
-    from . import exceptions
-
     function = client.use(model)
     named: list[tuple[str, str]] = []
     for pair in pairs:
@@ -230,69 +226,24 @@ async def _given(
     return function, {name: _value(text, _type(function, name), name) for name, text in named}
 
 
-def _type(function: ModelFunction, name: str) -> str | None:
-    field = None if function._schema is None else function._schema.inputs.get(name)
-    return None if field is None else field.type
-
-
-def _value(text: str, type: str | None, name: str) -> Any:
-    """Return what a text stands for, where the model wants a value of a type."""
-    if text.startswith("@"):
-        return _at(text, name)
-    if type == "string":
-        return text
-    try:
-        return json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(text)
-
-
-def _at(text: str, name: str) -> Any:
-    """Return the file that a text beginning with @ stands for, or the text after @@."""
-    from . import exceptions
-
-    if text.startswith("@@"):
-        return text[1:]
-    path = Path(text[1:])
-    try:
-        if not path.is_file():
-            raise FileNotFoundError(2, "there is no such file")
-        with path.open("rb"):
-            return path
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise exceptions.ArgumentError(name, f"{text[1:]!r} cannot be read: {reason}") from error
-
-
-# -- run, stream -------------------------------------------------------------------------------
-
-
 async def _run(client: Client, options: argparse.Namespace) -> int:
-    from . import _runs, exceptions
-    from ._map import planned
-    from .resources import _jobs
-    from .resources.predictions import Options, prepare
 
     function, given = await _given(client, options.model, [*options.given, *options.input])
     if options.output is not None:
         await _ready(options.output)
     context = client._context
-    settings = _runs.with_deadline(Options(wait=True), options.timeout, "cancel")
+    settings = running.with_deadline(CreateOptions(wait=True), options.timeout, "cancel")
     order = await prepare(context, await function._given(given), settings)
-    begun = _runs.Begun(context, "cancel")
+    state = running.RunState(context, "cancel")
     try:
         async with asyncio.timeout(options.timeout):
-            prediction = await _runs._once(begun, function._target, order)
+            prediction = await running.create_and_wait(state, function._target, order)
     except TimeoutError:
-        if begun.prediction is None:
+        if state.prediction is None:
             raise
-        canceled = begun.prediction.status in ("canceled", "aborted")
-        raise exceptions.RunTimeout(begun.prediction, options.timeout, canceled=canceled) from None
-    error = _jobs.failure(prediction)
+        canceled = state.prediction.status in ("canceled", "aborted")
+        raise exceptions.RunTimeout(state.prediction, options.timeout, canceled=canceled) from None
+    error = failure_of(prediction)
     output = None if error is not None else function._convert(prediction._raw.get("output"))
     saved: list[Path] = []
     if options.output is not None and error is None:
@@ -316,7 +267,6 @@ async def _run(client: Client, options: argparse.Namespace) -> int:
 
 
 async def _ready(directory: Path) -> None:
-    from ._files import ready_directory
 
     await ready_directory(directory)
 
@@ -330,8 +280,6 @@ def _unused(path: Path) -> Path:
 
 def _shown(output: object) -> str:
     """Return an output for people: text as it is, files as their URLs, one on a line."""
-    from ._files import FileOutput, shown
-
     if isinstance(output, (str, FileOutput)):
         return shown(str(output)) if isinstance(output, FileOutput) else output
     if isinstance(output, list) and output and all(isinstance(item, FileOutput) for item in output):
@@ -356,9 +304,6 @@ async def _stream(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
-# -- predictions -------------------------------------------------------------------------------
-
-
 async def _list(client: Client, options: argparse.Namespace) -> int:
     count = 0
     if options.limit > 0:
@@ -379,7 +324,6 @@ async def _get(client: Client, options: argparse.Namespace) -> int:
 
 
 async def _cancel(client: Client, options: argparse.Namespace) -> int:
-    from . import exceptions
 
     failed = 0
     for id in options.ids:  # noqa: A001  (as the API calls it)
@@ -407,14 +351,11 @@ def _print_prediction(
     for name in ("version", "deployment", "error"):
         if value := getattr(prediction, name):
             print(f"{name}: {value}")
-    for name, shown in (("input", prediction.input), ("metrics", prediction.metrics)):
-        print(f"{name}: {json.dumps(shown, ensure_ascii=False)}")
+    for name, value in (("input", prediction.input), ("metrics", prediction.metrics)):
+        print(f"{name}: {json.dumps(value, ensure_ascii=False)}")
     if prediction.output is not None:
         print(_shown(prediction.output))
     sys.stdout.flush()
-
-
-# -- map ---------------------------------------------------------------------------------------
 
 
 async def _map(client: Client, options: argparse.Namespace) -> int:
@@ -451,7 +392,7 @@ async def _map(client: Client, options: argparse.Namespace) -> int:
     )
     fan = outcomes._fan
     report = Report(sys.stderr, lambda: lines.total, lambda: fan.in_flight)
-    begun = time.monotonic()
+    state = time.monotonic()
     with _interrupts(outcomes, report):
         ticker = asyncio.create_task(report.tick())
         try:
@@ -468,7 +409,7 @@ async def _map(client: Client, options: argparse.Namespace) -> int:
             with suppress(asyncio.CancelledError):
                 await ticker
             report.end()
-            _say(report.summary(time.monotonic() - begun))
+            _say(report.summary(time.monotonic() - state))
             if fan.stopping and options.journal is not None:
                 _say(f"the same command goes on with what is left: {options.journal}")
     if report.interrupted:
@@ -478,8 +419,6 @@ async def _map(client: Client, options: argparse.Namespace) -> int:
 
 def _fatal() -> tuple[type[Exception], ...]:
     """Return the errors that every further create would meet, too."""
-    from . import exceptions
-
     return (
         exceptions.AuthenticationError,
         exceptions.PaymentRequiredError,
@@ -551,231 +490,3 @@ def _print_outcome(
     if error is not None:
         text = str(error)
         report.say(text if text.startswith("line ") else f"line {number}: {text}")
-
-
-# -- The lines of the inputs -------------------------------------------------------------------
-
-
-class Line:
-    """One input, with the number of its line."""
-
-    __slots__ = ("number", "value")
-
-    def __init__(self, number: int, value: Mapping[str, Any] | Exception) -> None:
-        self.number = number
-        self.value = value
-
-
-class Lines:
-    """A file of inputs: JSON lines or CSV."""
-
-    def __init__(
-        self, path: str, format: str | None, function: ModelFunction, common: Mapping[str, Any]
-    ) -> None:
-        self._path = path
-        self._is_csv = (format or Path(path).suffix.lower().lstrip(".")) == "csv"
-        self._function = function
-        self._common = common
-        self.numbers: dict[int, int] = {}
-        """Line numbers, by index, of what is under way."""
-        self.total: int | None = None
-        """How many there are, if known."""
-        if path != "-" and not Path(path).is_file():
-            from . import exceptions
-
-            raise exceptions.ArgumentError("FILE", f"{path!r} is no file")
-
-    def count(self) -> None:
-        """Count them, if they are in a file."""
-        if self._path == "-":
-            return
-        count = 0
-        for _ in self._rows():
-            count += 1
-        self.total = count
-
-    def unpack(self, lines: Iterable[Line]) -> Iterator[Any]:
-        """Yield the inputs, or the errors in their places, and note their lines."""
-        for index, line in enumerate(lines):
-            self.numbers[index] = line.number
-            yield line.value
-
-    def read(self) -> Iterator[Line]:
-        """Yield the lines; what cannot be read is an error in its place."""
-        from . import exceptions
-
-        for number, row in self._rows():
-            try:
-                yield Line(number, self._input(row))
-            except (exceptions.ReplicateException, ValueError, RecursionError) as error:
-                yield Line(number, exceptions.ArgumentError(f"line {number}", str(error)))
-
-    def _input(self, row: Any) -> Mapping[str, Any]:
-        if isinstance(row, Exception):
-            raise row
-        if isinstance(row, bytes):
-            try:
-                row = json.loads(row.decode("utf-8-sig"), parse_constant=_no_number)
-            except UnicodeDecodeError:
-                raise ValueError("it is not UTF-8") from None
-            except ValueError as error:
-                raise ValueError(f"it is no JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError("it is no JSON object")
-            row = {name: _with_files(value, name) for name, value in row.items()}
-        else:
-            row = {
-                name: _value(text, _type(self._function, name), name)
-                for name, text in row.items()
-                if text != "" or _type(self._function, name) == "string"
-            }
-        return {**self._common, **row}
-
-    def _rows(self) -> Iterator[tuple[int, Any]]:
-        """Yield numbers and rows: bytes of JSON, or what CSV has, or an error."""
-        if not self._is_csv:
-            for number, line in enumerate(_raw_lines(self._path), 1):
-                if line.strip():
-                    yield number, line
-            return
-        decoded = (line.decode("utf-8", "surrogateescape") for line in _raw_lines(self._path))
-        reader = csv.reader(decoded, strict=True)
-        head: list[str] | None = None
-        while True:
-            number = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield number, ValueError(str(error))
-                continue
-            if head is None:
-                head = [cell.strip().removeprefix("\ufeff") for cell in cells]
-            elif len(cells) > len(head):
-                yield number, ValueError(f"it has {len(cells)} cells under {len(head)} headings")
-            elif any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
-                yield number, ValueError("it is not UTF-8")
-            elif cells:
-                yield number, dict(zip(head, cells, strict=False))
-
-
-def _with_files(value: Any, name: str) -> Any:
-    if isinstance(value, str):
-        return _at(value, name) if value.startswith("@") else value
-    if isinstance(value, list):
-        return [_with_files(item, f"{name}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {key: _with_files(item, f"{name}.{key}") for key, item in value.items()}
-    return value
-
-
-def _raw_lines(path: str) -> Iterator[bytes]:
-    """Yield the lines of a file, or of standard input, with their ends."""
-    if path != "-":
-        with Path(path).open("rb") as file:
-            yield from file
-        return
-    # Not `sys.stdin`: a thread that waits in its buffer would hold up the end of the process.
-    rest = b""
-    with open(0, "rb", buffering=0, closefd=False) as file:
-        while chunk := file.read(65536):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield line + b"\n"
-    if rest:
-        yield rest
-
-
-# -- Progress ----------------------------------------------------------------------------------
-
-
-class Report:
-    """Tells how far it is: in one line that changes on a terminal, else now and then in a line of its own."""
-
-    def __init__(
-        self, file: TextIO, total: Callable[[], int | None], in_flight: Callable[[], int]
-    ) -> None:
-        self._file = file
-        self._is_terminal = file.isatty()
-        self._total = total
-        self._in_flight = in_flight
-        self._ends: deque[float] = deque(maxlen=200)
-        self._is_shown = False
-        self._told = time.monotonic()
-        self.done = 0
-        self.failed = 0
-        self.seconds = 0.0
-        self.interrupted = False
-
-    def add(self, outcome: Outcome) -> None:
-        """Take an outcome into account."""
-        self.done += outcome.error is None
-        self.failed += outcome.error is not None
-        self._ends.append(time.monotonic())
-        if outcome.prediction is not None:
-            spent = outcome.prediction.metrics.get("predict_time")
-            if isinstance(spent, (int, float)):
-                self.seconds += spent
-
-    async def tick(self) -> None:
-        """Show it again and again."""
-        while True:
-            await asyncio.sleep(_TICK)
-            now = time.monotonic()
-            if self._is_terminal:
-                self._file.write(f"\r\x1b[K{self.line()}")
-                self._file.flush()
-                self._is_shown = True
-            elif now - self._told >= _PLAIN_EVERY:
-                self._told = now
-                self.say(self.line())
-
-    def line(self) -> str:
-        """Return how far it is."""
-        parts = [f"done {self.done}", f"failed {self.failed}", f"in flight {self._in_flight()}"]
-        rate = self._rate()
-        parts.append(f"{rate:.1f}/s")
-        total = self._total()
-        if total is not None and rate > 0:
-            parts.append(f"{_time(max(total - self.done - self.failed, 0) / rate)} left")
-        parts.append(f"{self.seconds:.1f} predict seconds")
-        if total is not None:
-            parts[0] += f" of {total}"
-        return "  ".join(parts)
-
-    def summary(self, seconds: float) -> str:
-        """Return what it came to."""
-        what = "interrupted: " if self.interrupted else ""
-        return (
-            f"{what}{self.done} done, {self.failed} failed in {_time(seconds)},"
-            f" {self.seconds:.1f} predict seconds"
-        )
-
-    def say(self, text: str) -> None:
-        """Print a line of its own."""
-        self.clear()
-        print(text, file=self._file, flush=True)
-
-    def clear(self) -> None:
-        """Take the line that changes away."""
-        if self._is_shown:
-            self._file.write("\r\x1b[K")
-            self._file.flush()
-            self._is_shown = False
-
-    def end(self) -> None:
-        """Show nothing more."""
-        self.clear()
-
-    def _rate(self) -> float:
-        if len(self._ends) < 2:
-            return 0.0
-        span = time.monotonic() - self._ends[0]
-        return len(self._ends) / span if span > 0 else 0.0
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

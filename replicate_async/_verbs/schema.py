@@ -1,4 +1,4 @@
-"""What a version's OpenAPI schema says of its input and output (HTTP API, section 9.5).
+"""What a version's OpenAPI schema says of its input and output (:api:`version-schema`).
 
 Pure, and lenient: what a schema does not say, or says in an unknown way, allows everything.
 """
@@ -21,6 +21,7 @@ import attrs
 _DEEPEST: Final = 16
 """How far references are followed."""
 
+
 _TYPES: Final[Mapping[str, Any]] = {
     "string": str,
     "integer": int,
@@ -28,6 +29,7 @@ _TYPES: Final[Mapping[str, Any]] = {
     "boolean": bool,
     "object": dict[str, Any],
 }
+
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """How a string begins that can be a URL; one letter would be a drive of Windows."""
@@ -430,9 +432,6 @@ def _resolved(node: object, components: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-# -- Values ------------------------------------------------------------------------------------
-
-
 def _problems(
     field: InputField, value: Any, path: str, opaque: Callable[[Any], bool]
 ) -> Iterable[Problem]:
@@ -513,8 +512,6 @@ def _misfit(field: InputField, value: Any) -> str:
     shown = shown if len(shown) <= 60 else f"a {type(value).__name__}"
     return f"expected {field.shown}, got {shown}"
 
-
-# -- Versions of Cog ---------------------------------------------------------------------------
 
 _VERSION: Final = re.compile(
     # PEP 440, without the groups that do not matter here

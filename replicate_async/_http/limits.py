@@ -9,16 +9,15 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 from weakref import WeakValueDictionary
 
-if TYPE_CHECKING:
-    import anyio
+import anyio
 
-    from .types import RateLimit
+from ..types import RateLimit
 
 RateClass = Literal["creates", "others"]
-"""The classes of requests that the API counts apart (HTTP API, section 3.1)."""
+"""The classes of requests that the API counts apart (:api:`rate-limits`)."""
 
 
 class Slots:
@@ -46,7 +45,6 @@ class Slots:
         """
         if self.try_acquire():
             return
-        import anyio
 
         turn = anyio.Event()
         if first:
@@ -166,7 +164,7 @@ class Gate:
                 del self._queue[ticket]
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Go by what an answer says is left (HTTP API, section 1.4)."""
+        """Go by what an answer says is left (:api:`response-headers`)."""
         said = headers.get("ratelimit-remaining")
         if said is None or len(said) > 9 or not said.isascii() or not said.isdigit():
             return
@@ -233,6 +231,8 @@ class Gates:
 
 
 _gates: WeakValueDictionary[object, Gates] = WeakValueDictionary()
+
+
 _gates_lock = threading.Lock()
 
 

@@ -1,0 +1,297 @@
+"""What a client knows: its transport, its options, and what it has learned."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from ssl import SSLContext
+from typing import Any, Literal, Self, TypeGuard, TypeVar
+
+import attrs
+
+from .. import _arguments, exceptions
+from .._codec import structure
+from .._files.uploads import Uploads
+from .._http.call import (
+    DEFAULT_BASE_URL,
+    USER_AGENT,
+    Call,
+    ClientSession,
+    Config,
+    TraceConfig,
+    check_base_url,
+    check_headers,
+    check_token,
+)
+from .._http.retry import Kind
+from .._http.session import Pool
+from .._http.transport import Transport
+from ..types import FileEncodingStrategy, Limits, RateLimit, Record, Retry, Stats, Timeout
+from .pending import PendingCreates
+from .poller import Pollers
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+Token = str | Callable[[], str]
+
+
+@attrs.define(eq=False, repr=False)
+class Context:
+    """The state of a client, which its namespaces and objects share."""
+
+    transport: Transport
+    use_file_output: bool
+    """Whether file URLs in outputs become `FileOutput`."""
+    file_encoding_strategy: FileEncodingStrategy
+    """How files in inputs are sent."""
+    poll_interval: float | None
+    """Seconds between two polls of a prediction; None: adaptive."""
+    on_ambiguous: Literal["raise", "repeat"]
+    """What to do about a create that got no answer and is not found."""
+    # The rest is shared by the views of a client:
+    creates: PendingCreates = attrs.field(factory=PendingCreates)
+    latest_versions: dict[str, tuple[float, str]] = attrs.field(
+        factory=dict[str, tuple[float, str]]
+    )
+    """For each model that is not official: when it was looked up (monotonic), and its latest version."""
+    uploads: Uploads = attrs.field(factory=Uploads)
+    schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict[str, tuple[float, Any]])
+    """For each model or version: when it expires (monotonic), and its schema."""
+    pollers: Pollers = attrs.field(factory=Pollers)
+    fan_outs: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]])
+    """The tasks of `map`, on any event loop: they end before the connections are closed."""
+
+    async def fetch(
+        self, kind: type[R], call: Call, patience: float = _arguments.LONGEST_WAIT
+    ) -> R:
+        """Send a call and return the object in its answer, bound to this client."""
+        answer = await self.transport.send(call, kind, patience)
+        made: R = answer.data
+        return self.bind(made)
+
+    @property
+    def stats(self) -> Stats:
+        """What this client and its views have done so far."""
+        return self.transport.pool.stats
+
+    def next_call(self, call: Call, link: object) -> Call | None:
+        """Return the call for the next page of a listing; None if there is none.
+
+        A link to the API is used as it is. Of any other link, as a gateway may send it, only the query is
+        used, so that the token goes nowhere else (:api:`pagination`).
+        """
+        if not is_link(link):
+            return None
+        if not self.transport.is_api(link):
+            path = call.path.partition("?")[0]
+            link = f"{path}?{link.partition('#')[0].partition('?')[2]}"
+        return attrs.evolve(call, path=link, params=None)
+
+    async def command(self, method: str, path: str) -> None:
+        """Send a call that changes something and has no result."""
+        await self.transport.send(Call(method, path, Kind.WRITE, expects="nothing"))
+
+    def bind(self, made: T) -> T:
+        """Bind a live object to this client, and return it; plain data is returned as it is."""
+        if isinstance(made, Bound):
+            made._bind(self)
+        return made
+
+
+def is_link(value: object) -> TypeGuard[str]:
+    """Tell whether a value is a link to a page."""
+    return isinstance(value, str) and value not in ("", "null")
+
+
+@attrs.define(eq=False)
+class Bound(Record):
+    """An object that can make requests about itself."""
+
+    _client: Context | None = attrs.field(
+        default=None, repr=False, init=False
+    )
+
+    def _bind(self, context: Context) -> None:
+        self._client = context
+
+    @property
+    def _context(self) -> Context:
+        if self._client is None:
+            raise exceptions.ArgumentError("self", f"this {type(self).__name__} has no client")
+        return self._client
+
+    def _replace(self, fresh: Bound) -> None:
+        """Take over the state of another object of the same class."""
+        for field in attrs.fields(type(self)):
+            if field.name != "_client":
+                setattr(self, field.name, getattr(fresh, field.name))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self._raw)
+
+    def __copy__(self) -> Self:
+        return self._context.bind(structure(self._raw, type(self)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._context.bind(structure(self.to_dict(), type(self)))
+
+
+def _restore(kind: type[T], raw: dict[str, Any]) -> T:
+    """Make an unpickled object; it belongs to the default client."""
+    return default_context().bind(structure(raw, kind))
+
+
+# -- From options to a context -----------------------------------------------------------------
+
+
+def make_context(
+    api_token: Token | None = None,
+    *,
+    base_url: str | None = None,
+    timeout: float | Timeout | None = None,
+    headers: Mapping[str, str] | None = None,
+    user_agent: str | None = None,
+    retry: Retry | None = None,
+    limits: Limits | None = None,
+    rate_limit: RateLimit | Literal[False] | None = None,
+    on_ambiguous: Literal["raise", "repeat"] = "raise",
+    poll_interval: float | None = None,
+    use_file_output: bool = True,
+    file_encoding_strategy: FileEncodingStrategy = "url",
+    proxy: str | None = None,
+    ssl: SSLContext | bool | None = None,
+    trace_configs: Sequence[TraceConfig] | None = None,
+    session: ClientSession | None = None,
+) -> Context:
+    """Check the options of `Client`, and return the context that they describe.
+
+    Raises:
+        ArgumentError: An option has an impossible value.
+    """
+    if session is not None and (proxy is not None or ssl is not None or trace_configs):
+        raise exceptions.ArgumentError(
+            "session", "`proxy`, `ssl` and `trace_configs` belong to the session you bring"
+        )
+    limits = limits or Limits()
+    config = Config(
+        base_url=check_base_url(
+            base_url or os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL
+        ),
+        token=_checked_token(api_token),
+        headers=_headers(headers, user_agent),
+        timeout=_timeout(timeout),
+        retry=retry or Retry(),
+        limits=limits,
+        rate_limit=None if rate_limit is False else rate_limit or RateLimit(),
+    )
+    pool = Pool(
+        proxy=proxy,
+        ssl=ssl,
+        trace_configs=trace_configs,
+        session=session,
+        connections=limits.connections,
+    )
+    return Context(
+        transport=Transport(config, pool),
+        use_file_output=use_file_output,
+        file_encoding_strategy=_strategy(file_encoding_strategy),
+        poll_interval=_poll_interval(poll_interval),
+        on_ambiguous=_ambiguous(on_ambiguous),
+    )
+
+
+def changed_context(
+    context: Context,
+    *,
+    api_token: Token | None,
+    timeout: float | Timeout | None,
+    headers: Mapping[str, str] | None,
+    user_agent: str | None,
+    retry: Retry | None,
+    on_ambiguous: Literal["raise", "repeat"] | None,
+    poll_interval: float | None,
+    use_file_output: bool | None,
+    file_encoding_strategy: FileEncodingStrategy | None,
+) -> Context:
+    """Return a view of a context with other options; what is None stays as it is."""
+    config = context.transport.config
+    config = attrs.evolve(
+        config,
+        token=config.token if api_token is None else _checked_token(api_token),
+        timeout=config.timeout if timeout is None else _timeout(timeout),
+        headers={
+            **config.headers,
+            **check_headers(headers or {}),
+            **({} if user_agent is None else _headers(None, user_agent)),
+        },
+        retry=retry or config.retry,
+    )
+    return attrs.evolve(
+        context,
+        transport=context.transport.with_config(config),
+        use_file_output=context.use_file_output if use_file_output is None else use_file_output,
+        file_encoding_strategy=_strategy(file_encoding_strategy or context.file_encoding_strategy),
+        poll_interval=context.poll_interval
+        if poll_interval is None
+        else _poll_interval(poll_interval),
+        on_ambiguous=_ambiguous(on_ambiguous or context.on_ambiguous),
+    )
+
+
+_default: Context | None = None
+
+
+def default_context() -> Context:
+    """Return the context of the default client, which the environment configures."""
+    global _default
+    if _default is None:
+        _default = make_context()
+    return _default
+
+
+def _checked_token(token: Token | None) -> Token | None:
+    if isinstance(token, str):
+        check_token(token)
+    elif token is not None and not callable(token):
+        raise exceptions.ArgumentTypeError("api_token", "expected a string or a function")
+    return token
+
+
+def _headers(headers: Mapping[str, str] | None, user_agent: str | None) -> dict[str, str]:
+    further = {} if headers is None else check_headers(headers)
+    return check_headers({"User-Agent": user_agent or USER_AGENT, **further})
+
+
+def _timeout(timeout: float | Timeout | None) -> Timeout:
+    if timeout is None:
+        return Timeout()
+    if isinstance(timeout, Timeout):
+        return timeout
+    seconds = _arguments.timeout_seconds(timeout)
+    assert seconds is not None
+    return Timeout(read=seconds)
+
+
+def _strategy(strategy: FileEncodingStrategy) -> FileEncodingStrategy:
+    _arguments.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
+    return strategy
+
+
+def _ambiguous(choice: Literal["raise", "repeat"]) -> Literal["raise", "repeat"]:
+    _arguments.one_of(choice, ("raise", "repeat"), "on_ambiguous")
+    return choice
+
+
+def _poll_interval(seconds: float | None) -> float | None:
+    if seconds is None:
+        said = os.environ.get("REPLICATE_POLL_INTERVAL")
+        if not said:
+            return None
+        try:
+            seconds = float(said)
+        except ValueError:
+            raise exceptions.ArgumentError(
+                "REPLICATE_POLL_INTERVAL", f"{said!r} is no number of seconds"
+            ) from None
+    return _arguments.timeout_seconds(seconds, "poll_interval")

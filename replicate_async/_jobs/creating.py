@@ -1,0 +1,306 @@
+"""Creating predictions and trainings: sent once, and found again where the answer is missing.
+
+A create that was sent and got no answer may have happened. Then the account's list tells: what was created
+since, of the same model and with the same input, and belongs to no other call of this client, is adopted.
+Nothing is created a second time unless the caller has opted in.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from .. import exceptions
+from .._codec import structure
+from .._http.call import Answer, Call
+from .._http.retry import Kind
+from .._references import quoted_name
+from . import policy
+from .context import Context
+from .job import LiveJob, has_ended, log_end, name_of
+from .pending import ListMatch, PendingCreate
+from .prediction import Prediction
+from .request import CreateRequest, CreateTarget
+
+J = TypeVar("J", bound=LiveJob)
+
+
+_logger = logging.getLogger("replicate_async")
+
+
+_MARGIN: Final = timedelta(seconds=2)
+"""By how much the clocks of the API's machines may differ from each other."""
+
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+_MOST_PAGES: Final = 10
+
+
+_RIVALS_WAIT: Final = 100.0
+"""Seconds to wait for the answers of other creates of the same, which tell what is theirs."""
+
+
+async def send_create(
+    context: Context,
+    call: Call,
+    kind: type[J],
+    wanted: ListMatch,
+    input: Mapping[str, Any],
+    pending: PendingCreate,
+) -> J:
+    """Send a create once, and return what it created.
+
+    Args:
+        context: The client.
+        call: The create; its send state is `pending`.
+        kind: What it creates.
+        wanted: What it asks for.
+        input: The input as it is sent.
+        pending: Where to note how far it came.
+
+    Raises:
+        AmbiguousCreateError: There was no answer, and the list does not show it.
+        ReplicateError: The API refuses; nothing was created.
+        ConnectError: Nothing was sent.
+    """
+    pending.wanted = wanted
+    pending.input = input
+    transport, creates = context.transport, context.creates
+    attempt = 1
+    while True:
+        pending.began = time.monotonic()
+        creates.begin(pending)
+        try:
+            created: J = (await transport.send(call, kind)).data
+        except (exceptions.TransportError, exceptions.ReplicateError) as error:
+            creates.end(pending)
+            if not pending.sent or not policy.is_ambiguous(error):
+                raise
+            pending.lost = True
+            found = await _look_for(context, pending, kind, error)
+            if found is not None:
+                pending.lost = False
+                return found
+            began = datetime.now(UTC) - timedelta(seconds=time.monotonic() - pending.began)
+            ambiguous = exceptions.AmbiguousCreateError(
+                error.method, error.url, wanted.shown, str(error), began
+            )
+            if context.on_ambiguous == "raise" or attempt >= transport.config.retry.attempts:
+                raise ambiguous from error
+            attempt += 1
+            _logger.warning("%s; creating it again, as `on_ambiguous` asks for", ambiguous)
+            context.stats.retried += 1
+            pending.lost = False
+        except BaseException:
+            pending.lost = pending.sent
+            raise
+        else:
+            created._bind(context)
+            if not creates.own(created.id):
+                _logger.warning("%s %s is another call's, too", name_of(kind), created.id)
+            transport.pool.stats.created += 1
+            if _logger.isEnabledFor(logging.INFO):
+                _logger.info("%s %s of %s created", name_of(kind), created.id, wanted.shown)
+            return created
+        finally:
+            creates.end(pending)
+
+
+async def _look_for(
+    context: Context, pending: PendingCreate, kind: type[J], error: exceptions.ReplicateException
+) -> J | None:
+    """Find what a create without an answer has created; None if the list does not show it."""
+    assert pending.wanted is not None
+    shown = pending.wanted.shown
+    _logger.warning("the create of %s got no answer (%s); looking for it in the list", shown, error)
+    patience = time.monotonic() + _RIVALS_WAIT
+    try:
+        while context.creates.has_rivals(pending) and time.monotonic() < patience:
+            await anyio.sleep(0.25)
+        found = await find(context, pending, kind, policy.LOOKS)
+    except (exceptions.TransportError, exceptions.ReplicateError) as failure:
+        _logger.warning("the list cannot be read: %s", failure)
+        return None
+    if found is None:
+        return None
+    context.stats.created += 1
+    context.stats.adopted += 1
+    pending.found = found
+    _logger.warning("%s %s of %s adopted", name_of(kind), found.id, shown)
+    try:
+        # Lists may leave things out.
+        await found._poll(policy.CANCEL_GRACE)
+    except (exceptions.TransportError, exceptions.ReplicateError) as failure:
+        _logger.debug("the adopted one cannot be read now: %s", failure)
+    return found
+
+
+async def find(
+    context: Context,
+    pending: PendingCreate,
+    kind: type[J],
+    pauses: Iterable[float],
+    *,
+    running_first: bool = False,
+) -> J | None:
+    """Look at the list, after each of the pauses, for what a create has created, and claim it.
+
+    While other creates of the same await their answers, nothing can be told to be whose.
+
+    Args:
+        context: The client.
+        pending: The create.
+        kind: What it creates.
+        pauses: Seconds before each look.
+        running_first: Whether to prefer what has not ended: it shall be cancelled.
+    """
+    for pause in pauses:
+        if pause:
+            await anyio.sleep(pause)
+        if context.creates.has_rivals(pending):
+            continue
+        found = await _candidates(context, pending, kind)
+        if context.creates.has_rivals(pending):
+            continue  # one was sent while the list was read, and what it made may stand there
+        if running_first:
+            found.sort(key=lambda job: has_ended(job))
+        for job in found:
+            if context.creates.own(job.id):
+                return job
+    return None
+
+
+async def _candidates(context: Context, pending: PendingCreate, kind: type[J]) -> list[J]:
+    """Return what the list shows of a create, the likeliest first."""
+    wanted = pending.wanted
+    assert wanted is not None
+    found: list[J] = []
+    since: datetime | None = None
+    call = Call("GET", wanted.listing, Kind.POLL, urgent=True)
+    for _ in range(_MOST_PAGES):
+        answer = await context.transport.send(call, patience=policy.LOOK_PATIENCE)
+        if since is None:
+            # In the time of the server: the clock of this machine may be wrong.
+            elapsed = timedelta(seconds=time.monotonic() - pending.began)
+            since = _server_time(answer) - elapsed - _MARGIN
+        data = answer.data if isinstance(answer.data, dict) else {}
+        entries = data.get("results")
+        recent = True
+        for entry in entries if isinstance(entries, list) else ():
+            try:
+                job = structure(entry, kind)
+            except ValueError:
+                continue
+            recent = job.created_at is None or job.created_at >= since
+            if (
+                recent
+                and job.created_at is not None
+                and job.input == pending.input
+                and wanted.matches(job)
+            ):
+                found.append(context.bind(job))
+        link = data.get("next")
+        following = context.next_call(call, link) if recent and entries else None
+        if following is None:
+            break
+        call = following
+    # What was made before the create began is there only because clocks differ: it comes last.
+    began = _EPOCH if since is None else since + _MARGIN
+    moments = [(job.created_at or _EPOCH, job) for job in found]
+    moments.sort(key=lambda moment: (moment[0] < began, moment[0]))
+    return [job for _, job in moments]
+
+
+def _server_time(answer: Answer) -> datetime:
+    try:
+        said = parsedate_to_datetime(answer.headers.get("Date", ""))
+    except (TypeError, ValueError):
+        return datetime.now(UTC)
+    return said if said.tzinfo is not None else said.replace(tzinfo=UTC)
+
+
+_LATEST_VERSION_LIVES = 300.0
+"""Seconds for which the latest version of a model that is not official is remembered."""
+
+
+async def create(
+    context: Context,
+    target: CreateTarget | str,
+    request: CreateRequest,
+    pending: PendingCreate | None = None,
+) -> Prediction:
+    """Create a prediction: what the three endpoints have in common.
+
+    A name, `owner/name`, is run as an official model or, on a 404, with the model's latest version.
+    """
+    pending = pending or PendingCreate()
+    name = None
+    if isinstance(target, str):
+        known = context.latest_versions.get(target)
+        if known is None or time.monotonic() - known[0] > _LATEST_VERSION_LIVES:
+            name, target = target, CreateTarget.model(target)
+        else:
+            target = CreateTarget.version(f"{target}:{known[1]}")
+    while True:
+        call = Call(
+            "POST",
+            target.path,
+            Kind.CREATE,
+            send_state=pending,
+            rate_class="creates",
+            json={**target.fields, **request.body},
+            large=request.large,
+            headers=request.headers,
+            held=request.held,
+        )
+        try:
+            prediction = await send_create(
+                context, call, Prediction, target.wanted, request.input, pending
+            )
+        except exceptions.NotFoundError as error:
+            if name is None:
+                raise
+            # Not official: nothing was created, nothing was billed.
+            version = await _latest_version(context, name, error)
+            context.latest_versions[name] = time.monotonic(), version
+            name, target = None, CreateTarget.version(f"{name}:{version}")
+        else:
+            prediction._files = request.use_file_output
+            log_end(prediction)
+            return prediction
+
+
+async def _latest_version(
+    context: Context, full_name: str, refused: exceptions.NotFoundError
+) -> str:
+    try:
+        model = (
+            await context.transport.send(Call("GET", f"/models/{quoted_name(full_name, 'model')}"))
+        ).data
+    except exceptions.NotFoundError as error:
+        raise exceptions.NotFoundError(
+            refused.method,
+            refused.url,
+            404,
+            title="No such model",
+            detail=f"there is no model {full_name}, or it is not visible to this account. (A"
+            " deployment is run with predictions.create(deployment=...), or by passing the Deployment)",
+        ) from error
+    match model:
+        case {"latest_version": {"id": str(version)}}:
+            return version
+    raise exceptions.NotFoundError(
+        refused.method,
+        refused.url,
+        404,
+        title="Nothing to run",
+        detail=f"the model {full_name} exists, but it is not official and has no version",
+    ) from refused

@@ -1,0 +1,270 @@
+"""Runs: create a prediction, wait for its end, and cancel it if it is abandoned."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import anyio
+import attrs
+
+from .. import _arguments, exceptions
+from .._concurrency import shielded
+from .._files.output import save_all
+from . import policy
+from .context import Context
+from .creating import create, find
+from .job import failure_of, has_ended
+from .pending import PendingCreate
+from .prediction import Output, Prediction
+from .request import CreateOptions, CreateRequest, CreateTarget, prepare
+from .streaming import StreamFollower
+
+_logger = logging.getLogger("replicate_async")
+
+OnAbandon: TypeAlias = Literal["cancel", "leave"]
+"""What becomes of a prediction whose caller gives up: it is cancelled, or left running."""
+
+
+@attrs.define(eq=False, repr=False)
+class RunState:
+    """How far a run has come, which decides what abandoning it takes."""
+
+    context: Context
+    on_abandon: OnAbandon
+    prediction: Prediction | None = None
+    """The prediction, once its create was answered."""
+    pending: PendingCreate = attrs.field(factory=PendingCreate)
+    """The create."""
+    failed: tuple[Prediction, ...] = ()
+    """Earlier predictions of this run, which failed."""
+    directory: Path | None = None
+    """The directory for the files of the output."""
+
+
+async def run(
+    context: Context,
+    target: CreateTarget | str,
+    input: Mapping[str, Any] | None,
+    *,
+    timeout: float | timedelta | None = None,
+    options: CreateOptions | None = None,
+    on_abandon: OnAbandon = "cancel",
+    retry_failed: int = 0,
+    directory: Path | None = None,
+) -> Output:
+    """Create a prediction, wait for its end, and return its output.
+
+    Args:
+        context: The client.
+        target: What to run: a target, or the name of a model that may not be an official one.
+        input: The input of the model.
+        timeout: Seconds, or a timedelta, for all of it.
+        options: The options of the create; by default the server waits for the result.
+        on_abandon: What to do with the prediction if the caller gives up.
+        retry_failed: How often to create again after a transient failure.
+        directory: An existing directory for the files of the output.
+
+    Raises:
+        ReplicateException: As `Client.run`.
+    """
+    options = options or CreateOptions(wait=True)
+    seconds = _arguments.timeout_seconds(timeout)
+    state = RunState(context, on_abandon, directory=directory)
+    if seconds is None:
+        request = await prepare(context, input, options)
+        return await _output(state, target, request, retry_failed)
+    options = with_deadline(options, seconds, on_abandon)
+    if options.wait is True:
+        held = min(60, math.floor(seconds))
+        options = attrs.evolve(options, wait=held if held >= 1 else False)
+    with anyio.move_on_after(seconds):
+        request = await prepare(context, input, options)
+        return await _output(state, target, request, retry_failed)
+    raise timed_out(state, seconds)
+
+
+def with_deadline(
+    options: CreateOptions, seconds: float | None, on_abandon: OnAbandon
+) -> CreateOptions:
+    """Return options with a deadline for the server, so that a killed process stops paying, too."""
+    _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
+    if seconds is None or options.cancel_after is not None or on_abandon == "leave":
+        return options
+    return attrs.evolve(options, cancel_after=max(5, math.ceil(seconds)))
+
+
+def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
+    """Return the error for a run whose time is over."""
+    prediction = state.prediction
+    if prediction is not None:
+        if state.directory is not None and prediction.status == "succeeded":
+            return exceptions.OutputNotSaved(prediction, f"the {seconds:g} s for the run were over")
+        canceled = prediction.status in ("canceled", "aborted")
+        return exceptions.RunTimeout(prediction, seconds, canceled=canceled)
+    fact = (
+        f"no answer to the create within {seconds:g} s, and the list does not show the prediction;"
+        " if there is one, its deadline ends it"
+        if state.pending.lost
+        else f"nothing was created within {seconds:g} s"
+    )
+    return exceptions.TransportTimeout("POST", state.context.transport.config.base_url, fact)
+
+
+async def _output(
+    state: RunState, target: CreateTarget | str, request: CreateRequest, retry_failed: int
+) -> Output:
+    """Return the output; create again after transient failures, as often as requested."""
+    while True:
+        prediction = await create_and_wait(state, target, request)
+        error = failure_of(prediction)
+        if error is None:
+            if state.failed:
+                _logger.info("prediction %s succeeded, %s", prediction.id, _costs(state.failed))
+            if state.directory is not None:
+                await _save(prediction, state.directory)
+            return prediction.output
+        if not error.retryable or len(state.failed) >= retry_failed:
+            if state.failed:
+                error.add_note(f"This was the last try, {_costs(state.failed)}.")
+            raise error
+        state.failed = (*state.failed, prediction)
+        state.context.stats.retried += 1
+        _logger.warning("%s; it is created again", error)
+        state.prediction, state.pending = None, PendingCreate()
+
+
+async def _save(prediction: Prediction, directory: Path) -> None:
+    """Save the files of an output, as many as possible."""
+    failures = await save_all(prediction.output, directory)
+    if failures:
+        _logger.warning("prediction %s: its files could not be saved", prediction.id)
+        raise exceptions.OutputNotSaved(prediction, str(failures[0]), failures) from failures[0]
+
+
+async def create_and_wait(
+    state: RunState, target: CreateTarget | str, request: CreateRequest
+) -> Prediction:
+    """Create one prediction and return it when it has ended, successful or not."""
+    context = state.context
+    try:
+        state.prediction = prediction = await create(context, target, request, state.pending)
+        if not has_ended(prediction):
+            # Sync mode may answer `processing` with all outputs in place (:api:`sync-mode`): poll
+            # again at once, since it has mostly ended meanwhile.
+            await prediction._wait(None, at_once=prediction.status == "processing")
+        return prediction
+    except exceptions.ReplicateException as error:
+        if state.prediction is None or isinstance(error, exceptions.ModelError):
+            raise
+        _logger.warning("prediction %s lost: %s", state.prediction.id, error)
+        raise exceptions.ContactLost(state.prediction, str(error)) from error
+    except Exception:
+        raise
+    except BaseException:
+        # Cancelled or interrupted: the caller has given up.
+        await abandon(state)
+        raise
+
+
+async def start(state: RunState, target: CreateTarget | str, request: CreateRequest) -> Prediction:
+    """Create a prediction that somebody else awaits; cancel it if this is abandoned before the answer."""
+    try:
+        state.prediction = await create(state.context, target, request, state.pending)
+    except Exception:
+        raise
+    except BaseException:
+        await abandon(state)
+        raise
+    return state.prediction
+
+
+def follow(
+    context: Context,
+    target: CreateTarget | str,
+    make_request: Callable[[], Awaitable[CreateRequest]],
+    *,
+    timeout: float | None,
+    on_abandon: OnAbandon,
+    use_file_output: bool | None,
+) -> StreamFollower[Prediction]:
+    """Return the follower of a prediction that it creates, and cancels if it is abandoned."""
+    _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
+    state = RunState(context, on_abandon)
+
+    async def create_it() -> Prediction:
+        return await start(state, target, await make_request())
+
+    async def give_up() -> None:
+        await abandon(state)
+
+    def late(seconds: float) -> exceptions.ReplicateException:
+        return timed_out(state, seconds)
+
+    return StreamFollower(
+        context.transport,
+        create=create_it,
+        abandon=give_up,
+        late=late,
+        timeout=timeout,
+        files=context.use_file_output if use_file_output is None else use_file_output,
+    )
+
+
+# -- Abandoned runs ----------------------------------------------------------------------------
+
+
+async def abandon(state: RunState) -> None:
+    """Cancel a prediction that nobody waits for any more, even if its ID is not known yet."""
+    pending = state.pending
+    if state.prediction is None:
+        state.prediction = pending.found
+    prediction = state.prediction
+    if prediction is None and not pending.lost:
+        return  # nothing was created
+    name = prediction.id if prediction else f"of {pending.wanted and pending.wanted.shown}"
+    _logger.info("prediction %s abandoned", name)
+    if state.on_abandon == "leave" or (prediction is not None and has_ended(prediction)):
+        return
+    await shielded(_cancel_abandoned(state, name))
+
+
+async def _cancel_abandoned(state: RunState, name: str) -> None:
+    """Find a prediction, if need be, and cancel it, within `CANCEL_GRACE`."""
+    prediction = state.prediction
+    try:
+        with anyio.fail_after(policy.CANCEL_GRACE):
+            for pause in () if prediction is not None else policy.LAST_LOOKS:
+                # No single answer that stalls may use up the time.
+                with anyio.move_on_after(pause + policy.LAST_TRY):
+                    prediction = await find(
+                        state.context, state.pending, Prediction, (pause,), running_first=True
+                    )
+                if prediction is not None:
+                    state.prediction = prediction
+                    break
+            if prediction is None:
+                _logger.warning("prediction %s lost: the list does not show it", name)
+            while prediction is not None and not has_ended(prediction):
+                with anyio.move_on_after(policy.LAST_TRY):
+                    await prediction.cancel()
+                    break
+    except TimeoutError:
+        _logger.warning("prediction %s lost: it could not be cancelled in time", name)
+    except exceptions.ReplicateException as error:
+        _logger.warning("prediction %s lost: it could not be cancelled (%s)", name, error)
+
+
+def _costs(failed: tuple[Prediction, ...]) -> str:
+    spent = sum(
+        time
+        for prediction in failed
+        if isinstance(time := prediction.metrics.get("predict_time"), (int, float))
+    )
+    ids = ", ".join(prediction.id for prediction in failed)
+    times = "once" if len(failed) == 1 else f"{len(failed)} times"
+    return f"after it had failed {times} ({ids}) at a cost of {spent:.2f} predict seconds"

@@ -1,0 +1,119 @@
+"""Creates of an earlier run whose outcome is unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import anyio
+
+from .._codec import structure
+from .._concurrency import in_thread
+from .._http.call import Call
+from .._jobs.context import Context
+from .._jobs.pending import ListMatch
+from ..resources.predictions import Prediction
+from .map_journal import Entry, Journal, sent_hash
+
+_LAG: Final = 20.0
+"""Seconds for which a create that may have happened is looked for in the list."""
+
+
+_MARGIN: Final = 60.0
+"""Seconds by which clocks may differ, when it is looked for."""
+
+
+_LONGEST_CREATE: Final = 2 * 3600.0
+"""Seconds after the intention within which a create must have happened: the rate limit may delay it."""
+
+
+class _Uncertain:
+    """Finds what was created by creates that a run before has sent, and of which nothing more is known."""
+
+    def __init__(self, context: Context, wanted: ListMatch, journal: Journal) -> None:
+        self._context = context
+        self._wanted = wanted
+        self._journal = journal
+        self._spans: list[tuple[float, float]] | None = None
+        self._hashes: set[str] = set()
+        self._found: dict[str, dict[str, None]] = {}  # ids, by the hash of the input
+        self._read_at = float("-inf")
+        self._ahead = 0.0
+        """Seconds by which the server's clock is ahead of this machine's."""
+        self._reading = asyncio.Lock()
+
+    async def find(self, entry: Entry) -> str | None:
+        """Return the id of what a create has created, and claim it; wait out the lag of the list."""
+        assert entry.sent is not None
+        while True:
+            asked = time.monotonic()
+            is_late = not 0 <= time.time() - entry.intended < _LAG
+            async with self._reading:
+                if self._read_at < asked - 0.5:
+                    self._read_at = time.monotonic()
+                    await self._read()
+                for found in self._found.get(entry.sent, ()):
+                    if not await self._journal.owns(found) and self._context.creates.own(found):
+                        return found
+            if is_late:
+                return None
+            await anyio.sleep(1.0)
+
+    async def _read(self) -> None:
+        if self._spans is None:
+            uncertain = await self._journal.uncertain()
+            self._hashes = {sent for _, sent, _ in uncertain}
+            self._spans = []
+            for intended in sorted(intended for _, _, intended in uncertain):
+                if self._spans and intended - _MARGIN <= self._spans[-1][1]:
+                    self._spans[-1] = self._spans[-1][0], intended + _LONGEST_CREATE
+                else:
+                    self._spans.append((intended - _MARGIN, intended + _LONGEST_CREATE))
+        self._found = {}
+        for start, end in self._spans:
+            before = self._ahead
+            await self._read_span(start, end)
+            if abs(self._ahead - before) > _MARGIN / 3:
+                await self._read_span(start, end)  # now by the right clock
+
+    async def _read_span(self, start: float, end: float) -> None:
+        call: Call | None = Call(
+            "GET",
+            "/predictions",
+            params={
+                "created_after": _timestamp(start + self._ahead),
+                "created_before": _timestamp(end + self._ahead),
+            },
+        )
+        while call is not None:
+            answer = await self._context.transport.send(call)
+            with suppress(TypeError, ValueError):
+                said = parsedate_to_datetime(answer.headers.get("Date", ""))
+                self._ahead = said.replace(tzinfo=said.tzinfo or UTC).timestamp() - time.time()
+            data = answer.data if isinstance(answer.data, dict) else {}
+            entries = data.get("results")
+            entries = entries if isinstance(entries, list) else []
+            for sent, found in await in_thread(self._matching, entries):
+                self._found.setdefault(sent, {})[found] = None
+            following = self._context.next_call(call, data.get("next")) if entries else None
+            call = None if following is None or following.path == call.path else following
+
+    def _matching(self, entries: list[Any]) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        for entry in entries:
+            try:
+                job = structure(entry, Prediction)
+                sent = sent_hash(job.input)
+            except ValueError:
+                continue
+            if sent in self._hashes and self._wanted.matches(job):
+                found.append((sent, job.id))
+        return found
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

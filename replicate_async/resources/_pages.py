@@ -1,0 +1,190 @@
+"""Pages of listings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
+from typing import Any, Generic, overload
+
+import attrs
+
+from .. import exceptions
+from .._codec import structure, structure_all
+from .._http.call import Call
+from .._jobs.context import Bound, Context, R, T, is_link
+
+
+@attrs.frozen(eq=False)
+class Page(Generic[T]):
+    """One page of a listing (:api:`pagination`); a sequence of what is on it."""
+
+    results: list[T]
+    """What is on this page."""
+    next: str | None
+    """The URL of the next page."""
+    previous: str | None
+    """The URL of the page before."""
+    _fetch: Callable[[str], Coroutine[Any, Any, Page[T]]] = attrs.field(repr=False)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        return self.results[index]
+
+    async def next_page(self) -> Page[T] | None:
+        """Fetch the page after this one; None if this is the last."""
+        return None if self.next is None else await self._fetch(self.next)
+
+    def auto_paging_iter(self) -> AsyncIterator[T]:
+        """Yield what is on this page and on all that follow, fetching them as they are needed."""
+
+        async def here() -> Page[T]:
+            return self
+
+        return _Items(here)
+
+
+class _Place(Generic[T]):
+    """Where an iteration over pages is."""
+
+    def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> None:
+        self.fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = fetch
+        self.ready: Iterator[T] = iter(())
+        self.failed = False
+        """Whether the next page could not be fetched."""
+
+    async def batch(self) -> list[T]:
+        """Return what is on the next page."""
+        page = await self.fetch()
+        if page is None:
+            raise StopAsyncIteration
+        self.fetch = page.next_page
+        return page.results
+
+    async def items(self) -> AsyncGenerator[T, None]:
+        """Yield all items from here on."""
+        while True:
+            for item in self.ready:
+                yield item
+            try:
+                self.ready = iter(await self.batch())
+            except StopAsyncIteration:
+                return
+            except BaseException:
+                self.failed = True
+                raise
+
+
+class _Items(AsyncIterator[T]):
+    """All items from one page on; a batch is a page.
+
+    A generator makes them, which is resumed for a third of what a coroutine for each item costs. After an
+    error another one goes on from the same place.
+    """
+
+    def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> None:
+        # The place does not know of the generator: they are no circle for the garbage collector.
+        self._place = _Place(fetch)
+        self._items = self._place.items()
+
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        if self._place.failed:
+            self._place.failed = False
+            self._items = self._place.items()
+        return self._items.__anext__()
+
+    async def _batch(self) -> list[T]:
+        """Return what is on the next page; the sync facade takes it at one go."""
+        return await self._place.batch()
+
+
+class Listing(Generic[T]):
+    """What a `list` method returns.
+
+    `await` it for the first page; `async for` it for all items of all pages.
+    """
+
+    def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T]]]) -> None:
+        self._fetch = fetch
+
+    def __await__(self) -> Generator[Any, None, Page[T]]:
+        return self._fetch().__await__()
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return _Items(self._fetch)
+
+
+async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
+    """Yield the pages of a listing: `paginate(client.models.list)`, or `paginate(client.models.list())`."""
+    page: Page[T] | None = await (listing if isinstance(listing, Listing) else listing())
+    while page is not None:
+        yield page
+        page = await page.next_page()
+
+
+def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None) -> Listing[R]:
+    """Return the listing that a call gives the first page of.
+
+    Args:
+        context: The client.
+        call: Fetches the first page.
+        kind: What is on the pages.
+        cursor: The link to another page to begin with.
+    """
+
+    async def first() -> Page[R]:
+        if cursor is None:
+            return await _page(context, call, kind)
+        following = context.next_call(call, cursor) if "?" in cursor else None
+        if following is None:
+            raise exceptions.ArgumentError("cursor", f"{cursor!r} is no link to a page")
+        return await _page(context, following, kind)
+
+    return Listing(first)
+
+
+async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
+    answer = await context.transport.send(call)
+    data = answer.data
+    try:
+        if not isinstance(data, dict) or not isinstance(data.get("results"), list):
+            raise ValueError("this is no page: it has no list of results")
+        results = structure_all(data["results"], kind)
+    except ValueError as error:
+        raise answer.unreadable(error) from error
+    if issubclass(kind, Bound):
+        for item in results:
+            item._bind(context)  # type: ignore[attr-defined]  # all are of `kind`
+    here = context.next_call(call, data.get("next"))
+
+    async def fetch(url: str) -> Page[R]:
+        following = context.next_call(call, url)
+        if following is None:
+            raise exceptions.ArgumentError("url", f"{url!r} is no link to a page")
+        return await _page(context, following, kind)
+
+    return Page(
+        results,
+        # A server that gives the same link again would be asked for ever.
+        data["next"] if here is not None and here.path != call.path else None,
+        data["previous"] if is_link(data.get("previous")) else None,
+        fetch,
+    )
+
+
+async def objects(context: Context, call: Call, kind: type[R]) -> list[R]:
+    """Return the objects of a bare array."""
+    answer = await context.transport.send(call)
+    try:
+        if not isinstance(answer.data, list):
+            raise ValueError("this is no list")
+        return [context.bind(structure(item, kind)) for item in answer.data]
+    except ValueError as error:
+        raise answer.unreadable(error) from error

@@ -7,17 +7,15 @@ import binascii
 import random
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
 
 import attrs
 
 from .. import exceptions
+from .._http.call import ClientResponse
 from .._http.retry import Kind, retry_delay
 from ..types import Retry
-
-if TYPE_CHECKING:
-    import aiohttp
 
 
 def _delay(
@@ -58,7 +56,7 @@ class _Found:
             headers["If-Range"] = self.tag
         return headers
 
-    def begin(self, response: aiohttp.ClientResponse) -> None:
+    def begin(self, response: ClientResponse) -> None:
         """Look at the head of an answer.
 
         Raises:

@@ -108,9 +108,7 @@ def is_link(value: object) -> TypeGuard[str]:
 class Bound(Record):
     """An object that can make requests about itself."""
 
-    _client: Context | None = attrs.field(
-        default=None, repr=False, init=False
-    )
+    _client: Context | None = attrs.field(default=None, repr=False, init=False)
 
     def _bind(self, context: Context) -> None:
         self._client = context

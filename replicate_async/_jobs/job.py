@@ -63,9 +63,7 @@ class LiveJob(Bound):
     """The URL that receives webhooks."""
     webhook_events_filter: list[str] = attrs.field(factory=list[str])
     """The events that trigger the webhook."""
-    _since: float = attrs.field(
-        factory=time.monotonic, repr=False, init=False
-    )
+    _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
 
     @property
     def output(self) -> Any:

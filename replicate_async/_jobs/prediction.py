@@ -35,12 +35,8 @@ class Prediction(LiveJob):
     """Whether input, output and logs have been deleted, which happens after one hour."""
     deadline: datetime | None = None
     """When the server cancels it, if `cancel_after` was given."""
-    _files: bool | None = attrs.field(
-        default=None, repr=False, init=False
-    )
-    _output: tuple[Any, Any] | None = attrs.field(
-        default=None, repr=False, init=False
-    )
+    _files: bool | None = attrs.field(default=None, repr=False, init=False)
+    _output: tuple[Any, Any] | None = attrs.field(default=None, repr=False, init=False)
 
     @property
     def output(self) -> Output:

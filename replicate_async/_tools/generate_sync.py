@@ -474,9 +474,7 @@ class Generator:
                 waiting += names(node.annotation)
         return found
 
-    def _fields_of(
-        self, item: Class
-    ) -> Iterator[tuple[ast.AnnAssign, ast.stmt | None, Module]]:
+    def _fields_of(self, item: Class) -> Iterator[tuple[ast.AnnAssign, ast.stmt | None, Module]]:
         """Yield the public fields of an attrs class and its bases, each with what follows it, and its module."""
         if not item.is_attrs:
             return

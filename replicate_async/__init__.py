@@ -215,7 +215,7 @@ _OF_THE_DEFAULT_CLIENT = frozenset(
 
 def __getattr__(name: str) -> Any:
     if name in _OF_THE_DEFAULT_CLIENT:
-        from .client import default_client
+        from .client import default_client  # it imports everything
 
         return getattr(default_client(), name)
     if name in ("exceptions", "sync", "types"):

@@ -140,7 +140,7 @@ def full_name(value: object, argument: str) -> tuple[str, str | None]:
             return value, None
         case (str(owner), str(name)):
             return owner, name
-    owner, name = getattr(value, "owner", None), getattr(value, "name", None)
-    if isinstance(owner, str) and isinstance(name, str):
-        return owner, name
+    found = getattr(value, "owner", None), getattr(value, "name", None)
+    if isinstance(found[0], str) and isinstance(found[1], str):
+        return found[0], found[1]
     raise ArgumentTypeError(argument, f"expected 'owner/name', got a {type(value).__name__}")

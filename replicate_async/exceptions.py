@@ -58,7 +58,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from .types._jobs import Job
+from .types import Job
 
 __all__ = (
     "AmbiguousCreateError",

@@ -123,7 +123,10 @@ async def _look_for(
     _logger.warning("the create of %s got no answer (%s); looking for it in the list", shown, error)
     patience = time.monotonic() + _RIVALS_WAIT
     try:
-        while context.creates.has_rivals(pending) and time.monotonic() < patience:
+        # Rivals may be on other event loops, so no event of anyio can tell.
+        while (  # noqa: ASYNC110
+            context.creates.has_rivals(pending) and time.monotonic() < patience
+        ):
             await anyio.sleep(0.25)
         found = await find(context, pending, kind, policy.LOOKS)
     except (exceptions.TransportError, exceptions.ReplicateError) as failure:

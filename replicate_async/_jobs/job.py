@@ -16,8 +16,7 @@ from .._codec import structure, structure_part
 from .._http.call import Call
 from .._http.retry import Kind
 from .._references import identifier
-from ..types import PredictionUrls, Progress, Status, Update
-from ..types._jobs import Job
+from ..types import Job, PredictionUrls, Progress, Status, Update
 from . import policy
 from .context import Bound
 

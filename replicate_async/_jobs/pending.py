@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 
 from .._http.call import SendState
-from ..types._jobs import Job
+from ..types import Job
 
 
 @attrs.frozen

@@ -18,8 +18,7 @@ from .. import exceptions
 from .._codec import parse_datetime
 from .._http.call import Call
 from .._http.transport import Transport
-from ..types import RateLimit
-from ..types._jobs import Job
+from ..types import Job, RateLimit
 from . import policy
 from .schedule import ENDS_SHARE, SHARE, Learned, Look, Read, Schedule, Share, Shown, Watched
 

@@ -18,6 +18,7 @@ from ._catalog import (
     SearchCollection,
 )
 from ._files import File, FileUrls
+from ._jobs import Job
 from ._options import FileEncodingStrategy, Limits, RateLimit, Retry, Timeout
 from ._predictions import (
     PredictionUrls,
@@ -41,6 +42,7 @@ __all__ = (
     "FileEncodingStrategy",
     "FileUrls",
     "Hardware",
+    "Job",
     "Limits",
     "ModelMatchMetadata",
     "PredictionUrls",

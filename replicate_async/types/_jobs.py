@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol, Self
 
-from . import Status
-from ._predictions import PredictionUrls, Progress
+from ._predictions import PredictionUrls, Progress, Status
 
 
 class Job(Protocol):

@@ -38,6 +38,7 @@ from replicate_async.types import (
     CollectionSummary,
     DeploymentRelease,
     DocumentationPage,
+    Job,
     PredictionUrls,
     SearchCollection,
     TrainingOutput,
@@ -252,7 +253,9 @@ async def failures(client: Client) -> None:
     try:
         await client.run("owner/name")
     except exceptions.PredictionFailed as error:
-        assert_type(error.prediction, Prediction | Training)
+        assert_type(error.prediction, Job)
+        if isinstance(error.prediction, Prediction):
+            assert_type(error.prediction.deployment, str | None)
         assert_type(error.code, str | None)
     except exceptions.RateLimitError as error:
         assert_type(error.retry_after, float | None)

@@ -15,7 +15,8 @@ from typing import Any
 import anyio
 import pytest
 
-from replicate_async import Client, Retry, Timeout, _policy, exceptions
+from replicate_async import Client, Retry, Timeout, exceptions
+from replicate_async._jobs import policy
 from replicate_async.testing import Emulator, Fault
 
 from . import faults
@@ -215,8 +216,8 @@ async def test_one_request_does_not_use_up_the_grace(path: str, fault: Fault) ->
 
 async def test_cleaning_up_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the API is gone, giving up takes no more than five seconds (here: one)."""
-    assert _policy.CANCEL_GRACE == GRACE
-    monkeypatch.setattr(_policy, "CANCEL_GRACE", 1.0)
+    assert policy.CANCEL_GRACE == GRACE
+    monkeypatch.setattr(policy, "CANCEL_GRACE", 1.0)
     async with world() as here, here.client(poll_interval=0.01) as client:
         task = asyncio.create_task(run(client, "polling"))
         await until(lambda: begun(here, "polling"))
@@ -321,7 +322,7 @@ async def test_deadline_of_the_server(timeout: float | None, sent: str | None) -
 
 async def test_a_killed_process_stops_paying(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody is left to cancel is ended by the server's deadline."""
-    monkeypatch.setattr(_policy, "CANCEL_GRACE", 0.3)
+    monkeypatch.setattr(policy, "CANCEL_GRACE", 0.3)
     async with world() as here, here.client() as client:
         here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, path="*/cancel")
         task = asyncio.create_task(run(client, "polling", timeout=6))

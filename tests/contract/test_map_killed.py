@@ -23,10 +23,12 @@ SECONDS = 300 if IS_LONG else 60
 
 SCRIPT = """
 import asyncio, sys
-from replicate_async import Client, Retry, Timeout, _map, _policy
+from replicate_async import Client, Retry, Timeout
+from replicate_async._jobs import policy
+from replicate_async._verbs import map_uncertain
 
 # The emulator's list has no lag: what it does not show by then was not created.
-_map._LAG, _policy.LOOKS = 1.5, (0.0, 0.1, 0.3)
+map_uncertain._LAG, policy.LOOKS = 1.5, (0.0, 0.1, 0.3)
 
 async def main(items, journal, out):
     inputs = ({"text": f"{number % (items - 5)}"} for number in range(items))

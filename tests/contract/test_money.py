@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from replicate_async import Retry, _policy, exceptions
+from replicate_async import Retry, exceptions
+from replicate_async._jobs import policy
 from replicate_async.testing import Clock, Fault
 
 from . import faults
@@ -29,7 +30,7 @@ def named(value: object) -> str:
 @pytest.fixture(autouse=True)
 def looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the list at once: it does not lag here, unless a test says so."""
-    monkeypatch.setattr(_policy, "LOOKS", faults.LOOKS)
+    monkeypatch.setattr(policy, "LOOKS", faults.LOOKS)
 
 
 def inject_once(world: World, fault: Fault, path: str, text: str) -> None:
@@ -288,7 +289,7 @@ async def test_other_versions_are_not_adopted() -> None:
 
 async def test_lists_that_lag(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that shows new predictions late is looked at until it does."""
-    monkeypatch.setattr(_policy, "LOOKS", (0.0, 0.2, 0.4, 0.8))
+    monkeypatch.setattr(policy, "LOOKS", (0.0, 0.2, 0.4, 0.8))
     async with world(list_lag=0.5) as here, here.client() as client:
         here.emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST")
         assert await client.run("acme/echo", {"text": "a"}) == "a"

@@ -17,7 +17,8 @@ import anyio
 import attrs
 import pytest
 
-from replicate_async import Client, Retry, _policy, exceptions
+from replicate_async import Client, Retry, exceptions
+from replicate_async._jobs import policy
 from replicate_async.testing import Fault
 
 from .faults import World, until, world
@@ -167,7 +168,7 @@ async def test_storm(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
     """Whatever happens: no second bill, an honest end for each run, and nothing is left behind."""
     print(f"REPLICATE_STORM_SEED={SEED} REPLICATE_STORM_RUNS={RUNS}")
     for looks in ("LOOKS", "LAST_LOOKS"):
-        monkeypatch.setattr(_policy, looks, (0.0, 0.05, 0.1, 0.2, 0.4, 0.8))
+        monkeypatch.setattr(policy, looks, (0.0, 0.05, 0.1, 0.2, 0.4, 0.8))
     caplog.set_level(logging.WARNING, "replicate_async")
     before = asyncio.all_tasks()
     complaints: list[dict[str, Any]] = []

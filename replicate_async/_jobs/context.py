@@ -51,15 +51,13 @@ class Context:
     """What to do about a create that got no answer and is not found."""
     # The rest is shared by the views of a client:
     creates: PendingCreates = attrs.field(factory=PendingCreates)
-    latest_versions: dict[str, tuple[float, str]] = attrs.field(
-        factory=dict[str, tuple[float, str]]
-    )
+    latest_versions: dict[str, tuple[float, str]] = attrs.field(factory=dict)
     """For each model that is not official: when it was looked up (monotonic), and its latest version."""
     uploads: Uploads = attrs.field(factory=Uploads)
-    schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict[str, tuple[float, Any]])
+    schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict)
     """For each model or version: when it expires (monotonic), and its schema."""
     pollers: Pollers = attrs.field(factory=Pollers)
-    fan_outs: set[asyncio.Task[None]] = attrs.field(factory=set[asyncio.Task[None]])
+    fan_outs: set[asyncio.Task[None]] = attrs.field(factory=set)
     """The tasks of `map`, on any event loop: they end before the connections are closed."""
 
     async def fetch(

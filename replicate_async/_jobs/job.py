@@ -42,13 +42,13 @@ class LiveJob(Bound):
     """The model, `owner/name`."""
     version: str | None = None
     """The ID of the version; `"hidden"` for official models."""
-    input: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    input: dict[str, Any] = attrs.field(factory=dict)
     """The input."""
     logs: str = ""
     """The logs so far."""
     error: str | None = None
     """The error text of a failure."""
-    metrics: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    metrics: dict[str, Any] = attrs.field(factory=dict)
     """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images."""
     source: str | None = None
     """`"api"` or `"web"`."""
@@ -60,7 +60,7 @@ class LiveJob(Bound):
     """When it ended."""
     webhook: str | None = None
     """The URL that receives webhooks."""
-    webhook_events_filter: list[str] = attrs.field(factory=list[str])
+    webhook_events_filter: list[str] = attrs.field(factory=list)
     """The events that trigger the webhook."""
     _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
 

@@ -47,7 +47,7 @@ class Version(Bound):
     """When it was pushed."""
     cog_version: str | None = None
     """The version of Cog that built it."""
-    openapi_schema: dict[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
+    openapi_schema: dict[str, Any] = attrs.field(factory=dict, repr=False)
     """What it takes and makes, as an OpenAPI document (:api:`version-schema`)."""
 
     @property

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 import anyio
 
 from .. import exceptions
-from .._codec import structure
-from .._http.call import Answer, Call
+from .._http.call import Call
 from .._http.retry import Kind
 from .._references import quoted_name
 from . import policy
 from .context import Context
-from .job import LiveJob, has_ended, log_end, name_of
+from .finding import find
+from .job import LiveJob, log_end, name_of
 from .pending import ListMatch, PendingCreate
 from .prediction import Prediction
 from .request import CreateRequest, CreateTarget
@@ -32,16 +31,6 @@ J = TypeVar("J", bound=LiveJob)
 
 
 _logger = logging.getLogger("replicate_async")
-
-
-_MARGIN: Final = timedelta(seconds=2)
-"""By how much the clocks of the API's machines may differ from each other."""
-
-
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-
-
-_MOST_PAGES: Final = 10
 
 
 _RIVALS_WAIT: Final = 100.0
@@ -144,90 +133,6 @@ async def _look_for(
     except (exceptions.TransportError, exceptions.ReplicateError) as failure:
         _logger.debug("the adopted one cannot be read now: %s", failure)
     return found
-
-
-async def find(
-    context: Context,
-    pending: PendingCreate,
-    kind: type[J],
-    pauses: Iterable[float],
-    *,
-    running_first: bool = False,
-) -> J | None:
-    """Look at the list, after each of the pauses, for what a create has created, and claim it.
-
-    While other creates of the same await their answers, nothing can be told to be whose.
-
-    Args:
-        context: The client.
-        pending: The create.
-        kind: What it creates.
-        pauses: Seconds before each look.
-        running_first: Whether to prefer what has not ended: it shall be cancelled.
-    """
-    for pause in pauses:
-        if pause:
-            await anyio.sleep(pause)
-        if context.creates.has_rivals(pending):
-            continue
-        found = await _candidates(context, pending, kind)
-        if context.creates.has_rivals(pending):
-            continue  # one was sent while the list was read, and what it made may stand there
-        if running_first:
-            found.sort(key=lambda job: has_ended(job))
-        for job in found:
-            if context.creates.own(job.id):
-                return job
-    return None
-
-
-async def _candidates(context: Context, pending: PendingCreate, kind: type[J]) -> list[J]:
-    """Return what the list shows of a create, the likeliest first."""
-    wanted = pending.wanted
-    assert wanted is not None
-    found: list[J] = []
-    since: datetime | None = None
-    call = Call("GET", wanted.listing, Kind.POLL, urgent=True)
-    for _ in range(_MOST_PAGES):
-        answer = await context.transport.send(call, patience=policy.LOOK_PATIENCE)
-        if since is None:
-            # In the time of the server: the clock of this machine may be wrong.
-            elapsed = timedelta(seconds=time.monotonic() - pending.began)
-            since = _server_time(answer) - elapsed - _MARGIN
-        data = answer.data if isinstance(answer.data, dict) else {}
-        entries = data.get("results")
-        recent = True
-        for entry in entries if isinstance(entries, list) else ():
-            try:
-                job = structure(entry, kind)
-            except ValueError:
-                continue
-            recent = job.created_at is None or job.created_at >= since
-            if (
-                recent
-                and job.created_at is not None
-                and job.input == pending.input
-                and wanted.matches(job)
-            ):
-                found.append(context.bind(job))
-        link = data.get("next")
-        following = context.next_call(call, link) if recent and entries else None
-        if following is None:
-            break
-        call = following
-    # What was made before the create began is there only because clocks differ: it comes last.
-    began = _EPOCH if since is None else since + _MARGIN
-    moments = [(job.created_at or _EPOCH, job) for job in found]
-    moments.sort(key=lambda moment: (moment[0] < began, moment[0]))
-    return [job for _, job in moments]
-
-
-def _server_time(answer: Answer) -> datetime:
-    try:
-        said = parsedate_to_datetime(answer.headers.get("Date", ""))
-    except (TypeError, ValueError):
-        return datetime.now(UTC)
-    return said if said.tzinfo is not None else said.replace(tzinfo=UTC)
 
 
 _LATEST_VERSION_LIVES = 300.0

@@ -17,7 +17,8 @@ from .._concurrency import shielded
 from .._files.output import save_all
 from . import policy
 from .context import Context
-from .creating import create, find
+from .creating import create
+from .finding import find
 from .job import failure_of, has_ended
 from .pending import PendingCreate
 from .prediction import Output, Prediction

@@ -115,7 +115,7 @@ class StreamFollower(Generic[J]):
         self._connections = 0
         # What giving up needs:
         self._let_go: Callable[[], None] = _nothing
-        self._given_up: asyncio.Event | None = None
+        self._given_up: anyio.Event | None = None
         # What polling needs:
         self._looked = False
         self._failed: str | None = None
@@ -179,7 +179,7 @@ class StreamFollower(Generic[J]):
         if self._given_up is not None:
             await self._given_up.wait()
             return
-        self._given_up = asyncio.Event()
+        self._given_up = anyio.Event()
         try:
             await self._abandon()
         except (asyncio.CancelledError, GeneratorExit):
@@ -466,8 +466,10 @@ class Stream(Generic[T, J]):
         self._follower: StreamFollower[J] = follower
         self._batches: AsyncGenerator[list[ServerSentEvent], None] = follower.batches()
         self._ready: Iterator[T] = iter(())
-        self._reader: asyncio.Task[Any] | None = None
-        self._closing: asyncio.Event | None = None
+        self._reading: anyio.CancelScope | None = None
+        """Entered by the task that waits for the next batch."""
+        self._closing: anyio.Event | None = None
+        """Set when the stream is closed; None before anyone closes it."""
 
     @property
     def reason(self) -> str | None:
@@ -499,39 +501,37 @@ class Stream(Generic[T, J]):
         rest = list(self._ready)
         if rest:
             return rest
-        if self._reader is not None:
+        if self._reading is not None:
             raise exceptions.StreamInUse
-        self._reader = asyncio.current_task()
+        batch: list[T] = []
         try:
-            while True:
-                batch = self._items(await anext(self._batches))
-                if batch:
-                    return batch
-        except asyncio.CancelledError:
-            if self._closing is None or self._reader is None or self._reader.uncancel() > 0:
-                raise
-            raise StopAsyncIteration from None  # closed by another task
+            with anyio.CancelScope() as self._reading:
+                while not batch:
+                    batch = self._items(await anext(self._batches))
         finally:
-            self._reader = None
+            self._reading = None
             if self._closing is not None:
                 self._closing.set()
+        if not batch:
+            raise StopAsyncIteration  # closed by another task
+        return batch
 
     def _items(self, events: list[ServerSentEvent]) -> list[T]:
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        """Close the connection; what is left is dropped. It may be called twice, and by any task.
+        """Close the connection and drop the items that are left. It can be called twice, and by any task.
 
-        A prediction that `stream` has created, or a model function, is cancelled unless it has ended.
+        Cancels the prediction unless it has ended, if it was created by `stream` or a model function.
         """
         self._ready = iter(())
         if self._closing is not None:
             await self._closing.wait()
             return
-        self._closing = asyncio.Event()
-        if self._reader is not None:
-            # It is waiting for the next item: its iteration ends.
-            self._reader.cancel()
+        self._closing = anyio.Event()
+        if self._reading is not None:
+            # Another task waits for the next item: its iteration ends.
+            self._reading.cancel()
             await self._closing.wait()
             return
         try:

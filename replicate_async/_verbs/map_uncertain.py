@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import anyio
 
-from .._codec import structure
+from .._arguments import LONGEST_WAIT
 from .._concurrency import in_thread
 from .._http.call import Call
 from .._jobs.context import Context
+from .._jobs.finding import jobs_of, list_pages, server_time
 from .._jobs.pending import ListMatch
-from ..resources.predictions import Prediction
+from .._jobs.prediction import Prediction
 from .map_journal import Entry, Journal, sent_hash
 
 _LAG: Final = 20.0
@@ -81,7 +80,7 @@ class _Uncertain:
                 await self._read_span(start, end)  # now by the right clock
 
     async def _read_span(self, start: float, end: float) -> None:
-        call: Call | None = Call(
+        call = Call(
             "GET",
             "/predictions",
             params={
@@ -89,24 +88,17 @@ class _Uncertain:
                 "created_before": _timestamp(end + self._ahead),
             },
         )
-        while call is not None:
-            answer = await self._context.transport.send(call)
-            with suppress(TypeError, ValueError):
-                said = parsedate_to_datetime(answer.headers.get("Date", ""))
-                self._ahead = said.replace(tzinfo=said.tzinfo or UTC).timestamp() - time.time()
-            data = answer.data if isinstance(answer.data, dict) else {}
-            entries = data.get("results")
-            entries = entries if isinstance(entries, list) else []
+        async for answer, entries in list_pages(self._context, call, patience=LONGEST_WAIT):
+            said = server_time(answer)
+            if said is not None:
+                self._ahead = said.timestamp() - time.time()
             for sent, found in await in_thread(self._matching, entries):
                 self._found.setdefault(sent, {})[found] = None
-            following = self._context.next_call(call, data.get("next")) if entries else None
-            call = None if following is None or following.path == call.path else following
 
     def _matching(self, entries: list[Any]) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
-        for entry in entries:
+        for job in jobs_of(entries, Prediction):
             try:
-                job = structure(entry, Prediction)
                 sent = sent_hash(job.input)
             except ValueError:
                 continue

@@ -70,8 +70,10 @@ intersphinx_timeout = 5
 
 html_theme = "furo"
 html_title = f"replicate_async {release}"
+pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
+html_search_scorer = str(Path(__file__).parent / "_ext" / "scorer.js")
 html_copy_source = False
 html_show_sphinx = False

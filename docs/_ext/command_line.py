@@ -65,5 +65,5 @@ def _meaning(action: argparse.Action, command: argparse.ArgumentParser) -> str:
 
 
 def _sentence(text: str) -> str:
-    text = text.strip()
-    return text[:1].upper() + text[1:]
+    first, space, rest = text.strip().partition(" ")
+    return f"{first.capitalize() if first.islower() and first.isalpha() else first}{space}{rest}"

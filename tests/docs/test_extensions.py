@@ -111,7 +111,7 @@ def test_command_line() -> None:
     assert "## run\n\nRun it.\n" in text
     assert "| `model` | What to run |" in text
     assert "| `-n N`, `--number N` | How many (3) |" in text.replace("NUMBER", "N")
-    assert "| `--format {a,b}` | A\\|b |" in text
+    assert "| `--format {a,b}` | a\\|b |" in text
     assert "That is all." in text
     assert "## list new\n\nThe newest\n" in text
     assert "| `--json` | JSON |" in text

@@ -26,10 +26,6 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
-nitpick_ignore_regex = [
-    # Type variables, and names of types that are not exported: what they stand for is described where they occur.
-    ("py:class", r"(replicate_async\..*\.)?(T|F|R|Output|Origin|Announce|WebhookSigningSecret)"),
-]
 
 # -- Pages -------------------------------------------------------------------------------------
 

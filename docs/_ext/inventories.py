@@ -19,6 +19,7 @@ _PROJECTS: dict[str, tuple[str, str]] = {
         collections.abc.AsyncIterator py:class library/collections.abc.html#$
         collections.abc.Awaitable py:class library/collections.abc.html#$
         collections.abc.Callable py:class library/collections.abc.html#$
+        collections.abc.Collection py:class library/collections.abc.html#$
         collections.abc.Coroutine py:class library/collections.abc.html#$
         collections.abc.Generator py:class library/collections.abc.html#$
         collections.abc.Iterable py:class library/collections.abc.html#$

@@ -24,7 +24,12 @@ from replicate_async.__main__ import parser
 
 _logger = logging.getLogger(__name__)
 
-_CONSTRUCTED = frozenset({"Client", "Timeout", "Retry", "Limits", "RateLimit", *testing.__all__})
+_CONSTRUCTED = frozenset(
+    {
+        *("Client", "Timeout", "Retry", "Limits", "RateLimit"),
+        *("Emulator", "RateLimits", "Clock", "OutputFile", "Reply"),
+    }
+)
 """Classes that users make themselves; the signatures of the others would only distract."""
 _NAMESPACES = (
     *("accounts", "collections", "deployments", "files", "hardware"),
@@ -38,12 +43,7 @@ _RETURNED = {
 """Classes that are returned but not exported, by a class of the same module."""
 _CLASSES = frozenset({"class", "exception"})
 _ATTRIBUTES = frozenset({"attribute", "data", "property"})
-_ALIASES = {
-    "ssl_module.SSLContext": "ssl.SSLContext",
-    "aiohttp.web_request.BaseRequest": "aiohttp.web.BaseRequest",
-    "aiohttp.web_response.StreamResponse": "aiohttp.web.StreamResponse",
-    "builtins.list": "list",
-}
+_ALIASES = {"ssl_module.SSLContext": "ssl.SSLContext", "builtins.list": "list"}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -168,32 +168,61 @@ def _located(name: str) -> object:
 
 
 def _qualify(app: Sphinx, doctree: nodes.document) -> None:
-    """Let references lead to public names, wherever in the package an object is defined."""
-    for node in doctree.findall(addnodes.pending_xref):
+    """Let references lead to public names, wherever an object is defined."""
+    for node in list(doctree.findall(addnodes.pending_xref)):
         if node.get("refdomain") != "py":
             continue
         target: str = node["reftarget"]
         is_sync = ".sync." in target or str(node.get("py:module")).startswith(sync.__name__)
         name = target.rpartition(".")[2]
-        if "." not in target or target.startswith("replicate_async."):
-            public = _public(is_sync=is_sync).get(name)
-            if public and ("." not in target or _located(target) is _located(public)):
-                node["reftarget"] = public
-                node.attributes.pop("refspecific", None)
-                continue
-            if name in _namespaces():
-                label = f"{'sync-' if is_sync else ''}namespace-{_namespaces()[name]}"
-                node.update_basic_atts({})
-                node.attributes.update(refdomain="std", reftype="ref", reftarget=label)
-                node["refexplicit"] = True
-                continue
-        # In annotations, names of other projects stand as a module has imported them.
-        if target in _ALIASES:
-            _show(node, target, _ALIASES[target])
-            target = _ALIASES[target]
-        if "." not in target:
-            target = next((n for n in EXTERNAL if n.endswith(f".{target}")), target)
-        node["reftarget"] = target
+        if "." in target and not target.startswith("replicate_async."):
+            _lead_outside(node, target)
+        elif _is_public(target, public := _public(is_sync=is_sync).get(name)):
+            node["reftarget"] = public
+            node.attributes.pop("refspecific", None)
+        elif name in _namespaces():
+            label = f"{'sync-' if is_sync else ''}namespace-{_namespaces()[name]}"
+            node.attributes.update(
+                refdomain="std", reftype="ref", reftarget=label, refexplicit=True
+            )
+        elif "." not in target and (known := _external(target)):
+            node["reftarget"] = known
+        elif _is_annotation(node):
+            # An annotation may name a type that is not exported, or a type variable: it stays text.
+            node.replace_self(node.children)
+
+
+def _is_public(target: str, public: str | None) -> bool:
+    return bool(public) and ("." not in target or _located(target) is _located(public))
+
+
+def _is_annotation(node: addnodes.pending_xref) -> bool:
+    """Return whether a reference was made of a type, in a signature or in a list of fields."""
+    parent = node.parent if node["reftype"] in ("class", "obj") else None
+    while parent is not None:
+        if isinstance(parent, addnodes.desc_signature | nodes.field):
+            return True
+        parent = parent.parent
+    return False
+
+
+def _lead_outside(node: addnodes.pending_xref, target: str) -> None:
+    """Let a reference lead to the name of another project that its documentation uses."""
+    if target in _ALIASES:
+        _show(node, target, _ALIASES[target])
+        target = _ALIASES[target]
+    if target not in EXTERNAL:
+        package, name = target.partition(".")[0], target.rpartition(".")[2]
+        known = _external(name)
+        if known and known.startswith(f"{package}."):
+            target = known
+    node["reftarget"] = target
+
+
+@cache
+def _external(name: str) -> str | None:
+    """Return the full name of what another project calls so."""
+    return next((each for each in EXTERNAL if each.endswith(f".{name}")), None)
 
 
 def _show(node: nodes.Element, text: str, instead: str) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _HOMES, _OF_THE_DEFAULT_CLIENT
 from .. import __version__ as __version__
+from . import _forks as _forks  # for its hook
 
 if TYPE_CHECKING:
     from .. import exceptions as exceptions

@@ -43,22 +43,6 @@ WrapAll: TypeAlias = Callable[["Lease", list[Any]], list[Any]]
 _HERE: Final = str(Path(__file__).parent) + os.sep
 _PACKAGE: Final = str(Path(__file__).parent.parent) + os.sep
 
-_IMPORTED_LATE: Final = frozenset(
-    {
-        "aiofiles",
-        "aiohttp",
-        "anyio",
-        "anyio._backends._asyncio",
-        "html",
-        "replicate_async._schema",
-        "replicate_async.resources._poller",
-        "replicate_async.resources.search",
-        "replicate_async.types._catalog",
-        "urllib.request",
-    }
-)
-"""What is imported after the first call, beside the modules of twins."""
-
 _GATHERED: Final = 2**20
 _GATHERING: Final = 0.005
 """Bytes, and seconds, after which what has arrived of a file is handed over."""
@@ -106,79 +90,71 @@ class _Lane:
 
     def __init__(self, lease: Lease) -> None:
         self.cleanup: Work | None = None
-        self._portal = lease.portal
-        self._running = lease.running
-        self._queue: deque[tuple[Pending, Work]] = deque()
+        """What the task does at its end."""
+        self._claim = lease.claim
+        self._portal = lease.claim.open()
+        self._queue: asyncio.Queue[tuple[Pending, Work] | None] = asyncio.Queue()
         self._ended = Pending()
-        self._finishing = False
-        self._wake: asyncio.Event | None = None
-
-    def _woken(self) -> asyncio.Event:
-        """Return what wakes the task, which begins when it is first needed; only on the loop."""
-        if self._wake is None:
-            self._wake = asyncio.Event()
-            self._portal.begin(self._ended, self._run, self._running)
-        return self._wake
-
-    async def _run(self) -> None:
-        me = asyncio.current_task()
-        assert me is not None
-        assert self._wake is not None
-        try:
-            while not self._finishing:
-                if not self._queue:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
-                pending, work = self._queue.popleft()
-                if pending.done:
-                    continue  # given up meanwhile
-                pending.task = me
-                await settle(pending, work, set())
-                if self._ended.task is None:
-                    break
-                while me.cancelling():  # that was meant for the work
-                    me.uncancel()
-        finally:
-            self._finishing = True
-            while self._queue:
-                self._queue.popleft()[0].give_up()
-            if self.cleanup is not None:
-                await self.cleanup()
+        self._begun = False
 
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work in the lane's task, and wait for it."""
-        pending = Pending()
-        pending.lane = self._ended
-        result: T = self._portal.result(pending, self._enqueue, work)
+        """Do some work in the task, and return its result."""
+        result: T = self._claim.run(self._portal, self._put, work)
         return result
-
-    def _enqueue(self, pending: Pending, work: Work) -> None:
-        if self._finishing or self._ended.done:
-            pending.give_up()
-            return
-        wake = self._woken()
-        self._queue.append((pending, work))
-        wake.set()
 
     def finish(self, *, wait: bool = True) -> None:
         """Clean up and end the task."""
-        portal, ended = self._portal, self._ended
         with contextlib.suppress(exceptions.LoopClosed):
-            if wait and not portal.inside:
-                portal.follow(ended, self._finish, timeout=2 * GRACE)
-                error, ended.error = ended.error, None
-                if error is not None and not isinstance(error, asyncio.CancelledError):
-                    raise error
-            else:
-                portal.post(self._finish)
-                portal.attend(ended)
+            self._portal.post(self._end)
+            if wait and not self._portal.inside:
+                self._ended.wait(2 * GRACE)
+                with contextlib.suppress(asyncio.CancelledError):
+                    self._ended.result()
 
-    def _finish(self) -> None:
-        if not self._ended.done:
-            wake = self._woken()
-            self._finishing = True
-            wake.set()
+    def _put(self, pending: Pending, work: Work) -> None:
+        self._begin()
+        if self._ended.done:
+            pending.give_up()
+        else:
+            self._queue.put_nowait((pending, work))
+
+    def _end(self) -> None:
+        self._begin()
+        self._queue.put_nowait(None)
+
+    def _begin(self) -> None:
+        """Start the task, if that has not been done."""
+        if not self._begun:
+            self._begun = True
+            self._claim.start(self._ended, self._run)
+            if self._ended.task is not None:
+                # Not at the end of `_run`, which never starts if the task is cancelled before.
+                self._ended.task.add_done_callback(self._refuse)
+
+    async def _run(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            while (item := await self._queue.get()) is not None:
+                pending, work = item
+                if pending.done:
+                    continue  # interrupted while it waited in line
+                pending.task = task
+                await settle(pending, work)
+                while task.cancelling():
+                    task.uncancel()  # it was the work that was cancelled
+                if self._claim.closed:
+                    break
+        finally:
+            if self.cleanup is not None:
+                await self.cleanup()
+
+    def _refuse(self, _: object) -> None:
+        """Give up the work that is still in line."""
+        while not self._queue.empty():
+            item = self._queue.get_nowait()
+            if item is not None:
+                item[0].give_up()
 
 
 class Stream(Iterator[T]):
@@ -388,87 +364,109 @@ class _Held(AbstractContextManager[T]):
 
 
 class _Claim:
-    """One client's use of the loop."""
+    """The claim of one client to the loop."""
 
     def __init__(self, aclose: Work) -> None:
+        self.closed = False
+        """Whether the client is closed, or is being closed."""
         self._aclose = aclose
         self._lock = threading.RLock()
-        self._closed = False
-        self.portal: Portal | None = None
-        self.running: set[Pending] = set()
-        """What runs for this client; only touched on the loop."""
-        self._end: tuple[Portal, Pending] | None = None
-        """Where it is closed, and what tells when it is."""
+        self._portal: Portal | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._closing: tuple[Portal, Pending] | None = None
         _shared.claims.add(self)
 
     def open(self) -> Portal:
         """Return the portal, running."""
+        portal = self._portal
+        if portal is not None and portal.open:
+            return portal
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise exceptions.ClientClosed
-            if self.portal is None or not self.portal.open:
-                self.portal = _shared.join(self)
-            return self.portal
+            if self._portal is None or not self._portal.open:
+                self._portal = _shared.join(self)
+            return self._portal
+
+    def call(self, work: Work) -> Any:
+        """Await `work()` on the loop, and return its result."""
+        return self.run(self.open(), self.start, work)
+
+    def run(self, portal: Portal, start: Callable[[Pending, Work], object], work: Work) -> Any:
+        """Have *start* called on the loop, and return or raise the outcome of the work."""
+        pending = Pending()
+        try:
+            portal.run(pending, start, work)
+            return pending.result()
+        except (asyncio.CancelledError, exceptions.LoopClosed) as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            if self.closed or (cancelled and portal.open):
+                raise exceptions.ClientClosed from None
+            if cancelled:
+                raise exceptions.LoopClosed("the sync facade was shut down meanwhile") from None
+            raise
+
+    def start(self, pending: Pending, work: Work) -> None:
+        """Start some work in a task that ends with the client. Only called on the loop."""
+        portal = self._portal
+        if portal is None or self.closed:
+            pending.give_up()
+            return
+        portal.start(pending, work)
+        if pending.task is not None:
+            self._running.add(pending.task)
+            pending.task.add_done_callback(self._running.discard)
 
     def close(self) -> None:
         """Cancel what runs, close the client, and with the last client the loop."""
-        portal = self.portal
+        portal = self._portal
         if portal is not None and portal.open:
-            portal.check()  # while nothing has been given up
+            portal.check()  # before anything is given up
         pending = Pending()
         portal = self._give_up(pending)
-        if portal is None:
-            self._await_end()
-            return
-        try:
-            portal.result(pending, portal.begin, self._wind_up, set())
-        finally:
-            _shared.leave(self, wait=True)
+        if portal is not None:
+            try:
+                portal.run(pending, portal.start, self._wind_up)
+                pending.result()
+            finally:
+                _shared.leave(self, wait=True)
+        elif self._closing is not None:
+            # Perhaps another thread is still closing it.
+            portal, pending = self._closing
+            if not portal.inside:
+                pending.wait(2 * GRACE)
 
     def drop(self) -> None:
-        """Close without waiting, as befits the garbage collector."""
+        """Close without waiting, for the garbage collector."""
         pending = Pending()
         portal = self._give_up(pending)
         if portal is not None:
             with contextlib.suppress(exceptions.LoopClosed):
-                portal.post(portal.begin, pending, self._wind_up_and_leave, set())
-                portal.attend(pending)
+                portal.post(portal.start, pending, self._wind_up_and_leave)
 
-    def _give_up(self, pending: Pending) -> Portal | None:
-        """Return where to close it; None if another call does, or there is nothing to close."""
+    def _give_up(self, closing: Pending) -> Portal | None:
+        """Let nothing begin any more. Return the portal, unless there is nothing to close."""
         with self._lock:
-            portal, self.portal, self._closed = self.portal, None, True
-        if portal is None:
-            return None
-        if not portal.open:
-            _shared.leave(self, wait=False)
-            return None
-        self._end = portal, pending
-        return portal
-
-    def _await_end(self) -> None:
-        """Wait until the call that closes it has done so."""
-        if self._end is not None:
-            portal, pending = self._end
-            if not pending.done and not portal.inside:
-                with contextlib.suppress(exceptions.LoopClosed):
-                    portal.follow(pending, _nothing, timeout=2 * GRACE)
+            portal, self._portal, self.closed = self._portal, None, True
+            if portal is None:
+                return None
+            if not portal.open:
+                _shared.leave(self, wait=False)
+                return None
+            self._closing = portal, closing
+            return portal
 
     def abandon(self) -> None:
-        """Forget the loop of the parent process."""
-        self._lock = threading.RLock()
-        self.portal = self._end = None
-        self.running = set()
+        """Forget the loop of the parent process. Called in the child right after a fork."""
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._portal = self._closing = None
+        self._running = set()
 
     async def _wind_up(self) -> None:
-        """Cancel what runs, so that it cancels its predictions, and then close the client."""
-        tasks = []
-        for pending in self.running:
-            if pending.task is not None:
-                pending.closed = True
-                pending.task.cancel("the client is closed")
-                tasks.append(pending.task)
-        if tasks:
+        """Cancel what runs, which cancels its predictions, and then close the client."""
+        if tasks := list(self._running):
+            for task in tasks:
+                task.cancel("the client is closed")
             await asyncio.wait(tasks, timeout=GRACE)
         await self._aclose()
 
@@ -479,17 +477,16 @@ class _Claim:
             _shared.leave(self, wait=False)
 
 
-def _nothing() -> None:
-    """Do nothing, but wake the loop."""
-
-
 class Lease:
     """What a client and everything that it returned hold on to, to reach the loop.
 
     The client is closed by `close`, when the last of them is gone, or when the interpreter exits.
     """
 
-    __slots__ = ("__weakref__", "_claim", "_wrap")
+    __slots__ = ("__weakref__", "_wrap", "claim")
+
+    claim: _Claim
+    """What outlives the lease, until the client is closed."""
 
     def __init__(self, aclose: Work, wrap: Wrap) -> None:
         """Hold a place on the loop.
@@ -498,29 +495,13 @@ class Lease:
             aclose: Closes the client.
             wrap: Returns the twin of an async object; anything else as it is.
         """
-        self._claim = claim = _Claim(aclose)
+        self.claim = _Claim(aclose)
         self._wrap = wrap
-        weakref.finalize(self, claim.drop).atexit = False
-
-    @property
-    def portal(self) -> Portal:
-        """The portal, running."""
-        portal = self._claim.portal
-        return portal if portal is not None and portal.open else self._claim.open()
-
-    @property
-    def running(self) -> set[Pending]:
-        """What runs for this client."""
-        return self._claim.running
+        weakref.finalize(self, self.claim.drop).atexit = False
 
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await `function(*args, **kwargs)` on the loop, and return its result."""
-        claim = self._claim
-        portal = claim.portal
-        if portal is None or not portal.open:
-            portal = claim.open()
-        work = functools.partial(function, *args, **kwargs)
-        result: T = portal.result(Pending(), portal.begin, work, claim.running)
+        result: T = self.claim.call(functools.partial(function, *args, **kwargs))
         return result
 
     def iterate(self, source: AsyncIterable[Any], wrap_all: WrapAll | None = None) -> Stream[Any]:
@@ -544,19 +525,19 @@ class Lease:
 
     def close(self) -> None:
         """Close the client, and with the last client the loop."""
-        self._claim.close()
+        self.claim.close()
 
 
 class _Shared:
     """The one loop of this process, and who uses it."""
 
     def __init__(self) -> None:
-        self._portals: weakref.WeakSet[Portal] = weakref.WeakSet()
         self.claims: weakref.WeakSet[_Claim] = weakref.WeakSet()
-        """All there are, also of clients that have not been used."""
+        """The claims of all clients, also of those that have not been used."""
+        self._portals: weakref.WeakSet[Portal] = weakref.WeakSet()
         self._left_behind: list[object] = []
+        self._forking = False
         self._unpark: Callable[[], None] | None = None
-        self._started = False
         self._reset()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
@@ -583,7 +564,6 @@ class _Shared:
                 portal = self._portal
                 if portal is None or not portal.open:
                     _refuse_greenlets()
-                    self._started = True
                     portal = Portal()
                     self._portals.add(portal)
                     self._portal = portal
@@ -607,36 +587,27 @@ class _Shared:
     def _before_fork(self) -> None:
         """Bring the loop to where a child can be made of the process.
 
-        A lock that another thread holds now would never be released in the child: so the loop stands
-        between two callbacks, no start of it is under way, and nothing of what it imports late.
+        No loop is being started or stopped meanwhile, and the loop stands between two callbacks, where it
+        holds no lock and nothing is half done.
         """
-        while True:
-            started = self._started
-            if started or "replicate_async.client" in sys.modules:
-                # Some thread may be in the middle of them, also before the first call, since namespaces
-                # are imported when they are first named: this waits for its end.
-                from ._twin import TWINS
-
-                for name in _IMPORTED_LATE | {module for module, _ in TWINS}:
-                    __import__(name)
-            portal = self._portal
-            unpark = portal.park() if portal is not None and portal.open else None
-            self._lock.acquire()
-            self._unpark = unpark
-            if self._started == started:
-                return
-            # It was started just now.
-            self._after_fork_in_parent()
+        self._lock.acquire()
+        self._forking = True
+        if self._portal is not None:
+            self._unpark = self._portal.park()
 
     def _after_fork_in_parent(self) -> None:
+        if not self._forking:
+            return  # this module was imported when the fork had begun
+        self._forking = False
         unpark, self._unpark = self._unpark, None
         self._lock.release()
         if unpark is not None:
             unpark()
 
     def _after_fork_in_child(self) -> None:
-        # The loop's selector and sockets belong to the parent, too: to run their finalizers here
-        # would disturb it, so they are kept for good.
+        # The loop's selector and sockets belong to the parent, too. Their finalizers would disturb it,
+        # so they are kept for good.
+        self._forking = False
         self._unpark = None
         self._reset()
         portals, claims = list(self._portals), list(self.claims)

@@ -321,7 +321,7 @@ def test_collection_in_a_post(emulator: Emulator) -> None:
     """The garbage collector may strike while a call holds the lock of the loop."""
     out = run(
         """
-        import gc
+        import asyncio, gc
         from replicate_async import sync as replicate
         client = replicate.Client()
         stream = client.stream("emulator/writer", {"prompt": "x", "max_tokens": 2000})
@@ -329,13 +329,12 @@ def test_collection_in_a_post(emulator: Emulator) -> None:
         cycle = [stream]
         cycle.append(cycle)
         del stream, cycle
-        loop = client._lease.portal.loop
-        post = loop.call_soon_threadsafe
+        post = asyncio.BaseEventLoop.call_soon_threadsafe
         def collecting(*args, **kwargs):
-            del loop.call_soon_threadsafe
+            asyncio.BaseEventLoop.call_soon_threadsafe = post
             gc.collect()
             return post(*args, **kwargs)
-        loop.call_soon_threadsafe = collecting
+        asyncio.BaseEventLoop.call_soon_threadsafe = collecting
         client.accounts.current()
         client.close()
         """

@@ -1,8 +1,7 @@
-"""Which thread runs the loop, and that nobody notices."""
+"""Many threads and one loop: whoever calls, closes, forks or is interrupted, nobody else notices."""
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sys
@@ -20,49 +19,31 @@ from replicate_async.testing import Emulator, Fault
 
 from .conftest import QUIET_FORK, SECONDS, complaints, run, start, until
 
-turns = pytest.mark.skipif(sys.platform == "win32", reason="the loop stays in its thread there")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="it sends signals as POSIX has them")
 
 
-async def _here() -> str:
-    return threading.current_thread().name
+# -- The thread of the loop --------------------------------------------------------------------
 
 
-@pytest.fixture
-def handler() -> Iterator[None]:
-    """Have a Python function as the handler of a signal."""
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    yield
-    signal.signal(signal.SIGTERM, before)
+def test_one_thread(client: Client) -> None:
+    """One thread runs the loop for all others, the main thread included."""
 
+    async def here() -> str:
+        return threading.current_thread().name
 
-# -- Where it runs -----------------------------------------------------------------------------
-
-
-@turns
-def test_main_thread(client: Client) -> None:
-    """The main thread runs the loop for its own calls; other threads have theirs run elsewhere."""
-    until(lambda: client._lease.call(_here) == "MainThread")  # mostly at once
     with ThreadPoolExecutor(1) as pool:
-        until(lambda: pool.submit(client._lease.call, _here).result() == "replicate_async.sync")
-    until(lambda: client._lease.call(_here) == "MainThread")
+        assert pool.submit(client._lease.call, here).result() == "replicate_async.sync"
+    assert client._lease.call(here) == "replicate_async.sync"
 
 
-@pytest.mark.usefixtures("handler")
-def test_handlers_of_signals(client: Client) -> None:
-    """Where a signal's handler may raise, it cannot do so in the midst of the loop."""
-    assert client._lease.call(_here) == "replicate_async.sync"
-
-
-@turns
 def test_deep_stack(client: Client) -> None:
-    """The loop is not run on what is left of a stack that is nearly used up."""
+    """A call needs little of the caller's stack, whatever the work on the loop needs."""
 
     def deep(frames: int) -> str:
-        return client._lease.call(_here) if frames == 0 else deep(frames - 1)
+        return client.accounts.current().username if frames == 0 else deep(frames - 1)
 
     depth = len(list(_frames()))
-    until(lambda: deep(50) == "MainThread")
-    assert deep(sys.getrecursionlimit() - depth - 150) == "replicate_async.sync"
+    assert deep(sys.getrecursionlimit() - depth - 30) == "acme"
 
 
 def _frames() -> Iterator[object]:
@@ -152,37 +133,24 @@ def test_closing_during_a_call_of_the_main_thread(emulator: Emulator) -> None:
     assert len(emulator.ledger.cancelled()) == 1
 
 
-def test_shut_down_before_a_call_begins(emulator: Emulator) -> None:
-    """What has not begun when the loop is shut down does not begin any more, and its thread goes on."""
-    from replicate_async.exceptions import LoopClosed
+def test_closing_during_calls(emulator: Emulator) -> None:
+    """Calls that begin while the client is being closed are refused, or cancelled: nothing goes on."""
 
-    client = Client(emulator.token, base_url=emulator.url)
-    client._lease.call(_here)
-    portal = client._lease.portal
-    begun: list[bool] = []
+    def call(client: Client, after: float) -> None:
+        time.sleep(after)
+        with pytest.raises(ClientClosed):
+            client.run("emulator/sleeper", {"seconds": 60})
 
-    async def begin() -> None:
-        begun.append(True)
-
-    portal.loop.call_soon_threadsafe(functools.partial(portal.stop, join=False))
-    with pytest.raises(LoopClosed):
-        client._lease.call(begin)
-    assert begun == []
-    client.close()
-
-
-def test_shut_down_while_the_main_thread_has_the_loop(emulator: Emulator) -> None:
-    """The loop's own thread ends also if it was about to run the loop, and what should stop it has gone by."""
-    client = Client(emulator.token, base_url=emulator.url)
-    client._lease.call(_here)
-    portal = client._lease.portal
-    with portal.driving:  # as the main thread has it
-        portal.want()
-        until(lambda: portal._serving)
-        portal.stop(join=False)
-        portal.loop.run_forever()
-    until(portal.loop.is_closed)
-    client.close()
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            client = Client(emulator.token, base_url=emulator.url)
+            client.accounts.current()
+            calls = [pool.submit(call, client, number * 0.001) for number in range(8)]
+            time.sleep(turn * 0.001)
+            client.close()
+            for each in calls:
+                each.result(SECONDS)
+            assert not emulator.ledger.running()
 
 
 def test_refused_close(emulator: Emulator) -> None:
@@ -213,7 +181,7 @@ def test_closed_by_two_threads() -> None:
         call = pool.submit(client.run, "emulator/sleeper", {"seconds": 60})
         until(emulator.ledger.running)
         first = pool.submit(client.close)
-        until(lambda: client._lease._claim.portal is None)
+        until(lambda: client._lease.claim.closed)
         client.close()
         assert first.done() or first.result(1) is None
         assert isinstance(call.exception(SECONDS), ClientClosed)
@@ -248,23 +216,40 @@ def test_stream_of_a_client_that_is_being_closed(emulator: Emulator) -> None:
         closed.result(SECONDS)
 
 
-def test_given_up_before_it_began(client: Client) -> None:
-    """Work that nobody waits for any more does not begin."""
-    from replicate_async.sync._loop import Pending
+@posix
+def test_interrupted_before_it_began(emulator: Emulator, client: Client) -> None:
+    """Work whose caller is interrupted before it could begin does not begin."""
 
-    portal, pending = client._lease.portal, Pending()
-    begun: list[bool] = []
+    class Alarm(Exception):
+        pass
 
-    async def begin() -> None:
-        begun.append(True)
+    busy, free = threading.Event(), threading.Event()
 
-    portal.post(pending.cancel)
-    portal.post(portal.begin, pending, begin, set())
-    client._lease.call(_here)
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(client._lease.call, _here).result()
-    assert pending.done
-    assert begun == []
+    def token() -> str:  # is called on the loop
+        busy.set()
+        free.wait(SECONDS)
+        return emulator.token
+
+    def ring(*_: object) -> None:
+        free.set()
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with (
+            Client(token, base_url=emulator.url) as other,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            holding = pool.submit(other.accounts.current)
+            assert busy.wait(SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(Alarm):
+                client.predictions.create(model="replicate/hello-world", input={"text": "x"})
+            assert holding.result(SECONDS).username == "acme"
+            client.accounts.current()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert emulator.ledger.created() == []
 
 
 def test_dropped_just_before_the_end(emulator: Emulator) -> None:
@@ -329,7 +314,7 @@ def test_connections_that_were_closed_meanwhile(pause: float) -> None:
 # -- Ctrl-C ------------------------------------------------------------------------------------
 
 
-@turns
+@posix
 def test_interrupt_spares_other_threads(emulator: Emulator) -> None:
     """Ctrl-C ends the main thread's own call, not those of other threads that it has run meanwhile."""
     process = start(
@@ -361,9 +346,9 @@ def test_interrupt_spares_other_threads(emulator: Emulator) -> None:
     assert len(emulator.ledger.cancelled()) == 1
 
 
-@turns
-def test_interrupted_three_times() -> None:
-    """A third Ctrl-C gets out also when the loop hangs in somebody's code."""
+@posix
+def test_interrupted_while_the_loop_hangs() -> None:
+    """A second Ctrl-C gets out also when the loop hangs in somebody's code."""
     process = start(
         """
         import os, time
@@ -385,7 +370,7 @@ def test_interrupted_three_times() -> None:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             began = time.monotonic()
-            for _ in range(3):
+            for _ in range(2):
                 process.send_signal(signal.SIGINT)
                 time.sleep(0.3)  # signals that wait for the same handler become one
             out, err = process.communicate(timeout=SECONDS)
@@ -395,23 +380,7 @@ def test_interrupted_three_times() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_cancelled_before_it_began(client: Client) -> None:
-    """Work that is given up before its first step does not leave its thread waiting."""
-    import asyncio
-
-    from replicate_async.sync._loop import Pending
-
-    portal, pending = client._lease.portal, Pending()
-
-    def begin() -> None:
-        portal.begin(pending, functools.partial(asyncio.sleep, SECONDS), set())
-        pending.cancel()
-
-    portal.post(begin)
-    assert pending.wait(SECONDS / 2)
-
-
-@turns
+@posix
 def test_interrupts_at_any_moment() -> None:
     """Ctrl-C in the middle of short calls raises at the user's line each time; the client stays whole."""
     out = run(
@@ -445,34 +414,56 @@ def test_interrupts_at_any_moment() -> None:
     assert out == "60 hello Alice\n"
 
 
-@turns
-@pytest.mark.parametrize("times", [1, 2])
-def test_interrupts_at_every_instruction(times: int) -> None:
-    """Wherever in the loop's module it strikes, Ctrl-C raises, and leaves everything in order."""
+@posix
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_interrupts_at_every_call(again: bool) -> None:
+    """Wherever in the facade it strikes, Ctrl-C raises, and neither work nor a lock is left behind.
+
+    Python calls signal handlers when a function begins, after calls, and before loops go on.
+    """
     out = run(
         f"""
-        import asyncio, signal, sys, threading, time
-        from replicate_async.sync import Client, _loop
+        import asyncio, dis, functools, itertools, pathlib, signal, sys, time
+        from replicate_async import sync
+        again = {again}
+        facade = str(pathlib.Path(sync.__file__).parent)
+        running = 0
         async def nap():
-            await asyncio.sleep(0)
-            return threading.current_thread().name
-        client = Client()
+            global running
+            running += 1
+            try:
+                await asyncio.sleep(0)
+            finally:
+                running -= 1
+        @functools.cache
+        def handled_at(code):
+            found = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
+            return {{
+                later.offset for each, later in itertools.pairwise(found)
+                if each.opname.startswith(("CALL", "RESUME", "JUMP_BACKWARD"))
+            }}
+        client = sync.Client()
         client._lease.call(nap)
-        portal = client._lease.portal
         def interrupted_at(number):
-            count = 0
+            count = calls = 0
             def trace(frame, event, _):
                 nonlocal count
-                if frame.f_code.co_filename != _loop.__file__:
+                if not frame.f_code.co_filename.startswith(facade):
                     return None
                 frame.f_trace_opcodes = True
-                if event == "opcode":
+                if event == "opcode" and frame.f_lasti in handled_at(frame.f_code):
                     count += 1
                     if count == number:
-                        sys.settrace(None)
-                        for _ in range({times}):
-                            signal.raise_signal(signal.SIGINT)
+                        if again:
+                            sys.setprofile(profile)
+                        signal.raise_signal(signal.SIGINT)  # what raises is not called any more
                 return trace
+            def profile(frame, event, _):
+                nonlocal calls
+                if frame.f_code.co_filename.startswith(facade) and event in ("call", "c_return"):
+                    calls += 1
+                    if calls == 1 + number % 8:  # while the first is dealt with
+                        signal.raise_signal(signal.SIGINT)
             try:
                 sys._getframe().f_trace_opcodes = True  # Python 3.12 traces none if no frame asks by now
                 sys.settrace(trace)
@@ -480,30 +471,30 @@ def test_interrupts_at_every_instruction(times: int) -> None:
             except KeyboardInterrupt:
                 return True
             finally:
+                sys.setprofile(None)
                 sys.settrace(None)
             assert count < number, "Ctrl-C was lost"
             return False
         number = 1
         while interrupted_at(number):
             number += 1
-            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, number
+            client._lease.call(nap)
             deadline = time.monotonic() + 10
-            while portal._attended and time.monotonic() < deadline:
+            while running and time.monotonic() < deadline:
                 time.sleep(0.001)
-            assert not portal._attended, number
-            while client._lease.call(nap) != "MainThread":  # the loop may be handed over late
-                assert time.monotonic() < deadline, number
+            assert not running, number
+        began = time.monotonic()
         client.close()
-        print(number > 200)
+        print(number > 20, time.monotonic() - began < 5)
         """
     )
-    assert out == "True\n"
+    assert out == "True True\n"
 
 
 # -- Forks -------------------------------------------------------------------------------------
 
 
-@turns
+@posix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_fork_during_a_call_of_the_main_thread(emulator: Emulator) -> None:
     """A child that another thread makes meanwhile has a loop of its own, and its Ctrl-C."""
@@ -531,7 +522,7 @@ def test_fork_during_a_call_of_the_main_thread(emulator: Emulator) -> None:
     assert out == "child True hello Bob\nparent hello Alice\n"
 
 
-@turns
+@posix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_forks_between_calls_of_the_main_thread() -> None:
     """Also a child that is made when the main thread is about to call, or about to return, has its Ctrl-C."""
@@ -558,6 +549,41 @@ def test_forks_between_calls_of_the_main_thread() -> None:
         QUIET_FORK,
     )
     assert out == "failed 0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize(
+    "module", ["replicate_async.client", "aiohttp", "anyio._backends._asyncio"]
+)
+def test_fork_during_an_import(module: str) -> None:
+    """A child is not made while another thread is importing what the facade needs, for its first call."""
+    out = run(
+        f"""
+        import concurrent.futures.thread  # which complains if it is imported during a fork
+        import os, signal, sys, threading, time
+        from replicate_async import sync as replicate
+        class Slow:
+            def find_spec(self, name, path=None, target=None):
+                if name == {module!r}:
+                    importing.set()
+                    time.sleep(0.5)
+        importing = threading.Event()
+        sys.meta_path.insert(0, Slow())
+        def call():
+            print(replicate.run("replicate/hello-world", {{"text": "Alice"}}))
+        thread = threading.Thread(target=call)
+        thread.start()
+        importing.wait()
+        if (pid := os.fork()) == 0:
+            signal.alarm(20)
+            print("child", replicate.run("replicate/hello-world", {{"text": "Bob"}}))
+            os._exit(0)
+        print(os.waitpid(pid, 0)[1])
+        thread.join()
+        """,
+        QUIET_FORK,
+    )
+    assert sorted(out.splitlines()) == ["0", "child hello Bob", "hello Alice"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -1,1 +1,1 @@
-"""One module for each namespace of the API, one coroutine for each operation."""
+"""Namespaces of the API: one module each, with one method for each operation."""

@@ -1,4 +1,4 @@
-"""The base of all namespaces."""
+"""Base class of the namespaces."""
 
 from __future__ import annotations
 

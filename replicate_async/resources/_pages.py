@@ -1,4 +1,4 @@
-"""Pages of listings."""
+"""Listings and their pages (:api:`pagination`)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .._jobs.context import Bound, Context, R, T, is_link
 
 @attrs.frozen(eq=False)
 class Page(Generic[T]):
-    """One page of a listing (:api:`pagination`); a sequence of what is on it."""
+    """One page of a listing (:api:`pagination`): a sequence of its items."""
 
     results: list[T]
-    """What is on this page."""
+    """Items on this page."""
     next: str | None
-    """The URL of the next page."""
+    """URL of the next page, or `None` if this is the last one."""
     previous: str | None
-    """The URL of the page before."""
+    """URL of the previous page, or `None`."""
     _fetch: Callable[[str], Coroutine[Any, Any, Page[T]]] = attrs.field(repr=False)
 
     def __iter__(self) -> Iterator[T]:
@@ -39,11 +39,30 @@ class Page(Generic[T]):
         return self.results[index]
 
     async def next_page(self) -> Page[T] | None:
-        """Fetch the page after this one; None if this is the last."""
+        """Fetch the next page.
+
+        Returns:
+            The next page, or `None` if this is the last one.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return None if self.next is None else await self._fetch(self.next)
 
     def auto_paging_iter(self) -> AsyncIterator[T]:
-        """Yield what is on this page and on all that follow, fetching them as they are needed."""
+        """Iterate over the items of this page and of all following ones.
+
+        Pages are fetched as they are needed. If that fails, the next step of the iteration fetches the same
+        page again.
+
+        Returns:
+            An iterator over the items.
+
+        Raises, from the iteration:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
 
         async def here() -> Page[T]:
             return self
@@ -106,9 +125,10 @@ class _Items(AsyncIterator[T]):
 
 
 class Listing(Generic[T]):
-    """What a `list` method returns.
+    """A listing, as the `list` methods return it; nothing is requested before it is used.
 
-    `await` it for the first page; `async for` it for all items of all pages.
+    `await` it for its first page, or iterate over it with `async for` for the items of all pages, which are fetched
+    as they are needed.
     """
 
     def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T]]]) -> None:
@@ -122,7 +142,18 @@ class Listing(Generic[T]):
 
 
 async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
-    """Yield the pages of a listing: `paginate(client.models.list)`, or `paginate(client.models.list())`."""
+    """Iterate over the pages of a listing.
+
+    Args:
+        listing: A listing such as `client.models.list()`, or a method that returns one.
+
+    Yields:
+        The pages, which are fetched as they are needed.
+
+    Raises, from the iteration:
+        ReplicateError: The API returned an error.
+        TransportError: No usable response was received.
+    """
     page: Page[T] | None = await (listing if isinstance(listing, Listing) else listing())
     while page is not None:
         yield page
@@ -130,13 +161,13 @@ async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncItera
 
 
 def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None) -> Listing[R]:
-    """Return the listing that a call gives the first page of.
+    """Return a listing.
 
     Args:
-        context: The client.
-        call: Fetches the first page.
-        kind: What is on the pages.
-        cursor: The link to another page to begin with.
+        context: State of the client.
+        call: Request for the first page.
+        kind: Class of the items.
+        cursor: Link to another page to start at.
     """
 
     async def first() -> Page[R]:
@@ -180,7 +211,7 @@ async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
 
 
 async def objects(context: Context, call: Call, kind: type[R]) -> list[R]:
-    """Return the objects of a bare array."""
+    """Fetch a JSON array of objects, which is not paginated."""
     answer = await context.transport.send(call)
     try:
         if not isinstance(answer.data, list):

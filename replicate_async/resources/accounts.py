@@ -1,4 +1,4 @@
-"""The account that the token belongs to (:api:`account`)."""
+"""Account of the API token (:api:`account`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ __all__ = ("Accounts",)
 
 
 class Accounts(Namespace):
-    """The account that the token belongs to (:api:`account`)."""
+    """Account of the API token (:api:`account`)."""
 
     async def current(self) -> Account:
-        """Fetch the account. Calls :api:`account.get`."""
+        """Fetch the account that the API token belongs to. Calls :api:`account.get`.
+
+        Returns:
+            The account.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return await self._context.fetch(Account, Call("GET", "/account"))

@@ -17,18 +17,18 @@ __all__ = ("Collection", "Collections")
 
 @attrs.define(eq=False)
 class Collection(Bound):
-    """A curated collection with its models (:api:`collections.get`)."""
+    """A curated collection of models, with its models (:api:`collections.get`)."""
 
     slug: str
-    """What identifies it."""
+    """Unique ID of the collection, used in its URL."""
     name: str | None = None
-    """The name for people."""
+    """Display name of the collection."""
     description: str | None = None
-    """What is in it."""
+    """Short description of the collection."""
     full_description: str | None = None
-    """More of that, in Markdown."""
+    """Long description of the collection, in Markdown."""
     models: list[Model] = attrs.field(factory=list)
-    """All of its models."""
+    """All models of the collection."""
 
     def _bind(self, context: Context) -> None:
         self._client = context
@@ -43,11 +43,30 @@ class Collections(Namespace):
         """List all collections, without their models. Calls :api:`collections.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page.
+
+        Returns:
+            Summaries of the collections, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return pages(self._context, Call("GET", "/collections"), CollectionSummary, cursor)
 
     async def get(self, slug: str) -> Collection:
-        """Fetch a collection with its models. Calls :api:`collections.get`."""
+        """Fetch a collection with its models. Calls :api:`collections.get`.
+
+        Args:
+            slug: Unique ID of the collection, such as `"text-to-image"`.
+
+        Returns:
+            The collection.
+
+        Raises:
+            NotFoundError: The collection does not exist.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         call = Call("GET", f"/collections/{identifier(slug, 'slug')}")
         return await self._context.fetch(Collection, call)

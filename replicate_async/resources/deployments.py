@@ -1,4 +1,4 @@
-"""Deployments: models on machines of one's own (:api:`deployments`)."""
+"""Deployments: models on dedicated hardware (:api:`deployments`)."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = ("Deployment", "DeploymentPredictions", "Deployments")
 
 @attrs.define(eq=False)
 class Deployment(Bound):
-    """A model on machines of one's own (:api:`deployment-object`)."""
+    """A model on dedicated hardware (:api:`deployment-object`)."""
 
     owner: str
-    """The account that it belongs to."""
+    """Owner of the deployment: the username of a user or organization."""
     name: str
-    """Its name within the account."""
+    """Name of the deployment, unique among the deployments of its owner."""
     current_release: DeploymentRelease | None = None
-    """What it runs at present."""
+    """Current release: model, version, hardware and number of instances."""
 
     @property
     def full_name(self) -> str:
-        """`owner/name`."""
+        """Owner and name of the deployment: `owner/name`."""
         return f"{self.owner}/{self.name}"
 
     @property
@@ -46,14 +46,23 @@ class Deployment(Bound):
         return _predictions(self._context, self.owner, self.name)
 
     async def reload(self) -> Self:
-        """Fetch it again, and return the deployment itself."""
+        """Fetch the current state of the deployment into this object. Calls :api:`deployments.get`.
+
+        Returns:
+            This object.
+
+        Raises:
+            NotFoundError: The deployment does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         call = Call("GET", _path(self.owner, self.name))
         self._replace(await self._context.fetch(type(self), call))
         return self
 
 
 class Deployments(Namespace):
-    """Deployments: models on machines of one's own (:api:`deployments`)."""
+    """Deployments: models on dedicated hardware (:api:`deployments`)."""
 
     @property
     def predictions(self) -> DeploymentPredictions:
@@ -64,17 +73,32 @@ class Deployments(Namespace):
         """Fetch a deployment. Calls :api:`deployments.get`.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the deployment; required if `owner` is the owner alone.
+
+        Returns:
+            The deployment.
+
+        Raises:
+            NotFoundError: The deployment does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
         """
         call = Call("GET", _path(*parse_name(owner, name, "deployment")))
         return await self._context.fetch(Deployment, call)
 
     def list(self, cursor: str | None = None) -> Listing[Deployment]:
-        """List the account's deployments, newest first. Calls :api:`deployments.list`.
+        """List the deployments of the account, newest first. Calls :api:`deployments.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page.
+
+        Returns:
+            Deployments, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return pages(self._context, Call("GET", "/deployments"), Deployment, cursor)
 
@@ -91,12 +115,20 @@ class Deployments(Namespace):
         """Create a deployment. Calls :api:`deployments.create`.
 
         Args:
-            name: A name that the account has not used.
-            model: What to run, `owner/name`.
-            version: Its version.
-            hardware: The machines: a SKU of `hardware.list()`.
-            min_instances: How many are always on, 0 to 5. They cost while they are on.
-            max_instances: How many there may be, 0 to 20.
+            name: Name of the deployment, which must not be in use by the account.
+            model: Model to run: `"owner/name"` or a `Model`.
+            version: Version of the model: its ID or a `Version`.
+            hardware: Hardware of the instances: the `sku` of an item of `hardware.list()`, or the item.
+            min_instances: Number of instances to keep on, 0 to 5. They are billed even when they are idle.
+            max_instances: Maximum number of instances, 0 to 20.
+
+        Returns:
+            The new deployment.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error; nothing was created.
+            TransportError: No usable response was received; the deployment may exist.
         """
         owner, model_name = parse_name(*full_name(model, "model"), "model")
         body = {
@@ -121,17 +153,27 @@ class Deployments(Namespace):
         min_instances: int | None = None,
         max_instances: int | None = None,
     ) -> Deployment:
-        """Change a deployment, which makes a new release. Calls :api:`deployments.update`.
+        """Change a deployment, which creates a new release. Calls :api:`deployments.update`.
 
-        With no instances at all it is disabled: what runs is cancelled.
+        Arguments that are not given leave it as it is. With both numbers of instances at 0, the deployment is
+        disabled, and its running predictions are cancelled.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
-            version: The version to run.
-            hardware: The machines: a SKU of `hardware.list()`.
-            min_instances: How many are always on, 0 to 5.
-            max_instances: How many there may be, 0 to 20.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the deployment; required if `owner` is the owner alone.
+            version: Version of the model: its ID or a `Version`.
+            hardware: Hardware of the instances: the `sku` of an item of `hardware.list()`, or the item.
+            min_instances: Number of instances to keep on, 0 to 5. They are billed even when they are idle.
+            max_instances: Maximum number of instances, 0 to 20.
+
+        Returns:
+            The changed deployment.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            NotFoundError: The deployment does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the change may have been made.
         """
         body = given(
             version=None if version is None else _version(version),
@@ -145,11 +187,18 @@ class Deployments(Namespace):
         return await self._context.fetch(Deployment, Call("PATCH", path, Kind.WRITE, json=body))
 
     async def delete(self, owner: str, name: str | None = None) -> None:
-        """Delete a deployment that has been off for 15 minutes. Calls :api:`deployments.delete`.
+        """Delete a deployment. Calls :api:`deployments.delete`.
+
+        It must have been offline and unused for at least 15 minutes.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the deployment; required if `owner` is the owner alone.
+
+        Raises:
+            NotFoundError: The deployment does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the deployment may have been deleted.
         """
         await self._context.command("DELETE", _path(*parse_name(owner, name, "deployment")))
 
@@ -170,10 +219,37 @@ class DeploymentPredictions(Namespace):
         use_file_output: bool | None = None,
         stream: bool | None = None,
     ) -> Prediction:
-        """Create a prediction with a deployment.
+        """Create a prediction with a deployment, and return it without waiting for its end.
 
-        Calls :api:`deployments.predictions.create`. The options are those of
-        `predictions.create`.
+        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`deployments.predictions.create`.
+
+        Args:
+            deployment: The deployment: `"owner/name"`, a pair of owner and name, or a `Deployment`.
+            input: Input of the model. Files anywhere in it are uploaded.
+            wait: How long the server may hold its response back until the prediction has ended: seconds
+                from 1 to 60, or `True` for 60. By default, it responds at once.
+            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+            webhook: HTTPS URL that receives webhooks about the prediction.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+            use_file_output: Whether files in the output become `FileOutput` objects. The client's
+                setting by default.
+            stream: Deprecated by the API; has no effect.
+
+        Returns:
+            The prediction as the server reported it, which may or may not have ended.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            NotFoundError: The deployment does not exist; nothing was created.
+            ReplicateError: The API returned another error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the prediction. It may exist, and be billed.
         """
         names = parse_name(*full_name(deployment, "deployment"), "deployment")
         return await _predictions(self._context, *names).create(

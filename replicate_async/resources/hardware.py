@@ -1,4 +1,4 @@
-"""The kinds of machines that models run on (:api:`hardware`)."""
+"""Types of hardware that models can run on (:api:`hardware`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ __all__ = ("HardwareNamespace",)
 
 
 class HardwareNamespace(Namespace):
-    """The kinds of machines that models run on (:api:`hardware`)."""
+    """Types of hardware that models can run on (:api:`hardware`)."""
 
     async def list(self) -> builtins.list[Hardware]:
-        """List them all. Calls :api:`hardware.list`."""
+        """List all types of hardware. Calls :api:`hardware.list`.
+
+        Returns:
+            All types of hardware.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return await objects(self._context, Call("GET", "/hardware"), Hardware)

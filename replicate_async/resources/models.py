@@ -1,4 +1,4 @@
-"""Models, their versions, examples and readmes (:api:`models` and :api:`versions`)."""
+"""Models, their versions, examples and READMEs (:api:`models` and :api:`versions`)."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Version(Bound):
     """A version of a model (:api:`version-object`)."""
 
     id: str
-    """What identifies it: 64 hex digits."""
+    """Unique ID of the version: 64 hexadecimal digits."""
     created_at: datetime | None = None
-    """When it was pushed."""
+    """Time at which the version was pushed."""
     cog_version: str | None = None
-    """The version of Cog that built it."""
+    """Version of Cog that built this version."""
     openapi_schema: dict[str, Any] = attrs.field(factory=dict, repr=False)
-    """What it takes and makes, as an OpenAPI document (:api:`version-schema`)."""
+    """OpenAPI document that describes input and output of the version (:api:`version-schema`)."""
 
     @property
     def predictions(self) -> OwnPredictions:
@@ -56,10 +56,19 @@ class Version(Bound):
         return OwnPredictions(self._context, CreateTarget.version(self.id))
 
     async def predict(self, /, **inputs: Any) -> Output:
-        """Run it and return its output, as `run` does. `use` makes a function of a model that knows more.
+        """Run the version and return its output, as `Client.run` does.
+
+        `Client.use` returns a function that also checks the inputs. Calls :api:`predictions.create` and
+        :api:`predictions.get`.
+
+        Args:
+            **inputs: Input of the model, by name.
+
+        Returns:
+            The output of the prediction.
 
         Raises:
-            ReplicateException: As `run`.
+            ReplicateException: The same errors as `Client.run`.
         """
         return await run(self._context, CreateTarget.version(self.id), inputs)
 
@@ -69,35 +78,35 @@ class Model(Bound):
     """A model (:api:`model-object`)."""
 
     owner: str
-    """The account that it belongs to."""
+    """Owner of the model: the username of a user or organization."""
     name: str
-    """Its name within the account."""
+    """Name of the model, unique among the models of its owner."""
     url: str | None = None
-    """Its page for people."""
+    """URL of the model's page on the web site."""
     description: str | None = None
-    """What it does."""
+    """Short description of the model."""
     visibility: str | None = None
-    """`"public"` or `"private"`."""
+    """Visibility of the model: `"public"` or `"private"`."""
     is_official: bool | None = None
-    """Whether it is always on, with a stable interface, and run without a version."""
+    """Whether the model is official: always on, with a stable interface, and run without a version."""
     github_url: str | None = None
-    """Its source."""
+    """URL of the model's source code on GitHub."""
     paper_url: str | None = None
-    """Its paper."""
+    """URL of the model's paper."""
     license_url: str | None = None
-    """Its license."""
+    """URL of the model's license."""
     weights_url: str | None = None
-    """Its weights."""
+    """URL of the model's weights."""
     cover_image_url: str | None = None
-    """A picture for it."""
+    """URL of the model's cover image."""
     run_count: int | None = None
-    """How often it was run."""
+    """Number of times that the model was run."""
     created_at: datetime | None = None
-    """When it was made."""
+    """Time at which the model was created."""
     default_example: Prediction | None = attrs.field(default=None, repr=False)
-    """A prediction that shows what it does."""
+    """Prediction that shows what the model does, or `None`."""
     latest_version: Version | None = None
-    """Its newest version; None for models without versions."""
+    """Latest version, or `None` for a model without versions."""
 
     def _bind(self, context: Context) -> None:
         self._client = context
@@ -108,22 +117,22 @@ class Model(Bound):
 
     @property
     def full_name(self) -> str:
-        """`owner/name`."""
+        """Owner and name of the model: `owner/name`."""
         return f"{self.owner}/{self.name}"
 
     @property
     def versions(self) -> OwnVersions:
-        """Its versions."""
+        """Versions of this model."""
         return OwnVersions(self._context, self.owner, self.name)
 
     @property
     def examples(self) -> OwnExamples:
-        """Its examples."""
+        """Example predictions of this model."""
         return OwnExamples(self._context, self.owner, self.name)
 
     @property
     def readme(self) -> OwnReadme:
-        """Its readme."""
+        """README of this model."""
         return OwnReadme(self._context, self.owner, self.name)
 
     @property
@@ -132,13 +141,22 @@ class Model(Bound):
         return OwnPredictions(self._context, CreateTarget.model(self.full_name))
 
     async def reload(self) -> Self:
-        """Fetch it again, and return the model itself."""
+        """Fetch the current state of the model into this object. Calls :api:`models.get`.
+
+        Returns:
+            This object.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         self._replace(await _get(self._context, self.owner, self.name))
         return self
 
 
 class Models(Namespace):
-    """Models, their versions, examples and readmes (:api:`models` and :api:`versions`)."""
+    """Models, their versions, examples and READMEs (:api:`models` and :api:`versions`)."""
 
     @property
     def versions(self) -> ModelVersions:
@@ -147,12 +165,12 @@ class Models(Namespace):
 
     @property
     def examples(self) -> ModelExamples:
-        """Examples of models."""
+        """Example predictions of models."""
         return ModelExamples(self._context)
 
     @property
     def readme(self) -> ModelReadme:
-        """Readmes of models."""
+        """READMEs of models."""
         return ModelReadme(self._context)
 
     @property
@@ -164,8 +182,16 @@ class Models(Namespace):
         """Fetch a model. Calls :api:`models.get`.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the model; required if `owner` is the owner alone.
+
+        Returns:
+            The model.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
         """
         return await _get(self._context, *parse_name(owner, name, "model"))
 
@@ -176,12 +202,21 @@ class Models(Namespace):
         sort_by: str | None = None,
         sort_direction: str | None = None,
     ) -> Listing[Model]:
-        """List the public models. Calls :api:`models.list`.
+        """List all public models. Calls :api:`models.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there; it keeps the order.
-            sort_by: `"latest_version_created_at"` (the API's default) or `"model_created_at"`.
-            sort_direction: `"desc"` (the API's default) or `"asc"`.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page. It
+                includes the order.
+            sort_by: `"latest_version_created_at"` (default) or `"model_created_at"`.
+            sort_direction: `"desc"` (default) or `"asc"`.
+
+        Returns:
+            Models, in pages.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         by = ("latest_version_created_at", "model_created_at")
         parameters = {
@@ -195,7 +230,18 @@ class Models(Namespace):
     def search(self, query: str) -> Listing[Model]:
         """Search the public models. Calls :api:`models.search`.
 
-        The newer `search` of the client also finds collections and pages.
+        `Client.search` is newer, and also finds collections and documentation pages.
+
+        Args:
+            query: Text to search for.
+
+        Returns:
+            Matching models, in pages.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         content = _arguments.text(query, "query").encode()
         call = Call("QUERY", "/models", content=content, headers={"Content-Type": "text/plain"})
@@ -214,18 +260,27 @@ class Models(Namespace):
         license_url: str | None = None,
         cover_image_url: str | None = None,
     ) -> Model:
-        """Create a model. Calls :api:`models.create`.
+        """Create a model, without versions. Calls :api:`models.create`.
 
         Args:
-            owner: The token's account.
-            name: A name that it has not used.
+            owner: Owner of the model, which must be the account of the API token.
+            name: Name of the model, which must not be in use by the owner.
             visibility: `"public"` or `"private"`.
-            hardware: What it runs on: a SKU of `hardware.list()`.
-            description: What it does.
-            github_url: Its source.
-            paper_url: Its paper.
-            license_url: Its license.
-            cover_image_url: A picture for it.
+            hardware: Hardware to run the model on: the `sku` of an item of `hardware.list()`, or the item.
+            description: Short description of the model.
+            github_url: URL of the source code on GitHub.
+            paper_url: URL of the paper.
+            license_url: URL of the license.
+            cover_image_url: URL of the cover image.
+
+        Returns:
+            The new model.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ConflictError: The name is already in use.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the model may exist.
         """
         parse_name(owner, name, "model")
         body = given(
@@ -253,17 +308,26 @@ class Models(Namespace):
         weights_url: str | None = None,
         license_url: str | None = None,
     ) -> Model:
-        """Change a model. Calls :api:`models.update`.
+        """Change a model; arguments that are not given leave it as it is. Calls :api:`models.update`.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
-            description: What it does.
-            readme: Its readme, in Markdown.
-            github_url: Its source.
-            paper_url: Its paper.
-            weights_url: Its weights.
-            license_url: Its license.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the model; required if `owner` is the owner alone.
+            description: Short description of the model.
+            readme: README of the model, in Markdown.
+            github_url: URL of the source code on GitHub.
+            paper_url: URL of the paper.
+            weights_url: URL of the weights.
+            license_url: URL of the license.
+
+        Returns:
+            The changed model.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the change may have been made.
         """
         path = _path(*parse_name(owner, name, "model"))
         body = given(
@@ -277,11 +341,16 @@ class Models(Namespace):
         return await self._context.fetch(Model, Call("PATCH", path, Kind.WRITE, json=body))
 
     async def delete(self, owner: str, name: str | None = None) -> None:
-        """Delete a private model without versions. Calls :api:`models.delete`.
+        """Delete a model, which must be private and without versions. Calls :api:`models.delete`.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the model; required if `owner` is the owner alone.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the model may have been deleted.
         """
         await self._context.command("DELETE", _path(*parse_name(owner, name, "model")))
 
@@ -290,20 +359,55 @@ class ModelVersions(Namespace):
     """Versions of models (:api:`versions`)."""
 
     async def get(self, model: str | Model, id: str) -> Version:
-        """Fetch a version. Calls :api:`models.versions.get`."""
+        """Fetch a version of a model. Calls :api:`models.versions.get`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+            id: ID of the version.
+
+        Returns:
+            The version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return await OwnVersions(self._context, *_names(model)).get(id)
 
     def list(self, model: str | Model) -> Listing[Version]:
-        """List a model's versions, newest first. Calls :api:`models.versions.list`."""
+        """List the versions of a model, newest first. Calls :api:`models.versions.list`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+
+        Returns:
+            Versions, in pages.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return OwnVersions(self._context, *_names(model)).list()
 
     async def delete(self, model: str | Model, id: str) -> None:
-        """Delete a version with its predictions. Calls :api:`models.versions.delete`."""
+        """Delete a version and all of its predictions. Calls :api:`models.versions.delete`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+            id: ID of the version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the version may have been deleted.
+        """
         await OwnVersions(self._context, *_names(model)).delete(id)
 
 
 class _Own(Namespace):
-    """What belongs to one model."""
+    """Operations on the parts of one model."""
 
     def __init__(self, context: Context, owner: str, name: str) -> None:
         super().__init__(context)
@@ -311,51 +415,121 @@ class _Own(Namespace):
 
 
 class OwnVersions(_Own):
-    """The versions of one model (:api:`versions`)."""
+    """Versions of one model (:api:`versions`)."""
 
     async def get(self, id: str) -> Version:
-        """Fetch a version. Calls :api:`models.versions.get`."""
+        """Fetch a version. Calls :api:`models.versions.get`.
+
+        Args:
+            id: ID of the version.
+
+        Returns:
+            The version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         call = Call("GET", f"{self._path}/versions/{_version_id(id)}")
         return await self._context.fetch(Version, call)
 
     def list(self) -> Listing[Version]:
-        """List the versions, newest first. Calls :api:`models.versions.list`."""
+        """List the versions, newest first. Calls :api:`models.versions.list`.
+
+        Returns:
+            Versions, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return pages(self._context, Call("GET", f"{self._path}/versions"), Version)
 
     async def delete(self, id: str) -> None:
-        """Delete a version with its predictions. Calls :api:`models.versions.delete`."""
+        """Delete a version and all of its predictions. Calls :api:`models.versions.delete`.
+
+        Args:
+            id: ID of the version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the version may have been deleted.
+        """
         await self._context.command("DELETE", f"{self._path}/versions/{_version_id(id)}")
 
 
 class ModelExamples(Namespace):
-    """Predictions that show what models do (:api:`models.examples.list`)."""
+    """Example predictions of models (:api:`models.examples.list`)."""
 
     def list(self, model: str | Model) -> Listing[Prediction]:
-        """List a model's examples. Calls :api:`models.examples.list`."""
+        """List the example predictions of a model. Calls :api:`models.examples.list`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+
+        Returns:
+            Predictions, in pages.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return OwnExamples(self._context, *_names(model)).list()
 
 
 class OwnExamples(_Own):
-    """Predictions that show what one model does (:api:`models.examples.list`)."""
+    """Example predictions of one model (:api:`models.examples.list`)."""
 
     def list(self) -> Listing[Prediction]:
-        """List the examples. Calls :api:`models.examples.list`."""
+        """List the example predictions. Calls :api:`models.examples.list`.
+
+        Returns:
+            Predictions, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return pages(self._context, Call("GET", f"{self._path}/examples"), Prediction)
 
 
 class ModelReadme(Namespace):
-    """Readmes of models (:api:`models.readme.get`)."""
+    """READMEs of models (:api:`models.readme.get`)."""
 
     async def get(self, model: str | Model) -> str:
-        """Fetch a model's readme, in Markdown. Calls :api:`models.readme.get`."""
+        """Fetch the README of a model. Calls :api:`models.readme.get`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+
+        Returns:
+            The README, in Markdown.
+
+        Raises:
+            NotFoundError: The model does not exist, or has no README.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return await OwnReadme(self._context, *_names(model)).get()
 
 
 class OwnReadme(_Own):
-    """The readme of one model (:api:`models.readme.get`)."""
+    """README of one model (:api:`models.readme.get`)."""
 
     async def get(self) -> str:
-        """Fetch the readme, in Markdown. Calls :api:`models.readme.get`."""
+        """Fetch the README. Calls :api:`models.readme.get`.
+
+        Returns:
+            The README, in Markdown.
+
+        Raises:
+            NotFoundError: The model has no README.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         call = Call("GET", f"{self._path}/readme", expects="text")
         text: str = (await self._context.transport.send(call)).data
         return text
@@ -377,10 +551,37 @@ class ModelPredictions(Namespace):
         use_file_output: bool | None = None,
         stream: bool | None = None,
     ) -> Prediction:
-        """Create a prediction with an official model.
+        """Create a prediction with an official model, and return it without waiting for its end.
 
-        Calls :api:`models.predictions.create`. The options are those of
-        `predictions.create`.
+        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`models.predictions.create`.
+
+        Args:
+            model: The model, which must be official: `"owner/name"`, a pair of owner and name, or a `Model`.
+            input: Input of the model. Files anywhere in it are uploaded.
+            wait: How long the server may hold its response back until the prediction has ended: seconds
+                from 1 to 60, or `True` for 60. By default, it responds at once.
+            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+            webhook: HTTPS URL that receives webhooks about the prediction.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+            use_file_output: Whether files in the output become `FileOutput` objects. The client's
+                setting by default.
+            stream: Deprecated by the API; has no effect.
+
+        Returns:
+            The prediction as the server reported it, which may or may not have ended.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            NotFoundError: The model does not exist, or is not official; nothing was created.
+            ReplicateError: The API returned another error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the prediction. It may exist, and be billed.
         """
         return await OwnPredictions(
             self._context, CreateTarget.model("/".join(_names(model)))
@@ -415,7 +616,37 @@ class OwnPredictions(Namespace):
         use_file_output: bool | None = None,
         stream: bool | None = None,
     ) -> Prediction:
-        """Create a prediction. The options are those of `predictions.create`."""
+        """Create a prediction, and return it without waiting for its end.
+
+        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`predictions.create`,
+        :api:`models.predictions.create` or :api:`deployments.predictions.create`.
+
+        Args:
+            input: Input of the model. Files anywhere in it are uploaded.
+            wait: How long the server may hold its response back until the prediction has ended: seconds
+                from 1 to 60, or `True` for 60. By default, it responds at once.
+            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+            webhook: HTTPS URL that receives webhooks about the prediction.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+            use_file_output: Whether files in the output become `FileOutput` objects. The client's
+                setting by default.
+            stream: Deprecated by the API; has no effect.
+
+        Returns:
+            The prediction as the server reported it, which may or may not have ended.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the prediction. It may exist, and be billed.
+        """
         options = CreateOptions(
             wait=wait,
             cancel_after=cancel_after,
@@ -442,6 +673,6 @@ def _path(owner: str, name: str) -> str:
 
 
 def _version_id(id: str) -> str:
-    """Return a version's id, also of `owner/name:id`."""
+    """Return the ID of a version, given as `id` or `owner/name:id`, for a path."""
     text = (parse_reference(id, "id").version or "") if "/" in id else id
     return identifier(text, "id")

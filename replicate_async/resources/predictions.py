@@ -40,32 +40,42 @@ class Predictions(Namespace):
         use_file_output: bool | None = None,
         stream: bool | None = None,
     ) -> Prediction:
-        """Create a prediction and return it as the server describes it, finished or not.
+        """Create a prediction, and return it without waiting for its end.
 
-        It runs, and costs, from now on. Calls :api:`predictions`.create (:api:`predictions.create`),
-        models.predictions.create and deployments.predictions.create.
+        Exactly one of `version`, `model` and `deployment` is required.
+
+        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`predictions.create`,
+        :api:`models.predictions.create` or :api:`deployments.predictions.create`.
 
         Args:
-            version: What to run: a version's id, `owner/name:version`, or `owner/name` of an
-                official model. Exactly one of `version`, `model` and `deployment` is given.
-            input: What the model takes. Files anywhere in it are uploaded.
-            model: Or an official model, `owner/name`.
-            deployment: Or a deployment, `owner/name`.
-            wait: Let the server wait for the result: True for 60 s, or seconds from 1 to 60.
-            cancel_after: Let the server cancel it after so many seconds (5 or more), after a
-                timedelta, or after a duration such as `"1h30m"`.
-            webhook: An HTTPS URL to tell of it.
-            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
-            file_encoding_strategy: `"url"` uploads files, `"base64"` sends them inside of the
-                request; the client's by default.
-            use_file_output: Whether files in the output become `FileOutput`; the client's by
-                default.
-            stream: Deprecated by the API, without effect.
+            version: Version to run: its ID, `"owner/name:version"` or a `Version`; or `"owner/name"` of an
+                official model.
+            input: Input of the model. Files anywhere in it are uploaded.
+            model: Model to run: `"owner/name"` or a `Model`. If it is not official, its latest version is run.
+            deployment: Deployment to run: `"owner/name"` or a `Deployment`.
+            wait: How long the server may hold its response back until the prediction has ended: seconds
+                from 1 to 60, or `True` for 60. By default, it responds at once.
+            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+            webhook: HTTPS URL that receives webhooks about the prediction.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+            use_file_output: Whether files in the output become `FileOutput` objects. The client's
+                setting by default.
+            stream: Deprecated by the API; has no effect.
+
+        Returns:
+            The prediction as the server reported it, which may or may not have ended.
 
         Raises:
-            ArgumentError: An argument is impossible; nothing was sent.
-            ReplicateError: The API refuses; nothing was created.
-            AmbiguousCreateError: No answer came: the prediction may exist.
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the prediction. It may exist, and be billed.
         """
         if sum(target is not None for target in (version, model, deployment)) != 1:
             raise exceptions.ArgumentError(
@@ -93,7 +103,19 @@ class Predictions(Namespace):
         return await create(self._context, target, await prepare(self._context, input, options))
 
     async def get(self, id: str) -> Prediction:
-        """Fetch a prediction. Calls :api:`predictions.get`."""
+        """Fetch a prediction. Calls :api:`predictions.get`.
+
+        Args:
+            id: ID of the prediction.
+
+        Returns:
+            The prediction in its current state.
+
+        Raises:
+            NotFoundError: The prediction does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         call = Call("GET", f"/predictions/{identifier(id, 'id')}")
         return await self._context.fetch(Prediction, call)
 
@@ -105,13 +127,24 @@ class Predictions(Namespace):
         created_before: datetime | str | None = None,
         source: str | None = None,
     ) -> Listing[Prediction]:
-        """List the account's predictions, newest first. Calls :api:`predictions.list`.
+        """List the predictions of the account, newest first. Calls :api:`predictions.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there; it keeps the filters.
-            created_after: Only those made at this time or later: a datetime or ISO 8601.
-            created_before: Only those made before.
-            source: `"web"` for those made on the web site in the last 14 days; all by default.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page. It
+                includes the filters.
+            created_after: Earliest time of creation, inclusive: a datetime, or a string in ISO 8601. A
+                datetime without a time zone is local time.
+            created_before: Latest time of creation, exclusive; likewise.
+            source: `"web"` for the predictions created on the web site in the last 14 days. By default,
+                all predictions are listed.
+
+        Returns:
+            Predictions, in pages.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         parameters = {
             "created_after": None
@@ -126,34 +159,41 @@ class Predictions(Namespace):
         return pages(self._context, call, Prediction, cursor)
 
     async def cancel(self, id: str) -> Prediction:
-        """Cancel a prediction. Calls :api:`predictions.cancel`.
+        """Cancel a prediction. One that has ended stays as it is. Calls :api:`predictions.cancel`.
 
         Args:
-            id: The ID of the prediction.
+            id: ID of the prediction.
 
         Returns:
-            The prediction as it is after that.
+            The prediction in the state after the cancellation.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            NotFoundError: The prediction does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
         """
         return await self._by_id(id, "id").cancel()
 
     async def wait(
         self, prediction: Prediction | str, *, timeout: float | timedelta | None = None
     ) -> Prediction:
-        """Wait until a prediction has ended, and return it. A failure is no error here.
+        """Wait until a prediction has ended. Does not raise if it failed; check `status`.
 
-        With an id, it picks up a prediction that another process began.
+        An ID picks up a prediction that another process created. Failed requests are repeated until the timeout.
+        Calls :api:`predictions.get` or :api:`predictions.list`.
 
         Args:
-            prediction: The prediction, or its id.
-            timeout: Seconds, or a timedelta; None: 24 hours.
+            prediction: The prediction, or its ID.
+            timeout: Maximum time to wait: seconds, or a timedelta; `None` for 24 hours.
+
+        Returns:
+            The prediction in its final state; the same object, if one was given.
 
         Raises:
-            RunTimeout: The time was over first. The prediction goes on.
-            ReplicateError: The API refuses.
+            ArgumentError: An argument is invalid; nothing was sent.
+            RunTimeout: The prediction did not end in time, and is still running.
+            NotFoundError: The prediction does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
         """
         if isinstance(prediction, Prediction):
             return await prediction.wait(timeout=timeout)

@@ -1,4 +1,4 @@
-"""Search over models, collections and documentation pages (:api:`search-results`)."""
+"""Search of models, collections and documentation pages (:api:`search-results`)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ModelMatch(Bound):
     """A model that matches a search (:api:`search-results`)."""
 
     model: Model
-    """The model."""
+    """The matching model."""
     metadata: ModelMatchMetadata = attrs.field(factory=ModelMatchMetadata)
-    """Why it matches."""
+    """Relevance, tags and description of the match."""
 
     def _bind(self, context: Context) -> None:
         self._client = context
@@ -29,16 +29,16 @@ class ModelMatch(Bound):
 
 @attrs.define(eq=False)
 class SearchResults(Bound):
-    """What a search found (:api:`search-results`)."""
+    """Results of a search (:api:`search-results`)."""
 
     query: str = ""
-    """The text that was searched for."""
+    """Text that the API searched for."""
     models: list[ModelMatch] = attrs.field(factory=list)
-    """Models, best first."""
+    """Matching models, best match first."""
     collections: list[SearchCollection] = attrs.field(factory=list)
-    """Collections."""
+    """Matching collections."""
     pages: list[DocumentationPage] = attrs.field(factory=list)
-    """Pages of the documentation."""
+    """Matching pages of Replicate's documentation."""
 
     def _bind(self, context: Context) -> None:
         self._client = context
@@ -47,7 +47,7 @@ class SearchResults(Bound):
 
 
 async def search(context: Context, text: str, limit: int | None) -> SearchResults:
-    """Search. Calls :api:`search`."""
+    """Search models, collections and documentation pages. Calls :api:`search`."""
     text = _arguments.text(text, "query")
     if limit is not None and (
         isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 50

@@ -1,4 +1,4 @@
-"""Trainings: runs that make a new version of a model (:api:`trainings`)."""
+"""Trainings: runs that create a new version of a model (:api:`trainings`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ("Training", "Trainings")
 
 
 class Trainings(Namespace):
-    """Trainings: runs that make a new version of a model (:api:`trainings`)."""
+    """Trainings: runs that create a new version of a model (:api:`trainings`)."""
 
     async def create(
         self,
@@ -37,21 +37,32 @@ class Trainings(Namespace):
         webhook_events_filter: Sequence[WebhookEvent] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
     ) -> Training:
-        """Start a training. It costs from now on. Calls :api:`trainings.create`.
+        """Create a training, and return it without waiting for its end.
+
+        The training runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`trainings.create`.
 
         Args:
-            version: What to train: `owner/name:version`, or the version's id together with `model`.
-            input: What the training takes. Files anywhere in it are uploaded.
-            destination: The model of yours that gets the new version, `owner/name`.
-            model: The model of `version`, `owner/name`, where `version` does not name it.
-            webhook: An HTTPS URL to tell of it.
-            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
-            file_encoding_strategy: `"url"` or `"base64"`; the client's by default.
+            version: Version to train: `"owner/name:version"`; or its ID or a `Version`, together with `model`.
+            input: Input of the training. Files anywhere in it are uploaded.
+            destination: Existing model that receives the new version: `"owner/name"` or a `Model`. It must
+                belong to the account.
+            model: Model of the version: `"owner/name"` or a `Model`. Required if `version` does not name it.
+            webhook: HTTPS URL that receives webhooks about the training.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+
+        Returns:
+            The new training.
 
         Raises:
-            ArgumentError: An argument is impossible; nothing was sent.
-            ReplicateError: The API refuses; nothing was created.
-            AmbiguousCreateError: No answer came: the training may exist.
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the training. It may exist, and be billed.
         """
         if version is None:
             raise exceptions.ArgumentError("version", "it is missing")
@@ -103,19 +114,50 @@ class Trainings(Namespace):
         return await send_create(context, call, Training, wanted, encoded, pending)
 
     async def get(self, id: str) -> Training:
-        """Fetch a training. Calls :api:`trainings.get`."""
+        """Fetch a training. Calls :api:`trainings.get`.
+
+        Args:
+            id: ID of the training.
+
+        Returns:
+            The training in its current state.
+
+        Raises:
+            NotFoundError: The training does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         call = Call("GET", f"/trainings/{identifier(id, 'id')}")
         return await self._context.fetch(Training, call)
 
     def list(self, cursor: str | None = None) -> Listing[Training]:
-        """List the account's trainings, newest first. Calls :api:`trainings.list`.
+        """List the trainings of the account, newest first. Calls :api:`trainings.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page.
+
+        Returns:
+            Trainings, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return pages(self._context, Call("GET", "/trainings"), Training, cursor)
 
     async def cancel(self, id: str) -> Training:
-        """Stop a training. Calls :api:`trainings.cancel`."""
+        """Cancel a training. One that has ended stays as it is. Calls :api:`trainings.cancel`.
+
+        Args:
+            id: ID of the training.
+
+        Returns:
+            The training in the state after the cancellation.
+
+        Raises:
+            NotFoundError: The training does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         identifier(id, "id")
         return await self._context.bind(structure({"id": id}, Training)).cancel()

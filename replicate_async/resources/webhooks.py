@@ -1,4 +1,4 @@
-"""Webhooks: their secret, and whether a delivery is genuine (:api:`webhooks`)."""
+"""Webhooks: signing secret, and verification of deliveries (:api:`webhooks`)."""
 
 from __future__ import annotations
 
@@ -21,28 +21,38 @@ __all__ = ("DefaultWebhook", "WebhookSigningSecret", "Webhooks")
 
 @attrs.define(eq=False)
 class WebhookSigningSecret(Record):
-    """The secret that webhooks are signed with (:api:`webhooks.default.secret.get`)."""
+    """Secret that webhooks are signed with (:api:`webhooks.default.secret.get`)."""
 
     key: str = attrs.field(repr=False)
-    """The secret, `whsec_...`."""
+    """The secret, starting with `whsec_`."""
 
 
 class DefaultWebhook(Namespace):
-    """What all webhooks of the account share."""
+    """Settings shared by all webhooks of the account."""
 
     async def secret(self) -> WebhookSigningSecret:
-        """Fetch the signing secret; keep it. Calls :api:`webhooks.default.secret.get`."""
+        """Fetch the signing secret. Calls :api:`webhooks.default.secret.get`.
+
+        All webhooks of the account share one secret; fetch it once and keep it.
+
+        Returns:
+            The signing secret.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return await self._context.fetch(
             WebhookSigningSecret, Call("GET", "/webhooks/default/secret")
         )
 
 
 class Webhooks(Namespace):
-    """Webhooks: their secret, and whether a delivery is genuine (:api:`webhooks`)."""
+    """Webhooks: signing secret, and verification of deliveries (:api:`webhooks`)."""
 
     @property
     def default(self) -> DefaultWebhook:
-        """What all webhooks of the account share."""
+        """Settings shared by all webhooks of the account."""
         return DefaultWebhook(self._context)
 
     def validate(
@@ -52,16 +62,21 @@ class Webhooks(Namespace):
         secret: str | WebhookSigningSecret,
         tolerance: float | None = 300,
     ) -> None:
-        """Return if a delivery comes from Replicate (:api:`webhook-signature`).
+        """Verify the signature of a webhook delivery (:api:`webhook-signature`).
+
+        Returns if it is valid, and raises if it is not.
 
         Args:
-            headers: The request's headers, in any case.
-            body: The request's body, byte for byte as it came.
-            secret: The signing secret.
-            tolerance: How many seconds old, or ahead, it may be; None: any.
+            headers: Headers of the delivery; the case of their names does not matter.
+            body: Body of the delivery, exactly as received. Do not decode and re-encode the JSON.
+            secret: Signing secret of the account: `whsec_...`, or the result of `webhooks.default.secret()`.
+            tolerance: Maximum difference between the signed timestamp and the current time, in seconds;
+                `None` for no limit.
 
         Raises:
-            InvalidSignature: It does not come from Replicate, or it is a replay.
+            InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
+            ArgumentError: The secret is malformed.
+            ArgumentTypeError: The body is not bytes or a string.
         """
         if not isinstance(body, (bytes, bytearray, memoryview, str)):
             raise ArgumentTypeError(
@@ -83,13 +98,25 @@ class Webhooks(Namespace):
         secret: str | WebhookSigningSecret,
         tolerance: float | None = 300,
     ) -> Prediction | Training:
-        """Return what a delivery is about, after `validate`.
+        """Verify the signature of a webhook delivery, and return the prediction or training in it.
 
-        Deliveries may be repeated and may overtake each other: go by the id and the status.
+        Deliveries can arrive more than once and out of order; compare `id` and `status` with what is already known
+        (:api:`webhook-delivery`).
+
+        Args:
+            headers: Headers of the delivery; the case of their names does not matter.
+            body: Body of the delivery, exactly as received. Do not decode and re-encode the JSON.
+            secret: Signing secret of the account: `whsec_...`, or the result of `webhooks.default.secret()`.
+            tolerance: Maximum difference between the signed timestamp and the current time, in seconds;
+                `None` for no limit.
+
+        Returns:
+            The prediction or training, as of the time of the delivery.
 
         Raises:
-            InvalidSignature: It does not come from Replicate, or it is a replay.
-            ArgumentError: The body is no prediction and no training.
+            InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
+            ArgumentError: The body is not a prediction or training, or the secret is malformed.
+            ArgumentTypeError: The body is not bytes or a string.
         """
         self.validate(headers, body, secret, tolerance)
         try:
@@ -103,7 +130,7 @@ class Webhooks(Namespace):
 
 
 def _is_training(data: object) -> bool:
-    """Tell a training from a prediction: only its URLs, or what it made, differ (:api:`training-object`)."""
+    """Tell a training from a prediction: they differ only in their URLs and output (:api:`training-object`)."""
     if not isinstance(data, dict):
         return False
     urls, output = data.get("urls"), data.get("output")

@@ -613,43 +613,51 @@ class Client(Twin["AsyncClient"]):
 
 
 class Accounts(Twin["AsyncAccounts"]):
-    """The account that the token belongs to (:api:`account`)."""
+    """Account of the API token (:api:`account`)."""
 
     __slots__ = ()
 
     def current(self) -> Account:
-        """Fetch the account. Calls :api:`account.get`."""
+        """Fetch the account that the API token belongs to. Calls :api:`account.get`.
+
+        Returns:
+            The account.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return self._lease.call(self._async.current)
 
 
 class Collection(Twin["AsyncCollection"]):
-    """A curated collection with its models (:api:`collections.get`)."""
+    """A curated collection of models, with its models (:api:`collections.get`)."""
 
     __slots__ = ()
 
     @property
     def slug(self) -> str:
-        """What identifies it."""
+        """Unique ID of the collection, used in its URL."""
         return self._async.slug
 
     @property
     def name(self) -> str | None:
-        """The name for people."""
+        """Display name of the collection."""
         return self._async.name
 
     @property
     def description(self) -> str | None:
-        """What is in it."""
+        """Short description of the collection."""
         return self._async.description
 
     @property
     def full_description(self) -> str | None:
-        """More of that, in Markdown."""
+        """Long description of the collection, in Markdown."""
         return self._async.full_description
 
     @property
     def models(self) -> list[Model]:
-        """All of its models."""
+        """All models of the collection."""
         return cast("list[Model]", wrap(self._lease, self._async.models))
 
     def to_dict(self) -> dict[str, Any]:
@@ -675,48 +683,77 @@ class Collections(Twin["AsyncCollections"]):
         """List all collections, without their models. Calls :api:`collections.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page.
+
+        Returns:
+            Summaries of the collections, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
     def get(self, slug: str) -> Collection:
-        """Fetch a collection with its models. Calls :api:`collections.get`."""
+        """Fetch a collection with its models. Calls :api:`collections.get`.
+
+        Args:
+            slug: Unique ID of the collection, such as `"text-to-image"`.
+
+        Returns:
+            The collection.
+
+        Raises:
+            NotFoundError: The collection does not exist.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return Collection(self._lease, self._lease.call(self._async.get, slug))
 
 
 class DefaultWebhook(Twin["AsyncDefaultWebhook"]):
-    """What all webhooks of the account share."""
+    """Settings shared by all webhooks of the account."""
 
     __slots__ = ()
 
     def secret(self) -> WebhookSigningSecret:
-        """Fetch the signing secret; keep it. Calls :api:`webhooks.default.secret.get`."""
+        """Fetch the signing secret. Calls :api:`webhooks.default.secret.get`.
+
+        All webhooks of the account share one secret; fetch it once and keep it.
+
+        Returns:
+            The signing secret.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return self._lease.call(self._async.secret)
 
 
 class Deployment(Twin["AsyncDeployment"]):
-    """A model on machines of one's own (:api:`deployment-object`)."""
+    """A model on dedicated hardware (:api:`deployment-object`)."""
 
     __slots__ = ()
 
     @property
     def owner(self) -> str:
-        """The account that it belongs to."""
+        """Owner of the deployment: the username of a user or organization."""
         return self._async.owner
 
     @property
     def name(self) -> str:
-        """Its name within the account."""
+        """Name of the deployment, unique among the deployments of its owner."""
         return self._async.name
 
     @property
     def current_release(self) -> DeploymentRelease | None:
-        """What it runs at present."""
+        """Current release: model, version, hardware and number of instances."""
         return self._async.current_release
 
     @property
     def full_name(self) -> str:
-        """`owner/name`."""
+        """Owner and name of the deployment: `owner/name`."""
         return self._async.full_name
 
     @property
@@ -725,7 +762,16 @@ class Deployment(Twin["AsyncDeployment"]):
         return OwnPredictions(self._lease, self._async.predictions)
 
     def reload(self) -> Self:
-        """Fetch it again, and return the deployment itself."""
+        """Fetch the current state of the deployment into this object. Calls :api:`deployments.get`.
+
+        Returns:
+            This object.
+
+        Raises:
+            NotFoundError: The deployment does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         self._lease.call(self._async.reload)
         return self
 
@@ -761,10 +807,37 @@ class DeploymentPredictions(Twin["AsyncDeploymentPredictions"]):
         use_file_output: bool | None = None,
         stream: bool | None = None,
     ) -> Prediction:
-        """Create a prediction with a deployment.
+        """Create a prediction with a deployment, and return it without waiting for its end.
 
-        Calls :api:`deployments.predictions.create`. The options are those of
-        `predictions.create`.
+        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`deployments.predictions.create`.
+
+        Args:
+            deployment: The deployment: `"owner/name"`, a pair of owner and name, or a `Deployment`.
+            input: Input of the model. Files anywhere in it are uploaded.
+            wait: How long the server may hold its response back until the prediction has ended: seconds
+                from 1 to 60, or `True` for 60. By default, it responds at once.
+            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+            webhook: HTTPS URL that receives webhooks about the prediction.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+            use_file_output: Whether files in the output become `FileOutput` objects. The client's
+                setting by default.
+            stream: Deprecated by the API; has no effect.
+
+        Returns:
+            The prediction as the server reported it, which may or may not have ended.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            NotFoundError: The deployment does not exist; nothing was created.
+            ReplicateError: The API returned another error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the prediction. It may exist, and be billed.
         """
         return Prediction(
             self._lease,
@@ -784,7 +857,7 @@ class DeploymentPredictions(Twin["AsyncDeploymentPredictions"]):
 
 
 class Deployments(Twin["AsyncDeployments"]):
-    """Deployments: models on machines of one's own (:api:`deployments`)."""
+    """Deployments: models on dedicated hardware (:api:`deployments`)."""
 
     __slots__ = ()
 
@@ -797,16 +870,31 @@ class Deployments(Twin["AsyncDeployments"]):
         """Fetch a deployment. Calls :api:`deployments.get`.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the deployment; required if `owner` is the owner alone.
+
+        Returns:
+            The deployment.
+
+        Raises:
+            NotFoundError: The deployment does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
         """
         return Deployment(self._lease, self._lease.call(self._async.get, owner, name))
 
     def list(self, cursor: str | None = None) -> Page[Deployment]:
-        """List the account's deployments, newest first. Calls :api:`deployments.list`.
+        """List the deployments of the account, newest first. Calls :api:`deployments.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page.
+
+        Returns:
+            Deployments, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
@@ -823,12 +911,20 @@ class Deployments(Twin["AsyncDeployments"]):
         """Create a deployment. Calls :api:`deployments.create`.
 
         Args:
-            name: A name that the account has not used.
-            model: What to run, `owner/name`.
-            version: Its version.
-            hardware: The machines: a SKU of `hardware.list()`.
-            min_instances: How many are always on, 0 to 5. They cost while they are on.
-            max_instances: How many there may be, 0 to 20.
+            name: Name of the deployment, which must not be in use by the account.
+            model: Model to run: `"owner/name"` or a `Model`.
+            version: Version of the model: its ID or a `Version`.
+            hardware: Hardware of the instances: the `sku` of an item of `hardware.list()`, or the item.
+            min_instances: Number of instances to keep on, 0 to 5. They are billed even when they are idle.
+            max_instances: Maximum number of instances, 0 to 20.
+
+        Returns:
+            The new deployment.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error; nothing was created.
+            TransportError: No usable response was received; the deployment may exist.
         """
         return Deployment(
             self._lease,
@@ -853,17 +949,27 @@ class Deployments(Twin["AsyncDeployments"]):
         min_instances: int | None = None,
         max_instances: int | None = None,
     ) -> Deployment:
-        """Change a deployment, which makes a new release. Calls :api:`deployments.update`.
+        """Change a deployment, which creates a new release. Calls :api:`deployments.update`.
 
-        With no instances at all it is disabled: what runs is cancelled.
+        Arguments that are not given leave it as it is. With both numbers of instances at 0, the deployment is
+        disabled, and its running predictions are cancelled.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
-            version: The version to run.
-            hardware: The machines: a SKU of `hardware.list()`.
-            min_instances: How many are always on, 0 to 5.
-            max_instances: How many there may be, 0 to 20.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the deployment; required if `owner` is the owner alone.
+            version: Version of the model: its ID or a `Version`.
+            hardware: Hardware of the instances: the `sku` of an item of `hardware.list()`, or the item.
+            min_instances: Number of instances to keep on, 0 to 5. They are billed even when they are idle.
+            max_instances: Maximum number of instances, 0 to 20.
+
+        Returns:
+            The changed deployment.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            NotFoundError: The deployment does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the change may have been made.
         """
         return Deployment(
             self._lease,
@@ -879,11 +985,18 @@ class Deployments(Twin["AsyncDeployments"]):
         )
 
     def delete(self, owner: str, name: str | None = None) -> None:
-        """Delete a deployment that has been off for 15 minutes. Calls :api:`deployments.delete`.
+        """Delete a deployment. Calls :api:`deployments.delete`.
+
+        It must have been offline and unused for at least 15 minutes.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the deployment; required if `owner` is the owner alone.
+
+        Raises:
+            NotFoundError: The deployment does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the deployment may have been deleted.
         """
         self._lease.call(self._async.delete, owner, name)
 
@@ -1135,12 +1248,20 @@ class FunctionRun(Twin["AsyncFunctionRun"]):
 
 
 class HardwareNamespace(Twin["AsyncHardwareNamespace"]):
-    """The kinds of machines that models run on (:api:`hardware`)."""
+    """Types of hardware that models can run on (:api:`hardware`)."""
 
     __slots__ = ()
 
     def list(self) -> builtins.list[Hardware]:
-        """List them all. Calls :api:`hardware.list`."""
+        """List all types of hardware. Calls :api:`hardware.list`.
+
+        Returns:
+            All types of hardware.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return self._lease.call(self._async.list)
 
 
@@ -1151,97 +1272,97 @@ class Model(Twin["AsyncModel"]):
 
     @property
     def owner(self) -> str:
-        """The account that it belongs to."""
+        """Owner of the model: the username of a user or organization."""
         return self._async.owner
 
     @property
     def name(self) -> str:
-        """Its name within the account."""
+        """Name of the model, unique among the models of its owner."""
         return self._async.name
 
     @property
     def url(self) -> str | None:
-        """Its page for people."""
+        """URL of the model's page on the web site."""
         return self._async.url
 
     @property
     def description(self) -> str | None:
-        """What it does."""
+        """Short description of the model."""
         return self._async.description
 
     @property
     def visibility(self) -> str | None:
-        """`"public"` or `"private"`."""
+        """Visibility of the model: `"public"` or `"private"`."""
         return self._async.visibility
 
     @property
     def is_official(self) -> bool | None:
-        """Whether it is always on, with a stable interface, and run without a version."""
+        """Whether the model is official: always on, with a stable interface, and run without a version."""
         return self._async.is_official
 
     @property
     def github_url(self) -> str | None:
-        """Its source."""
+        """URL of the model's source code on GitHub."""
         return self._async.github_url
 
     @property
     def paper_url(self) -> str | None:
-        """Its paper."""
+        """URL of the model's paper."""
         return self._async.paper_url
 
     @property
     def license_url(self) -> str | None:
-        """Its license."""
+        """URL of the model's license."""
         return self._async.license_url
 
     @property
     def weights_url(self) -> str | None:
-        """Its weights."""
+        """URL of the model's weights."""
         return self._async.weights_url
 
     @property
     def cover_image_url(self) -> str | None:
-        """A picture for it."""
+        """URL of the model's cover image."""
         return self._async.cover_image_url
 
     @property
     def run_count(self) -> int | None:
-        """How often it was run."""
+        """Number of times that the model was run."""
         return self._async.run_count
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was made."""
+        """Time at which the model was created."""
         return self._async.created_at
 
     @property
     def default_example(self) -> Prediction | None:
-        """A prediction that shows what it does."""
+        """Prediction that shows what the model does, or `None`."""
         return cast("Prediction | None", wrap(self._lease, self._async.default_example))
 
     @property
     def latest_version(self) -> Version | None:
-        """Its newest version; None for models without versions."""
+        """Latest version, or `None` for a model without versions."""
         return cast("Version | None", wrap(self._lease, self._async.latest_version))
 
     @property
     def full_name(self) -> str:
-        """`owner/name`."""
+        """Owner and name of the model: `owner/name`."""
         return self._async.full_name
 
     @property
     def versions(self) -> OwnVersions:
-        """Its versions."""
+        """Versions of this model."""
         return OwnVersions(self._lease, self._async.versions)
 
     @property
     def examples(self) -> OwnExamples:
-        """Its examples."""
+        """Example predictions of this model."""
         return OwnExamples(self._lease, self._async.examples)
 
     @property
     def readme(self) -> OwnReadme:
-        """Its readme."""
+        """README of this model."""
         return OwnReadme(self._lease, self._async.readme)
 
     @property
@@ -1250,7 +1371,16 @@ class Model(Twin["AsyncModel"]):
         return OwnPredictions(self._lease, self._async.predictions)
 
     def reload(self) -> Self:
-        """Fetch it again, and return the model itself."""
+        """Fetch the current state of the model into this object. Calls :api:`models.get`.
+
+        Returns:
+            This object.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         self._lease.call(self._async.reload)
         return self
 
@@ -1269,12 +1399,24 @@ class Model(Twin["AsyncModel"]):
 
 
 class ModelExamples(Twin["AsyncModelExamples"]):
-    """Predictions that show what models do (:api:`models.examples.list`)."""
+    """Example predictions of models (:api:`models.examples.list`)."""
 
     __slots__ = ()
 
     def list(self, model: str | Model) -> Page[Prediction]:
-        """List a model's examples. Calls :api:`models.examples.list`."""
+        """List the example predictions of a model. Calls :api:`models.examples.list`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+
+        Returns:
+            Predictions, in pages.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
 
 
@@ -1330,12 +1472,12 @@ class ModelMatch(Twin["AsyncModelMatch"]):
 
     @property
     def model(self) -> Model:
-        """The model."""
+        """The matching model."""
         return Model(self._lease, self._async.model)
 
     @property
     def metadata(self) -> ModelMatchMetadata:
-        """Why it matches."""
+        """Relevance, tags and description of the match."""
         return self._async.metadata
 
     def to_dict(self) -> dict[str, Any]:
@@ -1370,10 +1512,37 @@ class ModelPredictions(Twin["AsyncModelPredictions"]):
         use_file_output: bool | None = None,
         stream: bool | None = None,
     ) -> Prediction:
-        """Create a prediction with an official model.
+        """Create a prediction with an official model, and return it without waiting for its end.
 
-        Calls :api:`models.predictions.create`. The options are those of
-        `predictions.create`.
+        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`models.predictions.create`.
+
+        Args:
+            model: The model, which must be official: `"owner/name"`, a pair of owner and name, or a `Model`.
+            input: Input of the model. Files anywhere in it are uploaded.
+            wait: How long the server may hold its response back until the prediction has ended: seconds
+                from 1 to 60, or `True` for 60. By default, it responds at once.
+            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+            webhook: HTTPS URL that receives webhooks about the prediction.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+            use_file_output: Whether files in the output become `FileOutput` objects. The client's
+                setting by default.
+            stream: Deprecated by the API; has no effect.
+
+        Returns:
+            The prediction as the server reported it, which may or may not have ended.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            NotFoundError: The model does not exist, or is not official; nothing was created.
+            ReplicateError: The API returned another error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the prediction. It may exist, and be billed.
         """
         return Prediction(
             self._lease,
@@ -1393,12 +1562,24 @@ class ModelPredictions(Twin["AsyncModelPredictions"]):
 
 
 class ModelReadme(Twin["AsyncModelReadme"]):
-    """Readmes of models (:api:`models.readme.get`)."""
+    """READMEs of models (:api:`models.readme.get`)."""
 
     __slots__ = ()
 
     def get(self, model: str | Model) -> str:
-        """Fetch a model's readme, in Markdown. Calls :api:`models.readme.get`."""
+        """Fetch the README of a model. Calls :api:`models.readme.get`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+
+        Returns:
+            The README, in Markdown.
+
+        Raises:
+            NotFoundError: The model does not exist, or has no README.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return self._lease.call(self._async.get, unwrap(model))
 
 
@@ -1408,20 +1589,55 @@ class ModelVersions(Twin["AsyncModelVersions"]):
     __slots__ = ()
 
     def get(self, model: str | Model, id: str) -> Version:
-        """Fetch a version. Calls :api:`models.versions.get`."""
+        """Fetch a version of a model. Calls :api:`models.versions.get`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+            id: ID of the version.
+
+        Returns:
+            The version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return Version(self._lease, self._lease.call(self._async.get, unwrap(model), id))
 
     def list(self, model: str | Model) -> Page[Version]:
-        """List a model's versions, newest first. Calls :api:`models.versions.list`."""
+        """List the versions of a model, newest first. Calls :api:`models.versions.list`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+
+        Returns:
+            Versions, in pages.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
 
     def delete(self, model: str | Model, id: str) -> None:
-        """Delete a version with its predictions. Calls :api:`models.versions.delete`."""
+        """Delete a version and all of its predictions. Calls :api:`models.versions.delete`.
+
+        Args:
+            model: The model: `"owner/name"` or a `Model`.
+            id: ID of the version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the version may have been deleted.
+        """
         self._lease.call(self._async.delete, unwrap(model), id)
 
 
 class Models(Twin["AsyncModels"]):
-    """Models, their versions, examples and readmes (:api:`models` and :api:`versions`)."""
+    """Models, their versions, examples and READMEs (:api:`models` and :api:`versions`)."""
 
     __slots__ = ()
 
@@ -1432,12 +1648,12 @@ class Models(Twin["AsyncModels"]):
 
     @property
     def examples(self) -> ModelExamples:
-        """Examples of models."""
+        """Example predictions of models."""
         return ModelExamples(self._lease, self._async.examples)
 
     @property
     def readme(self) -> ModelReadme:
-        """Readmes of models."""
+        """READMEs of models."""
         return ModelReadme(self._lease, self._async.readme)
 
     @property
@@ -1449,8 +1665,16 @@ class Models(Twin["AsyncModels"]):
         """Fetch a model. Calls :api:`models.get`.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the model; required if `owner` is the owner alone.
+
+        Returns:
+            The model.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
         """
         return Model(self._lease, self._lease.call(self._async.get, owner, name))
 
@@ -1461,12 +1685,21 @@ class Models(Twin["AsyncModels"]):
         sort_by: str | None = None,
         sort_direction: str | None = None,
     ) -> Page[Model]:
-        """List the public models. Calls :api:`models.list`.
+        """List all public models. Calls :api:`models.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there; it keeps the order.
-            sort_by: `"latest_version_created_at"` (the API's default) or `"model_created_at"`.
-            sort_direction: `"desc"` (the API's default) or `"asc"`.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page. It
+                includes the order.
+            sort_by: `"latest_version_created_at"` (default) or `"model_created_at"`.
+            sort_direction: `"desc"` (default) or `"asc"`.
+
+        Returns:
+            Models, in pages.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Page(
             self._lease,
@@ -1478,7 +1711,18 @@ class Models(Twin["AsyncModels"]):
     def search(self, query: str) -> Page[Model]:
         """Search the public models. Calls :api:`models.search`.
 
-        The newer `search` of the client also finds collections and pages.
+        `Client.search` is newer, and also finds collections and documentation pages.
+
+        Args:
+            query: Text to search for.
+
+        Returns:
+            Matching models, in pages.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Page(self._lease, self._lease.call(self._async.search, query))
 
@@ -1495,18 +1739,27 @@ class Models(Twin["AsyncModels"]):
         license_url: str | None = None,
         cover_image_url: str | None = None,
     ) -> Model:
-        """Create a model. Calls :api:`models.create`.
+        """Create a model, without versions. Calls :api:`models.create`.
 
         Args:
-            owner: The token's account.
-            name: A name that it has not used.
+            owner: Owner of the model, which must be the account of the API token.
+            name: Name of the model, which must not be in use by the owner.
             visibility: `"public"` or `"private"`.
-            hardware: What it runs on: a SKU of `hardware.list()`.
-            description: What it does.
-            github_url: Its source.
-            paper_url: Its paper.
-            license_url: Its license.
-            cover_image_url: A picture for it.
+            hardware: Hardware to run the model on: the `sku` of an item of `hardware.list()`, or the item.
+            description: Short description of the model.
+            github_url: URL of the source code on GitHub.
+            paper_url: URL of the paper.
+            license_url: URL of the license.
+            cover_image_url: URL of the cover image.
+
+        Returns:
+            The new model.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ConflictError: The name is already in use.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the model may exist.
         """
         return Model(
             self._lease,
@@ -1536,17 +1789,26 @@ class Models(Twin["AsyncModels"]):
         weights_url: str | None = None,
         license_url: str | None = None,
     ) -> Model:
-        """Change a model. Calls :api:`models.update`.
+        """Change a model; arguments that are not given leave it as it is. Calls :api:`models.update`.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
-            description: What it does.
-            readme: Its readme, in Markdown.
-            github_url: Its source.
-            paper_url: Its paper.
-            weights_url: Its weights.
-            license_url: Its license.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the model; required if `owner` is the owner alone.
+            description: Short description of the model.
+            readme: README of the model, in Markdown.
+            github_url: URL of the source code on GitHub.
+            paper_url: URL of the paper.
+            weights_url: URL of the weights.
+            license_url: URL of the license.
+
+        Returns:
+            The changed model.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the change may have been made.
         """
         return Model(
             self._lease,
@@ -1564,11 +1826,16 @@ class Models(Twin["AsyncModels"]):
         )
 
     def delete(self, owner: str, name: str | None = None) -> None:
-        """Delete a private model without versions. Calls :api:`models.delete`.
+        """Delete a model, which must be private and without versions. Calls :api:`models.delete`.
 
         Args:
-            owner: `"owner/name"`, or the owner.
-            name: The name, if `owner` is only the owner.
+            owner: `"owner/name"`, or the owner alone.
+            name: Name of the model; required if `owner` is the owner alone.
+
+        Raises:
+            NotFoundError: The model does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the model may have been deleted.
         """
         self._lease.call(self._async.delete, owner, name)
 
@@ -1652,12 +1919,20 @@ class OutputStream(StreamTwin["AsyncOutputStream", "Any"]):
 
 
 class OwnExamples(Twin["AsyncOwnExamples"]):
-    """Predictions that show what one model does (:api:`models.examples.list`)."""
+    """Example predictions of one model (:api:`models.examples.list`)."""
 
     __slots__ = ()
 
     def list(self) -> Page[Prediction]:
-        """List the examples. Calls :api:`models.examples.list`."""
+        """List the example predictions. Calls :api:`models.examples.list`.
+
+        Returns:
+            Predictions, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return Page(self._lease, self._lease.call(self._async.list))
 
 
@@ -1678,7 +1953,37 @@ class OwnPredictions(Twin["AsyncOwnPredictions"]):
         use_file_output: bool | None = None,
         stream: bool | None = None,
     ) -> Prediction:
-        """Create a prediction. The options are those of `predictions.create`."""
+        """Create a prediction, and return it without waiting for its end.
+
+        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`predictions.create`,
+        :api:`models.predictions.create` or :api:`deployments.predictions.create`.
+
+        Args:
+            input: Input of the model. Files anywhere in it are uploaded.
+            wait: How long the server may hold its response back until the prediction has ended: seconds
+                from 1 to 60, or `True` for 60. By default, it responds at once.
+            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+            webhook: HTTPS URL that receives webhooks about the prediction.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+            use_file_output: Whether files in the output become `FileOutput` objects. The client's
+                setting by default.
+            stream: Deprecated by the API; has no effect.
+
+        Returns:
+            The prediction as the server reported it, which may or may not have ended.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the prediction. It may exist, and be billed.
+        """
         return Prediction(
             self._lease,
             self._lease.call(
@@ -1696,30 +2001,68 @@ class OwnPredictions(Twin["AsyncOwnPredictions"]):
 
 
 class OwnReadme(Twin["AsyncOwnReadme"]):
-    """The readme of one model (:api:`models.readme.get`)."""
+    """README of one model (:api:`models.readme.get`)."""
 
     __slots__ = ()
 
     def get(self) -> str:
-        """Fetch the readme, in Markdown. Calls :api:`models.readme.get`."""
+        """Fetch the README. Calls :api:`models.readme.get`.
+
+        Returns:
+            The README, in Markdown.
+
+        Raises:
+            NotFoundError: The model has no README.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return self._lease.call(self._async.get)
 
 
 class OwnVersions(Twin["AsyncOwnVersions"]):
-    """The versions of one model (:api:`versions`)."""
+    """Versions of one model (:api:`versions`)."""
 
     __slots__ = ()
 
     def get(self, id: str) -> Version:
-        """Fetch a version. Calls :api:`models.versions.get`."""
+        """Fetch a version. Calls :api:`models.versions.get`.
+
+        Args:
+            id: ID of the version.
+
+        Returns:
+            The version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return Version(self._lease, self._lease.call(self._async.get, id))
 
     def list(self) -> Page[Version]:
-        """List the versions, newest first. Calls :api:`models.versions.list`."""
+        """List the versions, newest first. Calls :api:`models.versions.list`.
+
+        Returns:
+            Versions, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return Page(self._lease, self._lease.call(self._async.list))
 
     def delete(self, id: str) -> None:
-        """Delete a version with its predictions. Calls :api:`models.versions.delete`."""
+        """Delete a version and all of its predictions. Calls :api:`models.versions.delete`.
+
+        Args:
+            id: ID of the version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the version may have been deleted.
+        """
         self._lease.call(self._async.delete, id)
 
 
@@ -1733,17 +2076,17 @@ class Page(Twin["AsyncPage[Any]"], Generic[T]):
 
     @property
     def results(self) -> list[T]:
-        """What is on this page."""
+        """Items on this page."""
         return cast("list[T]", wrap(self._lease, self._async.results))
 
     @property
     def next(self) -> str | None:
-        """The URL of the next page."""
+        """URL of the next page, or `None` if this is the last one."""
         return self._async.next
 
     @property
     def previous(self) -> str | None:
-        """The URL of the page before."""
+        """URL of the previous page, or `None`."""
         return self._async.previous
 
     def __iter__(self) -> Iterator[T]:
@@ -1762,11 +2105,30 @@ class Page(Twin["AsyncPage[Any]"], Generic[T]):
         return cast("T | list[T]", wrap(self._lease, self._async[index]))
 
     def next_page(self) -> Page[T] | None:
-        """Fetch the page after this one; None if this is the last."""
+        """Fetch the next page.
+
+        Returns:
+            The next page, or `None` if this is the last one.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return cast("Page[T] | None", wrap(self._lease, self._lease.call(self._async.next_page)))
 
     def auto_paging_iter(self) -> Stream[T]:
-        """Yield what is on this page and on all that follow, fetching them as they are needed."""
+        """Iterate over the items of this page and of all following ones.
+
+        Pages are fetched as they are needed. If that fails, the next step of the iteration fetches the same
+        page again.
+
+        Returns:
+            An iterator over the items.
+
+        Raises, from the iteration:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
         return self._lease.iterate(self._async.auto_paging_iter(), wrap_all)
 
 
@@ -2001,32 +2363,42 @@ class Predictions(Twin["AsyncPredictions"]):
         use_file_output: bool | None = None,
         stream: bool | None = None,
     ) -> Prediction:
-        """Create a prediction and return it as the server describes it, finished or not.
+        """Create a prediction, and return it without waiting for its end.
 
-        It runs, and costs, from now on. Calls :api:`predictions`.create (:api:`predictions.create`),
-        models.predictions.create and deployments.predictions.create.
+        Exactly one of `version`, `model` and `deployment` is required.
+
+        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`predictions.create`,
+        :api:`models.predictions.create` or :api:`deployments.predictions.create`.
 
         Args:
-            version: What to run: a version's id, `owner/name:version`, or `owner/name` of an
-                official model. Exactly one of `version`, `model` and `deployment` is given.
-            input: What the model takes. Files anywhere in it are uploaded.
-            model: Or an official model, `owner/name`.
-            deployment: Or a deployment, `owner/name`.
-            wait: Let the server wait for the result: True for 60 s, or seconds from 1 to 60.
-            cancel_after: Let the server cancel it after so many seconds (5 or more), after a
-                timedelta, or after a duration such as `"1h30m"`.
-            webhook: An HTTPS URL to tell of it.
-            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
-            file_encoding_strategy: `"url"` uploads files, `"base64"` sends them inside of the
-                request; the client's by default.
-            use_file_output: Whether files in the output become `FileOutput`; the client's by
-                default.
-            stream: Deprecated by the API, without effect.
+            version: Version to run: its ID, `"owner/name:version"` or a `Version`; or `"owner/name"` of an
+                official model.
+            input: Input of the model. Files anywhere in it are uploaded.
+            model: Model to run: `"owner/name"` or a `Model`. If it is not official, its latest version is run.
+            deployment: Deployment to run: `"owner/name"` or a `Deployment`.
+            wait: How long the server may hold its response back until the prediction has ended: seconds
+                from 1 to 60, or `True` for 60. By default, it responds at once.
+            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+            webhook: HTTPS URL that receives webhooks about the prediction.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+            use_file_output: Whether files in the output become `FileOutput` objects. The client's
+                setting by default.
+            stream: Deprecated by the API; has no effect.
+
+        Returns:
+            The prediction as the server reported it, which may or may not have ended.
 
         Raises:
-            ArgumentError: An argument is impossible; nothing was sent.
-            ReplicateError: The API refuses; nothing was created.
-            AmbiguousCreateError: No answer came: the prediction may exist.
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the prediction. It may exist, and be billed.
         """
         return Prediction(
             self._lease,
@@ -2047,7 +2419,19 @@ class Predictions(Twin["AsyncPredictions"]):
         )
 
     def get(self, id: str) -> Prediction:
-        """Fetch a prediction. Calls :api:`predictions.get`."""
+        """Fetch a prediction. Calls :api:`predictions.get`.
+
+        Args:
+            id: ID of the prediction.
+
+        Returns:
+            The prediction in its current state.
+
+        Raises:
+            NotFoundError: The prediction does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return Prediction(self._lease, self._lease.call(self._async.get, id))
 
     def list(
@@ -2058,13 +2442,24 @@ class Predictions(Twin["AsyncPredictions"]):
         created_before: datetime | str | None = None,
         source: str | None = None,
     ) -> Page[Prediction]:
-        """List the account's predictions, newest first. Calls :api:`predictions.list`.
+        """List the predictions of the account, newest first. Calls :api:`predictions.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there; it keeps the filters.
-            created_after: Only those made at this time or later: a datetime or ISO 8601.
-            created_before: Only those made before.
-            source: `"web"` for those made on the web site in the last 14 days; all by default.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page. It
+                includes the filters.
+            created_after: Earliest time of creation, inclusive: a datetime, or a string in ISO 8601. A
+                datetime without a time zone is local time.
+            created_before: Latest time of creation, exclusive; likewise.
+            source: `"web"` for the predictions created on the web site in the last 14 days. By default,
+                all predictions are listed.
+
+        Returns:
+            Predictions, in pages.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Page(
             self._lease,
@@ -2078,34 +2473,41 @@ class Predictions(Twin["AsyncPredictions"]):
         )
 
     def cancel(self, id: str) -> Prediction:
-        """Cancel a prediction. Calls :api:`predictions.cancel`.
+        """Cancel a prediction. One that has ended stays as it is. Calls :api:`predictions.cancel`.
 
         Args:
-            id: The ID of the prediction.
+            id: ID of the prediction.
 
         Returns:
-            The prediction as it is after that.
+            The prediction in the state after the cancellation.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            NotFoundError: The prediction does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
         """
         return Prediction(self._lease, self._lease.call(self._async.cancel, id))
 
     def wait(
         self, prediction: Prediction | str, *, timeout: float | timedelta | None = None
     ) -> Prediction:
-        """Wait until a prediction has ended, and return it. A failure is no error here.
+        """Wait until a prediction has ended. Does not raise if it failed; check `status`.
 
-        With an id, it picks up a prediction that another process began.
+        An ID picks up a prediction that another process created. Failed requests are repeated until the timeout.
+        Calls :api:`predictions.get` or :api:`predictions.list`.
 
         Args:
-            prediction: The prediction, or its id.
-            timeout: Seconds, or a timedelta; None: 24 hours.
+            prediction: The prediction, or its ID.
+            timeout: Maximum time to wait: seconds, or a timedelta; `None` for 24 hours.
+
+        Returns:
+            The prediction in its final state; the same object, if one was given.
 
         Raises:
-            RunTimeout: The time was over first. The prediction goes on.
-            ReplicateError: The API refuses.
+            ArgumentError: An argument is invalid; nothing was sent.
+            RunTimeout: The prediction did not end in time, and is still running.
+            NotFoundError: The prediction does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
         """
         return Prediction(
             self._lease, self._lease.call(self._async.wait, unwrap(prediction), timeout=timeout)
@@ -2113,28 +2515,28 @@ class Predictions(Twin["AsyncPredictions"]):
 
 
 class SearchResults(Twin["AsyncSearchResults"]):
-    """What a search found (:api:`search-results`)."""
+    """Results of a search (:api:`search-results`)."""
 
     __slots__ = ()
 
     @property
     def query(self) -> str:
-        """The text that was searched for."""
+        """Text that the API searched for."""
         return self._async.query
 
     @property
     def models(self) -> list[ModelMatch]:
-        """Models, best first."""
+        """Matching models, best match first."""
         return cast("list[ModelMatch]", wrap(self._lease, self._async.models))
 
     @property
     def collections(self) -> list[SearchCollection]:
-        """Collections."""
+        """Matching collections."""
         return self._async.collections
 
     @property
     def pages(self) -> list[DocumentationPage]:
-        """Pages of the documentation."""
+        """Matching pages of Replicate's documentation."""
         return self._async.pages
 
     def to_dict(self) -> dict[str, Any]:
@@ -2393,7 +2795,7 @@ class Training(Twin["AsyncTraining"]):
 
 
 class Trainings(Twin["AsyncTrainings"]):
-    """Trainings: runs that make a new version of a model (:api:`trainings`)."""
+    """Trainings: runs that create a new version of a model (:api:`trainings`)."""
 
     __slots__ = ()
 
@@ -2408,21 +2810,32 @@ class Trainings(Twin["AsyncTrainings"]):
         webhook_events_filter: Sequence[WebhookEvent] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
     ) -> Training:
-        """Start a training. It costs from now on. Calls :api:`trainings.create`.
+        """Create a training, and return it without waiting for its end.
+
+        The training runs, and is billed, whether or not anything waits for it. The request is sent once, and
+        repeated only if it certainly created nothing. Calls :api:`trainings.create`.
 
         Args:
-            version: What to train: `owner/name:version`, or the version's id together with `model`.
-            input: What the training takes. Files anywhere in it are uploaded.
-            destination: The model of yours that gets the new version, `owner/name`.
-            model: The model of `version`, `owner/name`, where `version` does not name it.
-            webhook: An HTTPS URL to tell of it.
-            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
-            file_encoding_strategy: `"url"` or `"base64"`; the client's by default.
+            version: Version to train: `"owner/name:version"`; or its ID or a `Version`, together with `model`.
+            input: Input of the training. Files anywhere in it are uploaded.
+            destination: Existing model that receives the new version: `"owner/name"` or a `Model`. It must
+                belong to the account.
+            model: Model of the version: `"owner/name"` or a `Model`. Required if `version` does not name it.
+            webhook: HTTPS URL that receives webhooks about the training.
+            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
+                `"completed"`.
+            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
+                `"base64"` encodes them into the request. The client's setting by default.
+
+        Returns:
+            The new training.
 
         Raises:
-            ArgumentError: An argument is impossible; nothing was sent.
-            ReplicateError: The API refuses; nothing was created.
-            AmbiguousCreateError: No answer came: the training may exist.
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error; nothing was created.
+            ConnectError: No connection could be made; nothing was created.
+            AmbiguousCreateError: No usable response was received, and the account's list does not show
+                the training. It may exist, and be billed.
         """
         return Training(
             self._lease,
@@ -2439,19 +2852,50 @@ class Trainings(Twin["AsyncTrainings"]):
         )
 
     def get(self, id: str) -> Training:
-        """Fetch a training. Calls :api:`trainings.get`."""
+        """Fetch a training. Calls :api:`trainings.get`.
+
+        Args:
+            id: ID of the training.
+
+        Returns:
+            The training in its current state.
+
+        Raises:
+            NotFoundError: The training does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return Training(self._lease, self._lease.call(self._async.get, id))
 
     def list(self, cursor: str | None = None) -> Page[Training]:
-        """List the account's trainings, newest first. Calls :api:`trainings.list`.
+        """List the trainings of the account, newest first. Calls :api:`trainings.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page.
+
+        Returns:
+            Trainings, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
     def cancel(self, id: str) -> Training:
-        """Stop a training. Calls :api:`trainings.cancel`."""
+        """Cancel a training. One that has ended stays as it is. Calls :api:`trainings.cancel`.
+
+        Args:
+            id: ID of the training.
+
+        Returns:
+            The training in the state after the cancellation.
+
+        Raises:
+            NotFoundError: The training does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return Training(self._lease, self._lease.call(self._async.cancel, id))
 
 
@@ -2462,22 +2906,22 @@ class Version(Twin["AsyncVersion"]):
 
     @property
     def id(self) -> str:
-        """What identifies it: 64 hex digits."""
+        """Unique ID of the version: 64 hexadecimal digits."""
         return self._async.id
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was pushed."""
+        """Time at which the version was pushed."""
         return self._async.created_at
 
     @property
     def cog_version(self) -> str | None:
-        """The version of Cog that built it."""
+        """Version of Cog that built this version."""
         return self._async.cog_version
 
     @property
     def openapi_schema(self) -> dict[str, Any]:
-        """What it takes and makes, as an OpenAPI document (:api:`version-schema`)."""
+        """OpenAPI document that describes input and output of the version (:api:`version-schema`)."""
         return self._async.openapi_schema
 
     @property
@@ -2486,10 +2930,19 @@ class Version(Twin["AsyncVersion"]):
         return OwnPredictions(self._lease, self._async.predictions)
 
     def predict(self, /, **inputs: Any) -> Output:
-        """Run it and return its output, as `run` does. `use` makes a function of a model that knows more.
+        """Run the version and return its output, as `Client.run` does.
+
+        `Client.use` returns a function that also checks the inputs. Calls :api:`predictions.create` and
+        :api:`predictions.get`.
+
+        Args:
+            **inputs: Input of the model, by name.
+
+        Returns:
+            The output of the prediction.
 
         Raises:
-            ReplicateException: As `run`.
+            ReplicateException: The same errors as `Client.run`.
         """
         return wrap(self._lease, self._lease.call(self._async.predict, **unwrap_inputs(inputs)))
 
@@ -2508,13 +2961,13 @@ class Version(Twin["AsyncVersion"]):
 
 
 class Webhooks(Twin["AsyncWebhooks"]):
-    """Webhooks: their secret, and whether a delivery is genuine (:api:`webhooks`)."""
+    """Webhooks: signing secret, and verification of deliveries (:api:`webhooks`)."""
 
     __slots__ = ()
 
     @property
     def default(self) -> DefaultWebhook:
-        """What all webhooks of the account share."""
+        """Settings shared by all webhooks of the account."""
         return DefaultWebhook(self._lease, self._async.default)
 
     def validate(
@@ -2524,16 +2977,21 @@ class Webhooks(Twin["AsyncWebhooks"]):
         secret: str | WebhookSigningSecret,
         tolerance: float | None = 300,
     ) -> None:
-        """Return if a delivery comes from Replicate (:api:`webhook-signature`).
+        """Verify the signature of a webhook delivery (:api:`webhook-signature`).
+
+        Returns if it is valid, and raises if it is not.
 
         Args:
-            headers: The request's headers, in any case.
-            body: The request's body, byte for byte as it came.
-            secret: The signing secret.
-            tolerance: How many seconds old, or ahead, it may be; None: any.
+            headers: Headers of the delivery; the case of their names does not matter.
+            body: Body of the delivery, exactly as received. Do not decode and re-encode the JSON.
+            secret: Signing secret of the account: `whsec_...`, or the result of `webhooks.default.secret()`.
+            tolerance: Maximum difference between the signed timestamp and the current time, in seconds;
+                `None` for no limit.
 
         Raises:
-            InvalidSignature: It does not come from Replicate, or it is a replay.
+            InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
+            ArgumentError: The secret is malformed.
+            ArgumentTypeError: The body is not bytes or a string.
         """
         self._async.validate(headers, body, secret, tolerance)
 
@@ -2544,13 +3002,25 @@ class Webhooks(Twin["AsyncWebhooks"]):
         secret: str | WebhookSigningSecret,
         tolerance: float | None = 300,
     ) -> Prediction | Training:
-        """Return what a delivery is about, after `validate`.
+        """Verify the signature of a webhook delivery, and return the prediction or training in it.
 
-        Deliveries may be repeated and may overtake each other: go by the id and the status.
+        Deliveries can arrive more than once and out of order; compare `id` and `status` with what is already known
+        (:api:`webhook-delivery`).
+
+        Args:
+            headers: Headers of the delivery; the case of their names does not matter.
+            body: Body of the delivery, exactly as received. Do not decode and re-encode the JSON.
+            secret: Signing secret of the account: `whsec_...`, or the result of `webhooks.default.secret()`.
+            tolerance: Maximum difference between the signed timestamp and the current time, in seconds;
+                `None` for no limit.
+
+        Returns:
+            The prediction or training, as of the time of the delivery.
 
         Raises:
-            InvalidSignature: It does not come from Replicate, or it is a replay.
-            ArgumentError: The body is no prediction and no training.
+            InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
+            ArgumentError: The body is not a prediction or training, or the secret is malformed.
+            ArgumentTypeError: The body is not bytes or a string.
         """
         return cast(
             "Prediction | Training",

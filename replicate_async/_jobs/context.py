@@ -29,6 +29,7 @@ from .._http.session import Pool
 from .._http.transport import Transport
 from ..types import FileEncodingStrategy, Limits, RateLimit, Record, Retry, Stats, Timeout
 from .pending import PendingCreates
+from .policy import Timings
 from .poller import Pollers
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Context:
     on_ambiguous: Literal["raise", "repeat"]
     """What to do about a create that got no answer and is not found."""
     # The rest is shared by the views of a client:
+    timings: Timings = attrs.field(factory=Timings)
     creates: PendingCreates = attrs.field(factory=PendingCreates)
     latest_versions: dict[str, tuple[float, str]] = attrs.field(factory=dict)
     """For each model that is not official: when it was looked up (monotonic), and its latest version."""

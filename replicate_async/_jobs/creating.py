@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -31,10 +31,6 @@ J = TypeVar("J", bound=LiveJob)
 
 
 _logger = logging.getLogger("replicate_async")
-
-
-_RIVALS_WAIT: Final = 100.0
-"""Seconds to wait for the answers of other creates of the same, which tell what is theirs."""
 
 
 async def send_create(
@@ -110,14 +106,14 @@ async def _look_for(
     assert pending.wanted is not None
     shown = pending.wanted.shown
     _logger.warning("the create of %s got no answer (%s); looking for it in the list", shown, error)
-    patience = time.monotonic() + _RIVALS_WAIT
+    patience = time.monotonic() + context.timings.rivals
     try:
         # Rivals may be on other event loops, so no event of anyio can tell.
         while (  # noqa: ASYNC110
             context.creates.has_rivals(pending) and time.monotonic() < patience
         ):
             await anyio.sleep(0.25)
-        found = await find(context, pending, kind, policy.LOOKS)
+        found = await find(context, pending, kind, context.timings.searches)
     except (exceptions.TransportError, exceptions.ReplicateError) as failure:
         _logger.warning("the list cannot be read: %s", failure)
         return None
@@ -129,7 +125,7 @@ async def _look_for(
     _logger.warning("%s %s of %s adopted", name_of(kind), found.id, shown)
     try:
         # Lists may leave things out.
-        await found._poll(policy.CANCEL_GRACE)
+        await found._poll(context.timings.cancel)
     except (exceptions.TransportError, exceptions.ReplicateError) as failure:
         _logger.debug("the adopted one cannot be read now: %s", failure)
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
@@ -13,7 +14,6 @@ import anyio
 from .._codec import structure
 from .._http.call import Answer, Call
 from .._http.retry import Kind
-from . import policy
 from .context import Context
 from .job import LiveJob, has_ended
 from .pending import ListMatch, PendingCreate
@@ -73,7 +73,7 @@ async def find(
 
 async def list_pages(
     context: Context, call: Call, *, patience: float
-) -> AsyncIterator[tuple[Answer, list[Any]]]:
+) -> AsyncGenerator[tuple[Answer, list[Any]], None]:
     """Yield the pages of a list as they are: each answer with its entries, up to an empty page.
 
     Args:
@@ -120,24 +120,26 @@ async def _candidates(context: Context, pending: PendingCreate, kind: type[J]) -
     since: datetime | None = None
     pages = 0
     call = Call("GET", wanted.listing, Kind.POLL, urgent=True)
-    async for answer, entries in list_pages(context, call, patience=policy.LOOK_PATIENCE):
-        pages += 1
-        if since is None:
-            # By the clock of the server: that of this machine may be wrong.
-            elapsed = timedelta(seconds=time.monotonic() - pending.began)
-            since = (server_time(answer) or datetime.now(UTC)) - elapsed - _MARGIN
-        recent = True
-        for job in jobs_of(entries, kind):
-            recent = job.created_at is None or job.created_at >= since
-            if (
-                recent
-                and job.created_at is not None
-                and job.input == pending.input
-                and wanted.matches(job)
-            ):
-                found.append(context.bind(job))
-        if not recent or pages == _MOST_PAGES:
-            break
+    patience = context.timings.search_patience
+    async with aclosing(list_pages(context, call, patience=patience)) as listed:
+        async for answer, entries in listed:
+            pages += 1
+            if since is None:
+                # By the clock of the server: that of this machine may be wrong.
+                elapsed = timedelta(seconds=time.monotonic() - pending.began)
+                since = (server_time(answer) or datetime.now(UTC)) - elapsed - _MARGIN
+            recent = True
+            for job in jobs_of(entries, kind):
+                recent = job.created_at is None or job.created_at >= since
+                if (
+                    recent
+                    and job.created_at is not None
+                    and job.input == pending.input
+                    and wanted.matches(job)
+                ):
+                    found.append(context.bind(job))
+            if not recent or pages == _MOST_PAGES:
+                break
     # What was made before the create began is there only because clocks differ: it comes last.
     began = _EPOCH if since is None else since + _MARGIN
     moments = [(job.created_at or _EPOCH, job) for job in found]

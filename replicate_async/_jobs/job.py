@@ -127,7 +127,7 @@ class LiveJob(Bound):
         path = f"{self._path}/{identifier(self.id, 'id')}/cancel"
         call = Call("POST", path, Kind.POLL, urgent=True)
         context = self._context
-        self._adopt(await context.fetch(type(self), call, policy.LOOK_PATIENCE))
+        self._adopt(await context.fetch(type(self), call, context.timings.search_patience))
         context.stats.cancelled += 1
         _logger.info("%s %s cancelled", name_of(type(self)), self.id)
         return self

@@ -1,4 +1,4 @@
-"""Decisions on plain values: repeat or not, wait how long, poll how soon, is it over.
+"""Decisions about jobs on plain values: when they have ended, why they failed, when to poll again.
 
 Pure functions, so that they can be tested without a loop, a clock or a server.
 """
@@ -9,19 +9,37 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
+import attrs
+
 from .. import exceptions
 from ..types import Progress
 
 TERMINAL: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
-"""The states that a prediction does not leave (:api:`status`)."""
+"""The states that a job does not leave (:api:`status`)."""
 
 
-CANCEL_GRACE: Final = 5.0
-"""Seconds that cancelling a prediction at the other end may take, when it is abandoned."""
+@attrs.frozen
+class Timings:
+    """Durations in seconds that users cannot set; tests shorten them."""
+
+    searches: tuple[float, ...] = (0.1, 0.4, 1.0, 2.0, 4.0, 8.0)
+    """Before each search of the list for a create without an answer, since the list may lag behind."""
+    search_patience: float = 30.0
+    """How long a failed request of such a search, or a failed cancel, is repeated."""
+    rivals: float = 100.0
+    """How long to wait for the answers of equal creates, which tell what is theirs."""
+    cancel: float = 5.0
+    """How long cancelling an abandoned prediction may take."""
+    last_searches: tuple[float, ...] = (0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
+    """Before each search for an abandoned create without an answer, within `cancel`."""
+    last_try: float = 1.2
+    """How long each request of such a search may take."""
+    list_lag: float = 20.0
+    """After which the list shows everything that an earlier process has created."""
 
 
 def is_ambiguous(error: exceptions.ReplicateException) -> bool:
-    """Tell whether a create that failed so may have happened all the same."""
+    """Tell whether a failed create may have happened all the same."""
     if isinstance(error, exceptions.ReplicateError):
         return error.status == 408 or error.status >= 500
     return isinstance(error, exceptions.TransportError) and not isinstance(
@@ -29,21 +47,12 @@ def is_ambiguous(error: exceptions.ReplicateException) -> bool:
     )
 
 
-LOOKS: Final = (0.1, 0.4, 1.0, 2.0, 4.0, 8.0)
-"""Seconds before each look at the list for a create without an answer: it may lag behind."""
+def is_over(status: str, completed: bool) -> bool:
+    """Tell whether a job has ended: by its status, or by `completed_at` if the status is unknown."""
+    return completed or status in TERMINAL
 
 
-LOOK_PATIENCE: Final = 30.0
-"""Seconds for which a look at that list is repeated when it fails."""
-
-
-LAST_LOOKS: Final = (0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
-"""The same for a run that is given up, within `CANCEL_GRACE`."""
-
-
-LAST_TRY: Final = 1.2
-"""Seconds for each request that is made then."""
-
+# -- Failures ----------------------------------------------------------------------------------
 
 FailureKind = Literal[
     "content_policy",
@@ -55,14 +64,10 @@ FailureKind = Literal[
     "unknown",
 ]
 
-
-# Patterns are texts, which `re` compiles when they are first needed, and keeps: a third of a
-# millisecond each that no import has to wait for.
-_CODE: Final = r"\bE\d{3,4}\b"
-
+_CODE: Final = re.compile(r"\bE\d{3,4}\b")
 
 _BY_CODE: Final[Mapping[str, tuple[FailureKind, bool]]] = {
-    # Code: kind, and whether the same may succeed if it is tried again (:api:`prediction-errors`).
+    # Code: kind, and whether it is transient (:api:`prediction-errors`).
     "E003": ("capacity", True),
     "E004": ("capacity", True),
     "E005": ("content_policy", False),
@@ -77,66 +82,89 @@ _BY_CODE: Final[Mapping[str, tuple[FailureKind, bool]]] = {
     "E9825": ("interrupted", True),
 }
 
-
-_BY_TEXT: Final[tuple[tuple[str, FailureKind, bool], ...]] = (
-    # The first that is found holds: what forbids to try again stands before what allows it.
+_BY_TEXT: Final[tuple[tuple[re.Pattern[str], FailureKind, bool], ...]] = (
+    # The first match counts, so permanent failures stand before transient ones.
     (
-        "nsfw|flagged|sensitive content|content policy|safety (?:filter|system|checker)|moderation"
-        r"|prohibited content|violat\w+ .*polic",
+        re.compile(
+            "nsfw|flagged|sensitive content|content policy|safety (?:filter|system|checker)"
+            r"|moderation|prohibited content|violat\w{1,5} .{0,80}polic",
+            re.IGNORECASE,
+        ),
         "content_policy",
         False,
     ),
-    (r"out of memory|\boom\b|cuda error: out", "out_of_memory", False),
     (
-        "invalid (?:input|image|file|format|argument|prompt)|unsupported (?:file|image|format)"
-        "|must be (?:one of|less|greater|at (?:least|most))|cannot identify image",
+        re.compile(r"out of memory|\boom\b|cuda error: out", re.IGNORECASE),
+        "out_of_memory",
+        False,
+    ),
+    (
+        re.compile(
+            "invalid (?:input|image|file|format|argument|prompt)"
+            "|unsupported (?:file|image|format)|cannot identify image"
+            "|must be (?:one of|less|greater|at (?:least|most))",
+            re.IGNORECASE,
+        ),
         "invalid_input",
         False,
     ),
-    (r"prediction interrupted|please retry \(code", "interrupted", True),
     (
-        "high demand|no capacity|at capacity|temporarily unavailable|overloaded|rate limit"
-        "|too many requests",
+        re.compile(r"prediction interrupted|please retry \(code", re.IGNORECASE),
+        "interrupted",
+        True,
+    ),
+    (
+        re.compile(
+            "high demand|no capacity|at capacity|temporarily unavailable|overloaded|rate limit"
+            "|too many requests",
+            re.IGNORECASE,
+        ),
         "capacity",
         True,
     ),
-    (r"timed? ?out|deadline exceeded", "timeout", False),
+    (re.compile(r"timed? ?out|deadline exceeded", re.IGNORECASE), "timeout", False),
 )
+
+_TEXT_READ: Final = 16 * 1024
+"""How many characters at the beginning and at the end of an error text are searched."""
 
 
 def failure_kind(error: str | None) -> tuple[str | None, FailureKind, bool]:
-    """Return the code in the error text of a prediction, the kind of failure, and if it may pass.
+    """Classify the error text of a job.
 
-    By its code, else by words that the text holds. Nothing is taken for retryable without a sign of it.
+    The code in the text decides, else its words. Without a sign of it, nothing counts as transient.
+
+    Returns:
+        The code, the kind of failure, and whether it is transient: the same input may succeed.
     """
     if not error:
         return None, "unknown", False
-    found = re.search(_CODE, error)
+    if len(error) > 2 * _TEXT_READ:
+        error = f"{error[:_TEXT_READ]}\n{error[-_TEXT_READ:]}"
+    found = _CODE.search(error)
     code = found[0] if found else None
     known = _BY_CODE.get(code or "")
     if known is not None and known[0] != "unknown":
         return code, known[0], known[1]
-    for pattern, kind, retryable in _BY_TEXT:
-        if re.search(pattern, error, re.IGNORECASE):
-            return code, kind, retryable
+    for pattern, kind, transient in _BY_TEXT:
+        if pattern.search(error):
+            return code, kind, transient
     return code, "unknown", False
 
 
-def is_over(status: str, completed: bool) -> bool:
-    """Tell whether a prediction has ended: by its status or, for an unknown one, by `completed_at`."""
-    return completed or status in TERMINAL
+# -- Polling -----------------------------------------------------------------------------------
 
 
 def poll_delay(elapsed: float, usual: tuple[float, float] | None = None) -> float:
-    """Return the seconds until the next look at a prediction that is *elapsed* seconds old.
+    """Return the seconds until the next poll of a job.
 
-    A tenth of its age on top of a tenth of a second, three seconds at most: so the delay until its end is
-    noticed stays within a few percent of the time that it took.
+    The polling interval grows with the age of the job: a tenth of it on top of a tenth of a second, three
+    seconds at most. So its end is noticed within a few percent of the time that it took.
 
     Args:
-        elapsed: Its age.
-        usual: What nine of ten predictions like it take at least, and at most, if that is known: before
-            the time it is looked at seldom, and when the time has come, more often.
+        elapsed: Its age in seconds.
+        usual: The shortest and longest time in seconds that nine of ten similar jobs take, if known:
+            it is polled less often before, and more often between them.
     """
     delay = min(0.1 + 0.1 * max(elapsed, 0.0), 3.0)
     if usual is None:
@@ -144,22 +172,24 @@ def poll_delay(elapsed: float, usual: tuple[float, float] | None = None) -> floa
     low, high = usual
     early = 0.9 * low
     if elapsed < early:
-        # Some end early, as those do that fail at once.
+        # Some end early, such as those that fail at once.
         return max(min(max(delay, low / 4), early - elapsed, 30.0), 0.1)
     if elapsed <= high:
         return min(delay, max((high - low) / 6, 0.1))
     return delay
 
 
-_TQDM: Final = r"^\s*(\d+)%\s*\|.+?\|\s*(\d+)/(\d+)"
+_TQDM: Final = re.compile(r"\s*(\d{1,3})%\s*\|[^|]+\|\s*(\d{1,12})/(\d{1,12})", re.ASCII)
+_LOG_READ: Final = 4096
+"""How many characters at the end of the logs are searched for progress."""
 
 
 def progress(logs: str | None) -> Progress | None:
-    """Return the progress that the last tqdm line of the logs tells (:api:`logs-and-progress`)."""
+    """Return the progress in the last tqdm line of the logs (:api:`logs-and-progress`)."""
     if not logs:
         return None
-    # tqdm overwrites its line with carriage returns; the end of the logs is enough.
-    for line in reversed(re.split(r"[\r\n]", logs[-4096:])):
-        if found := re.match(_TQDM, line):
+    # tqdm overwrites its line with carriage returns.
+    for line in reversed(re.split(r"[\r\n]", logs[-_LOG_READ:])):
+        if found := _TQDM.match(line):
             return Progress(int(found[1]) / 100, int(found[2]), int(found[3]))
     return None

@@ -15,7 +15,6 @@ import attrs
 from .. import _arguments, exceptions
 from .._concurrency import shielded
 from .._files.output import save_all
-from . import policy
 from .context import Context
 from .creating import create
 from .finding import find
@@ -235,13 +234,13 @@ async def abandon(state: RunState) -> None:
 
 
 async def _cancel_abandoned(state: RunState, name: str) -> None:
-    """Find a prediction, if need be, and cancel it, within `CANCEL_GRACE`."""
-    prediction = state.prediction
+    """Find a prediction, if need be, and cancel it, within the time for it."""
+    prediction, timings = state.prediction, state.context.timings
     try:
-        with anyio.fail_after(policy.CANCEL_GRACE):
-            for pause in () if prediction is not None else policy.LAST_LOOKS:
+        with anyio.fail_after(timings.cancel):
+            for pause in () if prediction is not None else timings.last_searches:
                 # No single answer that stalls may use up the time.
-                with anyio.move_on_after(pause + policy.LAST_TRY):
+                with anyio.move_on_after(pause + timings.last_try):
                     prediction = await find(
                         state.context, state.pending, Prediction, (pause,), running_first=True
                     )
@@ -251,7 +250,7 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
             if prediction is None:
                 _logger.warning("prediction %s lost: the list does not show it", name)
             while prediction is not None and not has_ended(prediction):
-                with anyio.move_on_after(policy.LAST_TRY):
+                with anyio.move_on_after(timings.last_try):
                     await prediction.cancel()
                     break
     except TimeoutError:

@@ -29,11 +29,12 @@ from .._files.disk import ready_directory
 from .._files.inputs import is_file
 from .._files.output import FileOutput
 from .._http.limits import Slots
-from .._jobs import policy, running
+from .._jobs import running
 from .._jobs.context import Context
 from .._jobs.creating import create
 from .._jobs.job import failure_of, has_ended
 from .._jobs.pending import ListMatch
+from .._jobs.policy import Timings
 from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
 from .._jobs.running import RunState
 from ..resources.deployments import Deployment
@@ -63,7 +64,7 @@ _CREATING: Final = 16
 _SAVED_AT_ONCE: Final = 4
 
 
-_GRACE: Final = 2 * policy.CANCEL_GRACE
+_GRACE: Final = 2 * Timings().cancel
 
 
 @attrs.frozen(eq=False)

@@ -18,10 +18,6 @@ from .._jobs.pending import ListMatch
 from .._jobs.prediction import Prediction
 from .map_journal import Entry, Journal, sent_hash
 
-_LAG: Final = 20.0
-"""Seconds for which a create that may have happened is looked for in the list."""
-
-
 _MARGIN: Final = 60.0
 """Seconds by which clocks may differ, when it is looked for."""
 
@@ -50,7 +46,7 @@ class _Uncertain:
         assert entry.sent is not None
         while True:
             asked = time.monotonic()
-            is_late = not 0 <= time.time() - entry.intended < _LAG
+            is_late = not 0 <= time.time() - entry.intended < self._context.timings.list_lag
             async with self._reading:
                 if self._read_at < asked - 0.5:
                     self._read_at = time.monotonic()

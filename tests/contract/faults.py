@@ -12,12 +12,13 @@ import anyio
 import attrs
 
 from replicate_async import Client, Retry, Timeout
+from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
 READ = 0.4
 """Seconds of silence after which the clients of these tests give a request up."""
-LOOKS = (0.0, 0.02, 0.05)
-"""Pauses before the looks at the list, where a test has no list that lags."""
+QUICK = Timings(searches=(0.0, 0.02, 0.05))
+"""For lists that do not lag."""
 
 AT_ONCE = Retry(backoff=0.005, max_backoff=0.02)
 
@@ -65,8 +66,10 @@ class World:
     """A version of a model that is not official, `owner/name:id`."""
     trainable: str
     """A version that can be trained, `owner/name:id`."""
+    timings: Timings = QUICK
+    """Those of its clients."""
 
-    def client(self, **options: Any) -> Client:
+    def client(self, *, timings: Timings | None = None, **options: Any) -> Client:
         """Return a client that gives up soon and repeats at once."""
         settings: dict[str, Any] = {
             "base_url": self.emulator.url,
@@ -75,11 +78,18 @@ class World:
             "rate_limit": False,
             **options,
         }
-        return Client(settings.pop("api_token", self.emulator.token), **settings)
+        client = Client(settings.pop("api_token", self.emulator.token), **settings)
+        return with_timings(client, timings or self.timings)
 
     def made_of(self, text: str) -> list[str]:
         """Return the ids of what was created with a text."""
         return [life.id for life in self.emulator.ledger.lives() if life.input.get("text") == text]
+
+
+def with_timings(client: Client, timings: Timings) -> Client:
+    """Return a client after it was given other timings, for which users have no option."""
+    client._context.timings = timings
+    return client
 
 
 @asynccontextmanager
@@ -94,7 +104,8 @@ async def world(**options: Any) -> AsyncIterator[World]:
     emulator.add_model("acme/trained")
     assert version is not None
     async with emulator:
-        made = World(emulator, f"acme/plain:{version}", f"acme/base:{trainable}")
+        timings = Timings() if options.get("list_lag") else QUICK
+        made = World(emulator, f"acme/plain:{version}", f"acme/base:{trainable}", timings)
         async with made.client() as client:
             await client.deployments.create(
                 "echoes",

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from replicate_async import Client, Retry, Timeout, exceptions
-from replicate_async._jobs import policy
+from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
 from . import faults
@@ -214,11 +214,11 @@ async def test_one_request_does_not_use_up_the_grace(path: str, fault: Fault) ->
         await check_cancelled(here)
 
 
-async def test_cleaning_up_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cleaning_up_is_bounded() -> None:
     """If the API is gone, giving up takes no more than five seconds (here: one)."""
-    assert policy.CANCEL_GRACE == GRACE
-    monkeypatch.setattr(policy, "CANCEL_GRACE", 1.0)
-    async with world() as here, here.client(poll_interval=0.01) as client:
+    assert Timings().cancel == GRACE
+    timings = Timings(cancel=1.0)
+    async with world() as here, here.client(poll_interval=0.01, timings=timings) as client:
         task = asyncio.create_task(run(client, "polling"))
         await until(lambda: begun(here, "polling"))
         here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION)
@@ -320,10 +320,9 @@ async def test_deadline_of_the_server(timeout: float | None, sent: str | None) -
         assert create.headers.get("Cancel-After") == sent
 
 
-async def test_a_killed_process_stops_paying(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_killed_process_stops_paying() -> None:
     """What nobody is left to cancel is ended by the server's deadline."""
-    monkeypatch.setattr(policy, "CANCEL_GRACE", 0.3)
-    async with world() as here, here.client() as client:
+    async with world() as here, here.client(timings=Timings(cancel=0.3)) as client:
         here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, path="*/cancel")
         task = asyncio.create_task(run(client, "polling", timeout=6))
         await until(lambda: here.made_of("a"))

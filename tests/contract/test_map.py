@@ -18,9 +18,11 @@ import anyio.lowlevel
 import pytest
 
 from replicate_async import Client, Outcome, Retry, exceptions
+from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault, OutputFile
 
 from .conftest import HELLO, rewrite, until
+from .faults import with_timings
 
 
 @pytest.fixture
@@ -723,14 +725,12 @@ async def test_inputs_with_files(client: Client, emulator: Emulator, tmp_path: P
 
 
 @pytest.fixture
-async def faulty(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Emulator, Client]]:
+async def faulty() -> AsyncIterator[tuple[Emulator, Client]]:
     """Run an emulator with a wire, and a client that looks for lost creates only once."""
-    monkeypatch.setattr("replicate_async._jobs.policy.LOOKS", (0.0,))
-    monkeypatch.setattr("replicate_async._verbs.map_uncertain._LAG", 1.0)
     with Emulator(rate_limits=False, wire=True) as emulator:
         retry = Retry(backoff=0.01, max_backoff=0.01)
         async with Client(emulator.token, base_url=emulator.url, retry=retry) as client:
-            yield emulator, client
+            yield emulator, with_timings(client, Timings(searches=(0.0,), list_lag=1.0))
 
 
 def hide(emulator: Emulator) -> list[bool]:

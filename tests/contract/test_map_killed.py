@@ -24,17 +24,17 @@ SECONDS = 300 if IS_LONG else 60
 SCRIPT = """
 import asyncio, sys
 from replicate_async import Client, Retry, Timeout
-from replicate_async._jobs import policy
-from replicate_async._verbs import map_uncertain
+from replicate_async._jobs.policy import Timings
 
 # The emulator's list has no lag: what it does not show by then was not created.
-map_uncertain._LAG, policy.LOOKS = 1.5, (0.0, 0.1, 0.3)
+TIMINGS = Timings(list_lag=1.5, searches=(0.0, 0.1, 0.3))
 
 async def main(items, journal, out):
     inputs = ({"text": f"{number % (items - 5)}"} for number in range(items))
     failed = 0
     retry = Retry(backoff=0.01, max_backoff=0.05)
     async with Client(rate_limit=False, timeout=Timeout(read=0.7), retry=retry) as client:
+        client._context.timings = TIMINGS
         outcomes = client.map("acme/blob", inputs, concurrency=25, journal=journal, save_to=out)
         async for outcome in outcomes:
             failed += outcome.error is not None

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from replicate_async import Retry, exceptions
-from replicate_async._jobs import policy
+from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Clock, Fault
 
 from . import faults
@@ -25,12 +25,6 @@ VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 def named(value: object) -> str:
     """Name a fault as a parameter."""
     return value.name if isinstance(value, Fault) else str(value)
-
-
-@pytest.fixture(autouse=True)
-def looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at the list at once: it does not lag here, unless a test says so."""
-    monkeypatch.setattr(policy, "LOOKS", faults.LOOKS)
 
 
 def inject_once(world: World, fault: Fault, path: str, text: str) -> None:
@@ -237,7 +231,7 @@ async def test_rivals_may_be_spelled_in_two_ways() -> None:
         return json(made[0], 201)
 
     with Wire(route(answers)) as wire:
-        async with client_of(wire) as client:
+        async with faults.with_timings(client_of(wire), faults.QUICK) as client:
             given = {"text": "Alice"}
             lost = asyncio.create_task(client.predictions.create(f"acme/greeter:{VERSION}", given))
             await until(lambda: creates)  # the first one is the one that is lost
@@ -251,7 +245,7 @@ async def test_rivals_may_be_spelled_in_two_ways() -> None:
 async def test_what_cannot_be_encoded_was_not_sent() -> None:
     """A number that Python does not write is an error at once, not a create that may have happened."""
     with Wire(RESET) as wire:
-        async with client_of(wire) as client:
+        async with faults.with_timings(client_of(wire), faults.QUICK) as client:
             with pytest.raises(exceptions.TransportError, match="cannot be sent") as caught:
                 await client.predictions.create(VERSION, {"seed": 10**5000})
         assert not isinstance(caught.value, exceptions.AmbiguousCreateError)
@@ -287,10 +281,10 @@ async def test_other_versions_are_not_adopted() -> None:
                 await another.predictions.create(f"acme/plain:{other}", {"text": "a"})
 
 
-async def test_lists_that_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lists_that_lag() -> None:
     """A list that shows new predictions late is looked at until it does."""
-    monkeypatch.setattr(policy, "LOOKS", (0.0, 0.2, 0.4, 0.8))
-    async with world(list_lag=0.5) as here, here.client() as client:
+    timings = Timings(searches=(0.0, 0.2, 0.4, 0.8))
+    async with world(list_lag=0.5) as here, here.client(timings=timings) as client:
         here.emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST")
         assert await client.run("acme/echo", {"text": "a"}) == "a"
         assert client.stats.adopted == 1

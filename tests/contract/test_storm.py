@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 from replicate_async import Client, Retry, exceptions
-from replicate_async._jobs import policy
+from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Fault
 
 from .faults import World, until, world
@@ -164,11 +164,11 @@ async def outages(here: World, dice: random.Random) -> None:
             await anyio.sleep(dice.uniform(0.05, 0.3))
 
 
-async def test_storm(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_storm(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever happens: no second bill, an honest end for each run, and nothing is left behind."""
     print(f"REPLICATE_STORM_SEED={SEED} REPLICATE_STORM_RUNS={RUNS}")
-    for looks in ("LOOKS", "LAST_LOOKS"):
-        monkeypatch.setattr(policy, looks, (0.0, 0.05, 0.1, 0.2, 0.4, 0.8))
+    searches = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+    timings = Timings(searches=searches, last_searches=searches)
     caplog.set_level(logging.WARNING, "replicate_async")
     before = asyncio.all_tasks()
     complaints: list[dict[str, Any]] = []
@@ -179,7 +179,7 @@ async def test_storm(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
     with anyio.fail_after(BOUND):
         async with world(list_lag=0.1, host="127.0.0.1") as here:
             version = here.emulator.add_model("acme/slowly", _slow)
-            async with here.client(retry=retry, poll_interval=0.03) as client:
+            async with here.client(retry=retry, poll_interval=0.03, timings=timings) as client:
                 brew(here, dice)
                 waiting = iter(plans)
 

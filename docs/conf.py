@@ -41,7 +41,6 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "inherited-members": True}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 autoclass_content = "both"
 add_module_names = False
 maximum_signature_line_length = 88

@@ -116,9 +116,11 @@ def _shorten(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str, returns: str
 ) -> tuple[str, str] | None:
     """Leave out the signatures of classes that users do not construct."""
-    if signature and what in _CLASSES and name.rpartition(".")[2] not in _CONSTRUCTED:
+    if not signature or what not in _CLASSES:
+        return None
+    if name.rpartition(".")[2] not in _CONSTRUCTED:
         return "", returns
-    return None
+    return signature.replace("NOTHING", "..."), returns  # what attrs makes anew for each object
 
 
 def _plain(namespace: object) -> SimpleNamespace:

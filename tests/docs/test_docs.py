@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+from collections.abc import Iterator
 
+import pytest
 from documents import ROOT
 
 from replicate_async.testing._http import ROUTES
@@ -52,3 +56,28 @@ def test_index_of_operations() -> None:
     """The table at the top has every operation once."""
     index = re.findall(r"^\| \[`([\w.]+)`\]\(#api-([\w.]+)\) \|", REFERENCE, re.MULTILINE)
     assert sorted(index) == sorted((name, name) for name in OPERATIONS)
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield the docstrings of the package, those of attributes included, and where they are."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            body = getattr(node, "body", None)
+            for statement in body if isinstance(body, list) else []:
+                if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                    text = statement.value.value
+                    if isinstance(text, str):
+                        yield f"{path.relative_to(ROOT)}:{statement.lineno}", inspect.cleandoc(text)
+
+
+CODE = [
+    pytest.param(code, id=place)
+    for place, text in docstrings()
+    for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_code_of_docstrings(code: str) -> None:
+    """Examples in docstrings are Python, as it is typed into `python -m asyncio`."""
+    compile(code, "docstring", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

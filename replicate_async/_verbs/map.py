@@ -232,8 +232,24 @@ class Outcomes:
             await self.aclose()
             raise fan.end()
 
+    @property
+    def in_flight(self) -> int:
+        """Number of predictions that are running."""
+        return self._fan.in_flight
+
+    def stop(self) -> None:
+        """Create no further predictions, and read no further inputs.
+
+        The iteration goes on until all predictions that were created have ended. May be called more than
+        once, from any thread, and from signal handlers.
+        """
+        self._fan.stopping = True
+        if self._task is not None:
+            with suppress(RuntimeError):  # the event loop is closed
+                self._task.get_loop().call_soon_threadsafe(self._fan.stop)
+
     async def collect(self) -> list[Outcome]:
-        """Return the outcomes of all inputs, in the request of the inputs. It raises none of their errors."""
+        """Return the outcomes of all inputs, in the order of the inputs. Raises none of their errors."""
         found = [outcome async for outcome in self]
         return sorted(found, key=lambda outcome: outcome.index)
 
@@ -397,8 +413,10 @@ class FanOut:
         """Read one input after the other, never more than the window ahead."""
         index = 0
 
-        while not self.stopping:
+        while True:
             await self._window.acquire()
+            if self.stopping:
+                return
             value: Any = None
             with anyio.CancelScope() as self._reading:
                 try:

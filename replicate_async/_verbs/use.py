@@ -110,6 +110,21 @@ class _Function:
                 self.__signature__ = schema.signature(Path | FileOutput | str, FileOutput)
         return self
 
+    def check(self, /, **inputs: Any) -> None:
+        """Check inputs as a call does, without sending anything.
+
+        Inputs are compared with the model's schema as far as it is known: call `load()` before.
+
+        Args:
+            inputs: Inputs of the model.
+
+        Raises:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type.
+            ArgumentError: The value of an input is not allowed.
+        """
+        if self._schema is not None:
+            self._check(self._schema, self._without_nulls(inputs))
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {_shown(self._ref)}>"
 
@@ -117,14 +132,13 @@ class _Function:
         """Return inputs that have been checked, with the outputs of other functions in their places."""
         await self.load()
         schema = self._schema if self._options.validate else None
-        given = {
-            name: value for name, value in inputs.items() if not self._is_left_out(name, value)
-        }
+        given = self._without_nulls(inputs)
         if schema is not None:
-            problems = schema.problems(given, _is_later)
-            if problems:
+            try:
+                self._check(schema, given)
+            except exceptions.ReplicateException:
                 _forget(given)
-                raise _bad_inputs(_shown(self._ref), problems)
+                raise
         later = {id(value): value for value in _all_later(given)}
         if not later:
             return given
@@ -135,10 +149,16 @@ class _Function:
             if id(given[name]) in known:
                 awaited[name] = self._single(name, value)
         if schema is not None:
-            problems = schema.problems(awaited)
-            if problems:
-                raise _bad_inputs(_shown(self._ref), problems)
+            self._check(schema, awaited)
         return awaited
+
+    def _check(self, schema: ModelSchema, given: Mapping[str, Any]) -> None:
+        problems = schema.problems(given, _is_later)
+        if problems:
+            raise _bad_inputs(_shown(self._ref), problems)
+
+    def _without_nulls(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in inputs.items() if not self._is_left_out(name, value)}
 
     def _is_left_out(self, name: str, value: Any) -> bool:
         """Tell whether an input is None and the API would refuse `null` (:api:`requests`)."""

@@ -1464,6 +1464,20 @@ class ModelFunction(FunctionLike, Twin["AsyncModelFunction"]):
         self._lease.call(self._async.load)
         return self
 
+    def check(self, /, **inputs: Any) -> None:
+        """Check inputs as a call does, without sending anything.
+
+        Inputs are compared with the model's schema as far as it is known: call `load()` before.
+
+        Args:
+            inputs: Inputs of the model.
+
+        Raises:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type.
+            ArgumentError: The value of an input is not allowed.
+        """
+        self._async.check(**unwrap_inputs(inputs))
+
 
 class ModelMatch(Twin["AsyncModelMatch"]):
     """A model that matches a search (:api:`search-results`)."""
@@ -1886,8 +1900,21 @@ class Outcomes(StreamTwin["AsyncOutcomes", "Outcome"]):
     Nothing is read or sent before the first one is asked for. Leaving the loop early ends the fan-out.
     """
 
+    @property
+    def in_flight(self) -> int:
+        """Number of predictions that are running."""
+        return self._async.in_flight
+
+    def stop(self) -> None:
+        """Create no further predictions, and read no further inputs.
+
+        The iteration goes on until all predictions that were created have ended. May be called more than
+        once, from any thread, and from signal handlers.
+        """
+        self._async.stop()
+
     def collect(self) -> list[Outcome]:
-        """Return the outcomes of all inputs, in the request of the inputs. It raises none of their errors."""
+        """Return the outcomes of all inputs, in the order of the inputs. Raises none of their errors."""
         return collect_outcomes(self)
 
 
@@ -2597,6 +2624,20 @@ class StreamingFunction(FunctionLike, Twin["AsyncStreamingFunction"]):
         """
         self._lease.call(self._async.load)
         return self
+
+    def check(self, /, **inputs: Any) -> None:
+        """Check inputs as a call does, without sending anything.
+
+        Inputs are compared with the model's schema as far as it is known: call `load()` before.
+
+        Args:
+            inputs: Inputs of the model.
+
+        Raises:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type.
+            ArgumentError: The value of an input is not allowed.
+        """
+        self._async.check(**unwrap_inputs(inputs))
 
 
 class StreamingRun(Twin["AsyncStreamingRun"]):

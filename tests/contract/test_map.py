@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from replicate_async import Client, Outcome, Retry, exceptions
@@ -234,6 +235,58 @@ async def test_a_blocking_iterable_holds_up_nobody(client: Client) -> None:
             assert (await anext(outcomes)).output == "first"
             go.set()
             assert (await anext(outcomes)).output == "second"
+
+
+# -- Stopping ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_stop(client: Client, emulator: Emulator, ordered: bool) -> None:
+    """After `stop`, nothing more is created, and all that was created is yielded."""
+    inputs = texts(*map(str, range(50)), seconds=0.3)
+    outcomes = client.map("acme/echo", inputs, concurrency=4, ordered=ordered)
+    assert outcomes.in_flight == 0
+    found = [await anext(outcomes)]
+    await until(lambda: outcomes.in_flight > 1)
+    outcomes.stop()
+    outcomes.stop()
+    created = len(emulator.ledger.created())
+    found += [outcome async for outcome in outcomes]
+    assert all(outcome.error is None for outcome in found)
+    assert created <= len(found) == len(emulator.ledger.created()) <= created + 1
+    assert outcomes.in_flight == 0
+    assert not emulator.ledger.cancelled()
+
+
+async def test_stop_at_once(client: Client, emulator: Emulator) -> None:
+    """Stopped before the first outcome is asked for, it sends nothing."""
+    outcomes = client.map("acme/echo", texts("a"))
+    outcomes.stop()
+    assert await outcomes.collect() == []
+    assert not emulator.ledger.requests()
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_stop_while_inputs_are_awaited(client: Client, full: bool) -> None:
+    """An iterable that blocks does not hold up the end, also if it was not to be read at the moment."""
+    go = threading.Event()
+
+    def blocking() -> Iterator[dict[str, Any]]:
+        yield from texts("a", "b")
+        go.wait(20)
+        yield from texts("c")
+
+    outcomes = client.map("acme/echo", blocking(), concurrency=1 if full else 3)
+    try:
+        with anyio.fail_after(10):
+            await anext(outcomes)
+            if full:
+                await until(lambda: client.stats.created == 2)
+            # From another thread, as it may be called from a signal handler, too.
+            await anyio.to_thread.run_sync(outcomes.stop)
+            assert len(await outcomes.collect()) <= 1
+    finally:
+        go.set()
 
 
 # -- Leaving -----------------------------------------------------------------------------------

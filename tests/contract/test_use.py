@@ -403,6 +403,25 @@ async def test_inputs_are_checked(client: Client, studio: Emulator) -> None:
     assert set(operations(studio)) == {"models.get"}
 
 
+async def test_checking_alone(client: Client, studio: Emulator) -> None:
+    """`check` raises what a call raises, and sends nothing; it knows nothing before `load`."""
+    reader = client.use("acme/reader", validate=False)
+    reader.check(fille=b"x")
+    assert operations(studio) == []
+    await reader.load()
+    with pytest.raises(ArgumentTypeError, match="did you mean 'file'"):
+        reader.check(fille=b"x")
+    with pytest.raises(ArgumentError, match="did you mean 'loud'"):
+        reader.check(file=b"x", style="lou")
+    reader.check(file=b"x", style="loud")
+    client.use("acme/counter").check(to=None)
+    painter = await client.use("acme/painter").load()
+    run = painter(prompt="x")
+    reader.check(file=run)
+    run.close()
+    assert set(operations(studio)) == {"models.get"}
+
+
 async def test_unchecked_inputs(client: Client, studio: Emulator) -> None:
     """With `validate=False`, the server judges."""
     counter = client.use("acme/counter", validate=False)

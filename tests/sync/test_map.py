@@ -93,3 +93,24 @@ def test_leaving_early_cancels(client: sync.Client, emulator: Emulator, how: str
     else:
         outcomes.close()
     assert len(emulator.ledger.cancelled()) == 3
+
+
+def test_stop(client: sync.Client, emulator: Emulator) -> None:
+    """After `stop`, nothing more is created, and all that was created is yielded."""
+    outcomes = client.map("acme/echo", texts(*map(str, range(50)), seconds=0.2), concurrency=2)
+    assert outcomes.in_flight == 0
+    count = 0
+    for _ in outcomes:
+        count += 1
+        outcomes.stop()
+    assert count == len(emulator.ledger.created()) < 10
+    assert outcomes.in_flight == 0
+
+
+def test_checking_alone(client: sync.Client) -> None:
+    """`check` raises what a call raises; twins of other functions' runs are inputs that will come."""
+    describer = client.use("emulator/describer").load()
+    with pytest.raises(exceptions.ArgumentTypeError, match="image"):
+        describer.check(imag="x")
+    run = client.use("emulator/painter").create(prompt="x", width=64, height=64)
+    describer.check(image=run)

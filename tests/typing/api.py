@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import io
 import pathlib
 from typing import Any, assert_type
@@ -19,6 +20,10 @@ from replicate_async import (
     Limits,
     Listing,
     Model,
+    ModelFunction,
+    Outcome,
+    Outcomes,
+    OutputStream,
     Page,
     Prediction,
     Progress,
@@ -26,6 +31,7 @@ from replicate_async import (
     Retry,
     SearchResults,
     Stats,
+    StreamingFunction,
     Timeout,
     Training,
     Update,
@@ -246,6 +252,39 @@ async def webhooks(client: Client, headers: dict[str, str], body: bytes) -> None
     assert_type(delivered, Prediction | Training)
     if isinstance(delivered, Prediction):
         assert_type(delivered.output, Any)
+
+
+async def functions(client: Client) -> None:
+    """Models as functions."""
+    painter = await client.use("owner/name").load()
+    assert_type(painter, ModelFunction)
+    assert_type(painter.signature, inspect.Signature)
+    painter.check(prompt="x")
+    assert_type(await painter(prompt="x"), Any)
+    run = await painter.create(prompt="x")
+    assert_type(run.prediction, Prediction)
+    assert_type(await run.output(timeout=5), Any)
+    writer = client.use("owner/name", streaming=True)
+    assert_type(writer, StreamingFunction)
+    writer.check(prompt="x")
+    async with writer(prompt="x") as stream:
+        assert_type(stream, OutputStream)
+
+
+async def fan_outs(client: Client) -> None:
+    """Outcomes, and what can be done with a fan-out under way."""
+    async with client.map("owner/name", [{"prompt": "x"}], concurrency=5) as outcomes:
+        assert_type(outcomes, Outcomes)
+        assert_type(outcomes.in_flight, int)
+        outcomes.stop()
+        async for outcome in outcomes:
+            assert_type(outcome, Outcome)
+            assert_type(outcome.index, int)
+            assert_type(outcome.prediction, Prediction | None)
+            assert_type(outcome.error, Exception | None)
+            assert_type(outcome.saved, tuple[pathlib.Path, ...])
+            assert_type(outcome.result(), Any)
+    assert_type(await client.map(client.use("owner/name"), []).collect(), list[Outcome])
 
 
 async def failures(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, assert_type
@@ -16,6 +17,7 @@ from replicate_async.sync import (
     Model,
     ModelFunction,
     Outcome,
+    Outcomes,
     OutputStream,
     Page,
     Prediction,
@@ -36,7 +38,11 @@ def verbs(client: Client) -> None:
         assert_type(event, types.ServerSentEvent)
     assert_type(client.search("x"), SearchResults)
     assert_type(client.search("x").models[0].model, Model)
-    for outcome in client.map("a/b", [{"text": "x"}]):
+    outcomes = client.map("a/b", [{"text": "x"}])
+    assert_type(outcomes, Outcomes)
+    assert_type(outcomes.in_flight, int)
+    outcomes.stop()
+    for outcome in outcomes:
         assert_type(outcome, Outcome)
         assert_type(outcome.prediction, Prediction | None)
         assert_type(outcome.error, Exception | None)
@@ -105,6 +111,8 @@ def functions(client: Client) -> None:
     """Models as functions."""
     painter = client.use("a/b")
     assert_type(painter, ModelFunction)
+    assert_type(painter.signature, inspect.Signature)
+    painter.check(prompt="x")
     assert_type(painter(prompt="x"), Any)
     assert_type(painter.create(prompt="x").prediction, Prediction)
     writer = replicate.use("a/b", streaming=True)

@@ -1,7 +1,4 @@
-"""The command line: `python -m replicate_async`, installed as `replicate-async`.
-
-What a command needs is imported when it runs, so that help and version come at once.
-"""
+"""The command line: `python -m replicate_async`, installed as `replicate-async`."""
 
 from __future__ import annotations
 
@@ -9,31 +6,28 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from ._cli import commands as run_commands
-from ._version import __version__
-from .testing import _cli as emulator
-from .testing import _demo as demo
+from replicate_async import __version__
+
+from ._cli.parsers import add_parsers
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; `run` of what it parses carries the command out."""
+    """Return the parser of the command line; `run` of the parsed options executes the command."""
     made = argparse.ArgumentParser(
         prog="replicate-async",
         description="An asyncio-first client for Replicate's HTTP API, with a local emulator.",
     )
     made.add_argument("--version", action="version", version=f"replicate-async {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    run_commands.add_parsers(commands)
-    demo.add_parser(commands)
-    emulator.add_parser(commands)
+    add_parsers(commands)
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command and return the exit status.
+    """Execute a command, and return the exit code.
 
     Args:
-        arguments: Of the command line; by default those that the process was started with.
+        arguments: The arguments of the command line; by default those of the process.
     """
     options = parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run

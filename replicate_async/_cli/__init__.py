@@ -1,1 +1,1 @@
-"""_cli."""
+"""The command line: a client of the public API."""

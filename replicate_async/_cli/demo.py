@@ -1,50 +1,30 @@
-"""The command ``demo``: models run end to end, without a token, a network or a bill."""
+"""The command `demo`: models run end to end, without a token, a network or a bill."""
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import os
 import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TextIO
 
-if TYPE_CHECKING:
-    import argparse
+import anyio
 
-    from ..client import Client
+from replicate_async import Client, exceptions
+from replicate_async.testing import Emulator
 
 _WIDTH = 78
 _BAR = 24
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Any]) -> argparse.ArgumentParser:
-    """Add the command to a command line; `main` carries it out."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "demo",
-        help="see models run end to end, without a token and without a network",
-        description="Start an emulator of Replicate's API and run its models, within seconds. Nothing"
-        " leaves this machine, and nothing is billed.",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("demo-output"),
-        metavar="DIR",
-        help="where to save the picture (default: %(default)s)",
-    )
-    parser.set_defaults(run=main)
-    return parser
-
-
-def main(options: argparse.Namespace) -> int:
-    """Show everything; return the exit status."""
-    os.environ["no_proxy"] = "*"  # a proxy of the environment does not lead to this machine
+def execute(options: argparse.Namespace) -> int:
+    """Show everything, and return the exit code."""
+    os.environ["no_proxy"] = "*"  # the proxies of the environment do not lead to this machine
     try:
         options.output.mkdir(parents=True, exist_ok=True)
-        asyncio.run(_demo(Paper(sys.stdout), options.output))
+        anyio.run(_demo, Paper(sys.stdout), options.output)
     except KeyboardInterrupt:
         return 130
     except OSError as error:
@@ -71,13 +51,13 @@ class Paper:
         print(f"   {text}".rstrip(), file=self._file, flush=True)
 
     def text(self, text: str) -> None:
-        """Print a longer text, line breaks and all."""
+        """Print a longer text with its line breaks."""
         for paragraph in text.strip().splitlines():
             for line in textwrap.wrap(paragraph, _WIDTH - 3) or [""]:
                 self.line(line)
 
     def progress(self, share: float, text: str) -> None:
-        """Show how far something is: in place on a terminal, else on a line of its own."""
+        """Show progress: in place on a terminal, else on a new line."""
         done = round(_BAR * share)
         shown = f"   {share:4.0%} [{'#' * done}{'.' * (_BAR - done)}] {text}"
         if self._live:
@@ -86,15 +66,12 @@ class Paper:
             print(shown, file=self._file, flush=True)
 
     def end_progress(self) -> None:
-        """Leave the line that changes."""
+        """End the line that changes."""
         if self._live:
             print(file=self._file)
 
 
 async def _demo(paper: Paper, directory: Path) -> None:
-    from ..client import Client
-    from ._emulator import Emulator
-
     async with Emulator() as emulator:
         paper.text(
             f"An emulator of Replicate's API is listening at {emulator.url}."
@@ -112,8 +89,6 @@ async def _demo(paper: Paper, directory: Path) -> None:
 
 
 async def _show(client: Client, paper: Paper, directory: Path) -> None:
-    from .. import exceptions
-
     paper.chapter('Run a model: run("replicate/hello-world", {"text": "Alice"})')
     began = time.perf_counter()
     paper.line(await client.run("replicate/hello-world", {"text": "Alice"}))

@@ -1,41 +1,53 @@
-"""Progress of a fan-out on the terminal."""
+"""The progress of a fan-out on the terminal."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final, TextIO
 
-from .._verbs.map import Outcome
+import anyio
 
-_TICK: Final = 0.2
+from replicate_async import Outcome, Outcomes
+
+from .inputs import Lines
+
+_REFRESH: Final = 0.2
+"""Seconds between two states on a terminal."""
 
 
-_PLAIN_EVERY: Final = 10.0
+_PLAIN_REFRESH: Final = 10.0
+"""Seconds between two states in a file or pipe."""
 
 
 class Report:
-    """Tells how far it is: in one line that changes on a terminal, else now and then in a line of its own."""
+    """Reports the state of a fan-out: on one line that changes on a terminal, else on a line now and then.
 
-    def __init__(
-        self, file: TextIO, total: Callable[[], int | None], in_flight: Callable[[], int]
-    ) -> None:
+    Args:
+        file: Where to write.
+        outcomes: The fan-out.
+        lines: Its inputs.
+    """
+
+    def __init__(self, file: TextIO, outcomes: Outcomes, lines: Lines) -> None:
         self._file = file
         self._is_terminal = file.isatty()
-        self._total = total
-        self._in_flight = in_flight
+        self._outcomes = outcomes
+        self._lines = lines
+        self._began = time.monotonic()
         self._ends: deque[float] = deque(maxlen=200)
         self._is_shown = False
-        self._told = time.monotonic()
         self.done = 0
+        """Number of inputs that have succeeded."""
         self.failed = 0
+        """Number of inputs that have failed."""
         self.seconds = 0.0
+        """Seconds of prediction time."""
         self.interrupted = False
+        """Whether Ctrl-C was pressed."""
 
     def add(self, outcome: Outcome) -> None:
-        """Take an outcome into account."""
+        """Count an outcome."""
         self.done += outcome.error is None
         self.failed += outcome.error is not None
         self._ends.append(time.monotonic())
@@ -44,64 +56,62 @@ class Report:
             if isinstance(spent, (int, float)):
                 self.seconds += spent
 
-    async def tick(self) -> None:
-        """Show it again and again."""
+    async def show(self) -> None:
+        """Show the state again and again, until cancelled."""
         while True:
-            await asyncio.sleep(_TICK)
-            now = time.monotonic()
             if self._is_terminal:
-                self._file.write(f"\r\x1b[K{self.line()}")
+                await anyio.sleep(_REFRESH)
+                self._file.write(f"\r\x1b[K{self._state()}")
                 self._file.flush()
                 self._is_shown = True
-            elif now - self._told >= _PLAIN_EVERY:
-                self._told = now
-                self.say(self.line())
-
-    def line(self) -> str:
-        """Return how far it is."""
-        parts = [f"done {self.done}", f"failed {self.failed}", f"in flight {self._in_flight()}"]
-        rate = self._rate()
-        parts.append(f"{rate:.1f}/s")
-        total = self._total()
-        if total is not None and rate > 0:
-            parts.append(f"{_time(max(total - self.done - self.failed, 0) / rate)} left")
-        parts.append(f"{self.seconds:.1f} predict seconds")
-        if total is not None:
-            parts[0] += f" of {total}"
-        return "  ".join(parts)
-
-    def summary(self, seconds: float) -> str:
-        """Return what it came to."""
-        what = "interrupted: " if self.interrupted else ""
-        return (
-            f"{what}{self.done} done, {self.failed} failed in {_time(seconds)},"
-            f" {self.seconds:.1f} predict seconds"
-        )
+            else:
+                await anyio.sleep(_PLAIN_REFRESH)
+                self.say(self._state())
 
     def say(self, text: str) -> None:
-        """Print a line of its own."""
+        """Print a line that stays."""
         self.clear()
         print(text, file=self._file, flush=True)
 
     def clear(self) -> None:
-        """Take the line that changes away."""
+        """Remove the line that changes."""
         if self._is_shown:
             self._file.write("\r\x1b[K")
             self._file.flush()
             self._is_shown = False
 
-    def end(self) -> None:
-        """Show nothing more."""
-        self.clear()
+    def summary(self) -> str:
+        """Return the totals."""
+        prefix = "interrupted: " if self.interrupted else ""
+        return (
+            f"{prefix}{self.done} done, {self.failed} failed in"
+            f" {_duration(time.monotonic() - self._began)}, {self.seconds:.1f} predict seconds"
+        )
+
+    def _state(self) -> str:
+        total = self._lines.total
+        rate = self._rate()
+        parts = [
+            f"done {self.done}" if total is None else f"done {self.done} of {total}",
+            f"failed {self.failed}",
+            f"in flight {self._outcomes.in_flight}",
+            f"{rate:.1f}/s",
+        ]
+        if total is not None and rate > 0:
+            left = max(total - self.done - self.failed, 0)
+            parts.append(f"{_duration(left / rate)} left")
+        parts.append(f"{self.seconds:.1f} predict seconds")
+        return "  ".join(parts)
 
     def _rate(self) -> float:
+        """Return the outcomes per second, of late."""
         if len(self._ends) < 2:
             return 0.0
         span = time.monotonic() - self._ends[0]
         return len(self._ends) / span if span > 0 else 0.0
 
 
-def _time(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -303,19 +303,9 @@ def test_built_in_can_be_left_out() -> None:
     assert "emulator/painter" in dict(Emulator().models())
 
 
-COMMAND = """
-import argparse, sys
-from replicate_async.testing import _cli
-parser = argparse.ArgumentParser()
-_cli.add_parser(parser.add_subparsers())
-options = parser.parse_args(sys.argv[1:])
-sys.exit(options.run(options))
-"""
-
-
 def _command(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-c", COMMAND, "emulator", *arguments],
+        [sys.executable, "-X", "dev", "-m", "replicate_async", "emulator", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

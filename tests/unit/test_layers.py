@@ -67,12 +67,7 @@ def _part(name: str) -> str:
 
 MODULES = _modules()
 CLIENT = [(name, path) for name, path in MODULES if _part(name) != "testing"]
-EMULATOR = [
-    (name, path)
-    for name, path in MODULES
-    # The demo shows the client at work with the emulator.
-    if _part(name) == "testing" and name != "testing._demo"
-]
+EMULATOR = [(name, path) for name, path in MODULES if _part(name) == "testing"]
 
 
 def _imports(path: Path, name: str) -> Iterator[tuple[str, int]]:
@@ -208,6 +203,25 @@ def test_the_emulator_shares_nothing_with_the_client(name: str, path: Path) -> N
     for imported, line in _imports(path, name):
         if imported.startswith("replicate_async"):
             assert imported.startswith("replicate_async.testing"), f"{path.name}:{line}"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(name, path) for name, path in MODULES if _part(name) in ("_cli", "__main__")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_command_line_is_a_user(name: str, path: Path) -> None:
+    """The command line imports public names only, and uses no private members of their objects."""
+    for imported, line in _imports(path, name):
+        root, _, rest = imported.partition(".")
+        if root == "replicate_async" and rest != "__version__":
+            private = [part for part in rest.split(".") if part.startswith("_")]
+            assert private in ([], ["_cli"]), f"{path.name}:{line} imports {imported}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and not re.fullmatch("__.*__", node.attr):
+            own = isinstance(node.value, ast.Name) and node.value.id == "self"
+            argparse_type = node.attr == "_SubParsersAction"
+            assert own or argparse_type or not node.attr.startswith("_"), f"line {node.lineno}"
 
 
 def _modules_after(code: str) -> set[str]:

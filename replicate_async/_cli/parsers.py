@@ -1,0 +1,198 @@
+"""The commands and their arguments.
+
+The modules that execute them are imported when they are needed, so that `--help` and `--version` respond at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+_INPUTS = (
+    "Values that are JSON (numbers, true, false, null, lists and objects) are parsed, unless the model"
+    " expects text; all others are text. A value that begins with @ is the path of a file. To pass text that"
+    " begins with @, write @@."
+)
+
+
+def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the commands to a command line; `run` of the parsed options executes them."""
+    _add_run(commands)
+    _add_stream(commands)
+    _add_map(commands)
+    _add_predictions(commands)
+    _add_demo(commands)
+    _add_emulator(commands)
+
+
+def _add_run(commands: argparse._SubParsersAction[Any]) -> None:
+    run: argparse.ArgumentParser = commands.add_parser(
+        "run",
+        help="run a model and print its output",
+        description="Run a model and print its output. Ctrl-C cancels the prediction.",
+        epilog=_INPUTS,
+    )
+    _add_model(run)
+    _add_inputs(run)
+    run.add_argument("-o", "--output", type=Path, metavar="DIR", help="save the output in DIR")
+    _add_timeout(run)
+    _add_common(run, "run")
+
+
+def _add_stream(commands: argparse._SubParsersAction[Any]) -> None:
+    stream: argparse.ArgumentParser = commands.add_parser(
+        "stream",
+        help="run a model and print its output while it is generated",
+        description="Run a model and print its output while it is generated. Ctrl-C cancels the prediction.",
+        epilog=_INPUTS,
+    )
+    _add_model(stream)
+    _add_inputs(stream)
+    _add_timeout(stream)
+    _add_common(stream, "stream")
+
+
+def _add_map(commands: argparse._SubParsersAction[Any]) -> None:
+    fan_out: argparse.ArgumentParser = commands.add_parser(
+        "map",
+        help="run a model on many inputs",
+        description="Run a model on each line of a file. With --journal, an interrupted command can be"
+        " repeated and pays for nothing twice. The first Ctrl-C stops creating predictions and waits for those"
+        " that are running; the second one exits.",
+        epilog="In FILE, a string that begins with @ is the path of a file; @@ stands for @ itself.",
+    )
+    _add_model(fan_out)
+    fan_out.add_argument("inputs", metavar="FILE", help="JSON lines or CSV; - reads standard input")
+    fan_out.add_argument(
+        "-i",
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an input for all lines that do not set it; @PATH is a file",
+    )
+    fan_out.add_argument(
+        "--format", choices=("jsonl", "csv"), help="format of FILE (default: by its name)"
+    )
+    fan_out.add_argument("-o", "--output", type=Path, metavar="DIR", help="save the outputs in DIR")
+    fan_out.add_argument(
+        "--journal", type=Path, metavar="PATH", help="file that records what has been paid for"
+    )
+    fan_out.add_argument(
+        "--concurrency", type=int, metavar="N", help="maximum number of predictions in flight (64)"
+    )
+    fan_out.add_argument(
+        "--ordered", action="store_true", help="print the results in the order of the lines"
+    )
+    _add_timeout(fan_out)
+    fan_out.add_argument(
+        "--retry-failed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="after transient failures, create and pay for up to N further predictions",
+    )
+    fan_out.add_argument(
+        "--strict", action="store_true", help="check all lines before creating anything"
+    )
+    _add_common(fan_out, "map")
+
+
+def _add_predictions(commands: argparse._SubParsersAction[Any]) -> None:
+    predictions: argparse.ArgumentParser = commands.add_parser(
+        "predictions",
+        help="list, show and cancel predictions",
+        description="List, show and cancel predictions.",
+    )
+    actions = predictions.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listing = actions.add_parser("list", help="list the newest predictions of the account")
+    listing.add_argument("--limit", type=int, default=20, metavar="N", help="how many (20)")
+    _add_common(listing, "predictions list")
+    get = actions.add_parser("get", help="show a prediction")
+    get.add_argument("id", help="ID of the prediction")
+    get.add_argument("--wait", action="store_true", help="wait until it has ended")
+    _add_common(get, "predictions get")
+    cancel = actions.add_parser("cancel", help="cancel predictions")
+    cancel.add_argument("ids", nargs="+", metavar="id", help="IDs of the predictions")
+    _add_common(cancel, "predictions cancel")
+
+
+def _add_demo(commands: argparse._SubParsersAction[Any]) -> None:
+    demo: argparse.ArgumentParser = commands.add_parser(
+        "demo",
+        help="see models run end to end, without a token and without a network",
+        description="Start an emulator of Replicate's API and run its models. This takes a few seconds."
+        " Nothing leaves this machine, and nothing is billed.",
+    )
+    demo.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("demo-output"),
+        metavar="DIR",
+        help="directory for the picture (default: %(default)s)",
+    )
+    demo.set_defaults(run=_execute_in("demo"))
+
+
+def _add_emulator(commands: argparse._SubParsersAction[Any]) -> None:
+    emulator: argparse.ArgumentParser = commands.add_parser(
+        "emulator",
+        help="serve Replicate's API on this machine",
+        description="Serve Replicate's API on this machine, with small models, until Ctrl-C.",
+    )
+    emulator.add_argument(
+        "--port", type=_port, default=0, help="port; 0 (default) selects a free one"
+    )
+    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    emulator.add_argument("--token", help="API token to accept (default: a fixed one)")
+    emulator.add_argument("--account", default="acme", help="user name of the account")
+    emulator.add_argument("--no-rate-limits", action="store_true", help="disable the rate limits")
+    emulator.set_defaults(run=_execute_in("emulator"))
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(text)
+    return port
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="owner/name, owner/name:version, or the ID of a version")
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "given", nargs="*", metavar="NAME=VALUE", help="an input; NAME=@PATH is a file"
+    )
+    parser.add_argument(
+        "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="the same"
+    )
+
+
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="cancel a prediction after this time"
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
+    parser.add_argument(
+        "--emulator", action="store_true", help="use an emulator of the API, free of charge"
+    )
+    parser.set_defaults(command=command, run=_execute_in("commands"))
+
+
+def _execute_in(module: str) -> Callable[[argparse.Namespace], int]:
+    """Return a function that executes a command in a module of this folder."""
+
+    def run(options: argparse.Namespace) -> int:
+        code: int = import_module(f".{module}", __package__).execute(options)
+        return code
+
+    return run

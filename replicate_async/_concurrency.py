@@ -1,34 +1,38 @@
-"""Work in threads, and several things at once, so that a cancellation leaves nothing behind."""
+"""Work in threads, several things at once, and clean-up that is shielded from cancellation."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 
 S = TypeVar("S")
-
-
 T = TypeVar("T")
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Return what *function* returns in a worker thread."""
-    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    """Return the result of *function*, called in a worker thread.
+
+    If the task is cancelled, the thread is abandoned: *function* runs to its end, and its result is lost.
+    """
+    # A read from a pipe may never return, and must not hold up a cancellation.
+    return await anyio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
 
 
 async def shielded_in_thread(function: Callable[[], None]) -> None:
-    """Wait until *function* has cleaned up in a worker thread, also if the task is being cancelled.
+    """Clean up by calling *function* in a worker thread, even if the task is being cancelled.
 
-    It must be quick, and must not raise.
+    A cancellation that arrives meanwhile is raised afterwards. *function* must be quick and must not raise.
     """
+    # A future of asyncio's own executor: it is no task, so that the end of `asyncio.run`, which cancels all
+    # tasks, does not cancel it.
+    cleaning = asyncio.get_running_loop().run_in_executor(None, function)
     interrupted: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
-        cleaning = asyncio.get_running_loop().run_in_executor(None, function)
         while not cleaning.done():
             try:
                 await asyncio.shield(cleaning)
@@ -40,12 +44,10 @@ async def shielded_in_thread(function: Callable[[], None]) -> None:
 
 async def shielded(work: Coroutine[Any, Any, None]) -> None:
     """Await *work* to its end, however often the task is cancelled meanwhile; it must be bounded."""
-    # In a task of its own: a shield of anyio does not hold cancellations that are not anyio's.
-    task = asyncio.get_running_loop().create_task(work)
-    shield: AbstractContextManager[object] = nullcontext()
-    if "anyio._backends._asyncio" in sys.modules:  # else there is none of its scopes around
-        shield = anyio.CancelScope(shield=True)
-    with shield:
+    # In a task of its own: anyio's shield holds off cancellations by anyio's scopes, but not
+    # `Task.cancel()`, as it is called at the end of `asyncio.run`.
+    task = asyncio.create_task(work)
+    with anyio.CancelScope(shield=True):
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({task})
@@ -55,23 +57,23 @@ async def shielded(work: Coroutine[Any, Any, None]) -> None:
 async def gather_limited(
     function: Callable[[S], Awaitable[T]], items: Sequence[S], *, at_once: int
 ) -> list[T]:
-    """Await *function* for all items; the first failure cancels the rest and is raised."""
-    if len(items) == 1:
-        return [await function(items[0])]
+    """Await *function* for each item, at most *at_once* at a time, and return the results in order.
 
-    results: list[Any] = [None] * len(items)
-    turns = asyncio.Semaphore(at_once)
+    The first failure cancels the rest, and is raised as it is, not in an exception group.
+    """
+    results: dict[int, T] = {}
+    limiter = anyio.CapacityLimiter(at_once)
 
-    async def collect(index: int) -> None:
-        async with turns:
-            results[index] = await function(items[index])
+    async def collect(index: int, item: S) -> None:
+        async with limiter:
+            results[index] = await function(item)
 
     failure: BaseException
     try:
         async with anyio.create_task_group() as group:
-            for index in range(len(items)):
-                group.start_soon(collect, index)
-        return results
+            for index, item in enumerate(items):
+                group.start_soon(collect, index, item)
+        return [results[index] for index in range(len(items))]
     except BaseExceptionGroup as failures:
         failure = failures
         while isinstance(failure, BaseExceptionGroup):

@@ -1,4 +1,4 @@
-"""Checks of arguments: durations, dates, texts and choices as the API wants them."""
+"""Checks of arguments: durations, dates, texts and choices, in the forms that the API accepts."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from . import exceptions
 from .types import WebhookEvent
 
 LONGEST_WAIT: Final = 24 * 3600.0
-"""Seconds after which waiting for a prediction ends where the caller names no time."""
-
+"""Seconds to wait for a prediction if the caller sets no timeout."""
 
 LONGEST_TIME: Final = 1e9
-"""Seconds that exceed every time that an argument may give; "for ever" is None."""
+"""Upper limit of durations, in seconds, exclusive; `None` stands for no limit."""
 
 
 def wait_preference(wait: bool | float | None) -> tuple[str | None, float]:
-    """Return the value of `Prefer` and how many seconds the server may then be silent.
+    """Return the value of the `Prefer` header, and the seconds for which the server may hold its response back.
 
     Args:
-        wait: True (60 s), seconds from 1 to 60, or False or None for no header (:api:`sync-mode`).
+        wait: Seconds from 1 to 60, True for 60, or False or None for no header (:api:`sync-mode`).
+
+    Raises:
+        ArgumentError: The value is out of range.
+        ArgumentTypeError: It is not a number.
     """
     if wait is None or wait is False:
         return None, 0.0
     if wait is True:
         return "wait", 60.0
+    expected = f"expected True, False or a whole number of seconds from 1 to 60, got {wait!r}"
     if not isinstance(wait, (int, float)):
-        raise exceptions.ArgumentTypeError("wait", f"expected a bool or seconds, got {wait!r}")
+        raise exceptions.ArgumentTypeError("wait", expected)
     if not 1 <= wait <= 60 or wait != int(wait):
-        raise exceptions.ArgumentError(
-            "wait", f"{wait!r} is not a whole number of seconds from 1 to 60"
-        )
+        raise exceptions.ArgumentError("wait", expected)
     return f"wait={int(wait)}", float(wait)
 
 
@@ -41,10 +43,14 @@ _DURATION: Final = r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
 
 
 def cancel_after_seconds(value: float | str | timedelta) -> int:
-    """Return the whole seconds of `cancel_after` (:api:`deadline`).
+    """Return `cancel_after` in whole seconds, rounded up (:api:`deadline`).
 
     Args:
-        value: Seconds, a timedelta, or a string such as `"90s"`, `"5m"` or `"1h30m45s"`; 5 s or more.
+        value: Seconds, a timedelta, or a string such as `"90s"`, `"5m"` or `"1h30m45s"`; at least 5 s.
+
+    Raises:
+        ArgumentError: The value is out of range, or it is a malformed string.
+        ArgumentTypeError: It has another type.
     """
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -52,7 +58,8 @@ def cancel_after_seconds(value: float | str | timedelta) -> int:
         found = re.fullmatch(_DURATION, value, re.ASCII)
         if not found:
             raise exceptions.ArgumentError(
-                "cancel_after", f"{value!r} is no duration such as '90s', '5m' or '1h30m45s'"
+                "cancel_after",
+                f"expected a duration such as '90s', '5m' or '1h30m45s', got {value!r}",
             )
         hours, minutes, rest = (int(part or 0) for part in found.groups())
         seconds = hours * 3600 + minutes * 60 + rest
@@ -63,13 +70,20 @@ def cancel_after_seconds(value: float | str | timedelta) -> int:
             "cancel_after", f"expected seconds, a timedelta or a string, got {value!r}"
         )
     if not 5 <= seconds < LONGEST_TIME:
-        few = "is more than can be said" if seconds >= LONGEST_TIME else "is less than 5 seconds"
-        raise exceptions.ArgumentError("cancel_after", f"{value!r} {few}")
+        raise exceptions.ArgumentError(
+            "cancel_after",
+            f"expected at least 5 and less than {LONGEST_TIME:g} seconds, got {value!r}",
+        )
     return -int(-seconds // 1)
 
 
 def timeout_seconds(value: float | timedelta | None, argument: str = "timeout") -> float | None:
-    """Return a caller's time in seconds; it must be greater than zero."""
+    """Return a timeout in seconds; None stays None.
+
+    Raises:
+        ArgumentError: The value is not greater than 0, or too large.
+        ArgumentTypeError: It is not a number or a timedelta.
+    """
     if value is None:
         return None
     if isinstance(value, timedelta):
@@ -80,60 +94,87 @@ def timeout_seconds(value: float | timedelta | None, argument: str = "timeout") 
         )
     if not 0 < value < LONGEST_TIME:
         raise exceptions.ArgumentError(
-            argument, f"{value!r} is not greater than 0 and less than {LONGEST_TIME:g}"
+            argument,
+            f"expected more than 0 and less than {LONGEST_TIME:g} seconds, got {value!r}",
         )
     return float(value)
 
 
 def timestamp(value: datetime | str, argument: str) -> str:
-    """Return a moment as the API takes it: ISO 8601. A datetime without a zone is taken as local time."""
+    """Return a date and time in ISO 8601. A datetime without a time zone is local time.
+
+    Raises:
+        ArgumentError: The value is not a date and time in ISO 8601, or cannot be converted to UTC.
+        ArgumentTypeError: It has another type.
+    """
     if isinstance(value, datetime):
         try:
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         except (OverflowError, ValueError, OSError):
-            raise exceptions.ArgumentError(argument, f"{value!r} cannot be said in UTC") from None
+            raise exceptions.ArgumentError(
+                argument, f"expected a datetime that can be converted to UTC, got {value!r}"
+            ) from None
     if isinstance(value, str):
         try:
             datetime.fromisoformat(value)
         except ValueError:
             raise exceptions.ArgumentError(
-                argument, f"{value!r} is no ISO 8601 date and time"
+                argument, f"expected a date and time in ISO 8601, got {value!r}"
             ) from None
         return value
     raise exceptions.ArgumentTypeError(argument, f"expected a datetime or a string, got {value!r}")
 
 
 def text(value: object, argument: str) -> str:
-    """Return *value* if it is a text that can be sent, and not empty."""
+    """Return *value*, which must be a string that is not empty and can be encoded in UTF-8.
+
+    Raises:
+        ArgumentError: The string is empty, or contains an unpaired surrogate.
+        ArgumentTypeError: The value is not a string.
+    """
     if not isinstance(value, str):
         raise exceptions.ArgumentTypeError(argument, f"expected a string, got {value!r}")
     if not value.strip():
-        raise exceptions.ArgumentError(argument, "it is empty")
+        raise exceptions.ArgumentError(argument, f"expected a non-empty string, got {value!r}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise exceptions.ArgumentError(argument, "there is half a character in it") from None
+        raise exceptions.ArgumentError(
+            argument, "expected valid Unicode, got a string with an unpaired surrogate"
+        ) from None
     return value
 
 
 def one_of(value: Any, allowed: tuple[str, ...], argument: str) -> str:
-    """Return *value* if it is one of the *allowed* strings."""
+    """Return *value*, which must be one of the *allowed* strings.
+
+    Raises:
+        ArgumentError: It is not.
+    """
     if value not in allowed:
-        raise exceptions.ArgumentError(
-            argument, f"{value!r} is none of {', '.join(map(repr, allowed))}"
-        )
+        choices = " or ".join(map(repr, allowed))
+        raise exceptions.ArgumentError(argument, f"expected {choices}, got {value!r}")
     return str(value)
 
 
 def check_webhook(url: str | None) -> str | None:
-    """Return a webhook's URL, which must be of HTTPS (:api:`webhook-request`)."""
+    """Return the URL of a webhook, which must be an HTTPS URL (:api:`webhook-request`).
+
+    Raises:
+        ArgumentError: It is not.
+    """
     if url is not None and not (isinstance(url, str) and url.lower().startswith("https://")):
-        raise exceptions.ArgumentError("webhook", f"{url!r} is no https URL")
+        raise exceptions.ArgumentError("webhook", f"expected an HTTPS URL, got {url!r}")
     return url
 
 
 def check_events(events: Sequence[WebhookEvent] | None) -> list[str] | None:
-    """Return the events that a webhook shall be called for."""
+    """Return the events that trigger a webhook.
+
+    Raises:
+        ArgumentError: One of them is unknown.
+        ArgumentTypeError: It is not a list.
+    """
     if events is None:
         return None
     if isinstance(events, str) or not isinstance(events, Iterable):
@@ -145,5 +186,5 @@ def check_events(events: Sequence[WebhookEvent] | None) -> list[str] | None:
 
 
 def given(**fields: Any) -> dict[str, Any]:
-    """Return the fields that are not None: the API refuses `null` (:api:`requests`)."""
+    """Return the fields that are not None: the API rejects `null` (:api:`requests`)."""
     return {name: value for name, value in fields.items() if value is not None}

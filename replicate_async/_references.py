@@ -76,7 +76,7 @@ def parse_name(owner: str, name: str | None, argument: str) -> tuple[str, str]:
     if name is None:
         owner, _, name = owner.partition("/")
     if not (_is_segment(owner) and _is_segment(name)):
-        raise InvalidReference(argument, f"{owner}/{name}", "of the form 'owner/name'")
+        raise InvalidReference(argument, f"{owner}/{name}", "'owner/name'")
     return owner, name
 
 

@@ -1,8 +1,8 @@
-"""Everything that this package raises.
+"""Exceptions that this package raises.
 
 ```text
 ReplicateException
-├── ReplicateError              an answer of the API with an error status
+├── ReplicateError              the API returned an error status
 │   ├── BadRequestError                 400
 │   ├── AuthenticationError             401
 │   ├── PaymentRequiredError            402
@@ -13,25 +13,25 @@ ReplicateException
 │   ├── ValidationError                 422
 │   ├── RateLimitError                  429
 │   └── ServerError                     500 and above
-├── ModelError                  a prediction or training that ended without a result
+├── ModelError                  a prediction or training without a usable result
 │   ├── PredictionFailed
-│   │   └── StreamError                 with the text so far
+│   │   └── StreamError                 while its output was streamed
 │   ├── PredictionCanceled
-│   ├── PredictionAborted
-│   ├── RunTimeout
-│   ├── ContactLost
+│   ├── PredictionAborted               before it started
+│   ├── RunTimeout                      (also TimeoutError)
+│   ├── ContactLost                     it may still be running
 │   ├── OutputNotSaved
-│   └── OutputRemoved                   it came too late
-├── TransportError              no usable answer
+│   └── OutputRemoved                   deleted before it was read
+├── TransportError              no usable response
 │   ├── ConnectError                    nothing was sent
-│   ├── TransportTimeout                the server was silent for too long
+│   ├── TransportTimeout                the server was silent for too long (also TimeoutError)
 │   ├── ConnectionLost                  the connection broke
-│   ├── UnreadableAnswer                the answer is not what the API sends
-│   ├── AnswerTooLarge                  the answer exceeds what may be held in memory
-│   ├── RefusedRedirect                 a redirect that leads nowhere or away
-│   └── AmbiguousCreateError            a create that may have happened
-├── FileOutputError             a file that cannot be had
-│   ├── FileExpired
+│   ├── UnreadableAnswer                the response is malformed
+│   ├── AnswerTooLarge                  the response exceeds the limit on memory
+│   ├── RefusedRedirect                 a redirect was not followed
+│   └── AmbiguousCreateError            a create that may have succeeded
+├── FileOutputError             an output file could not be retrieved
+│   ├── FileExpired                     it has been deleted
 │   ├── IncompleteFile
 │   ├── FileTooLarge
 │   └── FileNotSaved                    (also OSError)
@@ -40,15 +40,15 @@ ReplicateException
 │   ├── InvalidReference
 │   └── InvalidSignature
 ├── ArgumentTypeError           (also TypeError)
-├── JournalError                the journal of a fan-out cannot be used
+├── JournalError                the journal of `map` cannot be used
 ├── ClientClosed                (also RuntimeError)
 ├── StreamInUse                 (also RuntimeError)
-├── LoopClosed                  (also RuntimeError; only the sync facade)
-└── WouldDeadlock               (also RuntimeError; only the sync facade)
+├── LoopClosed                  (also RuntimeError; sync client only)
+└── WouldDeadlock               (also RuntimeError; sync client only)
 ```
 
-Each class makes its own message from the facts that it is given, and keeps them as attributes. All of
-them pickle, with their prediction.
+Each class composes its message from the facts that it is given, and keeps them as attributes. All of them can
+be pickled, with their prediction.
 """
 
 from __future__ import annotations
@@ -117,44 +117,44 @@ def _restore(cls: type[ReplicateException], message: str, facts: dict[str, Any])
 
 
 class ReplicateException(Exception):
-    """The root of everything that this package raises."""
+    """Base class of all exceptions that this package raises."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {k: v for k, v in self.__dict__.items() if k != "__notes__"}
         if isinstance(self, OSError):
-            facts["errno"] = self.errno  # it is in no __dict__
+            facts["errno"] = self.errno  # not in __dict__
         return _restore, (type(self), str(self), facts)
 
 
-# -- Answers of the API ------------------------------------------------------------------------
+# -- Error responses of the API ----------------------------------------------------------------
 
 
 class ReplicateError(ReplicateException):
-    """The API answered with an error status (:api:`errors`).
+    """The API returned an error status (:api:`errors`).
 
-    `status` selects the subclass; `ReplicateError` itself stands for the rest.
+    Some statuses have a subclass; `ReplicateError` itself is raised for all others.
     """
 
     method: str
-    """The HTTP method of the request."""
+    """HTTP method of the request."""
     url: str
-    """Where the request went, without its query."""
+    """URL of the request, without its query."""
     status: int
-    """The HTTP status."""
+    """HTTP status code of the response."""
     title: str | None
-    """The short name of the problem, if the body had one."""
+    """Short name of the problem, if the response contains one."""
     detail: str | None
-    """The explanation for people; the beginning of the body where that was not JSON."""
+    """Explanation of the problem; the beginning of the body if it is not JSON."""
     type: str | None
-    """The URI of the problem type, if the body had one."""
+    """URI of the type of the problem, if the response contains one."""
     instance: str | None
-    """The URI of this occurrence, if the body had one."""
+    """URI of this occurrence of the problem, if the response contains one."""
     invalid_fields: Sequence[Mapping[str, Any]]
-    """What is wrong with which field: `type`, `field`, `description` (or `pointer`, `detail`)."""
+    """Invalid fields of the request, each with `type`, `field` and `description`, or with `pointer` and `detail`."""
     retry_after: float | None
-    """How many seconds the server asks to wait, from the header or the body."""
+    """Seconds to wait before another attempt, if the response contains them in its headers or body."""
     headers: Mapping[str, str]
-    """The headers of the answer, with names in lower case."""
+    """Headers of the response, with names in lower case."""
 
     def __init__(
         self,
@@ -181,11 +181,11 @@ class ReplicateError(ReplicateException):
         self.retry_after = retry_after
         self.headers = dict(headers or {})
         said = ": ".join(part.strip() for part in (title, detail) if part and part.strip())
-        message = f"{method} {url} was answered with {status}"
+        message = f"{method} {url} returned status {status}"
         if said:
             message += f": {said}"
         if retry_after is not None:
-            message += f" (the server asks to wait {retry_after:g} s)"
+            message += f" (the server asks to retry after {retry_after:g} s)"
         if hint := self._hint():
             message += f"\n{hint}"
         super().__init__(message)
@@ -195,41 +195,48 @@ class ReplicateError(ReplicateException):
 
     @staticmethod
     def class_for(status: int) -> builtins.type[ReplicateError]:
-        """Return the class for an HTTP status."""
+        """Return the exception class for an HTTP status.
+
+        Args:
+            status: HTTP status code of an error response.
+
+        Returns:
+            The subclass for this status, or `ReplicateError`.
+        """
         if status >= 500:
             return ServerError
         return _BY_STATUS.get(status, ReplicateError)
 
 
 class BadRequestError(ReplicateError):
-    """400: the request is malformed or fails the API's validation."""
+    """400: the request is malformed, or fails the validation by the API."""
 
 
 class AuthenticationError(ReplicateError):
     """401: the token is missing, wrong or expired."""
 
     def _hint(self) -> str | None:
-        return "Check REPLICATE_API_TOKEN, or the `api_token` given to Client."
+        return "Check the environment variable REPLICATE_API_TOKEN, or Client(api_token=...)."
 
 
 class PaymentRequiredError(ReplicateError):
-    """402: the account has no credit or no billing."""
+    """402: the account has no credit, or no billing set up."""
 
 
 class PermissionDeniedError(ReplicateError):
-    """403: the account may not do this."""
+    """403: the account does not have the permission."""
 
 
 class NotFoundError(ReplicateError):
-    """404: there is no such object, or it is not visible to this account."""
+    """404: the object does not exist, or is not visible to this account."""
 
 
 class ConflictError(ReplicateError):
-    """409: the name is taken."""
+    """409: the name is already in use."""
 
 
 class PayloadTooLargeError(ReplicateError):
-    """413: the file is larger than the API takes."""
+    """413: the file is larger than the API accepts."""
 
 
 class ValidationError(ReplicateError):
@@ -237,7 +244,7 @@ class ValidationError(ReplicateError):
 
 
 class RateLimitError(ReplicateError):
-    """429: too many requests; see `retry_after`."""
+    """429: too many requests were sent; see `retry_after`."""
 
 
 class ServerError(ReplicateError):
@@ -261,17 +268,17 @@ _BY_STATUS: Mapping[int, type[ReplicateError]] = {
 
 
 class ModelError(ReplicateException):
-    """A prediction or training ended without a result, or not in time."""
+    """A prediction or training has no usable result: it failed, was canceled, or did not end in time."""
 
     prediction: Job
-    """What is known of it, with its logs and its id."""
+    """The prediction or training, in its last known state."""
     code: str | None
-    """The code in the error text, such as `"E1001"` (:api:`prediction-errors`)."""
+    """Code in the error text, such as `"E1001"`, or `None` (:api:`prediction-errors`)."""
     kind: str
-    """What kind of failure it is: `"content_policy"`, `"invalid_input"`, `"capacity"`,
+    """Kind of the failure: `"content_policy"`, `"invalid_input"`, `"capacity"`,
     `"out_of_memory"`, `"interrupted"`, `"timeout"` or `"unknown"`."""
     retryable: bool
-    """Whether the same may succeed if it is run, and paid for, again. Never a guess."""
+    """Whether the failure is known to be transient: the same input may succeed if it is run, and billed, again."""
 
     def __init__(
         self,
@@ -304,8 +311,15 @@ def _described(prediction: Job) -> str:
     return f"{kind} {prediction.id}{model}"
 
 
+def _continuation(prediction: Job) -> str:
+    call = f"predictions.wait({prediction.id!r})"
+    if type(prediction).__name__ == "Training":
+        call = f"trainings.get({prediction.id!r})"
+    return f"It may still be running: continue with {call}."
+
+
 class PredictionFailed(ModelError):
-    """The model failed; its error text is in the message."""
+    """The model failed. The message contains its error text."""
 
     def __init__(
         self,
@@ -322,7 +336,7 @@ class StreamError(PredictionFailed):
     """The model failed while its output was streamed."""
 
     text: str
-    """The text of all output that had come."""
+    """Text of the output that arrived before the failure."""
 
     def __init__(
         self,
@@ -335,62 +349,60 @@ class StreamError(PredictionFailed):
         retryable: bool = False,
     ) -> None:
         self.text = text
-        # The prediction may not tell of it yet, or no more.
+        # The prediction may not have its error text yet, or not any more.
         fact = "failed" if prediction.error or not said else f"failed: {said.strip()}"
         ModelError.__init__(self, prediction, fact, code=code, kind=kind, retryable=retryable)
 
 
 class PredictionCanceled(ModelError):
-    """Somebody cancelled the prediction, or its deadline passed while it ran."""
+    """The prediction was canceled, or its deadline passed while it was running."""
 
     def __init__(self, prediction: Job) -> None:
         super().__init__(prediction, "was canceled")
 
 
 class PredictionAborted(ModelError):
-    """The prediction ended before it started, and is not charged."""
+    """The prediction ended before it started. It is not charged."""
 
     def __init__(self, prediction: Job) -> None:
         super().__init__(prediction, "was aborted before it started (not charged)")
 
 
 class RunTimeout(ModelError, TimeoutError):
-    """The caller's time for a prediction was over before it ended."""
+    """The prediction did not end within the timeout."""
 
     timeout: float
-    """The time that was given, in seconds."""
+    """The timeout, in seconds."""
 
     def __init__(self, prediction: Job, timeout: float, *, canceled: bool = False) -> None:
         self.timeout = timeout
         super().__init__(
             prediction,
             f"did not end within {timeout:g} s (last status: {prediction.status})",
-            "It has been cancelled."
-            if canceled
-            else f"It may still be running: predictions.wait({prediction.id!r}) picks it up again.",
+            "It has been cancelled." if canceled else _continuation(prediction),
         )
 
 
 class ContactLost(ModelError):
-    """A prediction could not be followed to its end; it may still be running."""
+    """The prediction could not be followed to its end. It may still be running."""
 
     def __init__(self, prediction: Job, reason: str) -> None:
         super().__init__(
             prediction,
-            f"could not be followed any further ({reason})",
-            f"It may still be running: predictions.wait({prediction.id!r}) picks it up again.",
+            f"could not be followed to its end ({reason})",
+            _continuation(prediction),
         )
 
 
 class OutputNotSaved(ModelError):
-    """A prediction succeeded, but `save_to` could not put all of its files on the disk.
+    """The prediction succeeded, but not all files of its output could be saved to `save_to`.
 
-    Its output is in `prediction.output`, and can be had for an hour (:api:`retention`). Files that
-    were saved know their `path`. The cause is the first failure.
+    The files in `prediction.output` can be downloaded for one hour (:api:`retention`); those that were saved have a
+    `path`. `__cause__` is the first failure.
     """
 
     failures: Sequence[ReplicateException]
-    """What went wrong, for each file that is missing."""
+    """One exception for each file that could not be saved."""
 
     def __init__(
         self, prediction: Job, reason: str, failures: Sequence[ReplicateException] = ()
@@ -399,32 +411,32 @@ class OutputNotSaved(ModelError):
         super().__init__(
             prediction,
             f"succeeded, but its files could not be saved ({reason})",
-            "They can be had from its output for an hour.",
+            "They can be downloaded from prediction.output for one hour.",
         )
 
 
 class OutputRemoved(ModelError):
-    """The prediction succeeded, but its output has been deleted since: that is done after one hour."""
+    """The prediction succeeded, but its output has been deleted, which happens after one hour (:api:`retention`)."""
 
     def __init__(self, prediction: Job) -> None:
         super().__init__(
             prediction,
-            "succeeded, but its output has been deleted, as it is after one hour",
-            "Run it again if you need it: it will be paid for again.",
+            "succeeded, but its output has been deleted, which happens after one hour",
+            "Run it again if you need its output; it will be paid for again.",
             retryable=True,
         )
 
 
-# -- No usable answer --------------------------------------------------------------------------
+# -- No usable response ------------------------------------------------------------------------
 
 
 class TransportError(ReplicateException):
-    """A request got no usable answer."""
+    """No usable response to a request was received."""
 
     method: str
-    """The HTTP method of the request."""
+    """HTTP method of the request."""
     url: str
-    """Where the request went, without its query."""
+    """URL of the request, without its query."""
 
     def __init__(self, method: str, url: str, fact: str) -> None:
         self.method = method
@@ -433,45 +445,45 @@ class TransportError(ReplicateException):
 
 
 class ConnectError(TransportError):
-    """No connection could be made; nothing was sent, so nothing was billed."""
+    """No connection could be established. Nothing was sent, so nothing is billed."""
 
     def __init__(self, method: str, url: str, reason: str) -> None:
-        super().__init__(method, url, f"could not connect, nothing was sent ({reason})")
+        super().__init__(method, url, f"could not connect; nothing was sent ({reason})")
 
 
 class TransportTimeout(TransportError, TimeoutError):
-    """The server was silent, or the answer dragged on, for longer than the timeouts allow."""
+    """The server was silent for longer than the timeout, or its response took too long."""
 
     def __init__(self, method: str, url: str, reason: str) -> None:
         super().__init__(method, url, f"timed out ({reason})")
 
 
 class ConnectionLost(TransportError):
-    """The connection broke after the request, or a part of it, had been sent."""
+    """The connection broke after the request, or a part of it, was sent."""
 
     def __init__(self, method: str, url: str, reason: str) -> None:
         super().__init__(method, url, f"the connection was lost ({reason})")
 
 
 class UnreadableAnswer(TransportError):
-    """The answer is not what the API sends: not JSON, or JSON of another shape."""
+    """The response is malformed: not JSON, or JSON of an unexpected shape."""
 
     status: int
-    """The HTTP status of the answer; 0 if it had none that could be read."""
+    """HTTP status code of the response, or 0 if it has none that can be read."""
     body: str
-    """The beginning of the answer's body."""
+    """Beginning of the body of the response."""
 
     def __init__(self, method: str, url: str, status: int, body: bytes | str, reason: str) -> None:
         self.status = status
         text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
         self.body = text[:500]
-        begins = f"; it begins with {text[:200]!r}" if text else "; it is empty"
-        answer = f"the answer ({status})" if status else "the answer"
-        super().__init__(method, url, f"{answer} cannot be read: {reason}{begins}")
+        begins = f"it begins with {text[:200]!r}" if text else "it is empty"
+        response = f"the response (status {status})" if status else "the response"
+        super().__init__(method, url, f"{response} could not be read: {reason}; {begins}")
 
 
 class AnswerTooLarge(TransportError):
-    """The answer exceeds what may be held in memory."""
+    """The response, or an event of a stream, exceeds the limit on memory."""
 
     limit: int
     """The limit, in bytes after decompression."""
@@ -480,11 +492,12 @@ class AnswerTooLarge(TransportError):
         self, method: str, url: str, limit: int, what: Literal["answer", "event"] = "answer"
     ) -> None:
         self.limit = limit
+        noun = "response" if what == "answer" else what
         super().__init__(
             method,
             url,
-            f"the {what} is larger than {limit} bytes; raise it with Client(limits=Limits({what}=...))"
-            " if you expect that",
+            f"the {noun} is larger than {limit} bytes; if you expect such sizes, raise the limit with"
+            f" Client(limits=Limits({what}=...))",
         )
 
 
@@ -492,42 +505,45 @@ class RefusedRedirect(TransportError):
     """A redirect was not followed."""
 
     location: str
-    """Where it would have led."""
+    """URL that the redirect leads to."""
 
     def __init__(self, method: str, url: str, location: str, reason: str) -> None:
         self.location = location
-        super().__init__(method, url, f"redirect to {location!r} not followed ({reason})")
+        super().__init__(method, url, f"the redirect to {location!r} was not followed ({reason})")
 
 
 class AmbiguousCreateError(TransportError):
-    """A create got no answer, and may have happened: look before you create again."""
+    """A create got no usable response, and may have succeeded: check before you create it again."""
 
     reference: str
-    """What was to be created, such as `"acme/greeter"`."""
+    """Model, version or deployment that was to be run, such as `"acme/greeter"`."""
     began: datetime
-    """When it was sent, by the clock of this machine."""
+    """Time at which the request was sent, by the local clock."""
 
     def __init__(self, method: str, url: str, reference: str, reason: str, began: datetime) -> None:
         self.reference = reference
         self.began = began
         since = (began - timedelta(seconds=5)).isoformat(timespec="seconds")
+        check = f"predictions.list(created_after={since!r})"
+        if url.endswith("/trainings"):
+            check = "trainings.list()"
         super().__init__(
             method,
             url,
-            f"the request was sent, but no usable answer came ({reason}). {reference} may have been"
-            " created, and may be billed; the list of the account does not show it yet. Before you"
-            f" create it again, look at predictions.list(created_after={since!r})",
+            f"the request was sent, but no usable response was received ({reason}). A run of {reference}"
+            " may exist, and may be billed, although the account's list does not show it. Before you"
+            f" create it again, check {check}",
         )
 
 
-# -- Files -------------------------------------------------------------------------------------
+# -- Output files ------------------------------------------------------------------------------
 
 
 class FileOutputError(ReplicateException):
-    """A file that a model made cannot be had."""
+    """An output file could not be retrieved."""
 
     url: str
-    """Where the file is, or was; a data URI is shortened."""
+    """URL of the file; a long data URI is truncated."""
 
     def __init__(self, url: str, fact: str) -> None:
         self.url = url if len(url) <= 200 else url[:100] + "…"
@@ -535,20 +551,20 @@ class FileOutputError(ReplicateException):
 
 
 class FileExpired(FileOutputError):
-    """The file is gone: output files are kept for one hour (:api:`retention`)."""
+    """The file has been deleted: output files are kept for one hour (:api:`retention`)."""
 
     status: int
-    """The HTTP status, 404 or 410."""
+    """HTTP status code of the response, 404 or 410."""
 
     def __init__(self, url: str, status: int, *, signed: bool = False) -> None:
         self.status = status
         super().__init__(
             url,
-            f"there is no such file ({status}). It was deleted or has expired, or the signature does"
-            " not hold"
+            f"the file was not found ({status}): it has been deleted, or has expired, or the signature is"
+            " invalid"
             if signed
-            else f"the file is gone ({status}). Output files of predictions made through the API are"
-            " deleted after one hour: save them before, as run(save_to=...) does, or run the model"
+            else f"the file is gone ({status}). Output files of predictions created through the API are"
+            " deleted after one hour: save them in time, as run(save_to=...) does, or run the model"
             " again",
         )
 
@@ -558,11 +574,11 @@ class IncompleteFile(FileOutputError):
 
     def __init__(self, url: str, received: int, expected: int | None) -> None:
         of = f" of {expected}" if expected is not None else ""
-        super().__init__(url, f"the download broke off after {received}{of} bytes")
+        super().__init__(url, f"the download ended after {received}{of} bytes; try it again")
 
 
 class FileTooLarge(FileOutputError):
-    """The file is larger than what may be held in memory."""
+    """The file is larger than the limit on memory."""
 
     limit: int
     """The limit, in bytes."""
@@ -572,20 +588,20 @@ class FileTooLarge(FileOutputError):
         has = f"more than {limit}" if size is None else str(size)
         super().__init__(
             url,
-            f"the file has {has} bytes, and {limit} may be read into memory: save() it or iterate"
-            " over it, or raise the limit with Client(limits=Limits(file=...))",
+            f"the file has {has} bytes, and at most {limit} are read into memory: use save() or iterate"
+            " over the file, or raise the limit with Client(limits=Limits(file=...))",
         )
 
 
 class FileNotSaved(FileOutputError, OSError):
-    """The file could not be written to the disk; nothing of it was left there."""
+    """The file could not be written to disk; no part of it was left there."""
 
     path: str
-    """Where it was to be."""
+    """Path of the file that could not be written."""
 
     def __init__(self, url: str, path: str, error: Exception) -> None:
         self.path = path
-        super().__init__(url, f"it could not be saved as {path!r} ({error})")
+        super().__init__(url, f"could not be saved as {path!r} ({error})")
         self.errno = getattr(error, "errno", None)
 
 
@@ -593,10 +609,10 @@ class FileNotSaved(FileOutputError, OSError):
 
 
 class ArgumentError(ReplicateException, ValueError):
-    """An argument has an impossible value; nothing was sent."""
+    """An argument has an invalid value. Nothing was sent."""
 
     argument: str
-    """The name of the argument."""
+    """Name of the argument."""
 
     def __init__(self, argument: str, fact: str) -> None:
         self.argument = argument
@@ -604,10 +620,10 @@ class ArgumentError(ReplicateException, ValueError):
 
 
 class ArgumentTypeError(ReplicateException, TypeError):
-    """An argument has a type that cannot be used; nothing was sent."""
+    """An argument has an invalid type. Nothing was sent."""
 
     argument: str
-    """The name of the argument."""
+    """Name of the argument."""
 
     def __init__(self, argument: str, fact: str) -> None:
         self.argument = argument
@@ -615,39 +631,39 @@ class ArgumentTypeError(ReplicateException, TypeError):
 
 
 class MissingToken(ArgumentError):
-    """There is no API token; nothing was sent."""
+    """There is no API token. Nothing was sent."""
 
     def __init__(self) -> None:
         super().__init__(
             "api_token",
             "there is no API token. Set the environment variable REPLICATE_API_TOKEN, or pass"
-            " Client(api_token=...). Tokens are made at https://replicate.com/account/api-tokens;"
+            " Client(api_token=...). Create a token at https://replicate.com/account/api-tokens;"
             " to try things without one, see replicate_async.testing",
         )
 
 
 class InvalidReference(ArgumentError):
-    """A string does not refer to a model, version or deployment; nothing was sent."""
+    """A string does not name a model, version or deployment, or is not a valid ID. Nothing was sent."""
 
     def __init__(self, argument: str, value: str, expected: str) -> None:
-        super().__init__(argument, f"{value!r} is not {expected}")
+        super().__init__(argument, f"expected {expected}, got {value!r}")
 
 
 class InvalidSignature(ArgumentError):
-    """A webhook was not signed with this secret, or too long ago: do not trust it."""
+    """The signature of a webhook delivery is invalid, or too old: do not trust the delivery."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("webhook", f"the signature does not hold: {reason}")
+        super().__init__("webhook", f"the signature is invalid: {reason}")
 
 
 class JournalError(ReplicateException):
-    """The journal of a fan-out cannot be used; no further prediction is created."""
+    """The journal of `map` cannot be used. No further predictions are created."""
 
     kind: str
-    """`"in_use"`: another process has it; `"mismatch"`: it is of another model or of other inputs;
-    `"unreadable"`: it is no journal; `"failed"`: it cannot be written."""
+    """Kind of the problem: `"in_use"` (by another process), `"mismatch"` (the journal belongs to another model or to
+    other inputs), `"unreadable"` (the file is not a journal) or `"failed"` (it cannot be written)."""
     path: str
-    """Where it is."""
+    """Path of the journal."""
 
     def __init__(self, kind: str, path: str, fact: str) -> None:
         self.kind = kind
@@ -656,30 +672,30 @@ class JournalError(ReplicateException):
 
 
 class ClientClosed(ReplicateException, RuntimeError):
-    """The client was used after it had been closed."""
+    """The client was used after it was closed."""
 
     def __init__(self) -> None:
-        super().__init__("this client is closed; make a new one")
+        super().__init__("this client is closed; create another one")
 
 
 class StreamInUse(ReplicateException, RuntimeError):
-    """Two tasks wait for the next item of one stream, which has but one reader."""
+    """Two tasks waited for the next item of the same stream at the same time."""
 
     def __init__(self) -> None:
         super().__init__(
-            "another task is waiting for the next item of this stream; a stream has one reader"
+            "another task is waiting for the next item of this stream; read a stream in one task only"
         )
 
 
 class LoopClosed(ReplicateException, RuntimeError):
-    """The event loop of the sync facade is gone, or cannot be started."""
+    """The event loop of the sync client has stopped, or cannot be started."""
 
 
 class WouldDeadlock(ReplicateException, RuntimeError):
-    """The sync facade was called on its own event loop, where it would wait for itself for ever."""
+    """The sync client was called on its own event loop, where the call would never return."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the sync facade was called on its own event loop, where it would wait for itself for"
-            " ever; use the async client there"
+            "the sync client was called on its own event loop, where the call would never return; use"
+            " the async client there"
         )

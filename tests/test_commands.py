@@ -129,7 +129,7 @@ def test_run_fails(shell: Shell, emulator: Emulator) -> None:
             ["run", "replicate/hello-world", "text=@none"],
             "'none' cannot be read: there is no such file",
         ),
-        (["run", "no-reference", "text=a"], "'no-reference' is not"),
+        (["run", "no-reference", "text=a"], "got 'no-reference'"),
         (["map", "replicate/hello-world", "none.jsonl"], "'none.jsonl' is no file"),
         (["run"], "usage"),
     ):

@@ -175,7 +175,9 @@ def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None
             return await _page(context, call, kind)
         following = context.next_call(call, cursor) if "?" in cursor else None
         if following is None:
-            raise exceptions.ArgumentError("cursor", f"{cursor!r} is no link to a page")
+            raise exceptions.ArgumentError(
+                "cursor", f"expected `next` or `previous` of a page, got {cursor!r}"
+            )
         return await _page(context, following, kind)
 
     return Listing(first)
@@ -186,7 +188,7 @@ async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
     data = answer.data
     try:
         if not isinstance(data, dict) or not isinstance(data.get("results"), list):
-            raise ValueError("this is no page: it has no list of results")
+            raise ValueError("expected a page with a list of results")
         results = structure_all(data["results"], kind)
     except ValueError as error:
         raise answer.unreadable(error) from error
@@ -198,12 +200,12 @@ async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
     async def fetch(url: str) -> Page[R]:
         following = context.next_call(call, url)
         if following is None:
-            raise exceptions.ArgumentError("url", f"{url!r} is no link to a page")
+            raise exceptions.ArgumentError("url", f"expected `next` of a page, got {url!r}")
         return await _page(context, following, kind)
 
     return Page(
         results,
-        # A server that gives the same link again would be asked for ever.
+        # A server that returns the same link again would be asked forever.
         data["next"] if here is not None and here.path != call.path else None,
         data["previous"] if is_link(data.get("previous")) else None,
         fetch,
@@ -215,7 +217,7 @@ async def objects(context: Context, call: Call, kind: type[R]) -> list[R]:
     answer = await context.transport.send(call)
     try:
         if not isinstance(answer.data, list):
-            raise ValueError("this is no list")
+            raise ValueError("expected a list")
         return [context.bind(structure(item, kind)) for item in answer.data]
     except ValueError as error:
         raise answer.unreadable(error) from error

@@ -182,7 +182,9 @@ class Deployments(Namespace):
             max_instances=_instances(max_instances, 20, "max_instances"),
         )
         if not body:
-            raise exceptions.ArgumentError("version", "give at least one thing to change")
+            raise exceptions.ArgumentError(
+                "version", "expected at least one setting to change, got none"
+            )
         path = _path(*parse_name(owner, name, "deployment"))
         return await self._context.fetch(Deployment, Call("PATCH", path, Kind.WRITE, json=body))
 
@@ -276,7 +278,7 @@ def _version(version: str | Version) -> str:
     text = named(version, "id", "version")
     found = parse_reference(text, "version").version
     if found is None:
-        raise exceptions.InvalidReference("version", text, "a version: its id is missing")
+        raise exceptions.InvalidReference("version", text, "the ID of a version")
     return found
 
 
@@ -287,8 +289,9 @@ def _sku(hardware: str | Hardware) -> str:
 def _instances(value: int | None, most: int, argument: str) -> int | None:
     if value is None:
         return None
+    expected = f"expected an integer from 0 to {most}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, int):
-        raise exceptions.ArgumentTypeError(argument, f"expected an integer, got {value!r}")
+        raise exceptions.ArgumentTypeError(argument, expected)
     if not 0 <= value <= most:
-        raise exceptions.ArgumentError(argument, f"{value} is not from 0 to {most}")
+        raise exceptions.ArgumentError(argument, expected)
     return value

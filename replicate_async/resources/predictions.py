@@ -77,9 +77,11 @@ class Predictions(Namespace):
             AmbiguousCreateError: No usable response was received, and the account's list does not show
                 the prediction. It may exist, and be billed.
         """
-        if sum(target is not None for target in (version, model, deployment)) != 1:
+        given = sum(target is not None for target in (version, model, deployment))
+        if given != 1:
             raise exceptions.ArgumentError(
-                "version", "give exactly one of `version`, `model` and `deployment`"
+                "version",
+                f"expected exactly one of `version`, `model` and `deployment`, got {given}",
             )
         options = CreateOptions(
             wait=wait,

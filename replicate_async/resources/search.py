@@ -52,6 +52,6 @@ async def search(context: Context, text: str, limit: int | None) -> SearchResult
     if limit is not None and (
         isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 50
     ):
-        raise exceptions.ArgumentError("limit", f"{limit!r} is no integer from 1 to 50")
+        raise exceptions.ArgumentError("limit", f"expected an integer from 1 to 50, got {limit!r}")
     call = Call("GET", "/search", params={"query": text, "limit": limit})
     return await context.fetch(SearchResults, call)

@@ -65,13 +65,13 @@ class Trainings(Namespace):
                 the training. It may exist, and be billed.
         """
         if version is None:
-            raise exceptions.ArgumentError("version", "it is missing")
+            raise exceptions.ArgumentError("version", "expected a version, got None")
         if destination is None:
-            raise exceptions.ArgumentError("destination", "it is missing")
+            raise exceptions.ArgumentError("destination", "expected a model, got None")
         reference = parse_reference(named(version, "id", "version"), "version")
         if reference.version is None:
             raise exceptions.InvalidReference(
-                "version", str(version), "a version: its id is missing"
+                "version", str(version), "'owner/name:version' or the ID of a version"
             )
         if model is not None:
             owner, name = parse_name(*full_name(model, "model"), "model")
@@ -79,7 +79,8 @@ class Trainings(Namespace):
             owner, name = reference.owner, reference.name
         else:
             raise exceptions.ArgumentError(
-                "model", "name the model of the version, or pass 'owner/name:version'"
+                "model",
+                "expected the model of the version, got None (or pass version='owner/name:version')",
             )
         target = "/".join(parse_name(*full_name(destination, "destination"), "destination"))
         options = given(

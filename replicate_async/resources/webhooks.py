@@ -80,7 +80,7 @@ class Webhooks(Namespace):
         """
         if not isinstance(body, (bytes, bytearray, memoryview, str)):
             raise ArgumentTypeError(
-                "body", f"expected the bytes as they came, got {type(body).__name__}"
+                "body", f"expected the body as bytes or str, got {type(body).__name__}"
             )
         key = secret if isinstance(secret, str) else secret.key
         _signatures.verify(

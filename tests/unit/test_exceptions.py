@@ -100,7 +100,7 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     yield (
         e.OutputNotSaved(prediction, "no space left", [cause]),
         {"prediction": prediction},
-        [prediction.id, "no space left", "an hour"],
+        [prediction.id, "no space left", "one hour"],
     )
     yield (
         e.OutputRemoved(prediction),
@@ -123,6 +123,13 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
         {"prediction": prediction},
         ["has been cancelled"],
     )
+    client = Client("t", base_url="http://127.0.0.1:9")
+    training = client._context.bind(structure({**TRAINING, "status": "processing"}, Training))
+    yield (
+        e.RunTimeout(training, 2.5),
+        {"timeout": 2.5},
+        [f"Training {training.id}", f"trainings.get({training.id!r})"],
+    )
     get, url = "GET", "https://example.com/x"
     where = {"method": get, "url": url}
     seen = ["GET", "https://example.com/x"]
@@ -144,7 +151,12 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     yield (
         e.AmbiguousCreateError(get, url, "acme/greeter", "reset", NOW),
         {**where, "reference": "acme/greeter", "began": NOW},
-        [*seen, "acme/greeter", "may", "billed", "reset", "2026-01-02T03:04:00"],
+        [*seen, "acme/greeter", "may be billed", "reset", "2026-01-02T03:04:00"],
+    )
+    yield (
+        e.AmbiguousCreateError("POST", f"{url}/trainings", "acme/greeter:1", "reset", NOW),
+        {"reference": "acme/greeter:1"},
+        ["acme/greeter:1", "may be billed", "check trainings.list()"],
     )
     yield e.FileOutputError("https://f/x", "fact"), {"url": "https://f/x"}, ["https://f/x", "fact"]
     yield e.FileExpired("https://f/x", 404), {"url": "https://f/x"}, ["gone", "404", "one hour"]

@@ -42,8 +42,15 @@ class RunState:
     """The create."""
     failed: tuple[Prediction, ...] = ()
     """Earlier predictions of this run, which failed."""
+    failed_before: int = 0
+    """Number of predictions of the same input that failed in an earlier run."""
     directory: Path | None = None
     """The directory for the files of the output."""
+
+    @property
+    def attempt(self) -> int:
+        """Number of predictions of the same input that have failed."""
+        return self.failed_before + len(self.failed)
 
 
 async def run(
@@ -119,23 +126,92 @@ async def _output(
     state: RunState, target: CreateTarget | str, request: CreateRequest, retry_failed: int
 ) -> Output:
     """Return the output; create again after transient failures, as often as requested."""
+
+    async def create_prediction() -> None:
+        state.prediction = await create(state.context, target, request, state.pending)
+
+    async def wait(prediction: Prediction) -> None:
+        # Sync mode may answer `processing` with all outputs in place (:api:`sync-mode`): poll
+        # again at once, since it has mostly ended meanwhile.
+        await prediction._wait(None, at_once=prediction.status == "processing")
+
+    try:
+        prediction, error = await complete(
+            state, create=create_prediction, wait=wait, retry_failed=retry_failed
+        )
+    except Exception:
+        raise
+    except BaseException:
+        # Cancelled or interrupted: the caller has given up.
+        await abandon(state)
+        raise
+    if error is not None:
+        raise error
+    if state.directory is not None:
+        await _save(prediction, state.directory)
+    return prediction.output
+
+
+async def complete(
+    state: RunState,
+    *,
+    create: Callable[[], Awaitable[None]],
+    wait: Callable[[Prediction], Awaitable[None]],
+    ended: Callable[[Prediction], Awaitable[None]] | None = None,
+    retry_failed: int,
+) -> tuple[Prediction, exceptions.ModelError | None]:
+    """Create a prediction and wait for its end; after a transient failure, do so again.
+
+    Args:
+        state: The run. If it has a prediction already, that one is waited for.
+        create: Creates a prediction, and sets `state.prediction`.
+        wait: Waits for the end of a prediction.
+        ended: Takes note of a prediction that has ended.
+        retry_failed: How many predictions to create after failed ones.
+
+    Returns:
+        The last prediction, and its error.
+
+    Raises:
+        ContactLost: A prediction could not be followed to its end.
+        Exception: Whatever `create` and `ended` raise.
+    """
     while True:
-        prediction = await create_and_wait(state, target, request)
-        error = failure_of(prediction)
-        if error is None:
+        if state.prediction is None:
+            await create()
+        prediction = state.prediction
+        assert prediction is not None
+        if not has_ended(prediction):
+            try:
+                await wait(prediction)
+            except exceptions.ModelError:
+                raise
+            except exceptions.ReplicateException as error:
+                _logger.warning("prediction %s lost: %s", prediction.id, error)
+                raise exceptions.ContactLost(prediction, str(error)) from error
+        if ended is not None:
+            await ended(prediction)
+        failure = _failure_or_loss(prediction)
+        if failure is None:
             if state.failed:
                 _logger.info("prediction %s succeeded, %s", prediction.id, _costs(state.failed))
-            if state.directory is not None:
-                await _save(prediction, state.directory)
-            return prediction.output
-        if not error.retryable or len(state.failed) >= retry_failed:
+            return prediction, None
+        if not failure.retryable or state.attempt >= retry_failed:
             if state.failed:
-                error.add_note(f"This was the last try, {_costs(state.failed)}.")
-            raise error
-        state.failed = (*state.failed, prediction)
+                failure.add_note(f"This was the last try, {_costs(state.failed)}.")
+            return prediction, failure
         state.context.stats.retried += 1
-        _logger.warning("%s; it is created again", error)
+        _logger.warning("%s; it is created again", failure)
+        state.failed = (*state.failed, prediction)
         state.prediction, state.pending = None, PendingCreate()
+
+
+def _failure_or_loss(prediction: Prediction) -> exceptions.ModelError | None:
+    """Return the error of a prediction that has ended without an output, or whose output is deleted."""
+    failure = failure_of(prediction)
+    if failure is None and prediction.data_removed and prediction.output is None:
+        return exceptions.OutputRemoved(prediction)
+    return failure
 
 
 async def _save(prediction: Prediction, directory: Path) -> None:
@@ -144,31 +220,6 @@ async def _save(prediction: Prediction, directory: Path) -> None:
     if failures:
         _logger.warning("prediction %s: its files could not be saved", prediction.id)
         raise exceptions.OutputNotSaved(prediction, str(failures[0]), failures) from failures[0]
-
-
-async def create_and_wait(
-    state: RunState, target: CreateTarget | str, request: CreateRequest
-) -> Prediction:
-    """Create one prediction and return it when it has ended, successful or not."""
-    context = state.context
-    try:
-        state.prediction = prediction = await create(context, target, request, state.pending)
-        if not has_ended(prediction):
-            # Sync mode may answer `processing` with all outputs in place (:api:`sync-mode`): poll
-            # again at once, since it has mostly ended meanwhile.
-            await prediction._wait(None, at_once=prediction.status == "processing")
-        return prediction
-    except exceptions.ReplicateException as error:
-        if state.prediction is None or isinstance(error, exceptions.ModelError):
-            raise
-        _logger.warning("prediction %s lost: %s", state.prediction.id, error)
-        raise exceptions.ContactLost(state.prediction, str(error)) from error
-    except Exception:
-        raise
-    except BaseException:
-        # Cancelled or interrupted: the caller has given up.
-        await abandon(state)
-        raise
 
 
 async def start(state: RunState, target: CreateTarget | str, request: CreateRequest) -> Prediction:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -32,7 +33,7 @@ from .._http.limits import Slots
 from .._jobs import running
 from .._jobs.context import Context
 from .._jobs.creating import create
-from .._jobs.job import failure_of, has_ended
+from .._jobs.job import has_ended
 from .._jobs.pending import ListMatch
 from .._jobs.policy import Timings
 from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
@@ -479,30 +480,24 @@ class FanOut:
     # One item
 
     async def _outcome(self, item: _Item) -> Outcome:
-        prediction = await self._known(item)
-        while True:
-            if prediction is None:
-                prediction = await self._create(item)
-            if not has_ended(prediction):
-                await self._wait(item, prediction)
-            if self._journal is not None and item.entry.record is None:
-                await self._journal.ended(item.index, prediction._raw)
-            error = _error_of(prediction)
-            if error is None or not error.retryable or item.attempt >= self.plan.retry_failed:
-                break
-            item.attempt += 1
-            self.context.stats.retried += 1
-            _logger.warning("%s; it is created again", error)
-            prediction, item.entry = None, Entry()
-            item.state = RunState(self.context, self.plan.on_abandon)
+        await self._find_known(item)
+        prediction, error = await running.complete(
+            item.state,
+            create=partial(self._create, item),
+            wait=partial(self._wait, item),
+            ended=partial(self._note_end, item),
+            retry_failed=self.plan.retry_failed,
+        )
+        if item.late is not None:
+            raise item.late
         output = self._output(prediction) if error is None else None
         saved: tuple[Path, ...] = ()
         if self.plan.save_to is not None:
             try:
                 saved = await self._save(item, prediction, output, self.plan.save_to)
+            except exceptions.JournalError:
+                raise
             except (exceptions.ReplicateException, OSError) as failure:
-                if isinstance(failure, exceptions.JournalError):
-                    raise
                 if error is None:
                     failures = (
                         [failure] if isinstance(failure, exceptions.ReplicateException) else []
@@ -511,10 +506,10 @@ class FanOut:
                     error.__cause__ = failure
         return Outcome(item.index, item.value, prediction, output, error, saved)
 
-    async def _known(self, item: _Item) -> Prediction | None:
-        """Return the prediction that a run before has created for an input, if there is one."""
+    async def _find_known(self, item: _Item) -> None:
+        """Take up the prediction that an earlier run has created for an input, if there is one."""
         entry, index = item.entry, item.index
-        item.attempt = entry.attempt
+        item.state.failed_before = entry.attempt
         match entry.state:
             case "intended":
                 # Only its id: lists may leave things out.
@@ -522,19 +517,18 @@ class FanOut:
             case "running" | "ended" | "saved":
                 raw = entry.record or {"id": entry.prediction}
             case _:
-                return None
+                return
         if raw["id"] is None:
-            return None
+            return
         prediction = self.context.bind(structure(raw, Prediction))
         _logger.debug("input %d has prediction %s from a run before", index, prediction.id)
         item.state.prediction = prediction
-        item.found = True
         self.context.creates.own(prediction.id)
         prediction._files = self.plan.options.use_file_output
-        return prediction
 
-    async def _create(self, item: _Item) -> Prediction:
+    async def _create(self, item: _Item) -> None:
         """Create a prediction: the intention is on the disk before, and the id after it."""
+        item.entry = Entry()
         request = item.request
         if request is None:
             value = item.value
@@ -545,7 +539,7 @@ class FanOut:
         try:
             if self.stopping:
                 raise _Stopped
-            return await self._send(item, request)
+            await self._send(item, request)
         finally:
             self._creating.release()
             if not self._is_warm:
@@ -554,14 +548,14 @@ class FanOut:
                 for _ in range(min(_CREATING, self.plan.concurrency) - 1):
                     self._creating.release()
 
-    async def _send(self, item: _Item, request: CreateRequest) -> Prediction:
+    async def _send(self, item: _Item, request: CreateRequest) -> None:
         journal, state, target = self._journal, item.state, self.plan.target
         if journal is not None:
             sent = request.input
             hashed = await in_thread(sent_hash, sent) if request.large else sent_hash(sent)
             assert item.mark is not None
             item.intended = True
-            await journal.intend(item.index, item.mark, hashed, item.attempt)
+            await journal.intend(item.index, item.mark, hashed, state.attempt)
         try:
             made = await create(self.context, target, request, state.pending)
         except exceptions.AmbiguousCreateError:
@@ -574,29 +568,28 @@ class FanOut:
         if journal is not None:
             await journal.created(item.index, made.id)
             item.intended = False
-        return made
 
     async def _wait(self, item: _Item, prediction: Prediction) -> None:
+        timeout = self.plan.timeout
         self.in_flight += 1
         try:
-            await prediction._wait(self.plan.timeout, at_once=item.found)
+            # One from an earlier run may have ended long ago.
+            await prediction._wait(timeout, at_once=item.entry.state != "new")
         except exceptions.RunTimeout:
-            if not self.plan.cancel_when_late or self.plan.timeout is None:
+            if not self.plan.cancel_when_late or timeout is None:
                 raise
             with suppress(exceptions.ReplicateException):
                 await prediction.cancel()
-            if prediction.status not in ("canceled", "aborted"):
-                if has_ended(prediction):
-                    return  # it was in time after all
+            if not has_ended(prediction):
                 raise
-            if self._journal is not None:
-                await self._journal.ended(item.index, prediction._raw)
-            raise exceptions.RunTimeout(prediction, self.plan.timeout, canceled=True) from None
-        except exceptions.ReplicateException as error:
-            _logger.warning("prediction %s lost: %s", prediction.id, error)
-            raise exceptions.ContactLost(prediction, str(error)) from error
+            if prediction.status in ("canceled", "aborted"):  # else it has ended in time after all
+                item.late = exceptions.RunTimeout(prediction, timeout, canceled=True)
         finally:
             self.in_flight -= 1
+
+    async def _note_end(self, item: _Item, prediction: Prediction) -> None:
+        if self._journal is not None and item.entry.record is None:
+            await self._journal.ended(item.index, prediction._raw)
 
     def _output(self, prediction: Prediction) -> Output:
         if self.plan.function is not None:
@@ -693,19 +686,10 @@ class _Item:
     """Its fingerprint, with a journal."""
     state: RunState
     request: CreateRequest | None = None
-    attempt: int = 0
-    """How many predictions of it have failed."""
     intended: bool = False
     """Whether the journal has the intention to create, and not yet what came of it."""
-    found: bool = False
-    """Whether its prediction is from a run before."""
-
-
-def _error_of(prediction: Prediction) -> exceptions.ModelError | None:
-    error = failure_of(prediction)
-    if error is None and prediction.data_removed and prediction._raw.get("output") is None:
-        return exceptions.OutputRemoved(prediction)
-    return error
+    late: exceptions.RunTimeout | None = None
+    """The error of a prediction that was cancelled since its time was over."""
 
 
 async def _finished(function: Callable[..., Any], *arguments: Any) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any, Generic, overload
 
+import anyio
 import attrs
 
 from .. import exceptions
 from .._codec import structure, structure_all
 from .._http.call import Call
-from .._jobs.context import Bound, Context, R, T, is_link
+from .._jobs.context import Context, R, T, is_link
 
 
 @attrs.frozen(eq=False)
@@ -67,61 +68,41 @@ class Page(Generic[T]):
         async def here() -> Page[T]:
             return self
 
-        return _Items(here)
+        return _ItemIterator(here)
 
 
-class _Place(Generic[T]):
-    """Where an iteration over pages is."""
+class _ItemIterator(AsyncIterator[T]):
+    """Iterator over the items of a page and of all pages after it.
 
-    def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> None:
-        self.fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = fetch
-        self.ready: Iterator[T] = iter(())
-        self.failed = False
-        """Whether the next page could not be fetched."""
-
-    async def batch(self) -> list[T]:
-        """Return what is on the next page."""
-        page = await self.fetch()
-        if page is None:
-            raise StopAsyncIteration
-        self.fetch = page.next_page
-        return page.results
-
-    async def items(self) -> AsyncGenerator[T, None]:
-        """Yield all items from here on."""
-        while True:
-            for item in self.ready:
-                yield item
-            try:
-                self.ready = iter(await self.batch())
-            except StopAsyncIteration:
-                return
-            except BaseException:
-                self.failed = True
-                raise
-
-
-class _Items(AsyncIterator[T]):
-    """All items from one page on; a batch is a page.
-
-    A generator makes them, which is resumed for a third of what a coroutine for each item costs. After an
-    error another one goes on from the same place.
+    After an error, the next step fetches the same page again.
     """
 
     def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> None:
-        # The place does not know of the generator: they are no circle for the garbage collector.
-        self._place = _Place(fetch)
-        self._items = self._place.items()
+        self._fetch = fetch
+        self._items: Iterator[T] = iter(())
+        self._lock = anyio.Lock()
 
-    def __anext__(self) -> Coroutine[Any, Any, T]:
-        if self._place.failed:
-            self._place.failed = False
-            self._items = self._place.items()
-        return self._items.__anext__()
+    async def __anext__(self) -> T:
+        for item in self._items:
+            return item
+        # Tasks that share the iterator fetch each page once.
+        async with self._lock:
+            while True:
+                for item in self._items:
+                    return item
+                self._items = iter(await self._batch())
 
     async def _batch(self) -> list[T]:
-        """Return what is on the next page; the sync facade takes it at one go."""
-        return await self._place.batch()
+        """Fetch the next page and return its items; the sync facade takes them at once.
+
+        Raises:
+            StopAsyncIteration: There are no more pages.
+        """
+        page = await self._fetch()
+        if page is None:
+            raise StopAsyncIteration
+        self._fetch = page.next_page
+        return page.results
 
 
 class Listing(Generic[T]):
@@ -138,7 +119,7 @@ class Listing(Generic[T]):
         return self._fetch().__await__()
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return _Items(self._fetch)
+        return _ItemIterator(self._fetch)
 
 
 async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
@@ -192,9 +173,8 @@ async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
         results = structure_all(data["results"], kind)
     except ValueError as error:
         raise answer.unreadable(error) from error
-    if issubclass(kind, Bound):
-        for item in results:
-            item._bind(context)  # type: ignore[attr-defined]  # all are of `kind`
+    for item in results:
+        context.bind(item)
     here = context.next_call(call, data.get("next"))
 
     async def fetch(url: str) -> Page[R]:

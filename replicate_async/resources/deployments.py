@@ -12,9 +12,10 @@ from .. import exceptions
 from .._arguments import given
 from .._http.call import Call
 from .._http.retry import Kind
-from .._jobs.context import Bound, Context
+from .._jobs.context import Bound
+from .._jobs.creating import create
 from .._jobs.prediction import Prediction
-from .._jobs.request import CreateTarget
+from .._jobs.request import CreateOptions, CreateTarget, prepare
 from .._references import full_name, identifier, named, parse_name, parse_reference
 from ..types import DeploymentRelease, FileEncodingStrategy, Hardware, WebhookEvent
 from ._base import Namespace
@@ -43,7 +44,7 @@ class Deployment(Bound):
     @property
     def predictions(self) -> OwnPredictions:
         """Predictions with this deployment."""
-        return _predictions(self._context, self.owner, self.name)
+        return OwnPredictions(self._context, CreateTarget.deployment(self.owner, self.name))
 
     async def reload(self) -> Self:
         """Fetch the current state of the deployment into this object. Calls :api:`deployments.get`.
@@ -254,8 +255,8 @@ class DeploymentPredictions(Namespace):
                 the prediction. It may exist, and be billed.
         """
         names = parse_name(*full_name(deployment, "deployment"), "deployment")
-        return await _predictions(self._context, *names).create(
-            input,
+        target = CreateTarget.deployment(*names)
+        options = CreateOptions(
             wait=wait,
             cancel_after=cancel_after,
             webhook=webhook,
@@ -264,10 +265,7 @@ class DeploymentPredictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
-
-
-def _predictions(context: Context, owner: str, name: str) -> OwnPredictions:
-    return OwnPredictions(context, CreateTarget.deployment(owner, name))
+        return await create(self._context, target, await prepare(self._context, input, options))
 
 
 def _path(owner: str, name: str) -> str:

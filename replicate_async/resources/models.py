@@ -583,10 +583,8 @@ class ModelPredictions(Namespace):
             AmbiguousCreateError: No usable response was received, and the account's list does not show
                 the prediction. It may exist, and be billed.
         """
-        return await OwnPredictions(
-            self._context, CreateTarget.model("/".join(_names(model)))
-        ).create(
-            input,
+        target = CreateTarget.model("/".join(_names(model)))
+        options = CreateOptions(
             wait=wait,
             cancel_after=cancel_after,
             webhook=webhook,
@@ -595,6 +593,7 @@ class ModelPredictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
+        return await create(self._context, target, await prepare(self._context, input, options))
 
 
 class OwnPredictions(Namespace):
@@ -656,8 +655,8 @@ class OwnPredictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
-        order = await prepare(self._context, input, options)
-        return await create(self._context, self._target, order)
+        request = await prepare(self._context, input, options)
+        return await create(self._context, self._target, request)
 
 
 async def _get(context: Context, owner: str, name: str) -> Model:

@@ -83,6 +83,15 @@ class Predictions(Namespace):
                 "version",
                 f"expected exactly one of `version`, `model` and `deployment`, got {given}",
             )
+        target: CreateTarget | str
+        if model is not None:
+            # Not a `CreateTarget`: if the model is not official, its latest version is run.
+            target = "/".join(parse_name(*full_name(model, "model"), "model"))
+        elif version is not None:
+            target = CreateTarget.version(named(version, "id", "version"))
+        else:
+            names = parse_name(*full_name(deployment, "deployment"), "deployment")
+            target = CreateTarget.deployment(*names)
         options = CreateOptions(
             wait=wait,
             cancel_after=cancel_after,
@@ -92,16 +101,6 @@ class Predictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
-        if model is not None:
-            owner, name = parse_name(*full_name(model, "model"), "model")
-            request = await prepare(self._context, input, options)
-            return await create(self._context, f"{owner}/{name}", request)
-        if version is not None:
-            target = CreateTarget.version(named(version, "id", "version"))
-        else:
-            assert deployment is not None
-            names = parse_name(*full_name(deployment, "deployment"), "deployment")
-            target = CreateTarget.deployment(*names)
         return await create(self._context, target, await prepare(self._context, input, options))
 
     async def get(self, id: str) -> Prediction:

@@ -116,6 +116,23 @@ async def test_an_iteration_goes_on_where_it_was_left(client: Client, ids: list[
         await anext(items)
 
 
+async def test_an_iteration_can_be_shared(
+    client: Client, emulator: Emulator, ids: list[str]
+) -> None:
+    """Tasks that share an iterator fetch each page once, and get each item once."""
+    items = aiter(client.predictions.list())
+    seen: list[str] = []
+
+    async def work() -> None:
+        seen.extend([prediction.id async for prediction in items])
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(work)
+    assert sorted(seen) == sorted(ids)
+    assert len(emulator.ledger.requests(operation="predictions.list")) == 3
+
+
 @pytest.mark.parametrize("how", ["method", "listing", "module"])
 async def test_paginate(client: Client, ids: list[str], how: str) -> None:
     """`paginate` goes over the pages, from a method or from what it returned."""

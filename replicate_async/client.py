@@ -59,6 +59,7 @@ class Client:
         limits: Limits | None = None,
         rate_limit: RateLimit | Literal[False] | None = None,
         on_ambiguous: Literal["raise", "repeat"] = "raise",
+        mark_creates: bool = True,
         poll_interval: float | None = None,
         use_file_output: bool = True,
         file_encoding_strategy: FileEncodingStrategy = "url",
@@ -84,6 +85,10 @@ class Client:
                 share; by default 600 creates and 3000 other requests per minute. False: nobody counts.
             on_ambiguous: What to do about a create that got no answer and is not found in the list
                 either: `"raise"` AmbiguousCreateError, or `"repeat"` it at the risk of a second bill.
+            mark_creates: Whether each prediction gets a deadline of its own, by which it is recognised if its
+                create gets no answer: about a day if you give none, else a few seconds more than you
+                give (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
+                without an answer is never adopted or cancelled.
             poll_interval: Seconds between two looks at a running prediction; by default they follow its
                 age, or the environment variable REPLICATE_POLL_INTERVAL.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
@@ -108,6 +113,7 @@ class Client:
             limits=limits,
             rate_limit=rate_limit,
             on_ambiguous=on_ambiguous,
+            mark_creates=mark_creates,
             poll_interval=poll_interval,
             use_file_output=use_file_output,
             file_encoding_strategy=file_encoding_strategy,

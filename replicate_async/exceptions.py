@@ -519,20 +519,33 @@ class AmbiguousCreateError(TransportError):
     """Model, version or deployment that was to be run, such as `"acme/greeter"`."""
     began: datetime
     """Time at which the request was sent, by the local clock."""
+    candidates: Sequence[str]
+    """IDs in the account's list that may be its result, although nothing proves it."""
 
-    def __init__(self, method: str, url: str, reference: str, reason: str, began: datetime) -> None:
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        reference: str,
+        reason: str,
+        began: datetime,
+        candidates: Sequence[str] = (),
+    ) -> None:
         self.reference = reference
         self.began = began
+        self.candidates = tuple(candidates)
         since = (began - timedelta(seconds=5)).isoformat(timespec="seconds")
         check = f"predictions.list(created_after={since!r})"
         if url.endswith("/trainings"):
             check = "trainings.list()"
+        listed = "although the account's list does not show it"
+        if self.candidates:
+            listed = f"and may be one of these: {', '.join(self.candidates)}"
         super().__init__(
             method,
             url,
             f"the request was sent, but no usable response was received ({reason}). A run of {reference}"
-            " may exist, and may be billed, although the account's list does not show it. Before you"
-            f" create it again, check {check}",
+            f" may exist, and may be billed, {listed}. Before you create it again, check {check}",
         )
 
 

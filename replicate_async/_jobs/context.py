@@ -38,6 +38,16 @@ Token = str | Callable[[], str]
 
 
 @attrs.define(eq=False, repr=False)
+class Marking:
+    """Whether creates are marked."""
+
+    is_on: bool = True
+    """Whether the user wants them to be."""
+    is_refused: bool = False
+    """Whether the API has refused a marked create."""
+
+
+@attrs.define(eq=False, repr=False)
 class Context:
     """The state of a client, which its namespaces and objects share."""
 
@@ -52,6 +62,7 @@ class Context:
     """What to do about a create that got no answer and is not found."""
     # The rest is shared by the views of a client:
     timings: Timings = attrs.field(factory=Timings)
+    marking: Marking = attrs.field(factory=Marking)
     creates: PendingCreates = attrs.field(factory=PendingCreates)
     latest_versions: dict[str, tuple[float, str]] = attrs.field(factory=dict)
     """For each model that is not official: when it was looked up (monotonic), and its latest version."""
@@ -154,6 +165,7 @@ def make_context(
     limits: Limits | None = None,
     rate_limit: RateLimit | Literal[False] | None = None,
     on_ambiguous: Literal["raise", "repeat"] = "raise",
+    mark_creates: bool = True,
     poll_interval: float | None = None,
     use_file_output: bool = True,
     file_encoding_strategy: FileEncodingStrategy = "url",
@@ -196,6 +208,7 @@ def make_context(
         file_encoding_strategy=_strategy(file_encoding_strategy),
         poll_interval=_poll_interval(poll_interval),
         on_ambiguous=_ambiguous(on_ambiguous),
+        marking=Marking(bool(mark_creates)),
     )
 
 

@@ -8,10 +8,11 @@ Nothing is created a second time unless the caller has opted in.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -23,6 +24,7 @@ from . import policy
 from .context import Context
 from .finding import find
 from .job import LiveJob, log_end, name_of
+from .marks import marked_deadline
 from .pending import ListMatch, PendingCreate
 from .prediction import Prediction
 from .request import CreateRequest, CreateTarget
@@ -76,7 +78,7 @@ async def send_create(
                 return found
             began = datetime.now(UTC) - timedelta(seconds=time.monotonic() - pending.began)
             ambiguous = exceptions.AmbiguousCreateError(
-                error.method, error.url, wanted.shown, str(error), began
+                error.method, error.url, wanted.shown, str(error), began, pending.candidates
             )
             if context.on_ambiguous == "raise" or attempt >= transport.config.retry.attempts:
                 raise ambiguous from error
@@ -153,7 +155,12 @@ async def create(
             name, target = target, CreateTarget.model(target)
         else:
             target = CreateTarget.version(f"{target}:{known[1]}")
+    if not pending.is_decided:
+        mark(context, request, pending)
     while True:
+        headers = {**request.headers}
+        if pending.deadline is not None:
+            headers["Cancel-After"] = f"{pending.deadline}s"
         call = Call(
             "POST",
             target.path,
@@ -162,7 +169,7 @@ async def create(
             rate_class="creates",
             json={**target.fields, **request.body},
             large=request.large,
-            headers=request.headers,
+            headers=headers,
             held=request.held,
         )
         try:
@@ -176,10 +183,36 @@ async def create(
             version = await _latest_version(context, name, error)
             context.latest_versions[name] = time.monotonic(), version
             name, target = None, CreateTarget.version(f"{name}:{version}")
+        except (exceptions.BadRequestError, exceptions.ValidationError) as error:
+            if pending.proof != "mark" or not _refuses_deadline(error):
+                raise
+            # Refused, so nothing was created: it is sent as it was meant.
+            _logger.warning("%s; creates are not marked any more", error)
+            context.marking.is_refused = True
+            mark(context, request, pending)
         else:
             prediction._files = request.use_file_output
             log_end(prediction)
             return prediction
+
+
+def mark(context: Context, request: CreateRequest, pending: PendingCreate) -> None:
+    """Choose the deadline of a create, with a mark if it may have one."""
+    marked = None
+    if context.marking.is_on and not context.marking.is_refused:
+        marked = marked_deadline(request.cancel_after, is_net=request.is_net)
+    pending.is_decided = True
+    pending.deadline = request.cancel_after if marked is None else marked
+    pending.proof = None if marked is None else "mark"
+
+
+def _refuses_deadline(error: exceptions.ReplicateError) -> bool:
+    """Tell whether the API has refused a create because of its deadline."""
+    said = f"{error.title} {error.detail} {list(error.invalid_fields)}"
+    return bool(_OF_DEADLINES.search(said[:10_000]))
+
+
+_OF_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime", re.IGNORECASE)
 
 
 async def _latest_version(

@@ -15,41 +15,35 @@ from .._codec import structure
 from .._http.call import Answer, Call
 from .._http.retry import Kind
 from .context import Context
-from .job import LiveJob, has_ended
+from .job import LiveJob
+from .marks import carries
 from .pending import ListMatch, PendingCreate
+from .prediction import Prediction
 
 J = TypeVar("J", bound=LiveJob)
 
 _MARGIN: Final = timedelta(seconds=2)
 """The difference that is allowed between the clocks of the API's machines."""
 
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-
 _MOST_PAGES: Final = 10
 
 
 async def find(
-    context: Context,
-    pending: PendingCreate,
-    kind: type[J],
-    pauses: Iterable[float],
-    *,
-    running_first: bool = False,
+    context: Context, pending: PendingCreate, kind: type[J], pauses: Iterable[float]
 ) -> J | None:
     """Look for what a create has created after each of the pauses, and claim it.
 
-    While equal creates of this client wait for their answers, it is unknown which prediction belongs to
-    which create, and nothing is claimed.
+    Only what is provably its own is claimed. Where that is not known, the IDs of all that may be its own are
+    noted in `pending.candidates`.
 
     Args:
         context: The client.
         pending: The create.
         kind: The class of what it creates.
         pauses: Seconds before each look at the list.
-        running_first: Whether to prefer a job that has not ended, because it will be cancelled.
 
     Returns:
-        What it created; None if the list does not show it.
+        What it created; None if the list does not show it, or nothing proves which one it is.
 
     Raises:
         ReplicateError: The API refuses.
@@ -62,13 +56,22 @@ async def find(
             continue
         found = await _candidates(context, pending, kind)
         if context.creates.has_rivals(pending):
-            continue  # one was sent while the list was read, and the list may show its prediction
-        if running_first:
-            found.sort(key=has_ended)
-        for job in found:
-            if context.creates.own(job.id):
-                return job
+            continue  # one was sent while the list was read, and the list may show its training
+        pending.candidates = tuple(job.id for job in found)
+        own = [job for job in found if _is_own(job, pending)]
+        if len(own) == 1 and context.creates.own(own[0].id):
+            return own[0]
+        if len(own) > 1:
+            return None
     return None
+
+
+def _is_own(job: LiveJob, pending: PendingCreate) -> bool:
+    """Tell whether a candidate is that of a create, as far as the list shows it."""
+    if pending.proof == "mark":
+        assert pending.deadline is not None
+        return isinstance(job, Prediction) and carries(job, pending.deadline)
+    return pending.proof == "input"
 
 
 async def list_pages(
@@ -113,7 +116,7 @@ def server_time(answer: Answer) -> datetime | None:
 
 
 async def _candidates(context: Context, pending: PendingCreate, kind: type[J]) -> list[J]:
-    """Return the jobs in the list that a create may have created, the likeliest first."""
+    """Return the jobs in the list that a create may have created, and that no other call owns."""
     assert pending.wanted is not None
     wanted: ListMatch = pending.wanted
     found: list[J] = []
@@ -136,12 +139,9 @@ async def _candidates(context: Context, pending: PendingCreate, kind: type[J]) -
                     and job.created_at is not None
                     and job.input == pending.input
                     and wanted.matches(job)
+                    and not context.creates.is_owned(job.id)
                 ):
                     found.append(context.bind(job))
             if not recent or pages == _MOST_PAGES:
                 break
-    # What was made before the create began is there only because clocks differ: it comes last.
-    began = _EPOCH if since is None else since + _MARGIN
-    moments = [(job.created_at or _EPOCH, job) for job in found]
-    moments.sort(key=lambda moment: (moment[0] < began, moment[0]))
-    return [job for _, job in moments]
+    return found

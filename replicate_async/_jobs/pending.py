@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -39,35 +39,44 @@ class ListMatch:
             return job.version == self.version
         return self.model is not None and job.model == self.model
 
-    def overlaps(self, other: ListMatch) -> bool:
-        """Tell whether a run of it may look like a run of the other, however they are spelled."""
-        if self.listing != other.listing or self.deployment != other.deployment:
-            return False
-        if self.deployment is not None:
-            return True
-        if self.version is not None and other.version is not None:
-            return self.version == other.version
-        return self.model is None or other.model is None or self.model == other.model
+
+Proof = Literal["mark", "input"]
+"""What shows that a job in the list is that of a create: its mark, or only its input and time."""
 
 
 @attrs.define(eq=False, repr=False)
 class PendingCreate(SendState):
-    """A create under way, and how far its request has come."""
+    """A create that is under way, and how far its request has come."""
 
     wanted: ListMatch | None = None
-    """What it asks for; None before it is known."""
+    """What it asks for; None before that is known."""
     input: Mapping[str, Any] | None = None
     """The input as it is sent."""
+    deadline: int | None = None
+    """The seconds of its deadline, which may carry its mark."""
+    proof: Proof | None = None
+    """What shows that a job is its own; None if nothing does."""
+    is_decided: bool = False
+    """Whether its deadline and mark have been chosen."""
     began: float = 0.0
-    """When, by the monotonic clock."""
+    """When it was sent (monotonic)."""
     lost: bool = False
-    """Whether it was sent, and ended without an answer."""
+    """Whether it was sent and ended without an answer."""
     found: Any = None
     """What it has created, if that was found in the list."""
+    candidates: tuple[str, ...] = ()
+    """IDs in the list that may be its own, where nothing shows that one of them is."""
+
+    @property
+    def fate(self) -> str:
+        """What the list shows of it, for messages."""
+        if not self.candidates:
+            return "the list does not show it"
+        return f"it is unknown which of these it is: {', '.join(self.candidates)}"
 
 
 class PendingCreates:
-    """All creates of one client: what is under way, and which ids belong to whom."""
+    """All creates of one client: those that are under way, and which IDs belong to which call."""
 
     _MOST_IDS: Final = 10_000
 
@@ -92,23 +101,25 @@ class PendingCreates:
         self._under_way.discard(pending)
 
     def own(self, id: str) -> bool:
-        """Claim an id for a call; False if it belongs to another one."""
+        """Claim an ID for a call; False if it belongs to another one."""
         with self._lock:
-            if id in self._owned or id in self._owned_before:
+            if self.is_owned(id):
                 return False
             if len(self._owned) >= self._MOST_IDS:
                 self._owned_before, self._owned = self._owned, set()
             self._owned.add(id)
             return True
 
+    def is_owned(self, id: str) -> bool:
+        """Tell whether an ID belongs to a call."""
+        return id in self._owned or id in self._owned_before
+
     def has_rivals(self, pending: PendingCreate) -> bool:
-        """Tell whether other creates of the same await their answers."""
-        return any(
+        """Tell whether equal creates, which only their input tells apart, wait for their answers."""
+        return pending.proof == "input" and any(
             other is not pending
             and other.sent
             and other.input == pending.input
-            and other.wanted is not None
-            and pending.wanted is not None
-            and other.wanted.overlaps(pending.wanted)
+            and other.wanted == pending.wanted
             for other in list(self._under_way)
         )

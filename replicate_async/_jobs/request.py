@@ -64,6 +64,8 @@ class CreateOptions:
 
     wait: bool | float | None = None
     cancel_after: float | str | timedelta | None = None
+    net: int | None = None
+    """Seconds of a deadline that is only the net beneath a timeout, where `cancel_after` is not given."""
     webhook: str | None = None
     webhook_events_filter: Sequence[WebhookEvent] | None = None
     file_encoding_strategy: FileEncodingStrategy | None = None
@@ -82,6 +84,10 @@ class CreateRequest:
     held: float
     """Seconds for which the server may hold its answer back."""
     use_file_output: bool | None
+    cancel_after: int | None = None
+    """Seconds of the deadline, without a mark."""
+    is_net: bool = False
+    """Whether the deadline is only the net beneath a timeout."""
 
 
 async def prepare(
@@ -92,8 +98,9 @@ async def prepare(
     headers: dict[str, str] = {}
     if preference is not None:
         headers["Prefer"] = preference
+    cancel_after, is_net = options.net, options.net is not None
     if options.cancel_after is not None:
-        headers["Cancel-After"] = f"{_arguments.cancel_after_seconds(options.cancel_after)}s"
+        cancel_after, is_net = _arguments.cancel_after_seconds(options.cancel_after), False
     body: dict[str, Any] = {}
     if options.webhook is not None:
         body["webhook"] = check_webhook(options.webhook)
@@ -105,4 +112,13 @@ async def prepare(
     if strategy != "url":
         _arguments.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
     body["input"], large = await encode_input(input, context.transport, strategy, context.uploads)
-    return CreateRequest(body, body["input"], large, headers, held, options.use_file_output)
+    return CreateRequest(
+        body,
+        body["input"],
+        large,
+        headers,
+        held,
+        options.use_file_output,
+        cancel_after,
+        is_net,
+    )

@@ -102,7 +102,7 @@ def with_deadline(
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     if seconds is None or options.cancel_after is not None or on_abandon == "leave":
         return options
-    return attrs.evolve(options, cancel_after=max(5, math.ceil(seconds)))
+    return attrs.evolve(options, net=max(5, math.ceil(seconds)))
 
 
 def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
@@ -292,14 +292,12 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
             for pause in () if prediction is not None else timings.last_searches:
                 # No single answer that stalls may use up the time.
                 with anyio.move_on_after(pause + timings.last_try):
-                    prediction = await find(
-                        state.context, state.pending, Prediction, (pause,), running_first=True
-                    )
+                    prediction = await find(state.context, state.pending, Prediction, (pause,))
                 if prediction is not None:
                     state.prediction = prediction
                     break
             if prediction is None:
-                _logger.warning("prediction %s lost: the list does not show it", name)
+                _logger.warning("prediction %s lost: %s", name, state.pending.fate)
             while prediction is not None and not has_ended(prediction):
                 with anyio.move_on_after(timings.last_try):
                     await prediction.cancel()

@@ -95,7 +95,7 @@ class Trainings(Namespace):
             file_encoding_strategy or context.file_encoding_strategy,
             context.uploads,
         )
-        pending = PendingCreate()
+        pending = PendingCreate(proof="input")  # trainings have no deadline that could be a mark
         call = Call(
             "POST",
             f"/models/{identifier(owner, 'model')}/{identifier(name, 'model')}"

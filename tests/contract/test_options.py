@@ -82,15 +82,20 @@ async def test_cancel_after_is_a_deadline(
     client: Client, emulator: Emulator, cancel_after: float | str | timedelta, seconds: int
 ) -> None:
     """`cancel_after` in any form is `Cancel-After` in seconds, and the server sets the deadline."""
-    prediction = await client.predictions.create(HELLO, {"text": "a"}, cancel_after=cancel_after)
+    async with Client(emulator.token, base_url=emulator.url, mark_creates=False) as plain:
+        await plain.predictions.create(HELLO, {"text": "a"}, cancel_after=cancel_after)
     assert _last(emulator, "predictions.create").headers["Cancel-After"] == f"{seconds}s"
+    prediction = await client.predictions.create(HELLO, {"text": "a"}, cancel_after=cancel_after)
+    sent = int(_last(emulator, "predictions.create").headers["Cancel-After"].removesuffix("s"))
+    assert seconds <= sent < max(1.1 * seconds, seconds + 4)  # its mark
     assert prediction.deadline is not None
     assert prediction.created_at is not None
-    assert abs((prediction.deadline - prediction.created_at).total_seconds() - seconds) < 0.1
+    assert abs((prediction.deadline - prediction.created_at).total_seconds() - sent) < 0.1
 
 
-async def test_no_deadline_by_default(client: Client, emulator: Emulator) -> None:
-    """Without `cancel_after` and `timeout` there is no `Cancel-After`; a timeout implies one."""
+async def test_no_deadline_without_marks(emulator: Emulator) -> None:
+    """With neither marks, `cancel_after` nor `timeout` there is no `Cancel-After`; a timeout implies one."""
+    client = Client(emulator.token, base_url=emulator.url, mark_creates=False)
     await client.run(HELLO, {"text": "a"})
     assert "Cancel-After" not in _last(emulator, "predictions.create").headers
     await client.run(HELLO, {"text": "a"}, timeout=20.5)
@@ -99,6 +104,19 @@ async def test_no_deadline_by_default(client: Client, emulator: Emulator) -> Non
     assert _last(emulator, "predictions.create").headers["Cancel-After"] == "5s"
     await client.run(HELLO, {"text": "a"}, timeout=20, cancel_after="1h")
     assert _last(emulator, "predictions.create").headers["Cancel-After"] == "3600s"
+    await client.aclose()
+
+
+async def test_marks(client: Client, emulator: Emulator) -> None:
+    """Each create without a deadline gets one of its own, of about a day."""
+    sent = set()
+    for _ in range(20):
+        await client.run(HELLO, {"text": "a"})
+        sent.add(
+            int(_last(emulator, "predictions.create").headers["Cancel-After"].removesuffix("s"))
+        )
+    assert len(sent) == 20
+    assert all(22 * 3600 <= seconds < 24 * 3600 for seconds in sent)
 
 
 async def test_webhook(client: Client, emulator: Emulator) -> None:

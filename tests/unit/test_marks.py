@@ -1,0 +1,55 @@
+"""Marks on creates: the seconds of their deadlines."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicate_async._jobs.marks import DAY_MARKS, LONGEST_DEADLINE, carries, marked_deadline
+
+
+@given(seconds=st.integers(5, 100_000), is_net=st.booleans())
+def test_never_less_than_asked_for(seconds: int, is_net: bool) -> None:
+    """A marked deadline is not shorter than the one asked for, and little longer; a day at most."""
+    marked = marked_deadline(seconds, is_net=is_net)
+    if marked is None:
+        assert seconds > LONGEST_DEADLINE - 4
+    else:
+        assert seconds <= marked <= LONGEST_DEADLINE
+        assert marked < max(seconds * (1.5 if is_net else 1.1), seconds + 4)
+
+
+@pytest.mark.parametrize(("seconds", "number"), [(None, DAY_MARKS), (600, 60), (60, 6), (5, 4)])
+def test_no_two_in_a_row_are_equal(seconds: int | None, number: int) -> None:
+    """As many creates in a row as there are marks have different ones."""
+    assert len({marked_deadline(seconds, is_net=False) for _ in range(number)}) == number
+
+
+@attrs.frozen
+class _Job:
+    created_at: datetime | None
+    deadline: datetime | None
+
+
+CREATED = datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("off", [-0.2, 0.0, 0.2])
+def test_the_mark_comes_back(off: float) -> None:
+    """A job carries the mark if its deadline is that many seconds after its creation."""
+    job = _Job(CREATED, CREATED + timedelta(seconds=80_000 + off))
+    assert carries(job, 80_000)
+    assert not carries(job, 80_001)
+    assert not carries(job, 79_999)
+
+
+@pytest.mark.parametrize(
+    "job", [_Job(None, CREATED), _Job(CREATED, None), _Job(CREATED, CREATED + timedelta(days=9))]
+)
+def test_no_mark_comes_back(job: _Job) -> None:
+    """What shows no deadline, or another one, does not carry it."""
+    assert not carries(job, 80_000)

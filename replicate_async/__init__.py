@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from .resources.hardware import HardwareNamespace
     from .resources.models import Model as Model
     from .resources.models import Models
-    from .resources.models import Version as Version
     from .resources.predictions import Predictions
     from .resources.search import SearchResults as SearchResults
     from .resources.trainings import Trainings
+    from .resources.versions import Version as Version
     from .resources.webhooks import Webhooks
     from .types import (
         Account as Account,
@@ -189,7 +189,7 @@ _HOMES = {
     "Timeout": "types",
     "Training": "_jobs.training",
     "Update": "types",
-    "Version": "resources.models",
+    "Version": "resources.versions",
 }
 
 _OF_THE_DEFAULT_CLIENT = frozenset(

@@ -22,10 +22,11 @@ from .resources.collections import Collections
 from .resources.deployments import Deployment, Deployments
 from .resources.files import Files
 from .resources.hardware import HardwareNamespace
-from .resources.models import Model, Models, Version
+from .resources.models import Model, Models
 from .resources.predictions import Predictions
 from .resources.search import SearchResults, search
 from .resources.trainings import Trainings
+from .resources.versions import Version
 from .resources.webhooks import Webhooks
 from .types import FileEncodingStrategy, Limits, RateLimit, Retry, Stats, Timeout, WebhookEvent
 

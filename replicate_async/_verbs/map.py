@@ -39,8 +39,9 @@ from .._jobs.policy import Timings
 from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
 from .._jobs.running import RunState
 from ..resources.deployments import Deployment
-from ..resources.models import Model, Version
+from ..resources.models import Model
 from ..resources.predictions import Output, Prediction
+from ..resources.versions import Version
 from .map_inputs import Inputs, _Reader, _reader
 from .map_journal import Entry, Fingerprint, Journal, fingerprint, sent_hash
 from .map_outputs import _begin_saving, _prefix, _record_name, _sweep, _write, planned

@@ -18,7 +18,8 @@ from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
 from .._jobs.running import OnAbandon
 from .._references import parse_reference
 from ..resources.deployments import Deployment
-from ..resources.models import Model, Version
+from ..resources.models import Model
+from ..resources.versions import Version
 
 
 async def run(

@@ -25,7 +25,8 @@ from .._jobs.prediction import EventStream, Output, OutputStream, Prediction
 from .._jobs.request import CreateOptions, CreateRequest, prepare
 from .._references import parse_reference
 from ..resources.deployments import Deployment
-from ..resources.models import Model, Version
+from ..resources.models import Model
+from ..resources.versions import Version
 from .run import run, target_of
 from .schema import ModelSchema, Problem, read_schema
 

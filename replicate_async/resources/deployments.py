@@ -19,8 +19,10 @@ from .._jobs.request import CreateOptions, CreateTarget, prepare
 from .._references import full_name, identifier, named, parse_name, parse_reference
 from ..types import DeploymentRelease, FileEncodingStrategy, Hardware, WebhookEvent
 from ._base import Namespace
+from ._own_predictions import OwnPredictions
 from ._pages import Listing, pages
-from .models import Model, OwnPredictions, Version
+from .models import Model
+from .versions import Version
 
 __all__ = ("Deployment", "DeploymentPredictions", "Deployments")
 

@@ -1,4 +1,4 @@
-"""Models, their versions, examples and READMEs (:api:`models` and :api:`versions`)."""
+"""Models, their examples and READMEs (:api:`models`)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from .._http.call import Call
 from .._http.retry import Kind
 from .._jobs.context import Bound, Context
 from .._jobs.creating import create
-from .._jobs.prediction import Output, Prediction
+from .._jobs.prediction import Prediction
 from .._jobs.request import CreateOptions, CreateTarget, prepare
-from .._jobs.running import run
-from .._references import full_name, identifier, named, parse_name, parse_reference
+from .._references import full_name, named, parse_name
 from ..types import FileEncodingStrategy, Hardware, WebhookEvent
-from ._base import Namespace
+from ._base import ModelNamespace, Namespace, model_path
+from ._own_predictions import OwnPredictions
 from ._pages import Listing, pages
+from .versions import OwnVersions, Version
 
 __all__ = (
     "Model",
@@ -30,47 +31,8 @@ __all__ = (
     "ModelVersions",
     "Models",
     "OwnExamples",
-    "OwnPredictions",
     "OwnReadme",
-    "OwnVersions",
-    "Version",
 )
-
-
-@attrs.define(eq=False)
-class Version(Bound):
-    """A version of a model (:api:`version-object`)."""
-
-    id: str
-    """Unique ID of the version: 64 hexadecimal digits."""
-    created_at: datetime | None = None
-    """Time at which the version was pushed."""
-    cog_version: str | None = None
-    """Version of Cog that built this version."""
-    openapi_schema: dict[str, Any] = attrs.field(factory=dict, repr=False)
-    """OpenAPI document that describes input and output of the version (:api:`version-schema`)."""
-
-    @property
-    def predictions(self) -> OwnPredictions:
-        """Predictions with this version."""
-        return OwnPredictions(self._context, CreateTarget.version(self.id))
-
-    async def predict(self, /, **inputs: Any) -> Output:
-        """Run the version and return its output, as `Client.run` does.
-
-        `Client.use` returns a function that also checks the inputs. Calls :api:`predictions.create` and
-        :api:`predictions.get`.
-
-        Args:
-            **inputs: Input of the model, by name.
-
-        Returns:
-            The output of the prediction.
-
-        Raises:
-            ReplicateException: The same errors as `Client.run`.
-        """
-        return await run(self._context, CreateTarget.version(self.id), inputs)
 
 
 @attrs.define(eq=False)
@@ -329,7 +291,7 @@ class Models(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received; the change may have been made.
         """
-        path = _path(*parse_name(owner, name, "model"))
+        path = model_path(*parse_name(owner, name, "model"))
         body = given(
             description=description,
             readme=readme,
@@ -352,7 +314,7 @@ class Models(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received; the model may have been deleted.
         """
-        await self._context.command("DELETE", _path(*parse_name(owner, name, "model")))
+        await self._context.command("DELETE", model_path(*parse_name(owner, name, "model")))
 
 
 class ModelVersions(Namespace):
@@ -406,60 +368,6 @@ class ModelVersions(Namespace):
         await OwnVersions(self._context, *_names(model)).delete(id)
 
 
-class _Own(Namespace):
-    """Operations on the parts of one model."""
-
-    def __init__(self, context: Context, owner: str, name: str) -> None:
-        super().__init__(context)
-        self._path = _path(owner, name)
-
-
-class OwnVersions(_Own):
-    """Versions of one model (:api:`versions`)."""
-
-    async def get(self, id: str) -> Version:
-        """Fetch a version. Calls :api:`models.versions.get`.
-
-        Args:
-            id: ID of the version.
-
-        Returns:
-            The version.
-
-        Raises:
-            NotFoundError: The version does not exist, or is not visible to this account.
-            ReplicateError: The API returned another error.
-            TransportError: No usable response was received.
-        """
-        call = Call("GET", f"{self._path}/versions/{_version_id(id)}")
-        return await self._context.fetch(Version, call)
-
-    def list(self) -> Listing[Version]:
-        """List the versions, newest first. Calls :api:`models.versions.list`.
-
-        Returns:
-            Versions, in pages.
-
-        Raises:
-            ReplicateError: The API returned an error.
-            TransportError: No usable response was received.
-        """
-        return pages(self._context, Call("GET", f"{self._path}/versions"), Version)
-
-    async def delete(self, id: str) -> None:
-        """Delete a version and all of its predictions. Calls :api:`models.versions.delete`.
-
-        Args:
-            id: ID of the version.
-
-        Raises:
-            NotFoundError: The version does not exist, or is not visible to this account.
-            ReplicateError: The API returned another error.
-            TransportError: No usable response was received; the version may have been deleted.
-        """
-        await self._context.command("DELETE", f"{self._path}/versions/{_version_id(id)}")
-
-
 class ModelExamples(Namespace):
     """Example predictions of models (:api:`models.examples.list`)."""
 
@@ -480,7 +388,7 @@ class ModelExamples(Namespace):
         return OwnExamples(self._context, *_names(model)).list()
 
 
-class OwnExamples(_Own):
+class OwnExamples(ModelNamespace):
     """Example predictions of one model (:api:`models.examples.list`)."""
 
     def list(self) -> Listing[Prediction]:
@@ -516,7 +424,7 @@ class ModelReadme(Namespace):
         return await OwnReadme(self._context, *_names(model)).get()
 
 
-class OwnReadme(_Own):
+class OwnReadme(ModelNamespace):
     """README of one model (:api:`models.readme.get`)."""
 
     async def get(self) -> str:
@@ -596,82 +504,9 @@ class ModelPredictions(Namespace):
         return await create(self._context, target, await prepare(self._context, input, options))
 
 
-class OwnPredictions(Namespace):
-    """Predictions with one model, version or deployment."""
-
-    def __init__(self, context: Context, target: CreateTarget) -> None:
-        super().__init__(context)
-        self._target = target
-
-    async def create(
-        self,
-        input: Mapping[str, Any] | None = None,
-        *,
-        wait: bool | float | None = None,
-        cancel_after: float | str | timedelta | None = None,
-        webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
-        file_encoding_strategy: FileEncodingStrategy | None = None,
-        use_file_output: bool | None = None,
-        stream: bool | None = None,
-    ) -> Prediction:
-        """Create a prediction, and return it without waiting for its end.
-
-        The prediction runs, and is billed, whether or not anything waits for it. The request is sent once, and
-        repeated only if it certainly created nothing. Calls :api:`predictions.create`,
-        :api:`models.predictions.create` or :api:`deployments.predictions.create`.
-
-        Args:
-            input: Input of the model. Files anywhere in it are uploaded.
-            wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
-            cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
-            webhook: HTTPS URL that receives webhooks about the prediction.
-            webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
-                `"completed"`.
-            file_encoding_strategy: How to send files in the input: `"url"` uploads them first,
-                `"base64"` encodes them into the request. The client's setting by default.
-            use_file_output: Whether files in the output become `FileOutput` objects. The client's
-                setting by default.
-            stream: Deprecated by the API; has no effect.
-
-        Returns:
-            The prediction as the server reported it, which may or may not have ended.
-
-        Raises:
-            ArgumentError: An argument is invalid; nothing was sent.
-            ReplicateError: The API returned an error; nothing was created.
-            ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
-        """
-        options = CreateOptions(
-            wait=wait,
-            cancel_after=cancel_after,
-            webhook=webhook,
-            webhook_events_filter=webhook_events_filter,
-            file_encoding_strategy=file_encoding_strategy,
-            use_file_output=use_file_output,
-            stream=stream,
-        )
-        request = await prepare(self._context, input, options)
-        return await create(self._context, self._target, request)
-
-
 async def _get(context: Context, owner: str, name: str) -> Model:
-    return await context.fetch(Model, Call("GET", _path(owner, name)))
+    return await context.fetch(Model, Call("GET", model_path(owner, name)))
 
 
 def _names(model: str | tuple[str, str] | Model) -> tuple[str, str]:
     return parse_name(*full_name(model, "model"), "model")
-
-
-def _path(owner: str, name: str) -> str:
-    return f"/models/{identifier(owner, 'model')}/{identifier(name, 'model')}"
-
-
-def _version_id(id: str) -> str:
-    """Return the ID of a version, given as `id` or `owner/name:id`, for a path."""
-    text = (parse_reference(id, "id").version or "") if "/" in id else id
-    return identifier(text, "id")

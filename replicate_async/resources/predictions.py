@@ -17,7 +17,8 @@ from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace
 from ._pages import Listing, pages
 from .deployments import Deployment
-from .models import Model, Version
+from .models import Model
+from .versions import Version
 
 __all__ = ("Output", "Prediction", "Predictions")
 

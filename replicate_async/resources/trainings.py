@@ -18,7 +18,8 @@ from .._references import full_name, identifier, named, parse_name, parse_refere
 from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace
 from ._pages import Listing, pages
-from .models import Model, Version
+from .models import Model
+from .versions import Version
 
 __all__ = ("Training", "Trainings")
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .._verbs.use import ModelFunction as AsyncModelFunction
     from .._verbs.use import StreamingFunction as AsyncStreamingFunction
     from .._verbs.use import StreamingRun as AsyncStreamingRun
+    from ..resources._own_predictions import OwnPredictions as AsyncOwnPredictions
     from ..resources._pages import Page as AsyncPage
     from ..resources.accounts import Accounts as AsyncAccounts
     from ..resources.collections import Collection as AsyncCollection
@@ -70,14 +71,13 @@ if TYPE_CHECKING:
     from ..resources.models import Models as AsyncModels
     from ..resources.models import ModelVersions as AsyncModelVersions
     from ..resources.models import OwnExamples as AsyncOwnExamples
-    from ..resources.models import OwnPredictions as AsyncOwnPredictions
     from ..resources.models import OwnReadme as AsyncOwnReadme
-    from ..resources.models import OwnVersions as AsyncOwnVersions
-    from ..resources.models import Version as AsyncVersion
     from ..resources.predictions import Predictions as AsyncPredictions
     from ..resources.search import ModelMatch as AsyncModelMatch
     from ..resources.search import SearchResults as AsyncSearchResults
     from ..resources.trainings import Trainings as AsyncTrainings
+    from ..resources.versions import OwnVersions as AsyncOwnVersions
+    from ..resources.versions import Version as AsyncVersion
     from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
     from ..resources.webhooks import Webhooks as AsyncWebhooks
     from ..resources.webhooks import WebhookSigningSecret
@@ -3102,9 +3102,9 @@ TWINS.update(
         ("replicate_async._verbs.map", "Outcomes"): Outcomes,
         ("replicate_async._jobs.prediction", "OutputStream"): OutputStream,
         ("replicate_async.resources.models", "OwnExamples"): OwnExamples,
-        ("replicate_async.resources.models", "OwnPredictions"): OwnPredictions,
+        ("replicate_async.resources._own_predictions", "OwnPredictions"): OwnPredictions,
         ("replicate_async.resources.models", "OwnReadme"): OwnReadme,
-        ("replicate_async.resources.models", "OwnVersions"): OwnVersions,
+        ("replicate_async.resources.versions", "OwnVersions"): OwnVersions,
         ("replicate_async.resources._pages", "Page"): Page,
         ("replicate_async._jobs.prediction", "Prediction"): Prediction,
         ("replicate_async.resources.predictions", "Predictions"): Predictions,
@@ -3113,7 +3113,7 @@ TWINS.update(
         ("replicate_async._verbs.use", "StreamingRun"): StreamingRun,
         ("replicate_async._jobs.training", "Training"): Training,
         ("replicate_async.resources.trainings", "Trainings"): Trainings,
-        ("replicate_async.resources.models", "Version"): Version,
+        ("replicate_async.resources.versions", "Version"): Version,
         ("replicate_async.resources.webhooks", "Webhooks"): Webhooks,
     }
 )

@@ -1,0 +1,108 @@
+"""Versions of models (:api:`versions`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from .._http.call import Call
+from .._jobs.context import Bound
+from .._jobs.prediction import Output
+from .._jobs.request import CreateTarget
+from .._jobs.running import run
+from .._references import identifier, parse_reference
+from ._base import ModelNamespace
+from ._own_predictions import OwnPredictions
+from ._pages import Listing, pages
+
+__all__ = ("OwnVersions", "Version")
+
+
+@attrs.define(eq=False)
+class Version(Bound):
+    """A version of a model (:api:`version-object`)."""
+
+    id: str
+    """Unique ID of the version: 64 hexadecimal digits."""
+    created_at: datetime | None = None
+    """Time at which the version was pushed."""
+    cog_version: str | None = None
+    """Version of Cog that built this version."""
+    openapi_schema: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    """OpenAPI document that describes input and output of the version (:api:`version-schema`)."""
+
+    @property
+    def predictions(self) -> OwnPredictions:
+        """Predictions with this version."""
+        return OwnPredictions(self._context, CreateTarget.version(self.id))
+
+    async def predict(self, /, **inputs: Any) -> Output:
+        """Run the version and return its output, as `Client.run` does.
+
+        `Client.use` returns a function that also checks the inputs. Calls :api:`predictions.create` and
+        :api:`predictions.get`.
+
+        Args:
+            **inputs: Input of the model, by name.
+
+        Returns:
+            The output of the prediction.
+
+        Raises:
+            ReplicateException: The same errors as `Client.run`.
+        """
+        return await run(self._context, CreateTarget.version(self.id), inputs)
+
+
+class OwnVersions(ModelNamespace):
+    """Versions of one model (:api:`versions`)."""
+
+    async def get(self, id: str) -> Version:
+        """Fetch a version. Calls :api:`models.versions.get`.
+
+        Args:
+            id: ID of the version.
+
+        Returns:
+            The version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
+        call = Call("GET", f"{self._path}/versions/{_version_id(id)}")
+        return await self._context.fetch(Version, call)
+
+    def list(self) -> Listing[Version]:
+        """List the versions, newest first. Calls :api:`models.versions.list`.
+
+        Returns:
+            Versions, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
+        return pages(self._context, Call("GET", f"{self._path}/versions"), Version)
+
+    async def delete(self, id: str) -> None:
+        """Delete a version and all of its predictions. Calls :api:`models.versions.delete`.
+
+        Args:
+            id: ID of the version.
+
+        Raises:
+            NotFoundError: The version does not exist, or is not visible to this account.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the version may have been deleted.
+        """
+        await self._context.command("DELETE", f"{self._path}/versions/{_version_id(id)}")
+
+
+def _version_id(id: str) -> str:
+    """Return the ID of a version, given as `id` or `owner/name:id`, for a path."""
+    text = (parse_reference(id, "id").version or "") if "/" in id else id
+    return identifier(text, "id")

@@ -148,12 +148,12 @@ def local_emulator(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator
         for name, value in running.env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("replicate_async._jobs.context._default", None)
-        monkeypatch.setattr("replicate_async.sync._default", None)
+        monkeypatch.setattr("replicate_async.sync.client._default", None)
         monkeypatch.chdir(directory)
         Path("photo.png").write_bytes(_picture())
         yield running
-        if sync._default is not None:
-            sync._default.close()
+        if sync.client._default is not None:
+            sync.client._default.close()
 
 
 def _picture() -> bytes:

@@ -4,14 +4,94 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+import builtins
+import inspect
+import os
+import ssl as ssl_module
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
 
+from .._files.output import FileOutput as AsyncFileOutput
+from .._http.call import ClientSession, TraceConfig
+from .._jobs.prediction import EventStream as AsyncEventStream
+from .._jobs.prediction import Output
+from .._jobs.prediction import OutputStream as AsyncOutputStream
+from .._jobs.prediction import Prediction as AsyncPrediction
+from .._jobs.training import Training as AsyncTraining
+from .._verbs.map import Outcome as AsyncOutcome
+from .._verbs.map import Outcomes as AsyncOutcomes
+from .._verbs.use import FunctionRun as AsyncFunctionRun
+from .._verbs.use import ModelFunction as AsyncModelFunction
+from .._verbs.use import StreamingFunction as AsyncStreamingFunction
+from .._verbs.use import StreamingRun as AsyncStreamingRun
 from ..client import Client as AsyncClient
-from ._portal import Lease
+from ..resources._own_predictions import OwnPredictions as AsyncOwnPredictions
+from ..resources._pages import Page as AsyncPage
+from ..resources.accounts import Accounts as AsyncAccounts
+from ..resources.collections import Collection as AsyncCollection
+from ..resources.collections import Collections as AsyncCollections
+from ..resources.deployments import Deployment as AsyncDeployment
+from ..resources.deployments import DeploymentPredictions as AsyncDeploymentPredictions
+from ..resources.deployments import Deployments as AsyncDeployments
+from ..resources.files import Files as AsyncFiles
+from ..resources.hardware import HardwareNamespace as AsyncHardwareNamespace
+from ..resources.models import Model as AsyncModel
+from ..resources.models import ModelExamples as AsyncModelExamples
+from ..resources.models import ModelPredictions as AsyncModelPredictions
+from ..resources.models import ModelReadme as AsyncModelReadme
+from ..resources.models import Models as AsyncModels
+from ..resources.models import ModelVersions as AsyncModelVersions
+from ..resources.models import OwnExamples as AsyncOwnExamples
+from ..resources.models import OwnReadme as AsyncOwnReadme
+from ..resources.predictions import Predictions as AsyncPredictions
+from ..resources.search import ModelMatch as AsyncModelMatch
+from ..resources.search import SearchResults as AsyncSearchResults
+from ..resources.trainings import Trainings as AsyncTrainings
+from ..resources.versions import OwnVersions as AsyncOwnVersions
+from ..resources.versions import Version as AsyncVersion
+from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
+from ..resources.webhooks import Webhooks as AsyncWebhooks
+from ..resources.webhooks import WebhookSigningSecret
+from ..types import (
+    Account,
+    CollectionSummary,
+    DeploymentRelease,
+    DocumentationPage,
+    File,
+    FileEncodingStrategy,
+    Hardware,
+    Limits,
+    ModelMatchMetadata,
+    PredictionUrls,
+    Progress,
+    RateLimit,
+    Retry,
+    SearchCollection,
+    ServerSentEvent,
+    Stats,
+    Status,
+    Timeout,
+    TrainingOutput,
+    Update,
+    WebhookEvent,
+)
+from ._errors import wrap_error
+from ._lease import Lease
+from ._streams import Stream, file_stream
 from ._twin import (
     TWINS,
-    FileLike,
-    FunctionLike,
+    FileMixin,
+    FunctionMixin,
     StreamTwin,
     Twin,
     collect_outcomes,
@@ -23,98 +103,15 @@ from ._twin import (
     wrap_all,
 )
 
-if TYPE_CHECKING:
-    import builtins
-    import inspect
-    import os
-    import ssl as ssl_module
-    from collections.abc import (
-        AsyncIterator,
-        Callable,
-        Coroutine,
-        Iterable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
-    from datetime import datetime, timedelta
-    from pathlib import Path
-    from typing import Literal, Self
-
-    from .._files.output import FileOutput as AsyncFileOutput
-    from .._http.call import ClientSession, TraceConfig
-    from .._jobs.prediction import EventStream as AsyncEventStream
-    from .._jobs.prediction import Output
-    from .._jobs.prediction import OutputStream as AsyncOutputStream
-    from .._jobs.prediction import Prediction as AsyncPrediction
-    from .._jobs.training import Training as AsyncTraining
-    from .._verbs.map import Outcome as AsyncOutcome
-    from .._verbs.map import Outcomes as AsyncOutcomes
-    from .._verbs.use import FunctionRun as AsyncFunctionRun
-    from .._verbs.use import ModelFunction as AsyncModelFunction
-    from .._verbs.use import StreamingFunction as AsyncStreamingFunction
-    from .._verbs.use import StreamingRun as AsyncStreamingRun
-    from ..resources._own_predictions import OwnPredictions as AsyncOwnPredictions
-    from ..resources._pages import Page as AsyncPage
-    from ..resources.accounts import Accounts as AsyncAccounts
-    from ..resources.collections import Collection as AsyncCollection
-    from ..resources.collections import Collections as AsyncCollections
-    from ..resources.deployments import Deployment as AsyncDeployment
-    from ..resources.deployments import DeploymentPredictions as AsyncDeploymentPredictions
-    from ..resources.deployments import Deployments as AsyncDeployments
-    from ..resources.files import Files as AsyncFiles
-    from ..resources.hardware import HardwareNamespace as AsyncHardwareNamespace
-    from ..resources.models import Model as AsyncModel
-    from ..resources.models import ModelExamples as AsyncModelExamples
-    from ..resources.models import ModelPredictions as AsyncModelPredictions
-    from ..resources.models import ModelReadme as AsyncModelReadme
-    from ..resources.models import Models as AsyncModels
-    from ..resources.models import ModelVersions as AsyncModelVersions
-    from ..resources.models import OwnExamples as AsyncOwnExamples
-    from ..resources.models import OwnReadme as AsyncOwnReadme
-    from ..resources.predictions import Predictions as AsyncPredictions
-    from ..resources.search import ModelMatch as AsyncModelMatch
-    from ..resources.search import SearchResults as AsyncSearchResults
-    from ..resources.trainings import Trainings as AsyncTrainings
-    from ..resources.versions import OwnVersions as AsyncOwnVersions
-    from ..resources.versions import Version as AsyncVersion
-    from ..resources.webhooks import DefaultWebhook as AsyncDefaultWebhook
-    from ..resources.webhooks import Webhooks as AsyncWebhooks
-    from ..resources.webhooks import WebhookSigningSecret
-    from ..types import (
-        Account,
-        CollectionSummary,
-        DeploymentRelease,
-        DocumentationPage,
-        File,
-        FileEncodingStrategy,
-        Hardware,
-        Limits,
-        ModelMatchMetadata,
-        PredictionUrls,
-        Progress,
-        RateLimit,
-        Retry,
-        SearchCollection,
-        ServerSentEvent,
-        Stats,
-        Status,
-        Timeout,
-        TrainingOutput,
-        Update,
-        WebhookEvent,
-    )
-    from ._portal import Stream
-
 T = TypeVar("T")
 
 
-class Client(Twin["AsyncClient"]):
-    """A client of Replicate's HTTP API, for code that is not asynchronous.
+class Client(Twin[AsyncClient]):
+    """Client for Replicate's HTTP API.
 
-    It may be used from several threads at a time, and after a fork. Its connections are opened at the
-    first request. Close it with `close()` or `with`; one that is not closed is closed when it is dropped,
-    or when the interpreter exits.
+    It can be used from several threads at a time, and after a fork. Its connections are opened at the first
+    request. Close it with `close()` or `with`. A client that is not closed is closed when it is dropped, or when the
+    interpreter exits.
 
     ```python
     with Client() as client:
@@ -175,7 +172,8 @@ class Client(Twin["AsyncClient"]):
                 `NO_PROXY`, ...).
             ssl: An SSL context, or False for no verification.
             trace_configs: Of aiohttp, to observe the requests.
-            session: An aiohttp session of your own, for one event loop. You close it.
+            session: Not supported here: an aiohttp session works only in the thread that created
+                it.
 
         Raises:
             ArgumentError: An argument has an impossible value.
@@ -339,7 +337,7 @@ class Client(Twin["AsyncClient"]):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
     ) -> EventStream:
-        """Run a model and return its events, as they arrive: an async iterator and async context manager.
+        """Run a model and return its events, as they arrive: an iterator and context manager.
 
         Nothing is sent before the first event is asked for. Lost connections are resumed, and models that
         cannot stream are polled: the events are the same. Leaving early closes the connection and cancels the
@@ -368,7 +366,6 @@ class Client(Twin["AsyncClient"]):
             RunTimeout: The timeout has passed.
             ContactLost: The prediction could not be followed to its end.
             AmbiguousCreateError: As for `run`.
-            StreamInUse: Another task is waiting for the next event.
         """
         return EventStream(
             self._lease,
@@ -443,7 +440,7 @@ class Client(Twin["AsyncClient"]):
 
         Args:
             ref: As for `run`.
-            streaming: Whether its calls are streams of pieces instead of coroutines.
+            streaming: Whether calls return streams instead of the final output.
             validate: Whether inputs are checked before anything is sent.
             wait: As for `run`.
             timeout: As for `run`, for each call.
@@ -502,7 +499,7 @@ class Client(Twin["AsyncClient"]):
 
         Args:
             ref: As for `run`; or a function of `use`, with its options.
-            inputs: The inputs, read as they are needed: any iterable, which may block, or asynchronous one.
+            inputs: Iterable of inputs. They are read as they are needed.
             concurrency: How many predictions may be in flight; 64 by default.
             ordered: Whether to yield in the order of the inputs; else in that of the ends.
             save_to: A directory, made if it does not exist, for outputs: files, `output.txt`, `output.json`,
@@ -608,7 +605,7 @@ class Client(Twin["AsyncClient"]):
         return Webhooks(self._lease, self._async.webhooks)
 
     def close(self) -> None:
-        """Close the connections; what still runs is cancelled. It may be called twice."""
+        """Cancel what still runs, and close the connections. May be called twice."""
         self._lease.close()
 
     def __enter__(self) -> Self:
@@ -618,7 +615,7 @@ class Client(Twin["AsyncClient"]):
         self._lease.close()
 
 
-class Accounts(Twin["AsyncAccounts"]):
+class Accounts(Twin[AsyncAccounts]):
     """Account of the API token (:api:`account`)."""
 
     __slots__ = ()
@@ -636,7 +633,7 @@ class Accounts(Twin["AsyncAccounts"]):
         return self._lease.call(self._async.current)
 
 
-class Collection(Twin["AsyncCollection"]):
+class Collection(Twin[AsyncCollection]):
     """A curated collection of models, with its models (:api:`collections.get`)."""
 
     __slots__ = ()
@@ -680,7 +677,7 @@ class Collection(Twin["AsyncCollection"]):
         return iter(self._async)
 
 
-class Collections(Twin["AsyncCollections"]):
+class Collections(Twin[AsyncCollections]):
     """Curated collections of models (:api:`collections`)."""
 
     __slots__ = ()
@@ -717,7 +714,7 @@ class Collections(Twin["AsyncCollections"]):
         return Collection(self._lease, self._lease.call(self._async.get, slug))
 
 
-class DefaultWebhook(Twin["AsyncDefaultWebhook"]):
+class DefaultWebhook(Twin[AsyncDefaultWebhook]):
     """Settings shared by all webhooks of the account."""
 
     __slots__ = ()
@@ -737,7 +734,7 @@ class DefaultWebhook(Twin["AsyncDefaultWebhook"]):
         return self._lease.call(self._async.secret)
 
 
-class Deployment(Twin["AsyncDeployment"]):
+class Deployment(Twin[AsyncDeployment]):
     """A model on dedicated hardware (:api:`deployment-object`)."""
 
     __slots__ = ()
@@ -795,7 +792,7 @@ class Deployment(Twin["AsyncDeployment"]):
         return iter(self._async)
 
 
-class DeploymentPredictions(Twin["AsyncDeploymentPredictions"]):
+class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
     """Predictions with deployments (:api:`deployments.predictions.create`)."""
 
     __slots__ = ()
@@ -862,7 +859,7 @@ class DeploymentPredictions(Twin["AsyncDeploymentPredictions"]):
         )
 
 
-class Deployments(Twin["AsyncDeployments"]):
+class Deployments(Twin[AsyncDeployments]):
     """Deployments: models on dedicated hardware (:api:`deployments`)."""
 
     __slots__ = ()
@@ -1007,7 +1004,7 @@ class Deployments(Twin["AsyncDeployments"]):
         self._lease.call(self._async.delete, owner, name)
 
 
-class EventStream(StreamTwin["AsyncEventStream", "ServerSentEvent"]):
+class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
     """The events of a prediction as they arrive (:api:`streaming`).
 
     Opens when the first event is requested. Lost connections are resumed; where that is impossible,
@@ -1025,7 +1022,6 @@ class EventStream(StreamTwin["AsyncEventStream", "ServerSentEvent"]):
         RunTimeout: The time was over first.
         ContactLost: The prediction cannot be followed to its end.
         AnswerTooLarge: An event exceeds `Limits.event`.
-        StreamInUse: Another task is waiting for the next event.
     """
 
     @property
@@ -1049,7 +1045,7 @@ class EventStream(StreamTwin["AsyncEventStream", "ServerSentEvent"]):
         return self._async.text
 
 
-class FileOutput(FileLike, Twin["AsyncFileOutput"]):
+class FileOutput(FileMixin, Twin[AsyncFileOutput]):
     """A file that a model made. Nothing is downloaded until it is read, and then each time.
 
     ```python
@@ -1122,7 +1118,7 @@ class FileOutput(FileLike, Twin["AsyncFileOutput"]):
             IncompleteFile: The download broke off, and could not be resumed.
             TransportError: There was no answer.
         """
-        return self._lease.chunks(self._async)
+        return file_stream(self._lease, self._async)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the content to *path*, and return where it is.
@@ -1149,7 +1145,7 @@ class FileOutput(FileLike, Twin["AsyncFileOutput"]):
         return self._async._repr_mimebundle_(include, exclude)
 
 
-class Files(Twin["AsyncFiles"]):
+class Files(Twin[AsyncFiles]):
     """Uploaded files (:api:`files`). Inputs of models are uploaded without your doing."""
 
     __slots__ = ()
@@ -1165,9 +1161,8 @@ class Files(Twin["AsyncFiles"]):
         """Upload a file. Calls :api:`files.create`.
 
         Args:
-            file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or
-                something with a `read` that gives bytes, awaited or not; up to 100 MiB. What can be
-                read again is sent from its beginning; it stays open.
+            file: Path (a string is taken for one, too), bytes, or binary file object, up to 100
+                MiB. A file object that can seek is read from its beginning. It stays open.
             filename: Its name; by default that of the path. At most 255 bytes in UTF-8.
             content_type: Its media type; by default what the name suggests, else the first bytes.
             metadata: JSON to keep with it.
@@ -1216,7 +1211,7 @@ class Files(Twin["AsyncFiles"]):
         )
 
 
-class FunctionRun(Twin["AsyncFunctionRun"]):
+class FunctionRun(Twin[AsyncFunctionRun]):
     """A run of a `ModelFunction`. It can be an input of another function."""
 
     __slots__ = ()
@@ -1253,7 +1248,7 @@ class FunctionRun(Twin["AsyncFunctionRun"]):
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
 
-class HardwareNamespace(Twin["AsyncHardwareNamespace"]):
+class HardwareNamespace(Twin[AsyncHardwareNamespace]):
     """Types of hardware that models can run on (:api:`hardware`)."""
 
     __slots__ = ()
@@ -1271,7 +1266,7 @@ class HardwareNamespace(Twin["AsyncHardwareNamespace"]):
         return self._lease.call(self._async.list)
 
 
-class Model(Twin["AsyncModel"]):
+class Model(Twin[AsyncModel]):
     """A model (:api:`model-object`)."""
 
     __slots__ = ()
@@ -1404,7 +1399,7 @@ class Model(Twin["AsyncModel"]):
         return iter(self._async)
 
 
-class ModelExamples(Twin["AsyncModelExamples"]):
+class ModelExamples(Twin[AsyncModelExamples]):
     """Example predictions of models (:api:`models.examples.list`)."""
 
     __slots__ = ()
@@ -1426,13 +1421,12 @@ class ModelExamples(Twin["AsyncModelExamples"]):
         return Page(self._lease, self._lease.call(self._async.list, unwrap(model)))
 
 
-class ModelFunction(FunctionLike, Twin["AsyncModelFunction"]):
+class ModelFunction(FunctionMixin, Twin[AsyncModelFunction]):
     """A model as a function: call it for the final output.
 
-    Keyword arguments are the model's inputs. None stands for an input that is not given, where the model
-    knows no `null`. The output of another function can be an input, also of one that still runs: pass
-    what `create` returns, or a stream. Where one file is wanted and a list of one comes, it is taken out of
-    the list.
+    Keyword arguments are the model's inputs. None means that an input is not given, unless the model accepts
+    `null` for it. The output of another function can be an input, even of one that is still running: pass what
+    `create` returns, or a stream. A list of one file is accepted where a file is expected.
     """
 
     __slots__ = ()
@@ -1485,7 +1479,7 @@ class ModelFunction(FunctionLike, Twin["AsyncModelFunction"]):
         self._async.check(**unwrap_inputs(inputs))
 
 
-class ModelMatch(Twin["AsyncModelMatch"]):
+class ModelMatch(Twin[AsyncModelMatch]):
     """A model that matches a search (:api:`search-results`)."""
 
     __slots__ = ()
@@ -1514,7 +1508,7 @@ class ModelMatch(Twin["AsyncModelMatch"]):
         return iter(self._async)
 
 
-class ModelPredictions(Twin["AsyncModelPredictions"]):
+class ModelPredictions(Twin[AsyncModelPredictions]):
     """Predictions with official models (:api:`models.predictions.create`)."""
 
     __slots__ = ()
@@ -1581,7 +1575,7 @@ class ModelPredictions(Twin["AsyncModelPredictions"]):
         )
 
 
-class ModelReadme(Twin["AsyncModelReadme"]):
+class ModelReadme(Twin[AsyncModelReadme]):
     """READMEs of models (:api:`models.readme.get`)."""
 
     __slots__ = ()
@@ -1603,7 +1597,7 @@ class ModelReadme(Twin["AsyncModelReadme"]):
         return self._lease.call(self._async.get, unwrap(model))
 
 
-class ModelVersions(Twin["AsyncModelVersions"]):
+class ModelVersions(Twin[AsyncModelVersions]):
     """Versions of models (:api:`versions`)."""
 
     __slots__ = ()
@@ -1656,7 +1650,7 @@ class ModelVersions(Twin["AsyncModelVersions"]):
         self._lease.call(self._async.delete, unwrap(model), id)
 
 
-class Models(Twin["AsyncModels"]):
+class Models(Twin[AsyncModels]):
     """Models, their versions, examples and READMEs (:api:`models` and :api:`versions`)."""
 
     __slots__ = ()
@@ -1860,7 +1854,7 @@ class Models(Twin["AsyncModels"]):
         self._lease.call(self._async.delete, owner, name)
 
 
-class Outcome(Twin["AsyncOutcome"]):
+class Outcome(Twin[AsyncOutcome]):
     """What became of one input."""
 
     __slots__ = ()
@@ -1888,7 +1882,7 @@ class Outcome(Twin["AsyncOutcome"]):
     @property
     def error(self) -> Exception | None:
         """What went wrong; None if nothing did."""
-        return self._lease.adopted(self._async.error)
+        return wrap_error(self._lease, self._async.error)
 
     @property
     def saved(self) -> tuple[Path, ...]:
@@ -1900,8 +1894,8 @@ class Outcome(Twin["AsyncOutcome"]):
         return wrap(self._lease, self._async.result())
 
 
-class Outcomes(StreamTwin["AsyncOutcomes", "Outcome"]):
-    """The outcomes of a fan-out, as they come: an async iterator and async context manager.
+class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
+    """The outcomes of a fan-out, as they come: an iterator and context manager.
 
     Nothing is read or sent before the first one is asked for. Leaving the loop early ends the fan-out.
     """
@@ -1924,7 +1918,7 @@ class Outcomes(StreamTwin["AsyncOutcomes", "Outcome"]):
         return collect_outcomes(self)
 
 
-class OutputStream(StreamTwin["AsyncOutputStream", "Any"]):
+class OutputStream(StreamTwin[AsyncOutputStream, "Any"]):
     """The pieces of a model's output as they arrive: text, files, or whatever the model makes.
 
     Opens when the first piece is requested, and raises what `EventStream` raises. A stream that was not
@@ -1951,7 +1945,7 @@ class OutputStream(StreamTwin["AsyncOutputStream", "Any"]):
         return self._async.text
 
 
-class OwnExamples(Twin["AsyncOwnExamples"]):
+class OwnExamples(Twin[AsyncOwnExamples]):
     """Example predictions of one model (:api:`models.examples.list`)."""
 
     __slots__ = ()
@@ -1969,7 +1963,7 @@ class OwnExamples(Twin["AsyncOwnExamples"]):
         return Page(self._lease, self._lease.call(self._async.list))
 
 
-class OwnPredictions(Twin["AsyncOwnPredictions"]):
+class OwnPredictions(Twin[AsyncOwnPredictions]):
     """Predictions with one model, version or deployment."""
 
     __slots__ = ()
@@ -2033,7 +2027,7 @@ class OwnPredictions(Twin["AsyncOwnPredictions"]):
         )
 
 
-class OwnReadme(Twin["AsyncOwnReadme"]):
+class OwnReadme(Twin[AsyncOwnReadme]):
     """README of one model (:api:`models.readme.get`)."""
 
     __slots__ = ()
@@ -2052,7 +2046,7 @@ class OwnReadme(Twin["AsyncOwnReadme"]):
         return self._lease.call(self._async.get)
 
 
-class OwnVersions(Twin["AsyncOwnVersions"]):
+class OwnVersions(Twin[AsyncOwnVersions]):
     """Versions of one model (:api:`versions`)."""
 
     __slots__ = ()
@@ -2099,11 +2093,8 @@ class OwnVersions(Twin["AsyncOwnVersions"]):
         self._lease.call(self._async.delete, id)
 
 
-class Page(Twin["AsyncPage[Any]"], Generic[T]):
-    """One page of a listing (HTTP API, section 1.7); a sequence of what is on it.
-
-    `auto_paging_iter()` goes on to the pages after it.
-    """
+class Page(Twin[AsyncPage[Any]], Generic[T]):
+    """One page of a listing (:api:`pagination`): a sequence of its items."""
 
     __slots__ = ()
 
@@ -2162,10 +2153,10 @@ class Page(Twin["AsyncPage[Any]"], Generic[T]):
             ReplicateError: The API returned an error.
             TransportError: No usable response was received.
         """
-        return self._lease.iterate(self._async.auto_paging_iter(), wrap_all)
+        return Stream(self._lease, self._async.auto_paging_iter(), wrap_all)
 
 
-class Prediction(Twin["AsyncPrediction"]):
+class Prediction(Twin[AsyncPrediction]):
     """One run of a model (:api:`prediction-object`).
 
     `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
@@ -2274,10 +2265,10 @@ class Prediction(Twin["AsyncPrediction"]):
                 the last item.
             ReplicateError: The API refuses.
         """
-        return self._lease.iterate(self._async.output_iterator(), wrap_all)
+        return Stream(self._lease, self._async.output_iterator(), wrap_all)
 
     def stream(self, *, use_file_output: bool | None = None) -> EventStream:
-        """Return the events as they arrive: an async iterator and async context manager.
+        """Return the events as they arrive: an iterator and context manager.
 
         Nothing is sent before the first event is requested. A prediction that cannot be streamed is
         polled, and yields the same events. Leaving early does not cancel the prediction.
@@ -2288,7 +2279,6 @@ class Prediction(Twin["AsyncPrediction"]):
         Raises, from the iteration:
             StreamError: It failed; the error has the text so far.
             ContactLost: It cannot be followed to its end.
-            StreamInUse: Another task is waiting for the next event.
         """
         return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
 
@@ -2360,7 +2350,7 @@ class Prediction(Twin["AsyncPrediction"]):
                 the last update.
             ReplicateError: The API refuses.
         """
-        return self._lease.iterate(self._async.updates())
+        return Stream(self._lease, self._async.updates())
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -2376,7 +2366,7 @@ class Prediction(Twin["AsyncPrediction"]):
         return iter(self._async)
 
 
-class Predictions(Twin["AsyncPredictions"]):
+class Predictions(Twin[AsyncPredictions]):
     """Predictions: runs of models (:api:`predictions`)."""
 
     __slots__ = ()
@@ -2547,7 +2537,7 @@ class Predictions(Twin["AsyncPredictions"]):
         )
 
 
-class SearchResults(Twin["AsyncSearchResults"]):
+class SearchResults(Twin[AsyncSearchResults]):
     """Results of a search (:api:`search-results`)."""
 
     __slots__ = ()
@@ -2586,7 +2576,7 @@ class SearchResults(Twin["AsyncSearchResults"]):
         return iter(self._async)
 
 
-class StreamingFunction(FunctionLike, Twin["AsyncStreamingFunction"]):
+class StreamingFunction(FunctionMixin, Twin[AsyncStreamingFunction]):
     """A model as a function whose calls are streams: text as it is written, images as they are made.
 
     ```python
@@ -2601,7 +2591,7 @@ class StreamingFunction(FunctionLike, Twin["AsyncStreamingFunction"]):
     __slots__ = ()
 
     def __call__(self, /, **inputs: Any) -> OutputStream:
-        """Return the pieces of the output: an async iterator and async context manager.
+        """Return the pieces of the output: an iterator and context manager.
 
         Nothing is sent before the first piece is asked for; it raises what `stream` raises, and what a call of
         a `ModelFunction` raises. Leaving early cancels the prediction.
@@ -2646,7 +2636,7 @@ class StreamingFunction(FunctionLike, Twin["AsyncStreamingFunction"]):
         self._async.check(**unwrap_inputs(inputs))
 
 
-class StreamingRun(Twin["AsyncStreamingRun"]):
+class StreamingRun(Twin[AsyncStreamingRun]):
     """A run of a `StreamingFunction`. It can be an input of another function."""
 
     __slots__ = ()
@@ -2674,7 +2664,7 @@ class StreamingRun(Twin["AsyncStreamingRun"]):
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
 
-class Training(Twin["AsyncTraining"]):
+class Training(Twin[AsyncTraining]):
     """A run that makes a new version of a model (:api:`training-object`).
 
     `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
@@ -2825,7 +2815,7 @@ class Training(Twin["AsyncTraining"]):
                 the last update.
             ReplicateError: The API refuses.
         """
-        return self._lease.iterate(self._async.updates())
+        return Stream(self._lease, self._async.updates())
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -2841,7 +2831,7 @@ class Training(Twin["AsyncTraining"]):
         return iter(self._async)
 
 
-class Trainings(Twin["AsyncTrainings"]):
+class Trainings(Twin[AsyncTrainings]):
     """Trainings: runs that create a new version of a model (:api:`trainings`)."""
 
     __slots__ = ()
@@ -2946,7 +2936,7 @@ class Trainings(Twin["AsyncTrainings"]):
         return Training(self._lease, self._lease.call(self._async.cancel, id))
 
 
-class Version(Twin["AsyncVersion"]):
+class Version(Twin[AsyncVersion]):
     """A version of a model (:api:`version-object`)."""
 
     __slots__ = ()
@@ -3007,7 +2997,7 @@ class Version(Twin["AsyncVersion"]):
         return iter(self._async)
 
 
-class Webhooks(Twin["AsyncWebhooks"]):
+class Webhooks(Twin[AsyncWebhooks]):
     """Webhooks: signing secret, and verification of deliveries (:api:`webhooks`)."""
 
     __slots__ = ()
@@ -3077,43 +3067,43 @@ class Webhooks(Twin["AsyncWebhooks"]):
 
 TWINS.update(
     {
-        ("replicate_async.client", "Client"): Client,
-        ("replicate_async.resources.accounts", "Accounts"): Accounts,
-        ("replicate_async.resources.collections", "Collection"): Collection,
-        ("replicate_async.resources.collections", "Collections"): Collections,
-        ("replicate_async.resources.webhooks", "DefaultWebhook"): DefaultWebhook,
-        ("replicate_async.resources.deployments", "Deployment"): Deployment,
-        ("replicate_async.resources.deployments", "DeploymentPredictions"): DeploymentPredictions,
-        ("replicate_async.resources.deployments", "Deployments"): Deployments,
-        ("replicate_async._jobs.prediction", "EventStream"): EventStream,
-        ("replicate_async._files.output", "FileOutput"): FileOutput,
-        ("replicate_async.resources.files", "Files"): Files,
-        ("replicate_async._verbs.use", "FunctionRun"): FunctionRun,
-        ("replicate_async.resources.hardware", "HardwareNamespace"): HardwareNamespace,
-        ("replicate_async.resources.models", "Model"): Model,
-        ("replicate_async.resources.models", "ModelExamples"): ModelExamples,
-        ("replicate_async._verbs.use", "ModelFunction"): ModelFunction,
-        ("replicate_async.resources.search", "ModelMatch"): ModelMatch,
-        ("replicate_async.resources.models", "ModelPredictions"): ModelPredictions,
-        ("replicate_async.resources.models", "ModelReadme"): ModelReadme,
-        ("replicate_async.resources.models", "ModelVersions"): ModelVersions,
-        ("replicate_async.resources.models", "Models"): Models,
-        ("replicate_async._verbs.map", "Outcome"): Outcome,
-        ("replicate_async._verbs.map", "Outcomes"): Outcomes,
-        ("replicate_async._jobs.prediction", "OutputStream"): OutputStream,
-        ("replicate_async.resources.models", "OwnExamples"): OwnExamples,
-        ("replicate_async.resources._own_predictions", "OwnPredictions"): OwnPredictions,
-        ("replicate_async.resources.models", "OwnReadme"): OwnReadme,
-        ("replicate_async.resources.versions", "OwnVersions"): OwnVersions,
-        ("replicate_async.resources._pages", "Page"): Page,
-        ("replicate_async._jobs.prediction", "Prediction"): Prediction,
-        ("replicate_async.resources.predictions", "Predictions"): Predictions,
-        ("replicate_async.resources.search", "SearchResults"): SearchResults,
-        ("replicate_async._verbs.use", "StreamingFunction"): StreamingFunction,
-        ("replicate_async._verbs.use", "StreamingRun"): StreamingRun,
-        ("replicate_async._jobs.training", "Training"): Training,
-        ("replicate_async.resources.trainings", "Trainings"): Trainings,
-        ("replicate_async.resources.versions", "Version"): Version,
-        ("replicate_async.resources.webhooks", "Webhooks"): Webhooks,
+        AsyncClient: Client,
+        AsyncAccounts: Accounts,
+        AsyncCollection: Collection,
+        AsyncCollections: Collections,
+        AsyncDefaultWebhook: DefaultWebhook,
+        AsyncDeployment: Deployment,
+        AsyncDeploymentPredictions: DeploymentPredictions,
+        AsyncDeployments: Deployments,
+        AsyncEventStream: EventStream,
+        AsyncFileOutput: FileOutput,
+        AsyncFiles: Files,
+        AsyncFunctionRun: FunctionRun,
+        AsyncHardwareNamespace: HardwareNamespace,
+        AsyncModel: Model,
+        AsyncModelExamples: ModelExamples,
+        AsyncModelFunction: ModelFunction,
+        AsyncModelMatch: ModelMatch,
+        AsyncModelPredictions: ModelPredictions,
+        AsyncModelReadme: ModelReadme,
+        AsyncModelVersions: ModelVersions,
+        AsyncModels: Models,
+        AsyncOutcome: Outcome,
+        AsyncOutcomes: Outcomes,
+        AsyncOutputStream: OutputStream,
+        AsyncOwnExamples: OwnExamples,
+        AsyncOwnPredictions: OwnPredictions,
+        AsyncOwnReadme: OwnReadme,
+        AsyncOwnVersions: OwnVersions,
+        AsyncPage: Page,
+        AsyncPrediction: Prediction,
+        AsyncPredictions: Predictions,
+        AsyncSearchResults: SearchResults,
+        AsyncStreamingFunction: StreamingFunction,
+        AsyncStreamingRun: StreamingRun,
+        AsyncTraining: Training,
+        AsyncTrainings: Trainings,
+        AsyncVersion: Version,
+        AsyncWebhooks: Webhooks,
     }
 )

@@ -1,644 +1,334 @@
-"""The runtime of the sync facade: coroutines run from ordinary threads, on one private event loop.
+"""The thread that runs the event loop of the sync facade, and the way into it.
 
-All clients of the facade share one loop, that of `_loop.py`. The first client that does I/O starts it, the
-last one that is closed stops it, and the end of the interpreter closes the clients that were left open.
+A call is a callback that is posted to the loop and starts a task there, and a `Pending` on which the calling
+thread waits. If something interrupts the wait, Ctrl-C or an exception raised by another signal handler, the
+task is cancelled and gets time for its clean-up before the exception goes on.
 
-What crosses between the threads:
-
-- `Lease.call` awaits one coroutine, in a task of its own.
-- `Lease.iterate` makes a `Stream` of an async iterator.
-- `Lease.hold` makes a context manager of an async one.
-
-The latter two have a `_Lane` each: one task that does everything that ever happens to the iterator or context
-manager, because a cancel scope must be left by the task that entered it. A stream crosses once for a batch of
-items, where its source hands batches over.
+The runtime of the facade uses asyncio where the rest of the package uses anyio. It is about the loop itself:
+its tasks have no common parent, and are started and cancelled from other threads. In anyio that is
+`BlockingPortal`, which lets the work go on when the wait for it is interrupted, and does not survive forks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import functools
+import contextvars
+import math
 import os
 import sys
 import threading
-import weakref
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+import time
+import warnings
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar
+from types import FrameType
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
+
+import attrs
 
 from .. import exceptions
-from ._loop import GRACE, Pending, Portal, Work, settle
 
 P = ParamSpec("P")
 T = TypeVar("T")
-E = TypeVar("E", bound="BaseException | None")
-Wrap: TypeAlias = Callable[["Lease", Any], Any]
-WrapAll: TypeAlias = Callable[["Lease", list[Any]], list[Any]]
+Work: TypeAlias = Callable[[], Awaitable[Any]]
 
-_HERE: Final = str(Path(__file__).parent) + os.sep
 _PACKAGE: Final = str(Path(__file__).parent.parent) + os.sep
 
-_GATHERED: Final = 2**20
-_GATHERING: Final = 0.005
-"""Bytes, and seconds, after which what has arrived of a file is handed over."""
+GRACE: Final = 6.0
+"""Seconds for the clean-up of interrupted work. Cancelling a prediction takes 5 at most."""
+
+_POLL: Final = 0.1 if sys.platform == "win32" else 0.5
+"""Seconds after which a waiting thread looks for signals. On Windows, Ctrl-C does not interrupt the acquisition
+of a lock. Elsewhere it does, except in the moment before the acquisition begins."""
+
+_PARKING: Final = 1.0
+"""Seconds for which a fork waits until the loop is between two callbacks."""
 
 
-def crosses(method: Callable[P, T]) -> Callable[P, T]:
-    """Let a method raise errors as if there were no facade: of twins, and with the user's frames only."""
-
-    @functools.wraps(method)
-    def crossing(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(*args, **kwargs)
-        except BaseException as error:
-            lease: Lease | None = getattr(args[0], "_lease", None) if args else None
-            if lease is not None:
-                lease.adopted(error)
-            _trim(error)
-            # Raised again without a value, an error does not get the frame of this function.
-            raise
-
-    return crossing
+class SyncInAsyncWarning(RuntimeWarning):
+    """The sync facade has blocked a thread in which an event loop runs."""
 
 
-def _trim(error: BaseException) -> None:
-    """Take the facade's frames out of a traceback; of our own errors, those of the whole package."""
-    ours = _PACKAGE if isinstance(error, exceptions.ReplicateException) else _HERE
-    kept: list[TracebackType] = []
-    trace = error.__traceback__
-    while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith(ours):
-            kept.append(trace)
-        trace = trace.tb_next
-    following: TracebackType | None = None
-    for trace in reversed(kept):
-        trace.tb_next = following
-        following = trace
-    error.__traceback__ = following
+# -- Pieces of work ----------------------------------------------------------------------------
 
 
-# -- Work that lasts ---------------------------------------------------------------------------
+def _locked() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
-class _Lane:
-    """A task that does one piece of work after the other, and then cleans up."""
+@attrs.define(eq=False)
+class Pending:
+    """The outcome of some work on the loop, and the wait for it.
 
-    def __init__(self, lease: Lease) -> None:
-        self.cleanup: Work | None = None
-        """What the task does at its end."""
-        self._claim = lease.claim
-        self._portal = lease.claim.open()
-        self._queue: asyncio.Queue[tuple[Pending, Work] | None] = asyncio.Queue()
-        self._ended = Pending()
-        self._begun = False
-
-    def do(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work in the task, and return its result."""
-        result: T = self._claim.run(self._portal, self._put, work)
-        return result
-
-    def finish(self, *, wait: bool = True) -> None:
-        """Clean up and end the task."""
-        with contextlib.suppress(exceptions.LoopClosed):
-            self._portal.post(self._end)
-            if wait and not self._portal.inside:
-                self._ended.wait(2 * GRACE)
-                with contextlib.suppress(asyncio.CancelledError):
-                    self._ended.result()
-
-    def _put(self, pending: Pending, work: Work) -> None:
-        self._begin()
-        if self._ended.done:
-            pending.give_up()
-        else:
-            self._queue.put_nowait((pending, work))
-
-    def _end(self) -> None:
-        self._begin()
-        self._queue.put_nowait(None)
-
-    def _begin(self) -> None:
-        """Start the task, if that has not been done."""
-        if not self._begun:
-            self._begun = True
-            self._claim.start(self._ended, self._run)
-            if self._ended.task is not None:
-                # Not at the end of `_run`, which never starts if the task is cancelled before.
-                self._ended.task.add_done_callback(self._refuse)
-
-    async def _run(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            while (item := await self._queue.get()) is not None:
-                pending, work = item
-                if pending.done:
-                    continue  # interrupted while it waited in line
-                pending.task = task
-                await settle(pending, work)
-                while task.cancelling():
-                    task.uncancel()  # it was the work that was cancelled
-                if self._claim.closed:
-                    break
-        finally:
-            if self.cleanup is not None:
-                await self.cleanup()
-
-    def _refuse(self, _: object) -> None:
-        """Give up the work that is still in line."""
-        while not self._queue.empty():
-            item = self._queue.get_nowait()
-            if item is not None:
-                item[0].give_up()
-
-
-class Stream(Iterator[T]):
-    """An iterator over what an async iterator yields.
-
-    The end of its `with` block, `close()`, and the loss of the last reference to it run the async
-    iterator's own clean-up; the first two wait for it.
+    Threads wait for a bare lock, which is held until the outcome is there. `threading.Event` has a lock
+    inside that a signal handler would find held if it uses the facade while the same thread waits.
     """
 
-    _lease: Lease
+    done: bool = False
+    """Whether there is an outcome."""
+    value: Any = None
+    """The result, if the work succeeded."""
+    error: BaseException | None = None
+    """The exception, if it failed."""
+    task: asyncio.Task[None] | None = None
+    """The task that does the work, while it runs. Only used on the loop."""
+    _unfinished: threading.Lock = attrs.field(init=False, factory=_locked)
 
-    def __init__(
-        self, lease: Lease, source: AsyncIterable[Any], wrap_all: WrapAll | None = None
-    ) -> None:
-        self._lease = lease
-        self._begin(source, wrap_all)
+    def finish(self, value: Any = None, error: BaseException | None = None) -> None:
+        """Set the outcome, unless there is one, and wake the threads that wait. Only called on the loop."""
+        if not self.done:
+            self.value, self.error, self.task = value, error, None
+            self.done = True
+            self._unfinished.release()
 
-    def _begin(self, source: AsyncIterable[Any], wrap_all: WrapAll | None) -> None:
-        self._source: AsyncIterable[Any] | None = source
-        self._wrap_all = wrap_all
-        self._lane: _Lane | None = None
-        self._step: Callable[[], Awaitable[list[Any]]]
-        self._ready: deque[T] = deque()
+    def cancel(self) -> None:
+        """Cancel the work, which does not start if it has not. Only called on the loop."""
+        if self.task is not None:
+            self.task.cancel()
+        else:
+            self.give_up()
 
-    def __iter__(self) -> Iterator[T]:  # noqa: PYI034 - the reason follows
-        # A generator is resumed for less than a call of `__next__`.
-        ready = self._ready
-        while True:
-            while ready:
-                yield ready.popleft()
-            try:
-                if not self._fetch():
-                    return
-            except BaseException as error:
-                _trim(error)
+    def give_up(self) -> None:
+        """Set a cancellation as the outcome, unless there is one. Only called on the loop."""
+        self.finish(error=asyncio.CancelledError())
+
+    def result(self) -> Any:
+        """Return the result, or raise the exception; once."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.value
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this frame
+
+    def wait(self, timeout: float = math.inf) -> bool:
+        """Block until there is an outcome, or for *timeout* seconds; return whether there is one."""
+        deadline = time.monotonic() + timeout
+        while not self.done and (left := deadline - time.monotonic()) > 0:
+            if self._unfinished.acquire(timeout=min(left, _POLL)):
+                self._unfinished.release()  # for other threads that wait
+        return self.done
+
+
+async def settle(pending: Pending, work: Work) -> None:
+    """Do some work and set its outcome. Not even a `SystemExit` escapes into the loop."""
+    try:
+        value = await work()
+    except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
+        # Without the frame of this function: it refers to `pending`, which refers to the error.
+        pending.finish(
+            error=error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+        )
+    else:
+        pending.finish(value)
+
+
+class _Executor(ThreadPoolExecutor):
+    """The threads for the loop's blocking work, which works during the end of the interpreter, too.
+
+    Once the main thread has ended, `concurrent.futures` refuses new work, but other threads and exit
+    handlers may still be in the middle of calls. Their blocking work is done on the loop.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule `fn(*args, **kwargs)`."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError as error:
+            if not str(error).startswith("cannot schedule new futures after"):
                 raise
-
-    @crosses
-    def __next__(self) -> T:
-        if self._ready or self._fetch():
-            return self._ready.popleft()
-        raise StopIteration
-
-    @crosses
-    def _fetch(self) -> bool:
-        """Cross over for what has arrived; False at the end."""
-        if self._source is None:
-            return False
+        done: Future[T] = Future()
         try:
-            if self._lane is None:
-                # Not earlier, so that a stream nobody iterates over costs nothing.
-                self._open(self._source)
-            assert self._lane is not None
-            items = self._lane.do(self._step)
-        except StopAsyncIteration:
-            self.close()
-            return False
-        except BaseException as error:
-            self._close_after(error)
-            raise
-        self._ready.extend(items if self._wrap_all is None else self._wrap_all(self._lease, items))
-        return True
-
-    def _open(self, source: AsyncIterable[Any]) -> None:
-        lane = _Lane(self._lease)
-        batch = getattr(source, "_batch", None)
-        if batch is None:
-            source = aiter(source)
-            self._step = functools.partial(_next, source)
-        else:
-            self._step = batch
-        lane.cleanup = getattr(source, "aclose", None)
-        self._lane = lane
-        self._finalizer = weakref.finalize(self, lane.finish, wait=False)
-        self._finalizer.atexit = False
-
-    def _close_after(self, error: BaseException) -> None:
-        """Close; what comes out of that must not hide the error."""
-        try:
-            self.close()
-        except Exception as further:  # noqa: BLE001 - it is noted
-            error.add_note(f"Closing the stream failed, too: {further}")
-
-    @crosses
-    def close(self) -> None:
-        """Stop iterating, and wait for the clean-up."""
-        lane, self._lane, self._source = self._lane, None, None
-        self._ready.clear()
-        if lane is not None:
-            lane.finish()
-            self._finalizer.detach()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - the future carries it
+            done.set_exception(error)
+        return done
 
 
-async def _next(iterator: AsyncIterator[T]) -> list[T]:
-    return [await anext(iterator)]
+# -- The loop and its thread -------------------------------------------------------------------
 
 
-class _Gathered(AsyncIterator[bytes]):
-    """Chunks of a file, in batches: a task receives while the user's thread is at work, if the loop runs then.
-
-    One crossing for each chunk would cost more than to receive it.
-    """
-
-    def __init__(self, source: AsyncIterable[bytes]) -> None:
-        self._source = source
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._over = False
-        self._task: asyncio.Task[None] | None = None
-        self._some: asyncio.Event
-        self._enough: asyncio.Event
-        self._room: asyncio.Event
-
-    async def __anext__(self) -> bytes:
-        return b"".join(await self._batch())
-
-    async def _batch(self) -> list[bytes]:
-        """Return what has arrived, after a moment for more to come."""
-        if self._task is None:
-            self._some, self._enough, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
-            self._task = asyncio.create_task(self._receive())
-        await self._some.wait()
-        if not self._enough.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GATHERING):
-                    await self._enough.wait()
-        batch, self._chunks, self._size = self._chunks, [], 0
-        self._room.set()
-        if not self._over:
-            self._some.clear()
-            self._enough.clear()
-        elif not batch:
-            await self._task
-            raise StopAsyncIteration
-        return batch
-
-    async def _receive(self) -> None:
-        iterator = aiter(self._source)
-        try:
-            async for chunk in iterator:
-                self._chunks.append(chunk)
-                self._size += len(chunk)
-                self._some.set()
-                if self._size >= _GATHERED:
-                    self._enough.set()
-                    self._room.clear()
-                    await self._room.wait()
-        finally:
-            self._over = True
-            self._some.set()
-            self._enough.set()
-            aclose = getattr(iterator, "aclose", None)
-            if aclose is not None:
-                await aclose()
-
-    async def aclose(self) -> None:
-        """Stop, and close the source."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-
-class _Held(AbstractContextManager[T]):
-    """A context manager around an async one."""
-
-    def __init__(self, lease: Lease, manager: AbstractAsyncContextManager[T]) -> None:
-        self._lease = lease
-        self._manager = manager
-        self._lane: _Lane | None = None
-
-    @crosses
-    def __enter__(self) -> T:
-        lane = _Lane(self._lease)
-        try:
-            value = lane.do(self._manager.__aenter__)
-        except BaseException:
-            lane.finish()
-            raise
-        # Should the loop be shut down before `__exit__`.
-        lane.cleanup = functools.partial(self._manager.__aexit__, None, None, None)
-        self._lane = lane
-        return value
-
-    @crosses
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        lane, self._lane = self._lane, None
-        assert lane is not None, "left without having been entered"
-        lane.cleanup = None
-        try:
-            return lane.do(functools.partial(self._manager.__aexit__, kind, error, traceback))
-        finally:
-            lane.finish()
-
-
-# -- Who uses the loop -------------------------------------------------------------------------
-
-
-class _Claim:
-    """The claim of one client to the loop."""
-
-    def __init__(self, aclose: Work) -> None:
-        self.closed = False
-        """Whether the client is closed, or is being closed."""
-        self._aclose = aclose
-        self._lock = threading.RLock()
-        self._portal: Portal | None = None
-        self._running: set[asyncio.Task[None]] = set()
-        self._closing: tuple[Portal, Pending] | None = None
-        _shared.claims.add(self)
-
-    def open(self) -> Portal:
-        """Return the portal, running."""
-        portal = self._portal
-        if portal is not None and portal.open:
-            return portal
-        with self._lock:
-            if self.closed:
-                raise exceptions.ClientClosed
-            if self._portal is None or not self._portal.open:
-                self._portal = _shared.join(self)
-            return self._portal
-
-    def call(self, work: Work) -> Any:
-        """Await `work()` on the loop, and return its result."""
-        return self.run(self.open(), self.start, work)
-
-    def run(self, portal: Portal, start: Callable[[Pending, Work], object], work: Work) -> Any:
-        """Have *start* called on the loop, and return or raise the outcome of the work."""
-        pending = Pending()
-        try:
-            portal.run(pending, start, work)
-            return pending.result()
-        except (asyncio.CancelledError, exceptions.LoopClosed) as error:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            if self.closed or (cancelled and portal.open):
-                raise exceptions.ClientClosed from None
-            if cancelled:
-                raise exceptions.LoopClosed("the sync facade was shut down meanwhile") from None
-            raise
-
-    def start(self, pending: Pending, work: Work) -> None:
-        """Start some work in a task that ends with the client. Only called on the loop."""
-        portal = self._portal
-        if portal is None or self.closed:
-            pending.give_up()
-            return
-        portal.start(pending, work)
-        if pending.task is not None:
-            self._running.add(pending.task)
-            pending.task.add_done_callback(self._running.discard)
-
-    def close(self) -> None:
-        """Cancel what runs, close the client, and with the last client the loop."""
-        portal = self._portal
-        if portal is not None and portal.open:
-            portal.check()  # before anything is given up
-        pending = Pending()
-        portal = self._give_up(pending)
-        if portal is not None:
-            try:
-                portal.run(pending, portal.start, self._wind_up)
-                pending.result()
-            finally:
-                _shared.leave(self, wait=True)
-        elif self._closing is not None:
-            # Perhaps another thread is still closing it.
-            portal, pending = self._closing
-            if not portal.inside:
-                pending.wait(2 * GRACE)
-
-    def drop(self) -> None:
-        """Close without waiting, for the garbage collector."""
-        pending = Pending()
-        portal = self._give_up(pending)
-        if portal is not None:
-            with contextlib.suppress(exceptions.LoopClosed):
-                portal.post(portal.start, pending, self._wind_up_and_leave)
-
-    def _give_up(self, closing: Pending) -> Portal | None:
-        """Let nothing begin any more. Return the portal, unless there is nothing to close."""
-        with self._lock:
-            portal, self._portal, self.closed = self._portal, None, True
-            if portal is None:
-                return None
-            if not portal.open:
-                _shared.leave(self, wait=False)
-                return None
-            self._closing = portal, closing
-            return portal
-
-    def abandon(self) -> None:
-        """Forget the loop of the parent process. Called in the child right after a fork."""
-        self._lock = threading.RLock()  # another thread of the parent may have held it
-        self._portal = self._closing = None
-        self._running = set()
-
-    async def _wind_up(self) -> None:
-        """Cancel what runs, which cancels its predictions, and then close the client."""
-        if tasks := list(self._running):
-            for task in tasks:
-                task.cancel("the client is closed")
-            await asyncio.wait(tasks, timeout=GRACE)
-        await self._aclose()
-
-    async def _wind_up_and_leave(self) -> None:
-        try:
-            await self._wind_up()
-        finally:
-            _shared.leave(self, wait=False)
-
-
-class Lease:
-    """What a client and everything that it returned hold on to, to reach the loop.
-
-    The client is closed by `close`, when the last of them is gone, or when the interpreter exits.
-    """
-
-    __slots__ = ("__weakref__", "_wrap", "claim")
-
-    claim: _Claim
-    """What outlives the lease, until the client is closed."""
-
-    def __init__(self, aclose: Work, wrap: Wrap) -> None:
-        """Hold a place on the loop.
-
-        Args:
-            aclose: Closes the client.
-            wrap: Returns the twin of an async object; anything else as it is.
-        """
-        self.claim = _Claim(aclose)
-        self._wrap = wrap
-        weakref.finalize(self, self.claim.drop).atexit = False
-
-    def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `function(*args, **kwargs)` on the loop, and return its result."""
-        result: T = self.claim.call(functools.partial(function, *args, **kwargs))
-        return result
-
-    def iterate(self, source: AsyncIterable[Any], wrap_all: WrapAll | None = None) -> Stream[Any]:
-        """Return an iterator over what an async one yields."""
-        return Stream(self, source, wrap_all)
-
-    def chunks(self, source: AsyncIterable[bytes]) -> Stream[bytes]:
-        """Return an iterator over the chunks of a file."""
-        return Stream(self, _Gathered(source))
-
-    def hold(self, manager: AbstractAsyncContextManager[T]) -> AbstractContextManager[T]:
-        """Return a context manager that enters and leaves an async one on the loop."""
-        return _Held(self, manager)
-
-    def adopted(self, error: E) -> E:
-        """Return an error; in one of ours, twins take the place of async objects."""
-        if isinstance(error, exceptions.ReplicateException):
-            for name, value in vars(error).items():
-                setattr(error, name, self._wrap(self, value))
-        return error
-
-    def close(self) -> None:
-        """Close the client, and with the last client the loop."""
-        self.claim.close()
-
-
-class _Shared:
-    """The one loop of this process, and who uses it."""
+class Portal:
+    """A thread that runs an event loop, and the way into it for other threads."""
 
     def __init__(self) -> None:
-        self.claims: weakref.WeakSet[_Claim] = weakref.WeakSet()
-        """The claims of all clients, also of those that have not been used."""
-        self._portals: weakref.WeakSet[Portal] = weakref.WeakSet()
-        self._left_behind: list[object] = []
-        self._forking = False
-        self._unpark: Callable[[], None] | None = None
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=self._before_fork,
-                after_in_parent=self._after_fork_in_parent,
-                after_in_child=self._after_fork_in_child,
-            )
-        atexit.register(self._at_exit)
-
-    def _reset(self) -> None:
+        # Reentrant: during a post, the garbage collector may run the finalizer of a stream, which posts.
         self._lock = threading.RLock()
-        self._portal: Portal | None = None
-        self._users: set[_Claim] = set()
-        self._exiting = False
-
-    def join(self, claim: _Claim) -> Portal:
-        """Return the portal for a client; start it for the first."""
-        with self._lock:
-            if self._exiting:
-                raise exceptions.LoopClosed("the interpreter is exiting")
-            # First of all: the garbage collector may have other clients leave in the middle of this.
-            self._users.add(claim)
-            try:
-                portal = self._portal
-                if portal is None or not portal.open:
-                    _refuse_greenlets()
-                    portal = Portal()
-                    self._portals.add(portal)
-                    self._portal = portal
-            except BaseException:
-                self._users.discard(claim)
-                raise
-            return portal
-
-    def leave(self, claim: _Claim, *, wait: bool) -> None:
-        """Note that a client needs the portal no longer; stop it after the last."""
-        with self._lock:
-            if claim not in self._users:
-                return
-            self._users.discard(claim)
-            if self._users:
-                return
-            portal, self._portal = self._portal, None
-        if portal is not None:
-            portal.stop(join=wait)
-
-    def _before_fork(self) -> None:
-        """Bring the loop to where a child can be made of the process.
-
-        No loop is being started or stopped meanwhile, and the loop stands between two callbacks, where it
-        holds no lock and nothing is half done.
-        """
-        self._lock.acquire()
-        self._forking = True
-        if self._portal is not None:
-            self._unpark = self._portal.park()
-
-    def _after_fork_in_parent(self) -> None:
-        if not self._forking:
-            return  # this module was imported when the fork had begun
-        self._forking = False
-        unpark, self._unpark = self._unpark, None
-        self._lock.release()
-        if unpark is not None:
-            unpark()
-
-    def _after_fork_in_child(self) -> None:
-        # The loop's selector and sockets belong to the parent, too. Their finalizers would disturb it,
-        # so they are kept for good.
-        self._forking = False
-        self._unpark = None
-        self._reset()
-        portals, claims = list(self._portals), list(self.claims)
-        self._left_behind += [*portals, *claims]
-        for portal in portals:
-            portal.abandon()
-        for claim in claims:
-            claim.abandon()
-
-    def _at_exit(self) -> None:
-        with self._lock:
-            self._exiting = True
-            claims = list(self._users)
-        for claim in claims:
-            with contextlib.suppress(Exception):
-                claim.close()
-        for portal in list(self._portals):
-            with contextlib.suppress(Exception):
-                portal.stop(join=True)
-
-
-def _refuse_greenlets() -> None:
-    """Complain if gevent or eventlet have replaced threads, which the loop needs."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    patcher: Any = sys.modules.get("eventlet.patcher")
-    if (monkey is not None and monkey.is_module_patched("threading")) or (
-        patcher is not None and patcher.is_monkey_patched("thread")
-    ):
-        raise exceptions.LoopClosed(
-            "gevent or eventlet have replaced threads by greenlets, and the sync facade needs a thread"
+        self._open = True
+        self._forked = False
+        self._stopped = asyncio.Event()
+        self._left_behind: set[asyncio.Task[Any]] = set()
+        self._executor = _Executor(thread_name_prefix="replicate_async.sync.worker")
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(self._executor)
+        self._thread = threading.Thread(
+            # In an empty context: the thread outlives the call that starts it, and must not see the
+            # context variables of that caller.
+            target=contextvars.Context().run,
+            args=(self._serve,),
+            name="replicate_async.sync",
+            # Python joins other threads before it runs exit handlers, and one of those ends this thread.
+            daemon=True,
         )
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            # In subinterpreters, in WebAssembly, and while the interpreter exits.
+            self._loop.close()
+            raise exceptions.LoopClosed(f"no thread can be started here ({error})") from error
+        except BaseException:
+            self.stop(join=False)
+            raise
+
+    @property
+    def open(self) -> bool:
+        """Whether it accepts work."""
+        return self._open
+
+    @property
+    def inside(self) -> bool:
+        """Whether the current thread is the one that runs the loop."""
+        return threading.get_ident() == self._thread.ident and not self._forked
+
+    def _serve(self) -> None:
+        loop = self._loop
+        try:
+            # anyio takes this for the root task, and keeps its worker threads until it ends.
+            loop.run_until_complete(self._stopped.wait())
+        finally:
+            with self._lock:
+                self._open = False
+            loop.run_until_complete(self._cancel_all())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            # `loop.shutdown_default_executor()` starts a thread, which Python 3.12 and later forbid
+            # while the interpreter exits.
+            self._executor.shutdown(wait=False)
+            loop.close()
+
+    async def _cancel_all(self) -> None:
+        this = asyncio.current_task()
+        while tasks := [task for task in asyncio.all_tasks() if task is not this]:
+            for task in tasks:
+                task.cancel("the sync facade is shutting down")
+            await asyncio.wait(tasks, timeout=GRACE)
+
+    def stop(self, *, join: bool) -> None:
+        """Cancel the tasks and end the thread; with *join*, wait for that."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._loop.call_soon_threadsafe(self._stopped.set)
+        if join and not self.inside:
+            self._thread.join(2 * GRACE)
+
+    def post(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call a function on the loop soon, in a copy of the caller's context.
+
+        Raises:
+            LoopClosed: The loop has been stopped, or belongs to the parent process.
+        """
+        # The lock orders this and `stop`: what is posted before the stop is called.
+        with self._lock:
+            if not self._open:
+                raise exceptions.LoopClosed(
+                    "it was opened before a fork; open it again in the child"
+                    if self._forked
+                    else "the sync facade has been shut down"
+                )
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def start(self, pending: Pending, work: Work) -> None:
+        """Start some work in a task of its own. Only called on the loop."""
+        if not self._open:
+            pending.give_up()
+        elif not pending.done:
+            pending.task = self._loop.create_task(settle(pending, work))
+            # A task that is cancelled before its first step never gets into `settle`.
+            pending.task.add_done_callback(lambda _: pending.give_up())
+
+    def run(self, pending: Pending, start: Callable[..., object], *args: Any) -> None:
+        """Post `start(pending, *args)`, and wait until *pending* is done.
+
+        Raises:
+            LoopClosed: The loop has been stopped.
+            WouldDeadlock: This is the thread of the loop.
+        """
+        self.check()
+        try:
+            self.post(start, pending, *args)
+            pending.wait()
+        except exceptions.LoopClosed:
+            raise
+        except BaseException:
+            # A signal handler has raised, as that of Ctrl-C does. The work must not go on behind the
+            # caller's back. A second exception ends this wait.
+            with contextlib.suppress(exceptions.LoopClosed):
+                self.post(pending.cancel)
+                pending.wait(GRACE)
+            raise
+
+    def check(self) -> None:
+        """Raise or warn if it is a mistake to block the current thread."""
+        if self.inside:
+            raise exceptions.WouldDeadlock
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        _warn_of_running_loop()
+
+    # Forks
+
+    def park(self) -> Callable[[], None]:
+        """Hold the loop between two callbacks, and return a function that lets it go on.
+
+        Gives up after a second, if a callback takes so long.
+        """
+        parked, go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            parked.set()
+            go.wait(10 * _PARKING)
+
+        if not self.inside:
+            with contextlib.suppress(exceptions.LoopClosed):
+                self.post(hold)
+                parked.wait(_PARKING)
+        return go.set
+
+    def abandon(self) -> None:
+        """Give up the loop of the parent process. Called in the child right after a fork."""
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._open = False
+        self._forked = True
+        self._left_behind = asyncio.all_tasks(self._loop)
+        for task in self._left_behind:
+            # asyncio would log each of them when the child exits, and has no other switch for it.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-_shared: Final = _Shared()
+_warned = False
+
+
+def _warn_of_running_loop() -> None:
+    """Warn once per process, at the user's line, that a call blocks a loop; but not in notebooks."""
+    global _warned
+    if _warned or "ipykernel" in sys.modules:
+        return
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(
+        "The sync facade blocks the event loop that runs in this thread. Use the async client here:"
+        " `import replicate_async as replicate`, and `await`.",
+        SyncInAsyncWarning,
+        stacklevel=level,
+    )
+    _warned = True

@@ -1,20 +1,23 @@
-"""What the generated twins have in common, and what no wrapper can express."""
+"""The base of the generated twins, and the few functions of theirs that are written by hand."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter
-from typing import IO, TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
 
 import attrs
 
 from .._files.output import FileOutput as AsyncFileOutput
 from .._jobs.context import Bound
 from ..types import ServerSentEvent
-from ._portal import Lease, Stream, crosses
+from ._errors import boundary
+from ._lease import Lease
+from ._streams import Stream
 
 if TYPE_CHECKING:
     from ._facade import Client, Outcome, Outcomes, OutputStream, Page
@@ -22,20 +25,15 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 T = TypeVar("T")
 
-TWINS: dict[tuple[str, str], type[Twin[Any]]] = {}
-"""Module and name of each active class, and its twin; the generated module fills it in.
+TWINS: Final[dict[type[Any], type[Twin[Any]]]] = {}
+"""The twin of each active class. The generated module fills it."""
 
-By name, since the modules of the async client are imported when they are needed.
-"""
-
-_found: dict[type[Any], type[Twin[Any]] | None] = {}
-
-
-_CROSSING = frozenset({"__init__", "__call__", "__iter__", "__exit__"})
+_BOUNDARIES: Final = frozenset({"__init__", "__call__", "__iter__", "__exit__"})
+"""Special methods whose exceptions are those of the wrapped object."""
 
 
 class Twin(Generic[A]):
-    """A sync view of one object of the async client."""
+    """A sync view of an object of the async client."""
 
     __slots__ = ("__weakref__", "_async", "_lease")
 
@@ -46,8 +44,8 @@ class Twin(Generic[A]):
         super().__init_subclass__()
         # Here, and not by a decorator at each method: type checkers and readers see the plain methods.
         for name, member in list(vars(cls).items()):
-            if inspect.isfunction(member) and (not name.startswith("_") or name in _CROSSING):
-                setattr(cls, name, crosses(member))
+            if inspect.isfunction(member) and (not name.startswith("_") or name in _BOUNDARIES):
+                setattr(cls, name, boundary(member))
 
     def __init__(self, lease: Lease, wrapped: A, /) -> None:
         self._lease = lease
@@ -55,21 +53,9 @@ class Twin(Generic[A]):
 
     @classmethod
     def _of(cls, lease: Lease, wrapped: A, /) -> Self:
-        """Make a twin also where the constructor is the user's."""
+        """Make a twin, also of a class whose constructor is for users."""
         made = object.__new__(cls)
         Twin.__init__(made, lease, wrapped)
-        return made
-
-    @classmethod
-    def _all(cls, lease: Lease, items: list[Any], /) -> list[Any]:
-        """Make the twins of a whole page: a call for each would be half of what that costs."""
-        made: list[Any] = []
-        new = object.__new__
-        for item in items:
-            twin: Any = new(cls)
-            twin._lease = lease
-            twin._async = item
-            made.append(twin)
         return made
 
     def __repr__(self) -> str:
@@ -106,8 +92,8 @@ class Twin(Generic[A]):
 
 
 def _restore(kind: type[Twin[A]], wrapped: A) -> Twin[A]:
-    """Make an unpickled object one of the default client's."""
-    from . import default_client
+    """Make the twin of an unpickled object, which belongs to the default client."""
+    from .client import default_client  # which needs the twins
 
     client = default_client()
     context = client._async._context
@@ -117,17 +103,17 @@ def _restore(kind: type[Twin[A]], wrapped: A) -> Twin[A]:
 
 
 def unwrap(value: Any) -> Any:
-    """Return the async object behind a twin; anything else as it is."""
+    """Return the async object behind a twin, and anything else as it is."""
     return value._async if isinstance(value, Twin) else value
 
 
 def _for_a_loop(
     lease: Lease, method: Callable[..., Any]
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return a method as the `async_` methods of `replicate` 1.x are: for the caller's own event loop."""
+    """Return a method for the caller's event loop, like the `async_` methods of `replicate` 1.x."""
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        """Do the same as the method without `async_`, in the caller's event loop."""
+        """Do the same as the method without `async_`."""
         given = {name: unwrap(value) for name, value in kwargs.items()}
         result = method(*[unwrap(value) for value in args], **given)
         return wrap(lease, await result if inspect.isawaitable(result) else result)
@@ -136,7 +122,7 @@ def _for_a_loop(
 
 
 def unwrap_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs of a model with the async objects in place of their twins, however deep."""
+    """Return the inputs of a model, with the async objects in the place of their twins at any depth."""
     return {key: _unwrap_tree(value) for key, value in inputs.items()}
 
 
@@ -150,41 +136,28 @@ def _unwrap_tree(value: Any) -> Any:
 
 
 def wrap(lease: Lease, value: Any) -> Any:
-    """Return the twin of an async object; also in lists and dicts; anything else as it is."""
+    """Return the twin of an async object, also within lists and dicts, and anything else as it is."""
     kind = type(value)
     if kind is list:
         return [wrap(lease, item) for item in value]
     if kind is dict:
         return {key: wrap(lease, item) for key, item in value.items()}
-    twin = _found[kind] if kind in _found else _twin_of(kind)
+    twin = TWINS.get(kind)
     return value if twin is None else twin._of(lease, value)
 
 
-def _twin_of(kind: type[Any]) -> type[Twin[Any]] | None:
-    try:
-        return _found[kind]
-    except KeyError:
-        twin = _found[kind] = TWINS.get((kind.__module__, kind.__name__))
-        return twin
-
-
 def wrap_all(lease: Lease, items: list[Any]) -> list[Any]:
-    """Return items of an iteration with the twins in their places."""
+    """Return the items of an iteration, with twins in the place of async objects."""
     if items and type(items[0]) is ServerSentEvent:
         for event in items:
             if event._output is not None:
                 event._output = wrap(lease, event._output)
         return items
-    kinds = set(map(type, items))
-    if len(kinds) == 1:
-        twin = _twin_of(kinds.pop())
-        if twin is not None:
-            return twin._all(lease, items)
     return [wrap(lease, item) for item in items]
 
 
 class StreamTwin(Twin[A], Stream[T]):
-    """A twin that is iterated over."""
+    """The twin of an async iterator."""
 
     def __init__(self, lease: Lease, wrapped: Any, /) -> None:
         Twin.__init__(self, lease, wrapped)
@@ -194,13 +167,9 @@ class StreamTwin(Twin[A], Stream[T]):
     def _of(cls, lease: Lease, wrapped: A, /) -> Self:
         return cls(lease, wrapped)
 
-    @classmethod
-    def _all(cls, lease: Lease, items: list[Any], /) -> list[Any]:
-        return [cls._of(lease, item) for item in items]
-
 
 def paginate(_: Client, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
-    """Yield the pages: the first, of a `list` method or what it returned, and those after it."""
+    """Yield a page, or the first page of a `list` method, and the pages after it."""
     page: Page[T] | None = listing() if callable(listing) else listing
     while page is not None:
         yield page
@@ -208,7 +177,7 @@ def paginate(_: Client, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Pa
 
 
 def collect_output(stream: OutputStream) -> Any:
-    """Return the rest of a stream, also what the facade holds ready."""
+    """Return the rest of a stream, including the items that the facade has ready."""
     inner = stream._async
     inner._ready = chain([unwrap(item) for item in stream._ready], inner._ready)
     stream._ready.clear()
@@ -216,43 +185,44 @@ def collect_output(stream: OutputStream) -> Any:
 
 
 def collect_outcomes(stream: Outcomes) -> list[Outcome]:
-    """Return the outcomes that are left, in the order of the inputs."""
+    """Return the remaining outcomes, in the order of the inputs."""
     return sorted(stream, key=attrgetter("index"))
 
 
-# -- What only the sync world has --------------------------------------------------------------
+# -- What only the facade has ------------------------------------------------------------------
 
 
 class _Chunks(Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
 
 
-class FileLike:
-    """The way from a `FileOutput` to a real file, for what needs to seek in one."""
+class FileMixin:
+    """What a sync `FileOutput` has in addition."""
 
     __slots__ = ()
 
     _IN_MEMORY = 8 * 2**20
 
-    @crosses
+    @boundary
     def open(self: _Chunks) -> IO[bytes]:
-        """Download it, and return it as a file that is open for reading and can seek. Close it.
+        """Download the file, and return it as a file object that is open for reading and can seek.
 
-        Up to 8 MiB are held in memory, more in a temporary file that is gone when it is closed.
+        Up to 8 MiB are held in memory, more in a temporary file, which is deleted when it is closed.
 
         ```python
         with output.open() as file, zipfile.ZipFile(file) as archive:
             archive.extractall("results")
         ```
 
-        Raises:
-            FileExpired: It is gone.
-            IncompleteFile: The download broke off.
-            TransportError: There was no answer.
-        """
-        import tempfile  # it takes a while, and few need it
+        Returns:
+            A binary file object at its start. Close it after use.
 
-        file = tempfile.SpooledTemporaryFile(FileLike._IN_MEMORY)  # noqa: SIM115 - returned
+        Raises:
+            FileExpired: The file has been deleted.
+            IncompleteFile: The download broke off.
+            TransportError: There was no usable answer.
+        """
+        file = tempfile.SpooledTemporaryFile(FileMixin._IN_MEMORY)  # noqa: SIM115 - returned
         try:
             for chunk in self:
                 file.write(chunk)
@@ -263,8 +233,8 @@ class FileLike:
         return cast("IO[bytes]", file)
 
 
-class FunctionLike:
-    """What makes a model's function look like one: its name, its signature and its documentation."""
+class FunctionMixin:
+    """The name, signature and documentation of a model function, which depend on the model."""
 
     __slots__ = ()
 

@@ -1,8 +1,17 @@
-"""The client, where code written for `replicate` 1.x looks for it."""
+"""The default client. Code written for `replicate` 1.x looks for `Client` here, too."""
 
 from __future__ import annotations
 
-from . import default_client
 from ._facade import Client
 
 __all__ = ("Client", "default_client")
+
+_default: Client | None = None
+
+
+def default_client() -> Client:
+    """Return the client of the module-level verbs and namespaces, configured by the environment."""
+    global _default
+    if _default is None:
+        _default = Client()
+    return _default

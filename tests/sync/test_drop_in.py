@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from replicate_async import sync as replicate
+from replicate_async.sync import client as sync_client
 from replicate_async.sync.client import Client
 from replicate_async.sync.exceptions import ModelError
 from replicate_async.testing import Emulator
@@ -28,10 +29,10 @@ HELLO = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 @pytest.fixture(autouse=True)
 def default(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let there be no default client before the test, and close that of the test."""
-    monkeypatch.setattr(replicate, "_default", None)
+    monkeypatch.setattr("replicate_async.sync.client._default", None)
     yield
-    if replicate._default is not None:
-        replicate._default.close()
+    if sync_client._default is not None:
+        sync_client._default.close()
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ from PIL import Image
 import replicate_async
 from replicate_async import exceptions, sync
 from replicate_async.sync import Client, FileOutput, Page, Prediction, SyncInAsyncWarning, Version
+from replicate_async.sync._errors import boundary
+from replicate_async.sync._streams import Held, Stream, file_stream
 from replicate_async.testing import Emulator
 
 from .conftest import loops, until
@@ -39,13 +41,13 @@ HELLO = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 @pytest.fixture
 def warn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget that the process was warned already."""
-    monkeypatch.setattr("replicate_async.sync._loop._warned", False)
+    monkeypatch.setattr("replicate_async.sync._portal._warned", False)
 
 
 @pytest.fixture
 def default(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let there be no default client before the test, and close that of the test."""
-    monkeypatch.setattr(sync, "_default", None)
+    monkeypatch.setattr("replicate_async.sync.client._default", None)
     yield
     sync.default_client().close()
 
@@ -186,7 +188,7 @@ def test_traceback_of_defects(client: Client) -> None:
     async def defect() -> None:
         raise ZeroDivisionError
 
-    call = sync._portal.crosses(client._lease.call)
+    call = boundary(client._lease.call)
     with pytest.raises(ZeroDivisionError) as caught:
         call(defect)
     names = [each.name for each in traceback.extract_tb(caught.value.__traceback__)]
@@ -422,7 +424,7 @@ def test_context(client: Client) -> None:
     for value in ("one", "two"):
         token = VARIABLE.set(value)
         assert client._lease.call(read) == value
-        assert list(client._lease.iterate(stream())) == [value, value]
+        assert list(Stream(client._lease, stream())) == [value, value]
         VARIABLE.reset(token)
 
 
@@ -534,8 +536,9 @@ def test_one_task(client: Client) -> None:
         finally:
             tasks.append(asyncio.current_task())
 
-    assert list(client._lease.iterate(steps())) == [0, 1, 2]
-    with client._lease.iterate(steps()) as left:
+    assert list(Stream(client._lease, steps())) == [0, 1, 2]
+    stream: Stream[int] = Stream(client._lease, steps())
+    with stream as left:
         next(left)
     assert len(tasks) == 6
     assert len({id(task) for task in tasks}) == 2
@@ -554,7 +557,7 @@ def test_interrupted_step(client: Client) -> None:
                 group.create_task(asyncio.sleep(0))
             cleaned.append("yes")
 
-    stream = client._lease.iterate(steps())
+    stream: Stream[int] = Stream(client._lease, steps())
     next(stream)
     with pytest.raises(exceptions.ClientClosed):
         next(stream)
@@ -573,7 +576,7 @@ def test_context_manager(client: Client) -> None:
             except KeyError as error:
                 seen.append(error)
 
-    with client._lease.hold(manager()) as value:
+    with Held(client._lease, manager()) as value:
         assert value == "value"
         raise KeyError
     assert len(seen) == 1  # type: ignore[unreachable]  # the error has been swallowed
@@ -663,7 +666,7 @@ def _file(client: Client, url: str) -> replicate_async.FileOutput:
 def test_large_file_is_on_the_disk(image: FileOutput, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too large for memory is in a temporary file, and gone with it."""
     monkeypatch.setattr(FileOutput, "_IN_MEMORY", 16)
-    monkeypatch.setattr("replicate_async.sync._twin.FileLike._IN_MEMORY", 16)
+    monkeypatch.setattr("replicate_async.sync._twin.FileMixin._IN_MEMORY", 16)
     with image.open() as file:
         assert isinstance(file.fileno(), int)
         assert file.read() == image.read()
@@ -720,7 +723,7 @@ def test_crossings_of_files(client: Client, crossings: list[object]) -> None:
             yield bytes([number % 256]) * 1024
 
     crossings.clear()
-    chunks = list(client._lease.chunks(arriving()))
+    chunks = list(file_stream(client._lease, arriving()))
     assert len(chunks) == 3000
     assert b"".join(chunks) == b"".join(bytes([n % 256]) * 1024 for n in range(3000))
     assert len(crossings) < 20
@@ -733,7 +736,7 @@ def test_chunks_that_fail(client: Client) -> None:
         yield b"one"
         raise exceptions.IncompleteFile("https://f/x", 3, 9)
 
-    stream = client._lease.chunks(failing())
+    stream = file_stream(client._lease, failing())
     assert next(stream) == b"one"
     with pytest.raises(exceptions.IncompleteFile):
         next(stream)
@@ -752,7 +755,7 @@ def test_chunks_that_are_left(client: Client) -> None:
         finally:
             received.append(-1)
 
-    with client._lease.chunks(endless()) as stream:
+    with file_stream(client._lease, endless()) as stream:
         next(stream)
     assert received[-1] == -1
     assert len(received) < 20

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from importlib import import_module
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,11 @@ import pytest
 
 import replicate_async
 from replicate_async import sync
-from replicate_async._tools import generate_sync
-from replicate_async._tools.generate_sync import PACKAGE, Generator, Unsupported
+from replicate_async._tools import docstrings, generate_sync
+from replicate_async._tools.facade import Generator
+from replicate_async._tools.sources import PACKAGE, Sources, Unsupported
 from replicate_async.sync import _facade
-from replicate_async.sync._twin import TWINS as NAMES
-
-TWINS: dict[type[Any], type[Any]] = {
-    getattr(import_module(module), name): twin for (module, name), twin in NAMES.items()
-}
+from replicate_async.sync._twin import TWINS
 
 ASYNC = {"aclose", "__aenter__", "__aexit__", "__anext__", "__await__"}
 BOTH = {"aread", "__aiter__"}
@@ -35,20 +32,22 @@ def environment() -> None:
 
 
 def test_current() -> None:
-    """The file that is checked in is what the generator writes."""
+    """The files that are checked in are what the generator writes."""
     command = [sys.executable, "-m", "replicate_async._tools.generate_sync", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-def test_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """One changed byte is found, and shown."""
-    text = generate_sync.TARGET.read_text("utf-8")
-    stale = tmp_path / "_facade.py"
-    stale.write_text(text.replace("Operations that", "Operation that") + "\n", "utf-8")
-    monkeypatch.setattr(generate_sync, "TARGET", stale)
+@pytest.mark.parametrize("name", ["__init__.py", "_facade.py"])
+def test_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, name: str) -> None:
+    """One changed byte is found in each file, and shown."""
+    for path in generate_sync.TARGET.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    stale = tmp_path / name
+    stale.write_text(stale.read_text("utf-8") + "#", "utf-8")
+    monkeypatch.setattr(generate_sync, "TARGET", tmp_path)
     assert generate_sync.main(["--check"]) == 1
-    assert "checked in" in capsys.readouterr().out
+    assert f"{name}, checked in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("original", "twin"), TWINS.items(), ids=lambda cls: cls.__name__)
@@ -123,8 +122,7 @@ def test_generated_is_plain() -> None:
         ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith, ast.While, ast.For, ast.Try,
         ast.Lambda, ast.IfExp,
     }  # fmt: skip
-    conditions = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
-    assert [ast.unparse(node.test) for node in conditions] == ["TYPE_CHECKING"]
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.If)]
     head = inspect.getsource(_facade).splitlines()[:2]
     assert "Do not edit" in head[0]
     assert "nox -s generate" in head[1]
@@ -213,7 +211,7 @@ def generated(tmp_path: Path, member: str, more: str = "") -> str:
         ('async def f(self) -> AsyncIterator[int]:\n    """F."""\n    yield 1', "-> Stream[int]:"),
         (
             'def f(self) -> AsyncIterator[Thing]:\n    """F."""',
-            "return self._lease.iterate(self._async.f(), wrap_all)",
+            "return Stream(self._lease, self._async.f(), wrap_all)",
         ),
         (
             '@asynccontextmanager\nasync def f(self) -> AsyncIterator[int]:\n    """F."""\n    yield 1',
@@ -221,7 +219,7 @@ def generated(tmp_path: Path, member: str, more: str = "") -> str:
         ),
         (
             'def f(self) -> AbstractAsyncContextManager[int]:\n    """F."""',
-            "return self._lease.hold(self._async.f())",
+            "return Held(self._lease, self._async.f())",
         ),
         ('def f(self, x: Thing) -> int:\n    """F."""', "return self._async.f(unwrap(x))"),
         (
@@ -312,7 +310,7 @@ def test_streams(tmp_path: Path) -> None:
             """Text."""
     '''
     made = generated(tmp_path, 'def f(self) -> Events:\n    """F."""', more)
-    assert "class Events(StreamTwin['AsyncEvents', 'Data']):" in made
+    assert "class Events(StreamTwin[AsyncEvents, 'Data']):" in made
     assert "return Events(self._lease, self._async.f())" in made
 
 
@@ -325,14 +323,95 @@ def test_two_of_a_name(tmp_path: Path) -> None:
         Generator(package)
 
 
+# -- Docstrings --------------------------------------------------------------------------------
+
+
 def test_documentation() -> None:
-    """Code in docstrings is translated, in blocks and in the text, and prose is left alone."""
-    doc = "Wait, await and `await x()`, `async with`.\n\n```python\nasync with C() as c:\n    await c.f()\n```\n"
-    assert generate_sync.sync_doc(doc) == (
-        "Wait, await and `x()`, `with`.\n\n```python\nwith C() as c:\n    c.f()\n```\n"
+    """Code in docstrings is translated, in blocks and in the text, and so are known phrases."""
+    doc = (
+        "Wait with `await x()` or `async with`.\n\nAn async\n    iterator and async context manager."
+        "\n\n```python\nimport replicate_async as replicate\nasync with C() as c:\n    await c.f()\n```\n"
     )
-    for twin in TWINS.values():
-        assert "await " not in (inspect.getdoc(twin) or ""), twin
-        for name, member in vars(twin).items():
-            if not name.startswith("_"):
-                assert "`await" not in (inspect.getdoc(member) or ""), (twin, name)
+    assert docstrings.translated(doc, "C.f") == (
+        "Wait with `x()` or `with`.\n\nAn iterator and context manager."
+        "\n\n```python\nfrom replicate_async import sync as replicate\nwith C() as c:\n    c.f()\n```\n"
+    )
+
+
+def test_documentation_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument can have another description in the facade, and an exception none."""
+    monkeypatch.setattr(docstrings, "ARGUMENTS", {("C.f", "two"): "Any iterable."})
+    doc = """Do it.
+
+        Args:
+            one: One.
+            two: Any iterable,
+                or an awaitable.
+            three: Three.
+
+        Raises:
+            StreamInUse: Another task
+                reads it.
+            ArgumentError: No.
+        """
+    assert (
+        docstrings.translated(doc, "C.f")
+        == """Do it.
+
+        Args:
+            one: One.
+            two: Any iterable.
+            three: Three.
+
+        Raises:
+            ArgumentError: No.
+        """
+    )
+    with pytest.raises(Unsupported, match="no argument 'two'"):
+        docstrings.translated("Do it.", "C.f")
+
+
+@pytest.mark.parametrize(
+    "doc",
+    ["Await it.", "Returns a coroutine.", "On the event\n loop.", "From any task", "Call aclose."],
+)
+def test_untranslated_documentation(tmp_path: Path, doc: str) -> None:
+    """A docstring that still speaks of the async world is an error of the build."""
+    with pytest.raises(Unsupported, match=r"Thing.f: say .* in sync words"):
+        generated(tmp_path, f'async def f(self) -> int:\n    """{doc.replace("any", "some")}"""')
+
+
+def _documented() -> Iterator[tuple[str, str]]:
+    """Yield the docstrings that users of the facade meet, and what they are of."""
+    classes = {
+        value
+        for name in sync.__all__
+        if inspect.isclass(value := getattr(sync, name))
+        and value.__module__.startswith(sync.__name__)
+    }
+    for cls in (classes | set(TWINS.values())) - {sync.SyncInAsyncWarning}:
+        yield cls.__name__, cls.__doc__ or ""
+        for name in dir(cls):
+            if not name.startswith("_") or name in ("__call__", "__init__", "__iter__"):
+                member = inspect.getattr_static(cls, name)
+                yield f"{cls.__name__}.{name}", inspect.getdoc(member) or ""
+
+
+def test_no_docstring_is_asynchronous() -> None:
+    """No docstring of the facade speaks of the async world, save what is for it."""
+    found = dict(_documented())
+    assert len(found) > 300
+    wrong = {name for name, doc in found.items() if docstrings.FORBIDDEN.search(doc)}
+    assert wrong - {"FileOutput.aread"} == set()
+
+
+def test_translations_are_needed() -> None:
+    """Each phrase that the generator translates is there, somewhere in the async client."""
+    sources = Sources()
+    text = " ".join(
+        " ".join(doc.split()).lower()
+        for item in sources.active.values()
+        for node in (item.node, *(member.function for member in sources.members(item)))
+        if (doc := ast.get_docstring(node))
+    )
+    assert [phrase for phrase in docstrings.PROSE if phrase not in text] == []

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from replicate_async.exceptions import LoopClosed, WouldDeadlock
-from replicate_async.sync._loop import Pending, Portal
+from replicate_async.sync._portal import Pending, Portal
 
 from .conftest import SECONDS
 

@@ -15,6 +15,7 @@ import pytest
 
 from replicate_async.exceptions import ClientClosed
 from replicate_async.sync import Client
+from replicate_async.sync._streams import Stream
 from replicate_async.testing import Emulator, Fault
 
 from .conftest import QUIET_FORK, SECONDS, complaints, run, start, until
@@ -206,7 +207,7 @@ def test_stream_of_a_client_that_is_being_closed(emulator: Emulator) -> None:
 
     closing = threading.Event()
     client = Client(emulator.token, base_url=emulator.url)
-    stream = client._lease.iterate(Source())
+    stream: Stream[int] = Stream(client._lease, Source())
     assert next(stream) == 1
     with ThreadPoolExecutor(1) as pool:
         closed = pool.submit(client.close)

@@ -1,0 +1,144 @@
+"""Writes `sync/__init__.py` and `sync/exceptions.py`: what the facade exports, and how it is typed."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterator
+from typing import Any, Final
+
+from .sources import LISTING, Module, Sources, Unsupported
+
+SYNC_ONLY: Final = {"Stream": "._streams", "SyncInAsyncWarning": "._portal"}
+"""Exported names that the async client does not have, and their modules."""
+
+DOCSTRING: Final = """The same client for code that is not asynchronous.
+
+```python
+from replicate_async import sync as replicate
+
+output = replicate.run("owner/name", {"prompt": "a red square"})
+```
+
+The names are those of `replicate_async`, without `await`. Data and exceptions are the same classes in both.
+Classes that make requests have a twin here, which runs the same code on an event loop in a background thread.
+The verbs and namespaces of this module are those of a default client, which is made at first use and
+configured by the environment. Everything is imported when it is first used.
+"""
+
+IMPORTS: Final = """
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+from . import _forks as _forks  # registers a hook
+
+if TYPE_CHECKING:
+"""
+
+FUNCTIONS: Final = """
+def __getattr__(name: str) -> Any:
+    if name.removeprefix("async_") in _OF_THE_DEFAULT_CLIENT:  # `async_run` as in `replicate` 1.x
+        from .client import default_client  # it imports everything
+
+        return getattr(default_client(), name)
+    if name == "types":
+        return import_module("..types", __name__)
+    if name == "exceptions":
+        return import_module(".exceptions", __name__)
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(home, __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+"""
+
+
+def init_source(sources: Sources) -> str:
+    """Return the generated `__init__`, unformatted."""
+    module = sources.modules["__init__"]
+    exported = set(_constant(module, "__all__")) - {LISTING} | SYNC_ONLY.keys()
+    homes = {
+        name: _home(sources, name, home)
+        for name, home in _constant(module, "_HOMES").items()
+        if name != LISTING
+    }
+    homes |= {**SYNC_ONLY, "default_client": ".client"}
+    verbs = _constant(module, "_OF_THE_DEFAULT_CLIENT")
+    return "\n".join(
+        [
+            f'"""{DOCSTRING}"""',
+            IMPORTS,
+            *(f"    from {home} import {name} as {name}" for name, home in SYNC_ONLY.items()),
+            *("    " + line for line in _static_names(sources, module)),
+            "",
+            f"__all__ = {tuple(sorted(exported, key=_isort))}",
+            "",
+            f"_HOMES = {dict(sorted(homes.items()))}",
+            "",
+            f"_OF_THE_DEFAULT_CLIENT = frozenset({{{str(sorted(verbs))[1:-1]}}})",
+            "",
+            FUNCTIONS,
+        ]
+    )
+
+
+def _constant(module: Module, name: str) -> Any:
+    """Return the value of a constant of a module."""
+    for node in module.tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            value = node.value
+            if isinstance(value, ast.Call):  # frozenset({...})
+                [value] = value.args
+            return ast.literal_eval(value)
+    raise Unsupported(f"{module.name}.{name}", None, "it is gone")
+
+
+def _home(sources: Sources, name: str, home: str) -> str:
+    """Return the module in which the facade has what the async client has in *home*."""
+    if name in sources.active:
+        return "._facade"
+    if home == "exceptions":
+        return ".exceptions"
+    if home == "types":
+        return "..types"
+    raise Unsupported(name, None, f"neither data nor a class with a twin, but of {home}")
+
+
+def _static_names(sources: Sources, module: Module) -> Iterator[str]:
+    """Yield what type checkers see of the names that are imported at first use."""
+    [block] = [
+        node
+        for node in module.tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for node in block.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield from _static_import(sources, node.module, alias)
+        elif isinstance(node, ast.Assign) and hasattr(builtins, ast.unparse(node.targets[0])):
+            yield f"{ast.unparse(node)}  # noqa: A001"
+        else:
+            yield ast.unparse(node)
+
+
+def _static_import(sources: Sources, home: str | None, alias: ast.alias) -> Iterator[str]:
+    name = alias.name
+    exported = f" as {name}" if alias.asname else ""
+    if name == "types":
+        yield f"from .. import {name}{exported}"
+    elif name == "exceptions":
+        yield f"from . import {name}{exported}"
+    elif name not in ("sync", LISTING):
+        yield f"from {_home(sources, name, home or '')} import {name}{exported}"
+
+
+def _isort(name: str) -> tuple[int, str]:
+    """Order names as ruff does: classes, then the rest."""
+    return not name[0].isupper(), name

@@ -1,0 +1,284 @@
+"""Who uses the event loop of the sync facade: one for all clients of the process.
+
+The first client that makes a request starts the loop, and the last one that is closed stops it. The end of the
+interpreter closes the clients that are left. A fork gives the child a loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
+
+from .. import exceptions
+from ._portal import GRACE, Pending, Portal, Work
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Wrap: TypeAlias = Callable[["Lease", Any], Any]
+
+
+class Claim:
+    """One client's claim to the loop, which lasts until the client is closed."""
+
+    def __init__(self, aclose: Work) -> None:
+        self.closed = False
+        """Whether the client is closed, or is being closed."""
+        self._aclose = aclose
+        self._lock = threading.RLock()
+        self._portal: Portal | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._closing: tuple[Portal, Pending] | None = None
+        _shared.claims.add(self)
+
+    def portal(self) -> Portal:
+        """Return the portal to the loop, which it starts if need be."""
+        portal = self._portal
+        if portal is not None and portal.open:
+            return portal
+        with self._lock:
+            if self.closed:
+                raise exceptions.ClientClosed
+            if self._portal is None or not self._portal.open:
+                self._portal = _shared.join(self)
+            return self._portal
+
+    def run(self, portal: Portal, start: Callable[[Pending, Work], object], work: Work) -> Any:
+        """Have *start* called on the loop, and return or raise the outcome of the work."""
+        pending = Pending()
+        try:
+            portal.run(pending, start, work)
+            return pending.result()
+        except (asyncio.CancelledError, exceptions.LoopClosed) as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            if self.closed or (cancelled and portal.open):
+                raise exceptions.ClientClosed from None
+            if cancelled:
+                raise exceptions.LoopClosed("the sync facade was shut down meanwhile") from None
+            raise
+
+    def start(self, pending: Pending, work: Work) -> None:
+        """Start some work in a task that ends with the client. Only called on the loop."""
+        portal = self._portal
+        if portal is None or self.closed:
+            pending.give_up()
+            return
+        portal.start(pending, work)
+        if pending.task is not None:
+            self._running.add(pending.task)
+            pending.task.add_done_callback(self._running.discard)
+
+    def close(self) -> None:
+        """Cancel what runs, close the client, and with the last client the loop."""
+        portal = self._portal
+        if portal is not None and portal.open:
+            portal.check()  # before anything is given up
+        pending = Pending()
+        portal = self._give_up(pending)
+        if portal is not None:
+            try:
+                portal.run(pending, portal.start, self._wind_up)
+                with contextlib.suppress(asyncio.CancelledError):  # the loop is shut down meanwhile
+                    pending.result()
+            finally:
+                _shared.leave(self, wait=True)
+        elif self._closing is not None:
+            # Perhaps another thread is still closing it.
+            portal, pending = self._closing
+            if not portal.inside:
+                pending.wait(2 * GRACE)
+
+    def drop(self) -> None:
+        """Close without waiting, for the garbage collector."""
+        pending = Pending()
+        portal = self._give_up(pending)
+        if portal is not None:
+            with contextlib.suppress(exceptions.LoopClosed):
+                portal.post(portal.start, pending, self._wind_up_and_leave)
+
+    def _give_up(self, closing: Pending) -> Portal | None:
+        """Refuse further work. Return the portal, unless there is nothing to close."""
+        with self._lock:
+            portal, self._portal, self.closed = self._portal, None, True
+            if portal is None:
+                return None
+            if not portal.open:
+                _shared.leave(self, wait=False)
+                return None
+            self._closing = portal, closing
+            return portal
+
+    def abandon(self) -> None:
+        """Forget the loop of the parent process. Called in the child right after a fork."""
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._portal = self._closing = None
+        self._running = set()
+
+    async def _wind_up(self) -> None:
+        """Cancel what runs, which cancels its predictions, and then close the client."""
+        if tasks := list(self._running):
+            for task in tasks:
+                task.cancel("the client is closed")
+            await asyncio.wait(tasks, timeout=GRACE)
+        await self._aclose()
+
+    async def _wind_up_and_leave(self) -> None:
+        try:
+            await self._wind_up()
+        finally:
+            _shared.leave(self, wait=False)
+
+
+class Lease:
+    """What a client and everything that it returned hold on to, to reach the loop.
+
+    The client is closed by `close()`, when the last holder is gone, or when the interpreter exits.
+    """
+
+    __slots__ = ("__weakref__", "claim", "wrap")
+
+    claim: Claim
+    """What remains when the lease is gone, until the client is closed."""
+    wrap: Wrap
+    """Returns the twin of an async object, and anything else as it is."""
+
+    def __init__(self, aclose: Work, wrap: Wrap) -> None:
+        """Make a lease for a client, which *aclose* closes."""
+        self.claim = Claim(aclose)
+        self.wrap = wrap
+        # The finalizer must not refer to the lease.
+        weakref.finalize(self, self.claim.drop).atexit = False
+
+    def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await `function(*args, **kwargs)` on the loop, and return its result."""
+        claim = self.claim
+        work = functools.partial(function, *args, **kwargs)
+        result: T = claim.run(claim.portal(), claim.start, work)
+        return result
+
+    def close(self) -> None:
+        """Close the client, and with the last client the loop."""
+        self.claim.close()
+
+
+class _SharedLoop:
+    """The one loop of this process, and who uses it."""
+
+    def __init__(self) -> None:
+        self.claims: weakref.WeakSet[Claim] = weakref.WeakSet()
+        """The claims of all clients, also of those that have not been used."""
+        self._portals: weakref.WeakSet[Portal] = weakref.WeakSet()
+        self._left_behind: list[object] = []
+        self._forking = False
+        self._unpark: Callable[[], None] | None = None
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self._after_fork_in_child,
+            )
+        atexit.register(self._at_exit)
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._portal: Portal | None = None
+        self._users: set[Claim] = set()
+        self._exiting = False
+
+    def join(self, claim: Claim) -> Portal:
+        """Return the portal for a client; start it for the first."""
+        with self._lock:
+            if self._exiting:
+                raise exceptions.LoopClosed("the interpreter is exiting")
+            # First of all: the garbage collector may have other clients leave in the middle of this.
+            self._users.add(claim)
+            try:
+                portal = self._portal
+                if portal is None or not portal.open:
+                    _refuse_greenlets()
+                    portal = Portal()
+                    self._portals.add(portal)
+                    self._portal = portal
+            except BaseException:
+                self._users.discard(claim)
+                raise
+            return portal
+
+    def leave(self, claim: Claim, *, wait: bool) -> None:
+        """Note that a client needs the portal no longer; stop it after the last."""
+        with self._lock:
+            if claim not in self._users:
+                return
+            self._users.discard(claim)
+            if self._users:
+                return
+            portal, self._portal = self._portal, None
+        if portal is not None:
+            portal.stop(join=wait)
+
+    def _before_fork(self) -> None:
+        """Bring the loop to where a child can be made of the process.
+
+        No loop is being started or stopped meanwhile, and the loop stands between two callbacks, where it
+        holds no lock and nothing is half done.
+        """
+        self._lock.acquire()
+        self._forking = True
+        if self._portal is not None:
+            self._unpark = self._portal.park()
+
+    def _after_fork_in_parent(self) -> None:
+        if not self._forking:
+            return  # this module was imported when the fork had begun
+        self._forking = False
+        unpark, self._unpark = self._unpark, None
+        self._lock.release()
+        if unpark is not None:
+            unpark()
+
+    def _after_fork_in_child(self) -> None:
+        # The loop's selector and sockets belong to the parent, too. Their finalizers would disturb it,
+        # so they are kept for good.
+        self._forking = False
+        self._unpark = None
+        self._reset()
+        portals, claims = list(self._portals), list(self.claims)
+        self._left_behind += [*portals, *claims]
+        for portal in portals:
+            portal.abandon()
+        for claim in claims:
+            claim.abandon()
+
+    def _at_exit(self) -> None:
+        with self._lock:
+            self._exiting = True
+            claims = list(self._users)
+        for claim in claims:
+            with contextlib.suppress(Exception):
+                claim.close()
+        for portal in list(self._portals):
+            with contextlib.suppress(Exception):
+                portal.stop(join=True)
+
+
+def _refuse_greenlets() -> None:
+    """Complain if gevent or eventlet have replaced threads, which the loop needs."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    if (monkey is not None and monkey.is_module_patched("threading")) or (
+        patcher is not None and patcher.is_monkey_patched("thread")
+    ):
+        raise exceptions.LoopClosed(
+            "gevent or eventlet have replaced threads by greenlets, and the sync facade needs a thread"
+        )
+
+
+_shared: Final = _SharedLoop()

@@ -1,0 +1,308 @@
+"""Async iterators and context managers of the client, for ordinary threads.
+
+Each has a task of its own on the loop, since a cancel scope must be left by the task that entered it. A stream
+crosses to the loop once for all items that its source has ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import weakref
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias, TypeVar
+
+from .. import exceptions
+from ._errors import boundary, trim
+from ._lease import Lease
+from ._portal import GRACE, Pending, Work, settle
+
+T = TypeVar("T")
+WrapAll: TypeAlias = Callable[[Lease, list[Any]], list[Any]]
+
+_BATCH_SIZE: Final = 2**20
+"""Bytes of a file that are received ahead."""
+
+_BATCH_DELAY: Final = 0.005
+"""Seconds for which a batch that is smaller waits for more."""
+
+
+class _Lane:
+    """A task that does one piece of work after another, and cleans up at its end."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.cleanup: Work | None = None
+        """What the task does at its end."""
+        self._claim = lease.claim
+        self._portal = lease.claim.portal()
+        self._queue: asyncio.Queue[tuple[Pending, Work] | None] = asyncio.Queue()
+        self._ended = Pending()
+        self._begun = False
+
+    def do(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work in the task, and return its result."""
+        result: T = self._claim.run(self._portal, self._put, work)
+        return result
+
+    def finish(self, *, wait: bool = True) -> None:
+        """Clean up and end the task."""
+        with contextlib.suppress(exceptions.LoopClosed):
+            self._portal.post(self._end)
+            if wait and not self._portal.inside:
+                self._ended.wait(2 * GRACE)
+                with contextlib.suppress(asyncio.CancelledError):
+                    self._ended.result()
+
+    def _put(self, pending: Pending, work: Work) -> None:
+        self._begin()
+        if self._ended.done:
+            pending.give_up()
+        else:
+            self._queue.put_nowait((pending, work))
+
+    def _end(self) -> None:
+        self._begin()
+        self._queue.put_nowait(None)
+
+    def _begin(self) -> None:
+        """Start the task, if that has not been done."""
+        if not self._begun:
+            self._begun = True
+            self._claim.start(self._ended, self._run)
+            if self._ended.task is not None:
+                # Not at the end of `_run`, which never starts if the task is cancelled before.
+                self._ended.task.add_done_callback(self._refuse)
+
+    async def _run(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            while (item := await self._queue.get()) is not None:
+                pending, work = item
+                if pending.done:
+                    continue  # interrupted while it waited in line
+                pending.task = task
+                await settle(pending, work)
+                while task.cancelling():
+                    task.uncancel()  # it was the work that was cancelled
+                if self._claim.closed:
+                    break
+        finally:
+            if self.cleanup is not None:
+                await self.cleanup()
+
+    def _refuse(self, _: object) -> None:
+        """Give up the work that is still in line."""
+        while not self._queue.empty():
+            item = self._queue.get_nowait()
+            if item is not None:
+                item[0].give_up()
+
+
+class Stream(Iterator[T]):
+    """An iterator that ends what it iterates over when it is closed.
+
+    Close it with `with` or `close()`, which wait until everything is cleaned up. A stream that is dropped is
+    closed, too, in the background.
+    """
+
+    _lease: Lease
+
+    def __init__(
+        self, lease: Lease, source: AsyncIterable[Any], wrap_all: WrapAll | None = None
+    ) -> None:
+        self._lease = lease
+        self._begin(source, wrap_all)
+
+    def _begin(self, source: AsyncIterable[Any], wrap_all: WrapAll | None) -> None:
+        self._source: AsyncIterable[Any] | None = source
+        self._wrap_all = wrap_all
+        self._lane: _Lane | None = None
+        self._step: Callable[[], Awaitable[list[Any]]]
+        self._ready: deque[T] = deque()
+
+    def __iter__(self) -> Iterator[T]:  # noqa: PYI034 - resuming a generator costs less than `__next__`
+        ready = self._ready
+        while True:
+            while ready:
+                yield ready.popleft()
+            try:
+                if not self._fetch():
+                    return
+            except BaseException as error:
+                trim(error)
+                raise
+
+    @boundary
+    def __next__(self) -> T:
+        if self._ready or self._fetch():
+            return self._ready.popleft()
+        raise StopIteration
+
+    @boundary
+    def _fetch(self) -> bool:
+        """Cross to the loop for the items that are ready; return False at the end."""
+        if self._source is None:
+            return False
+        try:
+            if self._lane is None:
+                # Not earlier: a stream that nobody iterates over costs nothing.
+                self._open(self._source)
+            assert self._lane is not None
+            items = self._lane.do(self._step)
+        except StopAsyncIteration:
+            self.close()
+            return False
+        except BaseException as error:
+            self._close_after(error)
+            raise
+        self._ready.extend(items if self._wrap_all is None else self._wrap_all(self._lease, items))
+        return True
+
+    def _open(self, source: AsyncIterable[Any]) -> None:
+        lane = _Lane(self._lease)
+        batch = getattr(source, "_batch", None)
+        if batch is None:
+            source = aiter(source)
+            self._step = functools.partial(_next, source)
+        else:
+            self._step = batch
+        lane.cleanup = getattr(source, "aclose", None)
+        self._lane = lane
+        self._finalizer = weakref.finalize(self, lane.finish, wait=False)
+        self._finalizer.atexit = False
+
+    def _close_after(self, error: BaseException) -> None:
+        """Close, and add a note to the exception if that fails, too."""
+        try:
+            self.close()
+        except Exception as further:  # noqa: BLE001 - it must not hide the first
+            error.add_note(f"Closing the stream failed, too: {further}")
+
+    @boundary
+    def close(self) -> None:
+        """Stop iterating, and wait until everything is cleaned up. May be called twice."""
+        lane, self._lane, self._source = self._lane, None, None
+        self._ready.clear()
+        if lane is not None:
+            lane.finish()
+            self._finalizer.detach()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+async def _next(iterator: AsyncIterator[T]) -> list[T]:
+    return [await anext(iterator)]
+
+
+def file_stream(lease: Lease, source: AsyncIterable[bytes]) -> Stream[bytes]:
+    """Return an iterator over the chunks of a file."""
+    return Stream(lease, _Batches(source))
+
+
+class _Batches(AsyncIterator[bytes]):
+    """The chunks of a file in batches: a task receives the next one while the user's thread is at work.
+
+    Crossing for each chunk would cost more than receiving it.
+    """
+
+    def __init__(self, source: AsyncIterable[bytes]) -> None:
+        self._source = source
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._ended = False
+        self._task: asyncio.Task[None] | None = None
+        self._some = asyncio.Event()
+        self._full = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def __anext__(self) -> bytes:
+        return b"".join(await self._batch())
+
+    async def _batch(self) -> list[bytes]:
+        """Return what has arrived, after a moment for more to come."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._receive())
+        await self._some.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BATCH_DELAY):
+                await self._full.wait()
+        batch, self._chunks, self._size = self._chunks, [], 0
+        self._room.set()
+        if not self._ended:
+            self._some.clear()
+            self._full.clear()
+        elif not batch:
+            await self._task
+            raise StopAsyncIteration
+        return batch
+
+    async def _receive(self) -> None:
+        iterator = aiter(self._source)
+        try:
+            async for chunk in iterator:
+                self._chunks.append(chunk)
+                self._size += len(chunk)
+                self._some.set()
+                if self._size >= _BATCH_SIZE:
+                    self._full.set()
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._ended = True
+            self._some.set()
+            self._full.set()
+            aclose = getattr(iterator, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    async def aclose(self) -> None:
+        """Stop, and close the source."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+class Held(AbstractContextManager[T]):
+    """A context manager that enters and leaves an async one on the loop."""
+
+    def __init__(self, lease: Lease, manager: AbstractAsyncContextManager[T]) -> None:
+        self._lease = lease
+        self._manager = manager
+        self._lane: _Lane | None = None
+
+    @boundary
+    def __enter__(self) -> T:
+        lane = _Lane(self._lease)
+        try:
+            value = lane.do(self._manager.__aenter__)
+        except BaseException:
+            lane.finish()
+            raise
+        # In case the loop is shut down before `__exit__`.
+        lane.cleanup = functools.partial(self._manager.__aexit__, None, None, None)
+        self._lane = lane
+        return value
+
+    @boundary
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        lane, self._lane = self._lane, None
+        assert lane is not None
+        lane.cleanup = None
+        try:
+            return lane.do(functools.partial(self._manager.__aexit__, kind, error, traceback))
+        finally:
+            lane.finish()

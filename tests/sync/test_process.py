@@ -380,7 +380,7 @@ def test_exit_handlers() -> None:
     )
     assert out == (
         "acme\n"
-        "ClientClosed this client is closed; make a new one\n"
+        "ClientClosed this client is closed; create another one\n"
         "LoopClosed the interpreter is exiting\n"
     )
 

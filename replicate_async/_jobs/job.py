@@ -1,6 +1,7 @@
 """Live jobs: what predictions and trainings can do, and how they end (:api:`status`)."""
 
-from __future__ import annotations
+# Annotations are not postponed here: attrs copies those of the fields into the `__init__` of the subclasses in other
+# modules, where `typing.get_type_hints` would not find the names.
 
 import logging
 import time
@@ -204,7 +205,7 @@ class LiveJob(Bound):
         call = Call("GET", f"{self._path}/{identifier(self.id, 'id')}", kind)
         self._adopt(await self._context.fetch(type(self), call, patience))
 
-    def _adopt(self, fresh: LiveJob) -> None:
+    def _adopt(self, fresh: "LiveJob") -> None:
         """Take over the state of a fresh object, but not what only this one knows."""
         since = self._since
         self._replace(fresh)

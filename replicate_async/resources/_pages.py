@@ -24,7 +24,9 @@ class Page(Generic[T]):
     """URL of the next page, or `None` if this is the last one."""
     previous: str | None
     """URL of the previous page, or `None`."""
-    _fetch: Callable[[str], Coroutine[Any, Any, Page[T]]] = attrs.field(repr=False)
+    _context: Context = attrs.field(repr=False)
+    _next_call: Call | None = attrs.field(repr=False)
+    _kind: type[Any] = attrs.field(repr=False)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.results)
@@ -49,7 +51,9 @@ class Page(Generic[T]):
             ReplicateError: The API returned an error.
             TransportError: No usable response was received.
         """
-        return None if self.next is None else await self._fetch(self.next)
+        if self._next_call is None:
+            return None
+        return await _fetch_page(self._context, self._next_call, self._kind)
 
     def auto_paging_iter(self) -> AsyncIterator[T]:
         """Iterate over the items of this page and of all following ones.
@@ -153,18 +157,18 @@ def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None
 
     async def first() -> Page[R]:
         if cursor is None:
-            return await _page(context, call, kind)
-        following = context.next_call(call, cursor) if "?" in cursor else None
-        if following is None:
+            return await _fetch_page(context, call, kind)
+        there = context.next_call(call, cursor) if "?" in cursor else None
+        if there is None:
             raise exceptions.ArgumentError(
                 "cursor", f"expected `next` or `previous` of a page, got {cursor!r}"
             )
-        return await _page(context, following, kind)
+        return await _fetch_page(context, there, kind)
 
     return Listing(first)
 
 
-async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
+async def _fetch_page(context: Context, call: Call, kind: type[R]) -> Page[R]:
     answer = await context.transport.send(call)
     data = answer.data
     try:
@@ -175,20 +179,16 @@ async def _page(context: Context, call: Call, kind: type[R]) -> Page[R]:
         raise answer.unreadable(error) from error
     for item in results:
         context.bind(item)
-    here = context.next_call(call, data.get("next"))
-
-    async def fetch(url: str) -> Page[R]:
-        following = context.next_call(call, url)
-        if following is None:
-            raise exceptions.ArgumentError("url", f"expected `next` of a page, got {url!r}")
-        return await _page(context, following, kind)
-
+    next_call = context.next_call(call, data.get("next"))
+    if next_call is not None and next_call.path == call.path:
+        next_call = None  # a server that returns the same link again would be asked forever
     return Page(
         results,
-        # A server that returns the same link again would be asked forever.
-        data["next"] if here is not None and here.path != call.path else None,
+        None if next_call is None else data["next"],
         data["previous"] if is_link(data.get("previous")) else None,
-        fetch,
+        context,
+        next_call,
+        kind,
     )
 
 

@@ -1,40 +1,105 @@
-"""Plain data: what is public of it, and what its type hints say."""
+"""Types of the public API: what their hints say, and what plain data can do."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import typing
 from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 
+import replicate_async.resources
 from replicate_async.types import Hardware, Record
 
-MODULES = ["replicate_async.types"]
+MODULES = [
+    "replicate_async",
+    "replicate_async.client",
+    "replicate_async.exceptions",
+    "replicate_async.types",
+    *(
+        module.name
+        for module in pkgutil.iter_modules(
+            replicate_async.resources.__path__, "replicate_async.resources."
+        )
+    ),
+]
 
 
-def _annotated(module: ModuleType) -> Iterator[tuple[str, typing.Any]]:
-    """Yield the public classes of a module, and their methods and properties."""
-    for name in module.__all__:
+def _public(module: ModuleType) -> Iterator[typing.Any]:
+    """Yield the public classes and functions of a module; for a namespace, its class."""
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+    for name in getattr(module, "__all__", own):
         value = getattr(module, name)
-        if not inspect.isclass(value):
-            continue
-        yield name, value
-        for attribute, member in vars(value).items():
-            function = getattr(member, "fget", None) or getattr(member, "__func__", member)
-            if inspect.isfunction(function):
-                yield f"{name}.{attribute}", function
+        if inspect.isclass(value) or inspect.isroutine(value):
+            yield value
+        elif type(value).__module__.startswith("replicate_async."):
+            yield type(value)
+
+
+def _members(kind: type) -> Iterator[typing.Any]:
+    """Yield the public methods of a class and its bases, and the functions behind its properties."""
+    for base in kind.__mro__:
+        if base.__module__.startswith("replicate_async."):
+            for name, member in vars(base).items():
+                function = getattr(member, "fget", None) or getattr(member, "__func__", member)
+                if inspect.isfunction(function) and (
+                    not name.startswith("_") or name.endswith("__")
+                ):
+                    yield function
+
+
+def _classes(hint: typing.Any) -> Iterator[type]:
+    """Yield the classes of the package in an annotation."""
+    if inspect.isclass(hint) and hint.__module__.startswith("replicate_async."):
+        yield hint
+    for part in (typing.get_origin(hint), *typing.get_args(hint)):
+        if part is not None:
+            yield from _classes(part)
+
+
+def _resolve(*values: typing.Any) -> set[type]:
+    """Resolve the hints of classes, their members, and all classes that they lead to; return the classes."""
+    waiting, seen = [*values], set()
+    while waiting:
+        value = waiting.pop()
+        found: list[type] = []
+        for each in (value, *_members(value)) if inspect.isclass(value) else (value,):
+            for name, hint in typing.get_type_hints(each).items():
+                # Results and public fields: the arguments of constructors lead into the engine.
+                if name == "return" or (inspect.isclass(each) and not name.startswith("_")):
+                    found += _classes(hint)
+        if inspect.isclass(value):
+            seen.add(value)
+        waiting += {*found} - seen
+    return seen
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_type_hints_can_be_resolved(module: str) -> None:
-    """`typing.get_type_hints` works on each public class, method and property."""
-    found = dict(_annotated(importlib.import_module(module)))
-    assert len(found) > 50
-    for value in found.values():
-        assert isinstance(typing.get_type_hints(value), dict)
+    """`typing.get_type_hints` works on each public class, function, method and property."""
+    public = [*_public(importlib.import_module(module))]
+    assert public, "there is nothing to check"
+    _resolve(*public)
+
+
+def test_type_hints_lead_everywhere() -> None:
+    """The hints of the client lead to its namespaces, their objects, and parts of those."""
+    found = {kind.__name__ for kind in _resolve(replicate_async.Client)}
+    assert found >= {
+        "ModelVersions",
+        "OwnReadme",
+        "Page",
+        "FunctionRun",
+        "StreamingRun",
+        "FileUrls",
+    }
 
 
 def test_records_cannot_be_hashed() -> None:

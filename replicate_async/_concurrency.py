@@ -23,23 +23,24 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await anyio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
 
 
-async def shielded_in_thread(function: Callable[[], None]) -> None:
-    """Clean up by calling *function* in a worker thread, even if the task is being cancelled.
+async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Return the result of *function*, called in a worker thread; wait for its end even if cancelled.
 
-    A cancellation that arrives meanwhile is raised afterwards. *function* must be quick and must not raise.
+    A cancellation that arrives meanwhile is raised afterwards, and the result is lost. *function* must be quick.
     """
     # A future of asyncio's own executor: it is no task, so that the end of `asyncio.run`, which cancels all
     # tasks, does not cancel it.
-    cleaning = asyncio.get_running_loop().run_in_executor(None, function)
+    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
     interrupted: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
-        while not cleaning.done():
+        while not work.done():
             try:
-                await asyncio.shield(cleaning)
+                await asyncio.shield(work)
             except asyncio.CancelledError as error:
                 interrupted = error
     if interrupted is not None:
         raise interrupted
+    return work.result()
 
 
 async def shielded(work: Coroutine[Any, Any, None]) -> None:

@@ -1,123 +1,98 @@
-"""Files on the disk: written under another name until they are complete."""
+"""Files on the disk: opened and closed under cancellation, complete when they appear, named uniquely."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Literal
+
+import attrs
+from aiofiles.threadpool import wrap
+from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
 from .. import exceptions
-from .._concurrency import in_thread
+from .._concurrency import in_thread, shielded_in_thread
 
 
-class _Partial:
-    """A file that is being written, under another name until it is complete.
+@asynccontextmanager
+async def opened(path: Path, mode: Literal["rb", "xb"]) -> AsyncIterator[AsyncBufferedIOBase]:
+    """Open a file for aiofiles, and close it at the end of the block.
 
-    Its methods are called in threads, and may outlast the task that called them: after `discard`, none
-    of them leaves anything behind.
+    A thread that opens a file outlasts a task that is cancelled meanwhile. `aiofiles.open` would lose
+    the file then, which nobody would close; here it is kept, and closed.
     """
-
-    def __init__(self, path: str | os.PathLike[str], name: str, before: Path | None = None) -> None:
-        try:
-            given = os.fspath(path)
-        except TypeError:
-            given = None
-        if not isinstance(given, str):
-            raise exceptions.ArgumentTypeError("path", f"expected a path, got {path!r}")
-        if not given or "\0" in given:
-            raise exceptions.ArgumentError("path", f"{given!r} is no path")
-        self.target = Path(given)
-        self._is_directory = given.endswith(("/", os.sep))
-        self._name = name
-        self._before = before
-        self._lock = threading.Lock()
-        self._partial: Path | None = None
-        self._descriptor: int | None = None
-        self._discarded = False
-
-    def open(self) -> None:
-        """Make the file under its other name, and the directory if it is to be one."""
-        with self._lock:
-            if self._discarded:
-                return
-            if self._is_directory or self.target.is_dir():
-                self._is_directory = True
-                self.target.mkdir(parents=True, exist_ok=True)
-                self.target /= self._name
-            partial = self.target.with_name(f".{secrets.token_hex(8)}.part")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            self._descriptor = os.open(partial, flags, 0o666)
-            self._partial = partial
-
-    def write(self, chunks: list[bytes]) -> None:
-        """Append chunks; an empty one means that all before it is void."""
-        with self._lock:
-            if self._descriptor is None:
-                return
-            if not chunks[-1]:
-                os.ftruncate(self._descriptor, 0)
-                os.lseek(self._descriptor, 0, os.SEEK_SET)
-                return
-            _write_all(self._descriptor, chunks)
-
-    def publish(self) -> Path:
-        """Give the file its name, and return where it is."""
-        with self._lock:
-            partial = self._partial
-            if partial is None:
-                raise InterruptedError("it was discarded")
-            self._close()
-            if not self._is_directory or self.target == self._before:
-                partial.replace(self.target)
-            else:
-                self.target = _moved(partial, self.target)
-            self._partial = None
-            return self.target
-
-    def discard(self) -> None:
-        """Remove what there is of it, unless it is complete."""
-        with self._lock:
-            self._discarded = True
-            with suppress(OSError):
-                self._close()
-            if self._partial is not None:
-                with suppress(OSError):
-                    self._partial.unlink(missing_ok=True)
-                self._partial = None
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
+    files: list[IO[bytes]] = []
+    try:
+        await shielded_in_thread(lambda: files.append(path.open(mode)))
+        yield wrap(files[0])
+    finally:
+        for file in files:
+            if not file.closed:
+                await shielded_in_thread(_close, file)
 
 
-_MOST_BUFFERS: Final = 256
+def _close(file: IO[bytes]) -> None:
+    """Close a file, after a read or write that is under way in another thread: it holds the file's lock."""
+    with suppress(OSError):
+        file.close()
 
 
-def _write_all(descriptor: int, chunks: list[bytes]) -> None:
-    if not hasattr(os, "writev"):
-        chunks = [b"".join(chunks)]
-    while chunks:
-        some = chunks[:_MOST_BUFFERS]
-        if hasattr(os, "writev"):
-            # Without a copy, which would be made with the interpreter's lock.
-            written = os.writev(descriptor, some)
-        else:
-            written = os.write(descriptor, some[0])
-        while chunks and written >= len(chunks[0]):
-            written -= len(chunks[0])
-            chunks = chunks[1:]
-        if written:
-            chunks = [chunks[0][written:], *chunks[1:]]
+@attrs.define(eq=False, repr=False)
+class NewFile:
+    """A file that is being written."""
+
+    path: Path
+    """Where it is to be; after the end of the block, where it is."""
+    _file: AsyncBufferedIOBase
+
+    async def write(self, content: bytes) -> None:
+        """Append content; 1 MiB or more at once, since each write is made in a thread."""
+        await self._file.write(content)
+
+    async def clear(self) -> None:
+        """Remove what was written so far."""
+        await self._file.seek(0)
+        await self._file.truncate()
 
 
-def _moved(partial: Path, target: Path) -> Path:
+@asynccontextmanager
+async def new_file(path: Path, *, replace: bool) -> AsyncIterator[NewFile]:
+    """Write a file that appears under its name at the end of the block, when it is complete.
+
+    If the block fails or is cancelled, nothing is left behind.
+
+    Args:
+        path: The name. Its directory exists.
+        replace: Whether it replaces a file of that name; else it gets a number if the name is taken.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        async with opened(partial, "xb") as file:
+            new = NewFile(path, file)
+            yield new
+            await file.close()  # says if something could not be written
+        new.path = await shielded_in_thread(_replaced if replace else _moved, partial, path)
+    except BaseException:
+        await shielded_in_thread(_remove, partial)
+        raise
+
+
+# aiofiles has no equal for what follows: it happens in threads, by the functions of `os`.
+
+
+def _replaced(partial: Path, path: Path) -> Path:
+    return partial.replace(path)
+
+
+def _moved(partial: Path, path: Path) -> Path:
     """Rename a file without replacing another: if the name is taken, it gets a number."""
-    for candidate in _numbered(target):
+    for candidate in numbered(path):
         try:
             os.link(partial, candidate)
         except FileExistsError:
@@ -132,7 +107,43 @@ def _moved(partial: Path, target: Path) -> Path:
     raise AssertionError("unreachable: there is always a further number")
 
 
-def _numbered(path: Path) -> Iterator[Path]:
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+async def destination(path: object, name: str) -> tuple[Path, bool]:
+    """Return the path of a new file, and whether a directory was given in which it has to find its place.
+
+    Args:
+        path: A file; or a directory, which exists or ends with a slash, and is made.
+        name: The name of the file in a directory.
+
+    Raises:
+        ArgumentError: It is not a path.
+        OSError: The directory cannot be made.
+    """
+    try:
+        given = os.fspath(path)  # type: ignore[call-overload]
+    except TypeError:
+        given = None
+    if not isinstance(given, str):
+        raise exceptions.ArgumentTypeError("path", f"expected a path, got {path!r}")
+    if not given or "\0" in given:
+        raise exceptions.ArgumentError("path", f"{given!r} is not a path")
+
+    def find() -> tuple[Path, bool]:
+        target = Path(given)
+        if not given.endswith(("/", os.sep)) and not target.is_dir():
+            return target, False
+        target.mkdir(parents=True, exist_ok=True)
+        return target / name, True
+
+    return await in_thread(find)
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """Yield a path, and then others for the same content if it is taken: `a.png`, `a-2.png`, ..."""
     yield path
     for number in range(2, 100):
         yield path.with_name(f"{path.stem}-{number}{path.suffix}")
@@ -144,7 +155,7 @@ async def ready_directory(path: str | os.PathLike[str]) -> Path:
     """Return a directory that can be written to; it is made if it does not exist.
 
     Raises:
-        ArgumentError: It cannot be had.
+        ArgumentError: It cannot be made, or not be written to.
     """
 
     def ready() -> Path:

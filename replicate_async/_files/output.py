@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import re
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from functools import lru_cache
@@ -15,37 +13,32 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import anyio
 import attrs
 
 from .. import exceptions
-from .._concurrency import gather_limited, in_thread, shielded_in_thread
+from .._concurrency import gather_limited, in_thread
 from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
 from ..types import Limits, Retry, Timeout
-from .disk import _Partial
-from .download import _Data, _delay, _Found
+from .disk import NewFile, destination, new_file
+from .download import BUFFERED, DataUri, Download
 from .media import guess_extension, guess_type, safe_name
 
 _WRITTEN: Final = 3 * 2**19
-"""Bytes that are gathered for one write: fewer, and the changes of threads would cost the most."""
+"""Bytes that are written at once. With less, changing threads costs more than writing."""
+
+
+_BUFFERED: Final = 3 * 2**18
+"""Bytes that may wait to be read while a thread writes; aiohttp takes in twice as many."""
 
 
 _JOINED: Final = 2**22
 """Bytes up to which what is read is joined at the end: more would be twice in memory."""
 
 
-_RECEIVED: Final = 2**18
-"""Bytes that may wait in the receiver while a thread writes."""
-
-
 _DECODED: Final = 2**19
 """Characters of a data URI that are decoded in one go: longer ones would hold up the event loop."""
-
-
-_PROGRESS: Final = 2**16
-"""Bytes of new content after which a broken download has its attempts again."""
 
 
 _SAVED_AT_ONCE: Final = 8
@@ -97,7 +90,7 @@ class FileOutput:
         """Its size in bytes: of a data URI always, else None before the first download."""
         if self._size is None and self._is_data:
             with suppress(exceptions.FileOutputError):
-                self._size = _Data(self.url).size
+                self._size = DataUri(self.url).size
         return self._size
 
     @property
@@ -169,109 +162,71 @@ class FileOutput:
             TransportError: There was no answer.
             ArgumentError: *path* is no path.
         """
-        return await self._save(_Partial(path, self.name, self._path))
+        return await self._save(path, self.name, known=self._path)
 
-    async def _save_as(self, directory: Path, name: str) -> Path:
-        """Save it into a directory, under a name of our choice or one like it."""
-        return await self._save(_Partial(f"{directory}{os.sep}", name))
+    async def _save_in(self, directory: Path, name: str) -> Path:
+        """Save it into a directory under a name, with a number if that is taken."""
+        return await self._save(f"{directory}{os.sep}", name, known=None)
 
-    async def _save(self, partial: _Partial) -> Path:
+    async def _save(self, path: str | os.PathLike[str], name: str, known: Path | None) -> Path:
+        target: str | os.PathLike[str] = path
         try:
-            await in_thread(partial.open)
-            await self._write(partial)
-            self._path = await in_thread(partial.publish)
-        except BaseException as error:
-            await shielded_in_thread(partial.discard)
-            ours = isinstance(error, exceptions.ReplicateException)
-            if isinstance(error, (OSError, ValueError)) and not ours:
-                raise exceptions.FileNotSaved(self.url, str(partial.target), error) from error
-            raise
-        return self._path
+            target, in_directory = await destination(path, name)
+            async with new_file(target, replace=not in_directory or target == known) as file:
+                await self._write(file)
+        except (OSError, ValueError) as error:
+            if isinstance(error, exceptions.ReplicateException):
+                raise
+            raise exceptions.FileNotSaved(self.url, os.fspath(target), error) from error
+        self._path = file.path
+        return file.path
 
-    async def _write(self, partial: _Partial) -> None:
-        run = asyncio.get_running_loop().run_in_executor
+    async def _write(self, file: NewFile) -> None:
         gathered: list[bytes] = []
         size = 0
-        writing: asyncio.Future[None] | None = None
-        async with aclosing(self._content(may_restart=True)) as chunks:
+        async with aclosing(self._content(may_restart=True, buffer=_BUFFERED)) as chunks:
             async for chunk in chunks:
+                if not chunk:
+                    await file.clear()
+                    gathered, size = [], 0
+                    continue
                 gathered.append(chunk)
                 size += len(chunk)
-                if size >= _WRITTEN or not chunk:
-                    # One write at a time, while the next bytes are received.
-                    if writing is not None:
-                        await writing
-                    writing = run(None, partial.write, gathered)
-                    writing.add_done_callback(_look_at)
+                if size >= _WRITTEN:
+                    content = b"".join(gathered)
                     gathered, size = [], 0
-        if writing is not None:
-            await writing
-        if gathered:
-            await run(None, partial.write, gathered)
+                    await file.write(content)
+        await file.write(b"".join(gathered))
 
     def _content(
-        self, *, limit: int | None = None, may_restart: bool = False
+        self, *, limit: int | None = None, may_restart: bool = False, buffer: int = BUFFERED
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the content; an empty chunk tells, if that is allowed, that it begins once more."""
+        """Yield the content; an empty chunk says, if that is allowed, that it begins again."""
         if self._is_data:
             return self._decoded(limit)
-        return self._downloaded(limit, may_restart)
+        download = Download(
+            self._transport or _transport_without_client(),
+            self.url,
+            limit=limit,
+            may_restart=may_restart,
+            buffer=buffer,
+        )
+        return self._downloaded(download)
 
     async def _decoded(self, limit: int | None) -> AsyncGenerator[bytes, None]:
         if limit is not None and len(self.url) > limit and (self.size or 0) > limit:
             raise exceptions.FileTooLarge(self.url, limit)
-        data = await in_thread(_Data, self.url)
+        data = await in_thread(DataUri, self.url)
         for start in range(0, data.length, _DECODED):
             yield await in_thread(data.decode, start, start + _DECODED)
 
-    async def _downloaded(
-        self, limit: int | None, may_restart: bool
-    ) -> AsyncGenerator[bytes, None]:
-        """Make the attempts of a download, each from where the last one broke off."""
-        transport = self._transport or _stray()
-        found = _Found(self.url, limit)
-        attempt, furthest, since = 1, 0, time.monotonic()
-        while True:
-            failure: exceptions.ReplicateException
-            try:
-                async with transport.open(
-                    self.url, headers=found.request(), buffer=_RECEIVED
-                ) as response:
-                    again = found.received
-                    found.begin(response)
-                    self._content_type, self._size = found.content_type, found.total
-                    ahead = found.ahead
-                    while chunk := await response.content.readany():
-                        if ahead:  # all of it was sent again: pass over what we have
-                            ahead, chunk = max(ahead - len(chunk), 0), chunk[ahead:]
-                            if not chunk:
-                                continue
-                        found.received += len(chunk)
-                        if limit is not None and found.received > limit:
-                            raise exceptions.FileTooLarge(self.url, limit)
-                        yield chunk
-                found.end(again)
-                self._size = found.received
-                return
-            except (exceptions.TransportError, exceptions.ReplicateError) as error:
-                if isinstance(error, exceptions.ReplicateError) and error.status in (404, 410):
-                    raise exceptions.FileExpired(
-                        self.url, error.status, signed=transport.is_api(self.url)
-                    ) from error
-                failure = error
-            except exceptions.IncompleteFile as error:
-                failure = error
-            # A new piece of the content gives it all its attempts again.
-            if found.received >= furthest + _PROGRESS:
-                attempt, furthest, since = 1, found.received, time.monotonic()
-            delay = _delay(failure, attempt, time.monotonic() - since, transport.config.retry)
-            if delay is None or (found.received and not found.resumable and not may_restart):
-                raise found.given_up(failure)
-            await anyio.sleep(delay)
-            attempt += 1
-            if found.received and not found.resumable:
-                found.forget()
-                yield b""
+    async def _downloaded(self, download: Download) -> AsyncGenerator[bytes, None]:
+        """Yield the content, and keep what the server says of it."""
+        async with aclosing(download.chunks()) as chunks:
+            async for chunk in chunks:
+                self._content_type, self._size = download.content_type, download.total
+                yield chunk
+        self._content_type, self._size = download.content_type, download.total
 
     # What it looks like
 
@@ -331,7 +286,7 @@ def shown(url: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _stray() -> Transport:
+def _transport_without_client() -> Transport:
     """Return the transport of files that belong to no client, as after unpickling."""
     config = Config(
         base_url=check_base_url(os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL),
@@ -343,12 +298,6 @@ def _stray() -> Transport:
         rate_limit=None,
     )
     return Transport(config, Pool())
-
-
-def _look_at(future: asyncio.Future[None]) -> None:
-    """Take note of a failure that another one has come before, so that nobody warns of it."""
-    if not future.cancelled():
-        future.exception()
 
 
 async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateException]:
@@ -366,7 +315,7 @@ async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateExc
     async def save(job: tuple[FileOutput, str]) -> exceptions.ReplicateException | None:
         file, name = job
         try:
-            await file._save_as(directory, name)
+            await file._save_in(directory, name)
         except exceptions.ReplicateException as error:
             return error
         return None

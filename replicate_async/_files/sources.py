@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import inspect
 import io
 import os
 import re
 import stat
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
+import anyio
 import attrs
-from aiofiles.threadpool import wrap
 
 from .. import exceptions
 from .._concurrency import in_thread, shielded_in_thread
+from .disk import opened
 from .media import guess_extension, guess_type, sniff
 
 MOST_BYTES: Final = 100 * 2**20
-"""What an uploaded file may have (:api:`size-limits`)."""
+"""Bytes that an uploaded file may have (:api:`size-limits`)."""
 
 
-_CHUNK: Final = 2**20
-"""Bytes that are read in one go: less costs more changes of threads, more costs memory."""
+CHUNK: Final = 2**20
+"""Bytes that are read at once. With less, changing threads costs more than reading."""
 
 
-_LONGEST_NAME: Final = 255
-"""Bytes of a file name (:api:`size-limits`)."""
+_MAGIC_BYTES: Final = 512
+"""Bytes at the beginning of a file from which its type is guessed."""
 
 
-class _Reader(Protocol):
-    """Reads a source from its beginning to its end, once."""
+_MOST_NAME_BYTES: Final = 255
+"""Bytes of a file name that the API takes (:api:`size-limits`)."""
 
-    async def read(self, size: int) -> bytes: ...
 
-    async def close(self) -> None: ...
+RegularFile: TypeAlias = io.FileIO | io.BufferedReader | io.BufferedRandom
+"""An open file on the disk."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -51,53 +51,52 @@ class Source:
     """Where the caller gave it, such as `input.images[2]`."""
     name: str
     content_type: str
-    size: int | None
+    read: Callable[[int], AsyncGenerator[Any, None]]
+    """Yields the content from its beginning, in chunks of about so many bytes."""
+    size: int | None = attrs.field(default=None, kw_only=True)
     """In bytes, if it can be known before it is read."""
-    repeatable: bool
+    repeatable: bool = attrs.field(default=True, kw_only=True)
     """Whether it can be read a second time."""
-    reader: Callable[[], _Reader]
-    """Makes what reads it; nothing is opened before it reads."""
-    content: bytes | None = None
-    """What it is, if it is in memory."""
-    identity: tuple[int, ...] | None = None
+    content: bytes | None = attrs.field(default=None, kw_only=True)
+    """The content, if it is in memory."""
+    identity: tuple[int, ...] | None = attrs.field(default=None, kw_only=True)
     """Tells a file on the disk, as it is now, from all others; None if only its content can."""
-    shared: bool = False
+    shared: bool = attrs.field(default=False, kw_only=True)
     """Whether reading it moves a position that belongs to the caller."""
-    _digest: str | None = None
-    _digesting: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
+    digest: str | None = attrs.field(default=None, init=False)
+    """The SHA-256 of the content, in hex digits, once it is known."""
+    _digesting: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
 
-    async def chunks(self, readers: list[_Reader] | None = None) -> AsyncIterator[bytes]:
-        """Yield the content, checking its length. Who passes *readers* closes what is in there.
+    async def chunks(self, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
+        """Yield the content, checking its length.
+
+        Args:
+            size: Bytes of a chunk, about.
 
         Raises:
             ArgumentError: It cannot be read, has changed its length, or is too large.
         """
-        reader = self.reader()
-        if readers is not None:
-            readers.append(reader)
         sent = 0
-        try:
+        async with aclosing(self.read(size)) as chunks:
             # Of a file that grows, what it had when it was looked at.
             while self.size is None or sent < self.size:
-                most = _CHUNK if self.size is None else min(_CHUNK, self.size - sent)
-                chunk = await self._read(reader, most)
+                chunk = await self._next(chunks)
                 if not chunk:
                     break
+                if self.size is not None:
+                    chunk = chunk[: self.size - sent]
                 sent += len(chunk)
                 if sent > MOST_BYTES:
                     raise _too_large(self.argument, self.name, None)
                 yield chunk
-        finally:
-            if readers is None:
-                await reader.close()
         if self.size is not None and sent != self.size:
             raise exceptions.ArgumentError(
                 self.argument, f"{self.name} has changed while it was read"
             )
 
-    async def _read(self, reader: _Reader, most: int) -> bytes:
+    async def _next(self, chunks: AsyncGenerator[Any, None]) -> bytes:
         try:
-            chunk: object = await reader.read(most)
+            chunk = await anext(chunks, b"")
         except exceptions.ReplicateException:
             raise
         except Exception as error:
@@ -112,28 +111,19 @@ class Source:
             )
         return bytes(chunk)
 
-    @property
-    def digest(self) -> str | None:
-        """The SHA-256 of the content, in hex digits, if it is known."""
-        return self._digest
-
     async def find_digest(self) -> str:
         """Return the SHA-256 of the content, computed in a thread."""
         async with self._digesting:
-            if self._digest is None:
+            if self.digest is None:
                 found = hashlib.sha256()
                 if self.content is not None:
                     await in_thread(found.update, self.content)
                 else:
-                    readers: list[_Reader] = []
-                    try:
-                        async for chunk in self.chunks(readers):
+                    async with aclosing(self.chunks()) as chunks:
+                        async for chunk in chunks:
                             await in_thread(found.update, chunk)
-                    finally:
-                        for reader in readers:
-                            await reader.close()
-                self._digest = found.hexdigest()
-            return self._digest
+                self.digest = found.hexdigest()
+            return self.digest
 
 
 async def source_of(
@@ -167,12 +157,9 @@ async def source_of(
 
 async def _start_of(source: Source) -> bytes:
     if source.content is not None:
-        return source.content[:512]
-    reader = source.reader()
-    try:
-        return await source._read(reader, 512)
-    finally:
-        await reader.close()
+        return source.content[:_MAGIC_BYTES]
+    async with aclosing(source.chunks(_MAGIC_BYTES)) as chunks:
+        return await anext(chunks, b"")
 
 
 def _too_large(argument: str, name: str, size: int | None) -> exceptions.ArgumentError:
@@ -198,7 +185,12 @@ def _of_bytes(file: bytes | bytearray | memoryview, argument: str) -> Source:
 
 def _in_memory(content: bytes, argument: str, name: str) -> Source:
     return Source(
-        argument, name, "", len(content), True, lambda: _OfBytes(content), content=content
+        argument,
+        name,
+        "",
+        partial(_bytes_chunks, content),
+        size=len(content),
+        content=content,
     )
 
 
@@ -228,9 +220,8 @@ def _of_path(file: os.PathLike[Any], argument: str) -> Source:
         argument,
         _clean(path.name),
         "",
-        status.st_size,
-        True,
-        lambda: _OfPath(path),
+        partial(_path_chunks, path),
+        size=status.st_size,
         identity=_identity(status),
     )
 
@@ -286,14 +277,13 @@ async def _looked_at(file: Any, argument: str) -> Source:
                 argument,
                 name,
                 "",
-                status.st_size,
-                True,
-                lambda: _OfDescriptor(real),
+                partial(_descriptor_chunks, real),
+                size=status.st_size,
                 identity=_identity(status),
             )
     if isinstance(getattr(file, "url", None), str) and hasattr(type(file), "__aiter__"):
         # A `FileOutput` that is to be kept: from there to here, and on.
-        return Source(argument, name, _given_type(file), None, True, lambda: _OfIterable(file))
+        return Source(argument, name, _given_type(file), lambda _: _output_chunks(file))
     seekable = getattr(file, "seekable", None)
     can_seek = (
         bool(await _called(seekable))
@@ -303,15 +293,11 @@ async def _looked_at(file: Any, argument: str) -> Source:
     if can_seek:
         position = await _position(file)
         size = await _size(file)
-        reader = _OfObject(file, b"", position, seeks=True)
-        start: object
-        try:
-            start = await reader.read(512)
-        finally:
-            await reader.close()
+        async with aclosing(_seekable_chunks(file, position, _MAGIC_BYTES)) as chunks:
+            start = await anext(chunks)
     else:
-        size, position = None, None
-        start = await _called(file.read, _CHUNK)
+        size = position = None
+        start = await _called(file.read, CHUNK)
     if isinstance(start, str):
         raise _text_mode(argument)
     if not isinstance(start, (bytes, bytearray, memoryview)):
@@ -325,9 +311,11 @@ async def _looked_at(file: Any, argument: str) -> Source:
         argument,
         name,
         _given_type(file) or sniff(begins) or "application/octet-stream",
-        size,
-        can_seek,
-        lambda: _OfObject(file, begins, position, seeks=can_seek),
+        partial(_seekable_chunks, file, position)
+        if can_seek
+        else partial(_object_chunks, file, begins),
+        size=size,
+        repeatable=can_seek,
         shared=True,
     )
 
@@ -338,7 +326,7 @@ def _status(file: Any) -> os.stat_result:
     return os.fstat(file.fileno())
 
 
-def _real(file: Any) -> io.FileIO | io.BufferedReader | io.BufferedRandom | None:
+def _real(file: Any) -> RegularFile | None:
     """Return the file on the disk that an object stands for and nothing else, if it does."""
     if not hasattr(os, "pread"):
         return None
@@ -351,7 +339,7 @@ def _real(file: Any) -> io.FileIO | io.BufferedReader | io.BufferedRandom | None
     if type(file) is io.FileIO:
         return file
     if type(file) in (io.BufferedReader, io.BufferedRandom) and type(file.raw) is io.FileIO:
-        found: io.BufferedReader | io.BufferedRandom = file
+        found: RegularFile = file
         return found
     return None
 
@@ -382,9 +370,9 @@ def is_media_type(text: str) -> bool:
 def _clean(name: str) -> str:
     """Return a file name that the API takes: UTF-8 of no more than 255 bytes."""
     encoded = name.encode("utf-8", "replace")
-    if len(encoded) > _LONGEST_NAME:
+    if len(encoded) > _MOST_NAME_BYTES:
         suffix = Path(name).suffix.encode("utf-8", "replace")[:16]
-        encoded = encoded[: _LONGEST_NAME - len(suffix)] + suffix
+        encoded = encoded[: _MOST_NAME_BYTES - len(suffix)] + suffix
     return encoded.decode("utf-8", "ignore")
 
 
@@ -413,143 +401,64 @@ async def _called(function: Callable[..., Any], *arguments: Any) -> Any:
     return await found if inspect.isawaitable(found) else found
 
 
-class _OfBytes:
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._position = 0
-
-    async def read(self, size: int) -> bytes:
-        start = self._position
-        self._position += size
-        return self._content[start : self._position]
-
-    async def close(self) -> None:
-        return
+# The content of each kind of source, in chunks. What they yield is checked by `Source`.
 
 
-class _OfPath:
-    """Opens a file in a thread, which may outlast the task that wanted it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._file: io.BufferedReader | None = None
-        self._wrapped: Any = None
-        self._begun = False
-        self._closed = False
-
-    async def read(self, size: int) -> bytes:
-        if self._wrapped is None:
-            self._begun = True
-            await in_thread(self._open)
-
-            self._wrapped = wrap(self._file)
-        chunk: bytes = await self._wrapped.read(size)
-        return chunk
-
-    def _open(self) -> None:
-        with self._lock:
-            if not self._closed:
-                __import__("aiofiles.threadpool")
-                self._file = self._path.open("rb")
-
-    async def close(self) -> None:
-        if self._begun:
-            await shielded_in_thread(self._close)
-
-    def _close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._file is not None:
-                self._file.close()  # waits for a read that is under way
+async def _bytes_chunks(content: bytes, size: int) -> AsyncGenerator[Any, None]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
 
 
-class _OfDescriptor:
-    """Reads an open file by positions, through a descriptor of its own: the caller may close theirs."""
-
-    def __init__(self, file: io.FileIO | io.BufferedReader | io.BufferedRandom) -> None:
-        self._file = file
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
-        self._position = 0
-        self._begun = False
-        self._closed = False
-
-    async def read(self, size: int) -> bytes:
-        self._begun = True
-        return await in_thread(self._read, size)
-
-    def _read(self, size: int) -> bytes:
-        with self._lock:
-            if self._closed:
-                return b""
-            if self._descriptor is None:
-                self._descriptor = os.dup(self._file.fileno())
-            chunk = os.pread(self._descriptor, size, self._position)
-            self._position += len(chunk)
-            return chunk
-
-    async def close(self) -> None:
-        if self._begun:
-            await shielded_in_thread(self._close)
-
-    def _close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+async def _path_chunks(path: Path, size: int) -> AsyncGenerator[Any, None]:
+    async with opened(path, "rb") as file:
+        while chunk := await file.read(size):
+            yield chunk
 
 
-class _OfObject:
-    """Reads by the methods of an object, with or without `await`; puts it back where it stood."""
+async def _descriptor_chunks(file: RegularFile, size: int) -> AsyncGenerator[Any, None]:
+    """Read an open file by positions, which aiofiles cannot: the caller's position stays where it is.
 
-    def __init__(self, file: Any, start: bytes, position: int | None, *, seeks: bool) -> None:
-        self._file = file
-        self._start = start
-        self._position = position
-        self._seeks = seeks
-        self._begun = False
-
-    async def read(self, size: int) -> bytes:
-        if not self._begun:
-            self._begun = True
-            if self._seeks:
-                await _called(self._file.seek, 0)
-            elif self._start:
-                return self._start
-            else:
-                return b""
-        chunk: bytes = await _called(self._file.read, size)
-        return chunk
-
-    async def close(self) -> None:
-        if not (self._begun and self._seeks and self._position is not None):
-            return
-        seek, position = self._file.seek, self._position
-        if not inspect.iscoroutinefunction(seek):
-
-            def restore() -> None:
-                with suppress(Exception):
-                    seek(position)
-
-            await shielded_in_thread(restore)
-            return
-        with suppress(Exception):
-            await seek(position)
+    Through a descriptor of our own, since the caller may close theirs.
+    """
+    descriptor = os.dup(file.fileno())
+    try:
+        position = 0
+        while chunk := await shielded_in_thread(os.pread, descriptor, size, position):
+            position += len(chunk)
+            yield chunk
+    finally:
+        await shielded_in_thread(os.close, descriptor)
 
 
-class _OfIterable:
-    """Reads what gives its chunks by itself."""
+async def _object_chunks(file: Any, start: bytes, size: int) -> AsyncGenerator[Any, None]:
+    """Read by the method of an object, with or without `await`, after what was read of it before."""
+    if start:
+        yield start
+        while True:
+            yield await _called(file.read, size)
 
-    def __init__(self, file: Any) -> None:
-        self._chunks = file.__aiter__()
 
-    async def read(self, size: int) -> bytes:  # noqa: ARG002  (its chunks are as they come)
-        return await anext(self._chunks, b"")
+async def _seekable_chunks(file: Any, position: int | None, size: int) -> AsyncGenerator[Any, None]:
+    """Read an object from its beginning, and put it back where it stood."""
+    try:
+        await _called(file.seek, 0)
+        while True:
+            yield await _called(file.read, size)
+    finally:
+        if position is not None:
+            with suppress(Exception):
+                if inspect.iscoroutinefunction(file.seek):
+                    await file.seek(position)
+                else:
+                    await shielded_in_thread(file.seek, position)
 
-    async def close(self) -> None:
-        close: Callable[[], Awaitable[None]] | None = getattr(self._chunks, "aclose", None)
-        if close is not None:
-            with suppress(RuntimeError):  # it is being read by a request that was cancelled
-                await close()
+
+async def _output_chunks(file: Any) -> AsyncGenerator[Any, None]:
+    """Pass on the chunks of an output, as they come."""
+    chunks = aiter(file)
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        if hasattr(chunks, "aclose"):
+            await chunks.aclose()

@@ -11,11 +11,12 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
 from typing import Any, Final
 from urllib.parse import quote
 
+import anyio
 import attrs
 
 from .. import exceptions
@@ -25,7 +26,7 @@ from .._http.call import Answer, Body, Call
 from .._http.retry import Kind
 from .._http.transport import Transport
 from ..types import File
-from .sources import Source, _Reader
+from .sources import Source
 
 _ENCODED: Final = 3 * 2**17
 """Bytes that become base64 in one go, which holds the interpreter's lock; a multiple of three."""
@@ -36,18 +37,14 @@ async def data_uri(source: Source) -> str:
     encoded = io.BytesIO()
     encoded.write(f"data:{source.content_type};base64,".encode())
     left = b""
-    readers: list[_Reader] = []
-    try:
-        async for chunk in source.chunks(readers):
+    async with aclosing(source.chunks()) as chunks:
+        async for chunk in chunks:
             data = left + chunk if left else chunk
             whole = len(data) // 3 * 3
             for start in range(0, whole, _ENCODED):
                 piece = data[start : min(start + _ENCODED, whole)]
                 encoded.write(await in_thread(_base64, piece))
             left = data[whole:]
-    finally:
-        for reader in readers:
-            await reader.close()
     encoded.write(_base64(left))
     return await in_thread(lambda: encoded.getvalue().decode("ascii"))
 
@@ -84,23 +81,27 @@ async def upload(
             "Content-Type: application/json\r\n\r\n"
         ).encode() + encode_json(dict(metadata))
     tail += f"\r\n--{boundary}--\r\n".encode()
-    # Closed here: what sends the body may be cancelled in the middle of it.
-    readers: list[_Reader] = []
     broken: list[Exception] = []
+    bodies: list[AsyncGenerator[bytes, None]] = []
 
-    async def parts() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncGenerator[bytes, None]:
         yield head
         try:
-            async for chunk in source.chunks(readers):
-                yield chunk
+            async with aclosing(source.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         except Exception as error:
             broken.append(error)
             body.repeatable = False
             raise
         yield tail
 
+    def make_body() -> AsyncGenerator[bytes, None]:
+        bodies.append(parts())
+        return bodies[-1]
+
     length = None if source.size is None else len(head) + source.size + len(tail)
-    body = Body(length, parts, source.repeatable)
+    body = Body(length, make_body, source.repeatable)
     call = Call(
         "POST",
         "/files",
@@ -116,8 +117,12 @@ async def upload(
             raise broken[0] from None
         raise
     finally:
-        for reader in readers:
-            await reader.close()
+        # The task that sends a body may have been cancelled between two chunks.
+        for parts_sent in bodies:
+            with suppress(
+                RuntimeError
+            ):  # it is cancelled within a chunk right now, and ends by itself
+                await parts_sent.aclose()
 
 
 _LIFE: Final = 24 * 3600.0
@@ -155,7 +160,7 @@ class _Flight:
     loop: asyncio.AbstractEventLoop
     group: _Group
     source: Source
-    landed: asyncio.Event = attrs.field(factory=asyncio.Event)
+    landed: anyio.Event = attrs.field(factory=anyio.Event)
     url: str | None = None
     failure: exceptions.ReplicateException | None = None
 

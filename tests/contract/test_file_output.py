@@ -198,7 +198,7 @@ async def test_no_file_takes_the_place_of_another(tmp_path: Path) -> None:
     """In a directory, a name that is taken gets a number: all outputs of a model have the same names."""
     (tmp_path / "out.txt").write_bytes(b"mine")
     for number in range(3):
-        await FileOutput(f"data:,{number}")._save_as(tmp_path, "out.txt")
+        await FileOutput(f"data:,{number}")._save_in(tmp_path, "out.txt")
     found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert found == {"out.txt": b"mine", "out-2.txt": b"0", "out-3.txt": b"1", "out-4.txt": b"2"}
 
@@ -238,7 +238,7 @@ async def test_hostile_names_stay_inside(tail: str) -> None:
     name = FileOutput(url).name
     with tempfile.TemporaryDirectory() as directory:
         inside = Path(directory, "inside")
-        saved = await FileOutput("data:,x")._save_as(inside, name)
+        saved = await FileOutput("data:,x")._save_in(inside, name)
         assert saved.parent == inside
         assert [path.read_bytes() for path in inside.iterdir()] == [b"x"]
         assert list(Path(directory).iterdir()) == [inside]
@@ -275,5 +275,49 @@ asyncio.run(main())
         capture_output=True,
         text=True,
         timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["save", "upload"])
+def test_a_program_may_end_anywhere(kind: str, tmp_path: Path) -> None:
+    """Wherever the program's end cancels it, saving and uploading leave no file open, and no piece of one."""
+    script = """
+import asyncio, sys, tempfile
+from pathlib import Path
+from replicate_async import Client, FileOutput
+from replicate_async.testing import Emulator
+
+source = Path(tempfile.mkdtemp(), "source.bin")
+source.write_bytes(bytes(3 * 2**20))
+directory = source.with_name("outputs")
+directory.mkdir()
+
+async def main(kind, turns):
+    async with Client(emulator.token, base_url=emulator.url) as client:
+        if kind == "save":
+            work = FileOutput("data:;base64," + "QUJD" * 2**19).save(directory)
+        else:
+            work = client.files.create(source)
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+with Emulator() as emulator:
+    for turns in range(0, 240, 3):
+        asyncio.run(main(sys.argv[1], turns))
+        for path in directory.iterdir():
+            assert not path.name.startswith("."), (turns, path)
+            path.unlink()
+opened = [path.resolve() for path in Path("/proc/self/fd").iterdir() if path.exists()]
+assert source not in opened
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, kind],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")

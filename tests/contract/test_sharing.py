@@ -335,7 +335,7 @@ async def test_a_failure_is_shared() -> None:
             runs += [asyncio.create_task(_run(client, CONTENT)) for _ in range(5)]
             (flight,) = client._context.uploads._flights
             async with asyncio.timeout(10):
-                while len(flight.landed._waiters) < 5:  # noqa: ASYNC110  (there is no event for it)
+                while flight.landed.statistics().tasks_waiting < 5:  # noqa: ASYNC110  (there is no event for it)
                     await asyncio.sleep(0.001)
             held.release.set()
             errors = await asyncio.gather(*runs, return_exceptions=True)

@@ -12,6 +12,7 @@ from ._http.call import ClientSession, TraceConfig
 from ._jobs.context import Context, changed_context, default_context, make_context
 from ._jobs.prediction import EventStream, Output
 from ._jobs.request import CreateOptions
+from ._unpicklable import Unpicklable
 from ._verbs.map import Outcomes, end, plan
 from ._verbs.run import run, stream
 from ._verbs.use import FunctionOptions, ModelFunction, StreamingFunction
@@ -36,7 +37,7 @@ __all__ = ("Client",)
 T = TypeVar("T")
 
 
-class Client:
+class Client(Unpicklable):
     """A client of Replicate's HTTP API.
 
     It may be used from several event loops, one after the other or at a time: each has a session of its

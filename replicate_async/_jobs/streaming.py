@@ -23,6 +23,7 @@ from .._files.output import to_output
 from .._http.call import ClientResponse, StreamReader
 from .._http.retry import Kind, may_repeat
 from .._http.transport import Transport
+from .._unpicklable import Unpicklable
 from ..types import ServerSentEvent
 from . import policy
 from .events import Parser, Position, done_reason, failure_text, missing
@@ -458,7 +459,7 @@ def _as_text(item: Any) -> str:
     return json.dumps(item, ensure_ascii=False, separators=(",", ":"))
 
 
-class Stream(Generic[T, J]):
+class Stream(Unpicklable, Generic[T, J]):
     """An async iterator over the batches of a follower, one item at a time."""
 
     def __init__(self, follower: StreamFollower[J]) -> None:

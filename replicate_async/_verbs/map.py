@@ -38,6 +38,7 @@ from .._jobs.pending import ListMatch
 from .._jobs.policy import Timings
 from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
 from .._jobs.running import RunState
+from .._unpicklable import Unpicklable
 from ..resources.deployments import Deployment
 from ..resources.models import Model
 from ..resources.predictions import Output, Prediction
@@ -192,7 +193,7 @@ def _path(value: str | os.PathLike[str] | None, argument: str) -> Path | None:
         raise exceptions.ArgumentTypeError(argument, f"expected a path, got {value!r}") from None
 
 
-class Outcomes:
+class Outcomes(Unpicklable):
     """The outcomes of a fan-out, as they come: an async iterator and async context manager.
 
     Nothing is read or sent before the first one is asked for. Leaving the loop early ends the fan-out.

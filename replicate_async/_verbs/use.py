@@ -24,6 +24,7 @@ from .._jobs.job import failure_of, has_ended
 from .._jobs.prediction import EventStream, Output, OutputStream, Prediction
 from .._jobs.request import CreateOptions, CreateRequest, prepare
 from .._references import parse_reference
+from .._unpicklable import Unpicklable
 from ..resources.deployments import Deployment
 from ..resources.models import Model
 from ..resources.versions import Version
@@ -62,8 +63,10 @@ class FunctionOptions:
     create: CreateOptions
 
 
-class _Function:
+class _Function(Unpicklable):
     """A model to be called."""
+
+    _instead = "call `use` where it is needed"
 
     def __init__(
         self,
@@ -280,8 +283,10 @@ class StreamingFunction(_Function):
         return None if self._schema is None else self._schema.concatenates
 
 
-class _Handle:
+class _Handle(Unpicklable):
     """A prediction that a function has started."""
+
+    _instead = "use its `prediction`, which can"
 
     def __init__(self, prediction: Prediction) -> None:
         self._prediction: Prediction = prediction

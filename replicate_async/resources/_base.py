@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from .._jobs.context import Context
 from .._references import identifier
+from .._unpicklable import Unpicklable
 
 
-class Namespace:
+class Namespace(Unpicklable):
     """Operations on one kind of object."""
+
+    _instead = "use that of a client where it is needed"
 
     def __init__(self, context: Context) -> None:
         self._context = context

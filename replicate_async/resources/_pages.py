@@ -12,10 +12,11 @@ from .. import exceptions
 from .._codec import structure, structure_all
 from .._http.call import Call
 from .._jobs.context import Context, R, T, is_link
+from .._unpicklable import Unpicklable
 
 
 @attrs.frozen(eq=False)
-class Page(Generic[T]):
+class Page(Unpicklable, Generic[T]):
     """One page of a listing (:api:`pagination`): a sequence of its items."""
 
     results: list[T]
@@ -109,7 +110,7 @@ class _ItemIterator(AsyncIterator[T]):
         return page.results
 
 
-class Listing(Generic[T]):
+class Listing(Unpicklable, Generic[T]):
     """A listing, as the `list` methods return it; nothing is requested before it is used.
 
     `await` it for its first page, or iterate over it with `async for` for the items of all pages, which are fetched

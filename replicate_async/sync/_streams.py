@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from .. import exceptions
+from .._unpicklable import Unpicklable
 from ._errors import boundary, trim
 from ._lease import Lease
 from ._portal import GRACE, Pending, Work, settle
@@ -103,7 +104,7 @@ class _Lane:
                 item[0].give_up()
 
 
-class Stream(Iterator[T]):
+class Stream(Unpicklable, Iterator[T]):
     """An iterator that ends what it iterates over when it is closed.
 
     Close it with `with` or `close()`, which wait until everything is cleaned up. A stream that is dropped is

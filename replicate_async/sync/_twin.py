@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeV
 import attrs
 
 from .._files.output import FileOutput as AsyncFileOutput
-from .._jobs.context import Bound
 from ..types import ServerSentEvent
 from ._errors import boundary
 from ._lease import Lease
@@ -84,10 +83,6 @@ class Twin(Generic[A]):
             raise AttributeError(f"a {type(self).__name__} has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not isinstance(self._async, (Bound, AsyncFileOutput)):
-            raise TypeError(
-                f"a {type(self).__name__} cannot be pickled: make one where it is needed"
-            )
         return _restore, (type(self), self._async)
 
 

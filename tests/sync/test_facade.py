@@ -15,7 +15,7 @@ import traceback
 import warnings
 import weakref
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -144,11 +144,28 @@ def test_pickling(client: Client, default: None) -> None:
     assert pickle.loads(pickle.dumps(image)).read() == image.read()
 
 
-def test_no_pickling(client: Client) -> None:
-    """What is a connection or a place in a stream does not pickle, and says so."""
-    for thing in (client, client.models, client.stream("emulator/writer", {"prompt": "x"})):
-        with pytest.raises(TypeError, match=f"{type(thing).__name__} cannot be pickled"):
-            pickle.dumps(thing)
+@pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_no_pickling(client: Client, how: Callable[[object], object]) -> None:
+    """What holds connections or a place in a stream can be neither pickled nor copied, and says so."""
+    painter = client.use("emulator/painter")
+    prediction = client.predictions.create(HELLO, {"text": "Bob"})
+    for thing in (
+        client,
+        client.models,
+        client.models.list(),
+        painter,
+        painter.create(prompt="x"),
+        client.use("emulator/writer", streaming=True),
+        client.stream("emulator/writer", {"prompt": "x"}),
+        client.map("replicate/hello-world", []),
+        prediction.updates(),
+    ):
+        name = type(thing).__name__
+        with pytest.raises(TypeError, match=f"^{name}: it cannot be pickled or copied; ") as caught:
+            how(thing)
+        assert isinstance(caught.value, exceptions.ArgumentTypeError)
+    [outcome] = client.map("replicate/hello-world", [{"text": "Bob"}])
+    assert pickle.loads(pickle.dumps(outcome)).output == copy.copy(outcome).output == "hello Bob"
 
 
 def test_views(client: Client) -> None:

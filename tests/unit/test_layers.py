@@ -30,6 +30,7 @@ RANKS = {
     "exceptions": 1,
     "_codec": 2,
     "_concurrency": 2,
+    "_unpicklable": 2,
     "_arguments": 3,
     "_references": 3,
     "_signatures": 3,

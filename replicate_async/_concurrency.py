@@ -43,16 +43,26 @@ async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return work.result()
 
 
-async def shielded(work: Coroutine[Any, Any, None]) -> None:
-    """Await *work* to its end, however often the task is cancelled meanwhile; it must be bounded."""
+_TRIES = 3
+
+
+async def shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Call and await *work* to its end, however often the task is cancelled meanwhile.
+
+    It must bound itself. If it is cancelled itself, it is called again, so it must be repeatable.
+    """
     # In a task of its own: anyio's shield holds off cancellations by anyio's scopes, but not
     # `Task.cancel()`, as it is called at the end of `asyncio.run`.
-    task = asyncio.create_task(work)
     with anyio.CancelScope(shield=True):
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-    task.result()
+        for _ in range(_TRIES):
+            task = asyncio.create_task(work())
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
+            if not task.cancelled():
+                break
+            # The end of `asyncio.run` cancels every task once, this one, too.
+        task.result()
 
 
 async def gather_limited(

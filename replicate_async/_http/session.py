@@ -229,6 +229,8 @@ class Pool:
         self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
         self._left_behind: list[object] = []
         self._closed = False
+        self.closing = False
+        """Whether nothing new may begin; what has begun is finished."""
         self.stats = Stats()
 
     def opened(self) -> _Session | None:
@@ -326,6 +328,7 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close the session of the running loop; others close with their loops."""
+        self.closing = True
         if (opened := self.opened()) is not None:
             await finish_pending(opened.unsettled)
         self._closed = True

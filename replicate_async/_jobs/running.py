@@ -6,8 +6,9 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import anyio
 import attrs
@@ -25,6 +26,8 @@ from .request import CreateOptions, CreateRequest, CreateTarget, prepare
 from .streaming import StreamFollower
 
 _logger = logging.getLogger("replicate_async")
+
+T = TypeVar("T")
 
 OnAbandon: TypeAlias = Literal["cancel", "leave"]
 """What becomes of a prediction whose caller gives up: it is cancelled, or left running."""
@@ -135,16 +138,10 @@ async def _output(
         # again at once, since it has mostly ended meanwhile.
         await prediction._wait(None, at_once=prediction.status == "processing")
 
-    try:
-        prediction, error = await complete(
-            state, create=create_prediction, wait=wait, retry_failed=retry_failed
-        )
-    except Exception:
-        raise
-    except BaseException:
-        # Cancelled or interrupted: the caller has given up.
-        await abandon(state)
-        raise
+    async def work() -> tuple[Prediction, exceptions.ModelError | None]:
+        return await complete(state, create=create_prediction, wait=wait, retry_failed=retry_failed)
+
+    prediction, error = await or_abandon(state, work)
     if error is not None:
         raise error
     if state.directory is not None:
@@ -186,9 +183,9 @@ async def complete(
                 await wait(prediction)
             except exceptions.ModelError:
                 raise
-            except exceptions.ReplicateException as error:
+            except Exception as error:  # also one that nobody expects: the prediction must be named
                 _logger.warning("prediction %s lost: %s", prediction.id, error)
-                raise exceptions.ContactLost(prediction, str(error)) from error
+                raise exceptions.ContactLost(prediction, str(error) or repr(error)) from error
         if ended is not None:
             await ended(prediction)
         failure = _failure_or_loss(prediction)
@@ -224,14 +221,12 @@ async def _save(prediction: Prediction, directory: Path) -> None:
 
 async def start(state: RunState, target: CreateTarget | str, request: CreateRequest) -> Prediction:
     """Create a prediction that somebody else awaits; cancel it if this is abandoned before the answer."""
-    try:
+
+    async def work() -> Prediction:
         state.prediction = await create(state.context, target, request, state.pending)
-    except Exception:
-        raise
-    except BaseException:
-        await abandon(state)
-        raise
-    return state.prediction
+        return state.prediction
+
+    return await or_abandon(state, work)
 
 
 def follow(
@@ -269,6 +264,41 @@ def follow(
 # -- Abandoned runs ----------------------------------------------------------------------------
 
 
+async def or_abandon(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
+    """Await the work of a run; abandon the run if this is cancelled, or if the client is closed meanwhile.
+
+    The connections stay open until that is done.
+
+    Raises:
+        ClientClosed: The client was closed.
+    """
+    pool = state.context.transport.pool
+    await pool.session()
+    if pool.closing:
+        raise exceptions.ClientClosed
+    done = anyio.Event()
+
+    async def give_up() -> None:
+        scope.cancel()
+        await done.wait()
+
+    let_go = pool.before_close(give_up)
+    try:
+        with anyio.CancelScope() as scope:
+            try:
+                return await work()
+            except Exception:
+                raise
+            except BaseException:
+                # Cancelled or interrupted.
+                await abandon(state)
+                raise
+    finally:
+        let_go()
+        done.set()
+    raise exceptions.ClientClosed
+
+
 async def abandon(state: RunState) -> None:
     """Cancel a prediction that nobody waits for any more, even if its ID is not known yet."""
     pending = state.pending
@@ -281,7 +311,7 @@ async def abandon(state: RunState) -> None:
     _logger.info("prediction %s abandoned", name)
     if state.on_abandon == "leave" or (prediction is not None and has_ended(prediction)):
         return
-    await shielded(_cancel_abandoned(state, name))
+    await shielded(partial(_cancel_abandoned, state, name))
 
 
 async def _cancel_abandoned(state: RunState, name: str) -> None:

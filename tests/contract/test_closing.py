@@ -1,0 +1,160 @@
+"""Closing a client ends what it has begun, and what costs money is cancelled before the connections go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+import pytest
+
+from replicate_async import Client, exceptions
+from replicate_async.testing import Emulator, Fault
+
+from .faults import World, slow, until, world
+
+Begin = Callable[[Client], Coroutine[Any, Any, Any]]
+
+
+async def _run(client: Client) -> Any:
+    return await client.run("acme/slow", {"text": "a"}, wait=False)
+
+
+async def _held(client: Client) -> Any:
+    return await client.run("acme/slow", {"text": "a"}, wait=60)
+
+
+async def _timed(client: Client) -> Any:
+    return await client.run("acme/slow", {"text": "a"}, timeout=60)
+
+
+async def _function(client: Client) -> Any:
+    return await client.use("acme/slow")(text="a")
+
+
+async def _stream(client: Client) -> Any:
+    async for _ in client.stream("acme/slow", {"text": "a"}):
+        pass
+
+
+async def _map(client: Client) -> Any:
+    return await client.map("acme/slow", [{"text": "a"}]).collect()
+
+
+BEGINNINGS: list[Begin] = [_run, _held, _timed, _function, _stream, _map]
+
+
+def gone(here: World) -> bool:
+    """Tell whether all that was created has been cancelled."""
+    return bool(here.made_of("a")) and here.emulator.ledger.running() == []
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS)
+async def test_closed_while_it_runs(begin: Begin) -> None:
+    """What runs when its client is closed is cancelled on the server before `aclose` returns."""
+    async with world() as here:
+        client = here.client(poll_interval=0.05)
+        task = asyncio.create_task(begin(client))
+        await until(lambda: here.made_of("a"))
+        await client.aclose()
+        assert gone(here)
+        await asyncio.wait({task}, timeout=2)
+        assert task.done()
+        if not task.cancelled():
+            error = task.exception()
+            assert isinstance(error, exceptions.ReplicateException) or begin in (_map, _stream)
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS)
+async def test_cancelled_and_closed_at_once(begin: Begin) -> None:
+    """A server cancels its handlers and closes the client in the same moment: nothing runs on."""
+    async with world() as here:
+        client = here.client(poll_interval=0.05)
+        task = asyncio.create_task(begin(client))
+        await until(lambda: here.made_of("a"))
+        task.cancel()
+        await client.aclose()
+        assert gone(here)
+        await asyncio.wait({task}, timeout=2)
+        assert task.done()
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS)
+@pytest.mark.parametrize("presses", [1, 2, 3])
+async def test_cancelled_again_and_again(begin: Begin, presses: int) -> None:
+    """However often it is cancelled while it cleans up, it cleans up."""
+    async with world() as here:
+        async with here.client(poll_interval=0.05) as client:
+            task = asyncio.create_task(begin(client))
+            await until(lambda: here.made_of("a"))
+            here.emulator.wire.inject(Fault.DELAY, path="*/cancel", seconds=0.3)
+            for _ in range(presses):
+                task.cancel()
+                await anyio.sleep(0.05)
+            await asyncio.wait({task}, timeout=6)
+            assert task.done()
+        assert gone(here)
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_the_loop_ends(begin: Begin) -> None:
+    """A run is given up when its program returns, and its loop ends beneath it."""
+    with Emulator(rate_limits=False) as emulator:
+        emulator.add_model("acme/slow", slow, official=True)
+
+        async def program() -> None:
+            client = Client(emulator.token, base_url=emulator.url, poll_interval=0.05)
+            task = asyncio.create_task(begin(client))
+            await until(emulator.ledger.created)
+            del task
+
+        asyncio.run(program())
+        assert emulator.ledger.running() == []
+
+
+async def test_nothing_begins_while_it_closes() -> None:
+    """Once a client is being closed, nothing more is created."""
+    async with world() as here:
+        client = here.client(poll_interval=0.05)
+        task = asyncio.create_task(_run(client))
+        await until(lambda: here.made_of("a"))
+        here.emulator.wire.inject(Fault.DELAY, path="*/cancel", seconds=0.3)
+        closing = asyncio.create_task(client.aclose())
+        await anyio.sleep(0.05)
+        with pytest.raises(exceptions.ClientClosed):
+            await client.run("acme/echo", {"text": "b"})
+        await closing
+        assert here.made_of("b") == []
+        with pytest.raises(exceptions.ClientClosed):
+            await task
+
+
+async def test_a_sibling_fails() -> None:
+    """In a task group whose sibling fails while the client is closed around it, nothing runs on."""
+    async with world() as here:
+        with pytest.raises(ExceptionGroup):
+            async with here.client(poll_interval=0.05) as client, asyncio.TaskGroup() as group:
+                group.create_task(_run(client))
+                group.create_task(_held(client))
+
+                async def fail() -> None:
+                    await until(lambda: len(here.made_of("a")) == 2)
+                    raise RuntimeError("of somebody else")
+
+                group.create_task(fail())
+        assert gone(here)
+
+
+async def test_left_running() -> None:
+    """With `on_abandon="leave"`, closing leaves the prediction running."""
+    async with world() as here:
+        client = here.client()
+        task = asyncio.create_task(
+            client.run("acme/slow", {"text": "a"}, wait=False, on_abandon="leave")
+        )
+        await until(lambda: here.made_of("a"))
+        await client.aclose()
+        with pytest.raises(exceptions.ClientClosed):
+            await task
+        assert len(here.emulator.ledger.running()) == 1

@@ -611,6 +611,8 @@ class FileNotSaved(FileOutputError, OSError):
 
     path: str
     """Path of the file that could not be written."""
+    errno: int | None
+    """Error number of the operating system, if there is one."""
 
     def __init__(self, url: str, path: str, error: Exception) -> None:
         self.path = path

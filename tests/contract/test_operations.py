@@ -1,4 +1,4 @@
-"""The table of operations: what each one sends, and what it returns (HTTP API, section 17)."""
+"""The table of operations: what each one sends, and what it returns."""
 
 from __future__ import annotations
 

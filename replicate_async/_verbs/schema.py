@@ -107,16 +107,23 @@ class InputField:
         """Its bounds, for people."""
         said: list[str] = []
         if self.minimum is not None and self.maximum is not None:
-            said.append(f"from {self.minimum:g} to {self.maximum:g}")
+            said.append(f"from {_shown_number(self.minimum)} to {_shown_number(self.maximum)}")
         elif self.minimum is not None:
-            said.append(f"{self.minimum:g} or more")
+            said.append(f"{_shown_number(self.minimum)} or more")
         elif self.maximum is not None:
-            said.append(f"{self.maximum:g} or less")
+            said.append(f"{_shown_number(self.maximum)} or less")
         if self.min_length is not None:
             said.append(f"{self.min_length} characters or more")
         if self.max_length is not None:
             said.append(f"{self.max_length} characters or fewer")
         return ", ".join(said)
+
+
+def _shown_number(value: float) -> str:
+    """Return a number for people: whole ones in full, others with six digits."""
+    if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e21):
+        return f"{value:g}"
+    return str(int(value))
 
 
 @attrs.frozen

@@ -228,15 +228,31 @@ class FileMixin:
         return cast("IO[bytes]", file)
 
 
+class _OfTheModel:
+    """An attribute of a model function that depends on the model; of the class, it is what *default* says.
+
+    `help()` and `inspect.signature()` look for such attributes without `__getattribute__`.
+    """
+
+    def __init__(self, name: str, default: Any = None) -> None:
+        self._name = name
+        self._default = default
+
+    def __get__(self, function: Twin[Any] | None, owner: type[Any]) -> Any:
+        if function is None:
+            return self._default
+        value = getattr(function._async, self._name)
+        return value.replace("`await ", "`") if self._name == "__doc__" else value
+
+
 class FunctionMixin:
     """The name, signature and documentation of a model function, which depend on the model."""
 
     __slots__ = ()
 
-    def __getattribute__(self, name: str) -> Any:
-        if name == "__doc__":
-            doc: str = object.__getattribute__(self, "_async").__doc__
-            return doc.replace("`await load()`", "`load()`")
-        if name in ("__name__", "__signature__"):
-            return getattr(object.__getattribute__(self, "_async"), name)
-        return object.__getattribute__(self, name)
+    __name__ = _OfTheModel("__name__")
+    __signature__ = _OfTheModel("__signature__")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__doc__ = cast("str", _OfTheModel("__doc__", cls.__doc__))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import gc
+import inspect
 import io
 import pickle
+import pydoc
 import shutil
 import threading
 import time
@@ -794,6 +797,24 @@ def test_functions(client: Client) -> None:
     assert "Using seed" in run.logs()
     with pytest.raises(exceptions.ArgumentTypeError, match="promt"):
         painter(promt="x")
+
+
+def test_help_of_functions(client: Client) -> None:
+    """`help` and `inspect` show what a model takes; of the classes they show what they are of."""
+    painter = client.use("emulator/painter")
+    assert "`load()`" in pydoc.plain(pydoc.render_doc(painter))
+    painter.load()
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        help(painter)
+    assert "prompt: str, required" in shown.getvalue()
+    assert "width: int = " in shown.getvalue()
+    assert next(iter(inspect.signature(painter).parameters)) == "prompt"
+    assert painter.__name__ == "painter"
+    assert "Keyword arguments are the model's inputs" in (sync.ModelFunction.__doc__ or "")
+    assert sync.ModelFunction.__name__ == "ModelFunction"
+    assert list(inspect.signature(sync.ModelFunction.__call__).parameters) == ["self", "inputs"]
+    assert "Keyword arguments" in pydoc.plain(pydoc.render_doc(sync.ModelFunction))
 
 
 def test_functions_of_functions(client: Client) -> None:

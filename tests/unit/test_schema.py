@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from decimal import Decimal
 from enum import Enum
 from io import BytesIO
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_async._verbs.schema import ModelSchema, is_below, read_schema
+from replicate_async._verbs.schema import InputField, ModelSchema, is_below, read_schema
 
 
 def document(
@@ -79,6 +80,23 @@ WRITER = schema(
 
 
 # -- Inputs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "shown"),
+    [
+        (0, 10_000_000, "from 0 to 10000000"),
+        (0, 18446744073709551615, "from 0 to 18446744073709551615"),
+        (0.0, 1e7, "from 0 to 10000000"),
+        (-1.5, 0.30000000000000004, "from -1.5 to 0.3"),
+        (1e-07, None, "1e-07 or more"),
+        (None, 1e300, "1e+300 or less"),
+        (None, math.inf, "inf or less"),
+    ],
+)
+def test_bounds_are_readable(minimum: float | None, maximum: float | None, shown: str) -> None:
+    """Whole numbers are shown in full, others in short."""
+    assert InputField("x", "number", minimum=minimum, maximum=maximum).bounds == shown
 
 
 def test_the_order_of_inputs() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from typing import IO, Literal
+from pathlib import Path, PurePath
+from typing import IO, Final, Literal
 
 import attrs
 from aiofiles.threadpool import wrap
@@ -15,6 +17,13 @@ from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
 from .. import exceptions
 from .._concurrency import in_thread, shielded_in_thread
+
+_PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.part")
+"""The names of files that are being written."""
+
+
+_PARTIAL_LIFETIME: Final = 3600.0
+"""Seconds after which such a file was left behind by a process that is gone."""
 
 
 @asynccontextmanager
@@ -71,7 +80,7 @@ async def new_file(path: Path, *, replace: bool) -> AsyncIterator[NewFile]:
     Raises:
         OSError: It could not be written.
     """
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")  # as in _PARTIAL
     try:
         async with opened(partial, "xb") as file:
             new = NewFile(path, file)
@@ -81,6 +90,16 @@ async def new_file(path: Path, *, replace: bool) -> AsyncIterator[NewFile]:
     except BaseException:
         await shielded_in_thread(_remove, partial)
         raise
+
+
+async def write_file(path: Path, content: bytes) -> None:
+    """Write or replace a file; it appears under its name when it is complete.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    async with new_file(path, replace=True) as file:
+        await file.write(content)
 
 
 # aiofiles has no equal for what follows: it happens in threads, by the functions of `os`.
@@ -110,6 +129,16 @@ def _moved(partial: Path, path: Path) -> Path:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def remove_partial_files(directory: Path) -> None:
+    """Remove the unfinished files that a killed process has left behind."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if _PARTIAL.fullmatch(entry.name):
+                with suppress(OSError):
+                    if entry.stat().st_mtime < time.time() - _PARTIAL_LIFETIME:
+                        Path(entry.path).unlink()
 
 
 async def destination(path: object, name: str) -> tuple[Path, bool]:
@@ -146,9 +175,32 @@ def numbered(path: Path) -> Iterator[Path]:
     """Yield a path, and then others for the same content if it is taken: `a.png`, `a-2.png`, ..."""
     yield path
     for number in range(2, 100):
-        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+        yield path.with_name(_with_number(path, number))
     while True:  # there are many: to count on would take longer and longer
-        yield path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        yield path.with_name(_with_number(path, secrets.token_hex(4)))
+
+
+def _with_number(path: PurePath, number: int | str) -> str:
+    return f"{path.stem}-{number}{path.suffix}"
+
+
+@attrs.define(eq=False, repr=False)
+class UniqueNames:
+    """Makes file names that differ, also where the case of letters makes no difference."""
+
+    _numbers: dict[str, int] = attrs.field(factory=dict, init=False)
+    """Names that are in use, and the last number for each."""
+
+    def add(self, name: str) -> str:
+        """Return a name, with a number if it is taken."""
+        path, found = PurePath(name), name
+        number = self._numbers.get(name.lower(), 0)
+        while found.lower() in self._numbers:
+            number += 1
+            found = _with_number(path, number)
+        self._numbers[name.lower()] = max(number, 1)
+        self._numbers.setdefault(found.lower(), 1)
+        return found
 
 
 async def ready_directory(path: str | os.PathLike[str]) -> Path:

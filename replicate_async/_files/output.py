@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, suppress
 from functools import lru_cache
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import attrs
@@ -21,7 +21,7 @@ from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
 from ..types import Limits, Retry, Timeout
-from .disk import NewFile, destination, new_file
+from .disk import NewFile, UniqueNames, destination, new_file
 from .download import BUFFERED, DataUri, Download
 from .media import guess_extension, guess_type, safe_name
 
@@ -42,6 +42,9 @@ _DECODED: Final = 2**19
 
 
 _SAVED_AT_ONCE: Final = 8
+
+
+_SPACE: Final = re.compile(r"\s")
 
 
 @attrs.define(eq=False, repr=False)
@@ -167,6 +170,10 @@ class FileOutput:
     async def _save_in(self, directory: Path, name: str) -> Path:
         """Save it into a directory under a name, with a number if that is taken."""
         return await self._save(f"{directory}{os.sep}", name, known=None)
+
+    def _saved_at(self, path: Path | None) -> None:
+        """Note where it was saved."""
+        self._path = path
 
     async def _save(self, path: str | os.PathLike[str], name: str, known: Path | None) -> Path:
         target: str | os.PathLike[str] = path
@@ -302,15 +309,8 @@ def _transport_without_client() -> Transport:
 
 async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateException]:
     """Save all files of an output; return what went wrong. One that fails does not stop the others."""
-    files = list(dict.fromkeys(_files_in(output)))
-    taken: dict[str, int] = {}
-    jobs: list[tuple[FileOutput, str]] = []
-    for file in files:
-        name = file.name
-        count = taken[name] = taken.get(name, 0) + 1
-        # So that their order is seen in their names.
-        numbered = Path(name)
-        jobs.append((file, name if count == 1 else f"{numbered.stem}-{count}{numbered.suffix}"))
+    files = list(dict.fromkeys(files_in(output)))
+    names = UniqueNames()
 
     async def save(job: tuple[FileOutput, str]) -> exceptions.ReplicateException | None:
         file, name = job
@@ -320,22 +320,58 @@ async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateExc
             return error
         return None
 
-    failures = await gather_limited(save, jobs, at_once=_SAVED_AT_ONCE) if jobs else []
+    # Numbered before they are saved, so that their names tell their order.
+    jobs = [(file, names.add(file.name)) for file in files]
+    failures = await gather_limited(save, jobs, at_once=_SAVED_AT_ONCE)
     paths = {file: file.path for file in files}
-    for file in _files_in(output):
-        file._path = paths[file]
+    for file in files_in(output):
+        file._saved_at(paths[file])
     return [failure for failure in failures if failure is not None]
 
 
-def _files_in(output: Any) -> Iterator[FileOutput]:
-    if isinstance(output, FileOutput):
-        yield output
-    elif isinstance(output, list):
-        for item in output:
-            yield from _files_in(item)
-    elif isinstance(output, dict):
-        for item in output.values():
-            yield from _files_in(item)
+# -- Trees of outputs: lists and dicts in each other, perhaps deeper than Python can recurse ----
+
+Tree: TypeAlias = list[Any] | dict[Any, Any]
+
+
+def walk(tree: Tree) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield each place in a tree, in order: the list or dict, the index or key, and what is there.
+
+    A list or dict may be replaced when it is yielded; what replaces it is walked through.
+    """
+    path = [(tree, _items(tree))]
+    while path:
+        container, items = path[-1]
+        for key, value in items:
+            yield container, key, value
+            inner = container[key]
+            if isinstance(inner, (list, dict)):
+                path.append((inner, _items(inner)))
+                break
+        else:
+            path.pop()
+
+
+def _items(tree: Tree) -> Iterator[tuple[Any, Any]]:
+    return enumerate(tree) if isinstance(tree, list) else iter(tree.items())
+
+
+def files_in(output: Any) -> Iterator[FileOutput]:
+    """Yield the files of an output, in order."""
+    for _, _, value in walk([output]):
+        if isinstance(value, FileOutput):
+            yield value
+
+
+def replace_files(output: Any, replace: Callable[[FileOutput], Any]) -> Any:
+    """Return a copy of an output with something else in the places of its files."""
+    root = [output]
+    for container, key, value in walk(root):
+        if isinstance(value, FileOutput):
+            container[key] = replace(value)
+        elif isinstance(value, (list, dict)):
+            container[key] = value.copy()
+    return root[0]
 
 
 def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
@@ -346,25 +382,38 @@ def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
     """
     if not files or value is None:
         return value
-    return _converted(value, transport, None if transport is None else transport.http_host)
+    http_host = None if transport is None else transport.http_host
+
+    def converted(tree: Tree) -> Tree:
+        """Return a copy of one list or dict."""
+        tree = tree.copy()
+        found: dict[Any, FileOutput] = {
+            key: FileOutput(item, transport=transport)
+            for key, item in _items(tree)
+            if isinstance(item, str) and is_file_url(item, http_host)
+        }
+        if isinstance(tree, dict):
+            tree.update(found)
+        # In a list of strings all must be files: a list of tokens stays text.
+        elif all(index in found for index, item in enumerate(tree) if isinstance(item, str)):
+            for index, file in found.items():
+                tree[index] = file
+        return tree
+
+    root = converted([value])
+    for container, key, item in walk(root):
+        if isinstance(item, (list, dict)):
+            container[key] = converted(item)
+    return root[0]
 
 
-def _converted(value: Any, transport: Transport | None, host: str | None) -> Any:
-    if isinstance(value, str):
-        return FileOutput(value, transport=transport) if _is_file(value, host) else value
-    if isinstance(value, list):
-        if any(isinstance(item, str) and not _is_file(item, host) for item in value):
-            return [
-                item if isinstance(item, str) else _converted(item, transport, host)
-                for item in value
-            ]
-        return [_converted(item, transport, host) for item in value]
-    if isinstance(value, dict):
-        return {key: _converted(item, transport, host) for key, item in value.items()}
-    return value
+def is_file_url(text: str, http_host: str | None) -> bool:
+    """Tell whether a string of an output is a file.
 
-
-def _is_file(text: str, http_host: str | None) -> bool:
+    Args:
+        text: The string.
+        http_host: The host whose `http:` URLs are files, too.
+    """
     if text[:1] not in "hHdD":
         return False
     start = text[:8].lower()
@@ -376,7 +425,7 @@ def _is_file(text: str, http_host: str | None) -> bool:
             return False
     elif not (http_host and start.startswith("http://") and _host(text) == http_host):
         return False
-    return not re.search(r"\s", text)
+    return not _SPACE.search(text)
 
 
 def _host(url: str) -> str | None:

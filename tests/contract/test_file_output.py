@@ -256,6 +256,7 @@ from replicate_async import Client
 from replicate_async.testing import Emulator
 
 async def main():
+    asyncio.get_running_loop().slow_callback_duration = 10  # which would warn on a busy machine
     with Emulator() as emulator, tempfile.TemporaryDirectory() as directory:
         async with Client(emulator.token, base_url=emulator.url) as client:
             [file] = await client.run("emulator/painter", {"prompt": "x"})

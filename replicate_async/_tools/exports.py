@@ -7,6 +7,8 @@ import builtins
 from collections.abc import Iterator
 from typing import Any, Final
 
+from .annotations import head, names
+from .docstrings import translated
 from .sources import LISTING, Module, Sources, Unsupported
 
 SYNC_ONLY: Final = {"Stream": "._streams", "SyncInAsyncWarning": "._portal"}
@@ -142,3 +144,79 @@ def _static_import(sources: Sources, home: str | None, alias: ast.alias) -> Iter
 def _isort(name: str) -> tuple[int, str]:
     """Order names as ruff does: classes, then the rest."""
     return not name[0].isupper(), name
+
+
+EXCEPTIONS_DOCSTRING: Final = """The exceptions: at run time, this is the module `replicate_async.exceptions`.
+
+Type checkers see subclasses of the exceptions that have a prediction: here it is a twin.
+"""
+
+EXCEPTIONS_IMPORTS: Final = """
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from .. import exceptions as _exceptions
+
+if not TYPE_CHECKING:
+    sys.modules[__name__] = _exceptions
+else:
+"""
+
+JOB: Final = "Job"
+JOBS: Final = ("Prediction", "Training")
+"""The protocol of what exceptions carry, and the classes that it stands for."""
+
+
+def exceptions_source(sources: Sources) -> str:
+    """Return the generated module of exceptions, unformatted."""
+    module = sources.modules["exceptions"]
+    if missing := set(JOBS) - sources.active.keys():
+        raise Unsupported(", ".join(missing), None, "it has no twin")
+    exported = _constant(module, "__all__")
+    typed: dict[str, list[str]] = {}
+    for node in module.tree.body:
+        if isinstance(node, ast.ClassDef):
+            bases = [head(base) for base in node.bases if head(base) in typed]
+            fields = list(_fields_of_jobs(node))
+            if bases or fields:
+                typed[node.name] = list(_typed_exception(node, bases, fields))
+    return "\n".join(
+        [
+            f'"""{EXCEPTIONS_DOCSTRING}"""',
+            EXCEPTIONS_IMPORTS,
+            *(
+                f"    from ..exceptions import {name} as {name}"
+                for name in exported
+                if name not in typed
+            ),
+            *(f"    from ._facade import {name}" for name in JOBS),
+            "",
+            f"    __all__ = {exported}",
+            *("    " + line if line else "" for lines in typed.values() for line in ("", *lines)),
+        ]
+    )
+
+
+def _fields_of_jobs(node: ast.ClassDef) -> Iterator[str]:
+    """Yield the fields of an exception that hold a job."""
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign) and JOB in names(each.annotation):
+            if ast.unparse(each.annotation) != JOB:
+                raise Unsupported(f"exceptions.{node.name}", each, "more than a job in a field")
+            yield ast.unparse(each.target)
+
+
+def _typed_exception(node: ast.ClassDef, bases: list[str], fields: list[str]) -> Iterator[str]:
+    """Yield the class of an exception for type checkers."""
+    own = f"_exceptions.{node.name}"
+    # Its bases differ in what they say of the field, which the first of them decides.
+    ignored = "  # pyright: ignore[reportIncompatibleVariableOverride]" if bases else ""
+    yield f"class {node.name}({', '.join([*bases, own])}):{ignored}"
+    doc = ast.get_docstring(node, clean=False)
+    assert doc is not None
+    yield f'    """{translated(doc, node.name)}"""'
+    for field in fields:
+        yield ""
+        yield f"    {field}: {' | '.join(JOBS)}  # type: ignore[assignment]"

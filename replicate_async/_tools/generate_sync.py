@@ -39,7 +39,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from .exports import init_source
+from .exports import exceptions_source, init_source
 from .facade import Generator
 from .sources import PACKAGE, Unsupported
 
@@ -61,6 +61,7 @@ def generate() -> dict[str, str]:
     sources = {
         "__init__.py": init_source(generator),
         "_facade.py": generator.source(),
+        "exceptions.py": exceptions_source(generator),
     }
     return {name: formatted(HEADER + source, TARGET / name) for name, source in sources.items()}
 

@@ -246,6 +246,15 @@ def test_prediction_of_an_error(client: Client) -> None:
     assert _is_twin(caught.value.prediction)
 
 
+def test_module_of_exceptions() -> None:
+    """The exceptions are the same objects in both worlds, whichever way they are imported."""
+    import replicate_async.sync.exceptions
+    from replicate_async.sync.exceptions import ModelError
+
+    assert replicate_async.sync.exceptions is exceptions is sync.exceptions
+    assert ModelError is exceptions.ModelError is sync.ModelError is replicate_async.ModelError
+
+
 def test_base_exceptions(client: Client) -> None:
     """Not even a SystemExit ends the loop."""
 

@@ -38,7 +38,7 @@ def test_current() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-@pytest.mark.parametrize("name", ["__init__.py", "_facade.py"])
+@pytest.mark.parametrize("name", ["__init__.py", "_facade.py", "exceptions.py"])
 def test_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, name: str) -> None:
     """One changed byte is found in each file, and shown."""
     for path in generate_sync.TARGET.glob("*.py"):

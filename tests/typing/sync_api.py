@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, assert_type
 
@@ -27,6 +27,7 @@ from replicate_async.sync import (
     Training,
     Version,
 )
+from replicate_async.sync.exceptions import StreamError
 
 
 def verbs(client: Client) -> None:
@@ -121,13 +122,42 @@ def functions(client: Client) -> None:
 
 
 def errors() -> None:
-    """Errors are the same everywhere."""
+    """Exceptions carry twins; those of the async client can be caught, too."""
     try:
         replicate.run("a/b")
-    except replicate.exceptions.ModelError as error:
-        assert_type(error.prediction.logs, str)
+    except replicate.exceptions.OutputNotSaved as error:
+        assert_type(error.failures, Sequence[exceptions.ReplicateException])
+        assert_type(error.prediction.reload().logs, str)
+    except replicate.exceptions.RunTimeout as error:
+        assert_type(error.timeout, float)
+        assert_type(error.prediction, Prediction | Training)
+        as_builtin: TimeoutError = error
+        print(as_builtin)
+    except (StreamError, replicate.exceptions.PredictionCanceled) as error:
+        assert_type(error.prediction.wait(), Prediction | Training)
+        if isinstance(error, StreamError):
+            assert_type(error.text, str)
+    except replicate.ModelError as error:
+        assert_type(error.prediction, Prediction | Training)
+        assert_type(error.prediction.reload().logs, str)
+        assert_type(error.prediction.cancel().logs, str)
+        if isinstance(error.prediction, Prediction):
+            assert_type(error.prediction.deployment, str | None)
+        also: exceptions.ModelError = error
+        print(also)
+    except exceptions.PredictionFailed as error:
+        assert_type(error.code, str | None)
     except exceptions.ReplicateError as error:
         assert_type(error.status, int)
+    except replicate.exceptions.ArgumentError as error:
+        assert_type(error.argument, str)
+
+
+def errors_of_outcomes(client: Client) -> None:
+    """The error of an outcome can be told apart as one that was raised."""
+    for outcome in client.map("a/b", []):
+        if isinstance(outcome.error, replicate.exceptions.ModelError):
+            assert_type(outcome.error.prediction.reload(), Prediction | Training)
 
 
 def mistakes(client: Client) -> None:

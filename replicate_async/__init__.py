@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ._jobs.prediction import OutputStream as OutputStream
     from ._jobs.prediction import Prediction as Prediction
     from ._jobs.training import Training as Training
-    from ._verbs.map import Outcome as Outcome
     from ._verbs.map import Outcomes as Outcomes
+    from ._verbs.outcome import Outcome as Outcome
     from ._verbs.use import ModelFunction as ModelFunction
     from ._verbs.use import StreamingFunction as StreamingFunction
     from .client import Client as Client
@@ -173,7 +173,7 @@ _HOMES = {
     "ModelError": "exceptions",
     "ModelFunction": "_verbs.use",
     "OutputStream": "_jobs.prediction",
-    "Outcome": "_verbs.map",
+    "Outcome": "_verbs.outcome",
     "Outcomes": "_verbs.map",
     "Page": "resources._pages",
     "Prediction": "_jobs.prediction",

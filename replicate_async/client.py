@@ -13,7 +13,8 @@ from ._jobs.context import Context, changed_context, default_context, make_conte
 from ._jobs.prediction import EventStream, Output
 from ._jobs.request import CreateOptions
 from ._unpicklable import Unpicklable
-from ._verbs.map import Outcomes, end, plan
+from ._verbs.map import Outcomes, end_fan_outs
+from ._verbs.map_plan import make_plan
 from ._verbs.run import run, stream
 from ._verbs.use import FunctionOptions, ModelFunction, StreamingFunction
 from .resources import _pages
@@ -182,7 +183,7 @@ class Client(Unpicklable):
         has in flight is given up first, as if its loop were left.
         """
         if self._context.fan_outs:
-            await end(self._context.fan_outs)
+            await end_fan_outs(self._context, self._context.fan_outs)
         await self._context.transport.pool.aclose()
 
     async def __aenter__(self) -> Self:
@@ -480,7 +481,7 @@ class Client(Unpicklable):
             file_encoding_strategy=file_encoding_strategy,
             use_file_output=use_file_output,
         )
-        planned = plan(
+        plan = make_plan(
             ref,
             options=options,
             concurrency=concurrency,
@@ -491,7 +492,7 @@ class Client(Unpicklable):
             retry_failed=retry_failed,
             on_abandon=on_abandon,
         )
-        return Outcomes(self._context, planned, inputs)
+        return Outcomes(self._context, plan, inputs)
 
     async def search(self, query: str, *, limit: int | None = None) -> SearchResults:
         """Search models, collections and documentation. Calls :api:`search`.

@@ -3,25 +3,27 @@
 For each input it holds a hash, the intention to create a prediction before the request is sent, the
 prediction's id after it, how the prediction ended, and which files were saved. What is awaited here is on the
 disk when the await returns (write-ahead log, `synchronous=FULL`); what several tasks write at the same time is
-committed at once. One thread does all of it, and holds the file locked until it is closed or the process is gone.
+committed at once. The file is locked until it is closed or the process is gone.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
 import sqlite3
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+import anyio
+import anyio.to_thread
 import attrs
 
 from .. import exceptions
@@ -91,16 +93,25 @@ class Fingerprint:
     """The input as JSON, unless it is large."""
 
 
+@attrs.define(eq=False)
+class _Step:
+    """Something to read or write in the file, and its result."""
+
+    work: Callable[[], Any]
+    is_done: bool = False
+    result: Any = None
+    error: exceptions.JournalError | None = None
+
+
 class Journal:
     """The journal of one fan-out, open in one process."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._store = _Store(self.path)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="replicate_async.journal")
-        self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
-        self._is_busy = False
-        self._is_open = False
+        self._steps: deque[_Step] = deque()
+        """What is to be committed next."""
+        self._turn = anyio.Lock()
 
     async def open(self, target: str) -> None:
         """Open or make the file, and lock it.
@@ -111,15 +122,11 @@ class Journal:
         Raises:
             JournalError: Another process has it, it is of another model, or it cannot be read.
         """
-        await self._do(lambda: self._store.open(target))
-        self._is_open = True
+        await anyio.to_thread.run_sync(self._store.open, target)
 
     async def aclose(self) -> None:
-        """Close the file."""
-        if self._is_open:
-            self._is_open = False
-            await self._do(self._store.close)
-        self._thread.shutdown(wait=False)
+        """Write what was not awaited to its end, and close the file."""
+        await anyio.to_thread.run_sync(self._store.close, self._steps)
 
     async def find(self, number: int, fingerprint: Fingerprint) -> Entry:
         """Return what is known of an input.
@@ -159,61 +166,80 @@ class Journal:
         """Return number, hash of what was sent, and time of all that may have been created."""
         return await self._do(self._store.uncertain)
 
-    # The thread
-
     async def _do(self, work: Callable[[], T]) -> T:
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._pending.append((work, done))
-        self._next()
-        return await done
-
-    def _next(self) -> None:
-        if self._is_busy or not self._pending:
-            return
-        self._is_busy = True
-        batch, self._pending = self._pending, []
-        loop = asyncio.get_running_loop()
-
-        def back(results: Future[list[Any]]) -> None:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._deliver, batch, results)
-
-        self._thread.submit(self._store.commit, [work for work, _ in batch]).add_done_callback(back)
-
-    def _deliver(
-        self,
-        batch: list[tuple[Callable[[], Any], asyncio.Future[Any]]],
-        results: Future[list[Any]],
-    ) -> None:
-        self._is_busy = False
-        for (_, done), result in zip(batch, results.result(), strict=True):
-            if done.done():
-                continue
-            if isinstance(result, BaseException):
-                done.set_exception(result)
-            else:
-                done.set_result(result)
-        self._next()
+        step = _Step(work)
+        self._steps.append(step)
+        async with self._turn:
+            if not step.is_done:
+                # With everything else that has come together meanwhile.
+                await anyio.to_thread.run_sync(self._store.commit, self._steps)
+        if step.error is not None:
+            raise step.error
+        done: T = step.result
+        return done
 
 
 class _Store:
-    """The file. All of it is used by one thread."""
+    """The file. Its public methods are called in threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+        """Two threads can be at work if a task that awaits the first one is cancelled by asyncio."""
 
     def open(self, target: str) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self._path, timeout=0.0, isolation_level=None)
-            self._prepare(self._database, target)
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise self._problem(error) from error
-        except BaseException:
-            self.close()
-            raise
+        with self._lock:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._database = sqlite3.connect(
+                    self._path,
+                    timeout=0.0,
+                    isolation_level=None,
+                    check_same_thread=False,  # since they are locked
+                )
+                self._prepare(self._database, target)
+            except (sqlite3.Error, OSError) as error:
+                self._close()
+                raise self._problem(error) from error
+            except BaseException:
+                self._close()
+                raise
+
+    def close(self, steps: deque[_Step]) -> None:
+        """Commit the steps that are left, and close the file."""
+        if steps:
+            self.commit(steps)
+        with self._lock:
+            self._close()
+
+    def commit(self, steps: deque[_Step]) -> None:
+        """Take all steps out of a queue, and do them in one transaction."""
+        with self._lock:
+            batch = [steps.popleft() for _ in range(len(steps))]
+            problem: exceptions.JournalError | None = None
+            try:
+                self._query("BEGIN")
+                for step in batch:
+                    try:
+                        step.result = step.work()
+                    except exceptions.JournalError as error:
+                        step.error = error
+                self._query("COMMIT")
+            except sqlite3.Error as error:
+                problem = self._problem(error)
+                with suppress(sqlite3.Error):
+                    self._query("ROLLBACK")
+            except exceptions.JournalError as error:  # it is closed
+                problem = error
+            for step in batch:
+                step.error = problem or step.error
+                step.is_done = True
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
     def _prepare(self, database: sqlite3.Connection, target: str) -> None:
         # Locked as long as the process lives, and not longer, whatever ends it.
@@ -247,35 +273,6 @@ class _Store:
                     f"it belongs to {known}, not to {target}. Use another journal for another model",
                 )
         database.execute("COMMIT")
-
-    def close(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-
-    def commit(self, works: list[Callable[[], Any]]) -> list[Any]:
-        """Do several things in one transaction; each has its result, or its error."""
-        results: list[Any] = []
-        database = self._database
-        if database is None or works == [self.close]:
-            return [self._one(work) for work in works]
-        try:
-            database.execute("BEGIN")
-            results = [self._one(work) for work in works]
-            if self._database is not None:
-                database.execute("COMMIT")
-        except sqlite3.Error as error:
-            problem = self._problem(error)
-            with suppress(sqlite3.Error):
-                database.execute("ROLLBACK")
-            return [problem for _ in works]
-        return results
-
-    def _one(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except exceptions.JournalError as error:
-            return error
 
     def find(self, number: int, fingerprint: Fingerprint) -> Entry:
         row = self._query(

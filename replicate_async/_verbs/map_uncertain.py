@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,15 +18,15 @@ from .._jobs.prediction import Prediction
 from .map_journal import Entry, Journal, sent_hash
 
 _MARGIN: Final = 60.0
-"""Seconds by which clocks may differ, when it is looked for."""
+"""Seconds by which the clocks of the two runs may differ."""
 
 
 _LONGEST_CREATE: Final = 2 * 3600.0
-"""Seconds after the intention within which a create must have happened: the rate limit may delay it."""
+"""Seconds by which the rate limit may have delayed a create after its intention was noted."""
 
 
-class _Uncertain:
-    """Finds what was created by creates that a run before has sent, and of which nothing more is known."""
+class UncertainCreates:
+    """Finds the predictions of creates that an earlier run has sent and whose answers it did not note."""
 
     def __init__(self, context: Context, wanted: ListMatch, journal: Journal) -> None:
         self._context = context
@@ -35,14 +34,17 @@ class _Uncertain:
         self._journal = journal
         self._spans: list[tuple[float, float]] | None = None
         self._hashes: set[str] = set()
-        self._found: dict[str, dict[str, None]] = {}  # ids, by the hash of the input
+        self._found: dict[str, dict[str, None]] = {}  # IDs, by the hash of the input
         self._read_at = float("-inf")
         self._ahead = 0.0
         """Seconds by which the server's clock is ahead of this machine's."""
-        self._reading = asyncio.Lock()
+        self._reading = anyio.Lock()
 
     async def find(self, entry: Entry) -> str | None:
-        """Return the id of what a create has created, and claim it; wait out the lag of the list."""
+        """Return the ID of the prediction that a create has made, and claim it.
+
+        A recent create is searched for until the list must show it; None if there is no prediction.
+        """
         assert entry.sent is not None
         while True:
             asked = time.monotonic()
@@ -80,8 +82,8 @@ class _Uncertain:
             "GET",
             "/predictions",
             params={
-                "created_after": _timestamp(start + self._ahead),
-                "created_before": _timestamp(end + self._ahead),
+                "created_after": _to_iso(start + self._ahead),
+                "created_before": _to_iso(end + self._ahead),
             },
         )
         async for answer, entries in list_pages(self._context, call, patience=LONGEST_WAIT):
@@ -103,5 +105,5 @@ class _Uncertain:
         return found
 
 
-def _timestamp(seconds: float) -> str:
+def _to_iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

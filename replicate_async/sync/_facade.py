@@ -28,8 +28,8 @@ from .._jobs.prediction import Output
 from .._jobs.prediction import OutputStream as AsyncOutputStream
 from .._jobs.prediction import Prediction as AsyncPrediction
 from .._jobs.training import Training as AsyncTraining
-from .._verbs.map import Outcome as AsyncOutcome
 from .._verbs.map import Outcomes as AsyncOutcomes
+from .._verbs.outcome import Outcome as AsyncOutcome
 from .._verbs.use import FunctionRun as AsyncFunctionRun
 from .._verbs.use import ModelFunction as AsyncModelFunction
 from .._verbs.use import StreamingFunction as AsyncStreamingFunction
@@ -1855,13 +1855,13 @@ class Models(Twin[AsyncModels]):
 
 
 class Outcome(Twin[AsyncOutcome]):
-    """What became of one input."""
+    """The outcome of one input."""
 
     __slots__ = ()
 
     @property
     def index(self) -> int:
-        """Which input it was, counted from 0."""
+        """Zero-based index of the input."""
         return self._async.index
 
     @property
@@ -1876,28 +1876,35 @@ class Outcome(Twin[AsyncOutcome]):
 
     @property
     def output(self) -> Output:
-        """The final output, as `run` returns it; None without one."""
+        """The final output, as `run` returns it; None if there is none."""
         return wrap(self._lease, self._async.output)
 
     @property
     def error(self) -> Exception | None:
-        """What went wrong; None if nothing did."""
+        """The error; None if the input succeeded."""
         return wrap_error(self._lease, self._async.error)
 
     @property
     def saved(self) -> tuple[Path, ...]:
-        """The files of the output on the disk, if `save_to` was given."""
+        """The paths of the output's files, if `save_to` was given."""
         return self._async.saved
 
     def result(self) -> Output:
-        """Return the output, or raise the error."""
+        """Return the output, or raise the error.
+
+        Returns:
+            The final output.
+
+        Raises:
+            Exception: The error in `error`, if there is one.
+        """
         return wrap(self._lease, self._async.result())
 
 
 class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
-    """The outcomes of a fan-out, as they come: an iterator and context manager.
+    """The outcomes of a fan-out as they arrive: an iterator and context manager.
 
-    Nothing is read or sent before the first one is asked for. Leaving the loop early ends the fan-out.
+    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the fan-out.
     """
 
     @property
@@ -1914,7 +1921,11 @@ class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
         self._async.stop()
 
     def collect(self) -> list[Outcome]:
-        """Return the outcomes of all inputs, in the order of the inputs. Raises none of their errors."""
+        """Wait for all outcomes. Does not raise the errors of single inputs.
+
+        Returns:
+            The outcomes of all inputs, in the order of the inputs.
+        """
         return collect_outcomes(self)
 
 

@@ -1,0 +1,223 @@
+"""A fan-out under way: reads the inputs, runs so many at a time, and passes on their outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .. import exceptions
+from .._concurrency import in_thread
+from .._files.disk import ready_directory
+from .._files.inputs import is_file
+from .._jobs.context import Context
+from .._jobs.running import RunState
+from .map_inputs import Inputs, read
+from .map_item import Item, Shared, Stopped, finish_cleanup
+from .map_journal import Entry, Fingerprint, Journal, fingerprint
+from .map_outputs import remove_partial_files
+from .map_plan import Plan
+from .map_uncertain import UncertainCreates
+from .outcome import Outcome
+
+
+class FanOut:
+    """A fan-out under way, on the event loop on which it was made.
+
+    `run` is the task that owns it. Any number of tasks may take its outcomes.
+    """
+
+    def __init__(self, context: Context, plan: Plan, inputs: Inputs) -> None:
+        self._plan = plan
+        self._inputs = inputs
+        self._shared = Shared(context, plan)
+        # Its buffer needs no bound of its own: an input is read when there is room in the window, in which it stays
+        # until its outcome is taken.
+        self._sender, self._receiver = anyio.create_memory_object_stream[Outcome](math.inf)
+        self._window = anyio.Semaphore(plan.concurrency * (4 if plan.ordered else 2))
+        self._places = anyio.Semaphore(plan.concurrency)
+        self._reading = anyio.CancelScope()
+        self._early: dict[int, Outcome | None] = {}
+        """With `ordered`: outcomes that others come before."""
+        self._following = 0
+        """With `ordered`: the index of the next outcome."""
+        self._failure: Exception | None = None
+
+    # What the iterator uses
+
+    @property
+    def in_flight(self) -> int:
+        """Number of predictions that are running."""
+        return self._shared.in_flight
+
+    async def take(self) -> Outcome:
+        """Wait for the next outcome, and make room for another input.
+
+        Raises:
+            EndOfStream: There is none.
+            ClosedResourceError: The stream of outcomes was closed.
+        """
+        outcome = await self._receiver.receive()
+        self._window.release()
+        return outcome
+
+    def take_ready(self) -> list[Outcome]:
+        """Take the outcomes that are there already."""
+        found: list[Outcome] = []
+        with suppress(anyio.WouldBlock, anyio.EndOfStream):
+            while True:
+                found.append(self._receiver.receive_nowait())
+                self._window.release()
+        return found
+
+    def stop(self) -> None:
+        """Read and create nothing more."""
+        self._shared.stopping = True
+        self._reading.cancel()
+
+    def end(self) -> Exception:
+        """Return the exception that ends the iteration."""
+        failure, self._failure = self._failure, None
+        return StopAsyncIteration() if failure is None else failure
+
+    def close_sender(self) -> None:
+        """Let the iteration end when all outcomes have been taken."""
+        self._sender.close()
+
+    def close_receiver(self) -> None:
+        """Drop the outcomes that were not taken."""
+        self._receiver.close()
+
+    # The task that owns it
+
+    async def run(self) -> None:
+        """Read the inputs, and complete each."""
+        try:
+            await self._run()
+        except Exception as error:  # noqa: BLE001  (it is raised where the outcomes are awaited)
+            self._failure = self._failure or error
+
+    async def _run(self) -> None:
+        shared, plan = self._shared, self._plan
+        shared.context.transport.token()
+        if plan.save_to is not None:
+            await in_thread(remove_partial_files, await ready_directory(plan.save_to))
+        values = read(self._inputs)
+        if plan.journal is None:
+            await self._complete_all(values)
+            return
+        journal = shared.journal = Journal(plan.journal)
+        shared.uncertain = UncertainCreates(shared.context, plan.wanted, journal)
+        try:
+            await journal.open(plan.shown)
+            await self._complete_all(values)
+        finally:
+            await finish_cleanup(journal.aclose, self._grace)
+
+    @property
+    def _grace(self) -> float:
+        """Seconds for the clean-up after a cancellation."""
+        return 2 * self._shared.context.timings.cancel
+
+    async def _complete_all(self, values: AsyncGenerator[Any, None]) -> None:
+        async with anyio.create_task_group() as group:
+            with self._reading:
+                try:
+                    await self._feed(values, group)
+                except exceptions.JournalError as error:
+                    self._fail(error, group)
+                except Exception as error:  # noqa: BLE001  (of the inputs: raised when all that runs has ended)
+                    self._failure = error
+
+    def _fail(self, error: exceptions.JournalError, group: TaskGroup) -> None:
+        """Give up: without its journal, nothing must be created any more."""
+        self._failure = self._failure or error
+        group.cancel_scope.cancel()
+
+    async def _feed(self, values: AsyncGenerator[Any, None], group: TaskGroup) -> None:
+        """Read one input after the other, never more than the window ahead."""
+        index = 0
+        async with aclosing(values):
+            await self._window.acquire()
+            async for value in values:
+                await self._begin(index, value, group)
+                index += 1
+                await self._window.acquire()
+
+    async def _begin(self, index: int, value: Any, group: TaskGroup) -> None:
+        entry, mark = Entry(), None
+        journal = self._shared.journal
+        try:
+            if isinstance(value, Exception):
+                raise value
+            if not isinstance(value, Mapping):
+                raise exceptions.ArgumentTypeError(
+                    f"inputs[{index}]", f"expected a mapping, got {type(value).__name__}"
+                )
+            if journal is not None:
+                mark = await _fingerprint(value)
+                entry = await journal.find(index, mark)
+        except exceptions.JournalError:
+            raise
+        except Exception as error:  # noqa: BLE001  (that of the item)
+            self._emit(
+                index, Outcome(index, value if isinstance(value, Mapping) else {}, error=error)
+            )
+            return
+        await self._places.acquire()
+        run = RunState(self._shared.context, self._plan.on_abandon, failed_before=entry.attempt)
+        item = Item(self._shared, index, value, mark, entry, run)
+        group.start_soon(self._complete, item, group)
+
+    async def _complete(self, item: Item, group: TaskGroup) -> None:
+        outcome: Outcome | None = None
+        try:
+            outcome = await item.complete()
+        except Stopped:
+            pass
+        except exceptions.JournalError as error:
+            await finish_cleanup(item.abandon, self._grace)
+            self._fail(error, group)
+            return
+        except Exception as error:  # noqa: BLE001  (one failure harms no other item)
+            outcome = item.failed(error)
+        except BaseException:
+            await finish_cleanup(item.abandon, self._grace)
+            raise
+        finally:
+            self._places.release()
+        self._emit(item.index, outcome)
+
+    def _emit(self, index: int, outcome: Outcome | None) -> None:
+        """Pass on the outcome of an input; None if there is none."""
+        if not self._plan.ordered:
+            self._pass_on(outcome)
+            return
+        self._early[index] = outcome
+        while self._following in self._early:
+            self._pass_on(self._early.pop(self._following))
+            self._following += 1
+
+    def _pass_on(self, outcome: Outcome | None) -> None:
+        if outcome is None:
+            self._window.release()
+            return
+        with suppress(anyio.BrokenResourceError):  # nobody takes it any more
+            self._sender.send_nowait(outcome)
+
+
+async def _fingerprint(value: Mapping[str, Any]) -> Fingerprint:
+    """Return the fingerprint of an input; in a thread, unless it is plain and small."""
+    size = 0
+    for item in value.values():
+        if isinstance(item, str):
+            size += len(item)
+        elif item is not None and not isinstance(item, (int, float)):
+            size += 100_000
+    if size < 10_000:
+        return fingerprint(value, is_file)
+    return await in_thread(fingerprint, value, is_file)

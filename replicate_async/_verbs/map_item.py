@@ -1,0 +1,290 @@
+"""One input of a fan-out, from its create to its saved output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from .. import exceptions
+from .._codec import structure
+from .._concurrency import in_thread
+from .._jobs import running
+from .._jobs.context import Context
+from .._jobs.creating import create
+from .._jobs.job import has_ended
+from .._jobs.prediction import Output, Prediction
+from .._jobs.request import CreateRequest, prepare
+from .._jobs.running import RunState
+from .map_journal import Entry, Fingerprint, Journal, sent_hash
+from .map_outputs import record_name, save_output
+from .map_plan import Plan
+from .map_uncertain import UncertainCreates
+from .outcome import Outcome
+
+_logger = logging.getLogger("replicate_async")
+
+_CREATING: Final = 16
+"""How many creates are under way at a time: so many are uncertain after a sudden end."""
+
+
+class Stopped(Exception):
+    """Nothing more is to be created."""
+
+
+@attrs.define(eq=False)
+class Shared:
+    """State that the inputs of a fan-out share."""
+
+    context: Context
+    plan: Plan
+    journal: Journal | None = None
+    uncertain: UncertainCreates | None = None
+    """The creates of earlier runs; with a journal."""
+    stopping: bool = False
+    """Whether nothing more is to be created."""
+    in_flight: int = 0
+    """Number of predictions that are running."""
+    creating: anyio.Semaphore = attrs.field(factory=lambda: anyio.Semaphore(1))
+    """One create at first: it finds out for all others whether the model is an official one."""
+    _is_warm: bool = attrs.field(default=False, init=False)
+
+    def warm_up(self) -> None:
+        """Allow further creates at a time, since the first one is over."""
+        if not self._is_warm:
+            self._is_warm = True
+            for _ in range(min(_CREATING, self.plan.concurrency) - 1):
+                self.creating.release()
+
+
+@attrs.define(eq=False)
+class Item:
+    """One input in progress."""
+
+    _shared: Shared
+    index: int
+    """Zero-based index of the input."""
+    value: Mapping[str, Any]
+    """The input."""
+    _mark: Fingerprint | None
+    """Its fingerprint; with a journal."""
+    _entry: Entry
+    """What the journal knows of its prediction."""
+    _run: RunState
+    _request: CreateRequest | None = attrs.field(default=None, init=False)
+    _is_intended: bool = attrs.field(default=False, init=False)
+    """Whether the journal has the intention to create, and not yet what became of it."""
+    _late: exceptions.RunTimeout | None = attrs.field(default=None, init=False)
+    """The error of a prediction that was cancelled because its time was over."""
+
+    async def complete(self) -> Outcome:
+        """Create a prediction unless there is one, wait for its end, and save its output.
+
+        Raises:
+            Stopped: Nothing more is to be created.
+            JournalError: The journal cannot be used any more.
+            Exception: The input has failed.
+        """
+        plan = self._shared.plan
+        await self._resume()
+        prediction, error = await running.complete(
+            self._run,
+            create=self._create,
+            wait=self._wait,
+            ended=self._note_end,
+            retry_failed=plan.retry_failed,
+        )
+        if self._late is not None:
+            raise self._late
+        output = self._output(prediction) if error is None else None
+        saved: tuple[Path, ...] = ()
+        if plan.save_to is not None:
+            try:
+                saved = await self._save(prediction, output, plan.save_to)
+            except exceptions.JournalError:
+                raise
+            except (exceptions.ReplicateException, OSError) as failure:
+                if error is None:
+                    failures = (
+                        [failure] if isinstance(failure, exceptions.ReplicateException) else []
+                    )
+                    error = exceptions.OutputNotSaved(prediction, str(failure), failures)
+                    error.__cause__ = failure
+        return Outcome(self.index, self.value, prediction, output, error, saved)
+
+    def failed(self, error: Exception) -> Outcome:
+        """Return the outcome of an input that has failed with an error."""
+        prediction = getattr(error, "prediction", None) or self._run.prediction
+        return Outcome(self.index, self.value, prediction, error=error)
+
+    async def abandon(self) -> None:
+        """Cancel the prediction, or let the journal have it for the next run."""
+        run, journal = self._run, self._shared.journal
+        await running.abandon(run)
+        if journal is None:
+            return
+        prediction = run.prediction
+        if prediction is None:
+            if self._is_intended and not run.pending.lost:
+                await journal.refused(self.index)
+        elif run.on_abandon == "cancel" and prediction.status in ("canceled", "aborted"):
+            if self._entry.record is None:
+                await journal.refused(self.index)
+        elif self._is_intended:
+            await journal.created(self.index, prediction.id)
+
+    # The steps
+
+    async def _resume(self) -> None:
+        """Take up the prediction that an earlier run has created for the input, if there is one."""
+        shared, entry = self._shared, self._entry
+        match entry.state:
+            case "new":
+                return
+            case "intended":
+                # Only its ID: lists may leave things out.
+                raw: dict[str, Any] = {"id": await self._find_uncertain()}
+            case _:
+                raw = entry.record or {"id": entry.prediction}
+        if raw["id"] is None:
+            return
+        prediction = shared.context.bind(structure(raw, Prediction))
+        _logger.debug("input %d has prediction %s of an earlier run", self.index, prediction.id)
+        shared.context.creates.own(prediction.id)
+        prediction._files = shared.plan.options.use_file_output
+        self._run.prediction = prediction
+
+    async def _find_uncertain(self) -> str | None:
+        """Return the ID of the prediction that a create of an earlier run has made, if there is one."""
+        shared = self._shared
+        assert shared.journal is not None
+        assert shared.uncertain is not None
+        try:
+            found = await shared.uncertain.find(self._entry)
+        except (exceptions.TransportError, exceptions.ReplicateError) as error:
+            raise exceptions.AmbiguousCreateError(
+                "POST",
+                shared.context.transport.config.base_url,
+                shared.plan.shown,
+                f"it was sent in an earlier run; now the list cannot be read: {error}",
+                datetime.fromtimestamp(self._entry.intended, UTC),
+            ) from error
+        if found is None:
+            return None
+        await shared.journal.created(self.index, found)
+        shared.context.stats.created += 1
+        shared.context.stats.adopted += 1
+        _logger.warning("prediction %s of %s adopted", found, shared.plan.shown)
+        return found
+
+    async def _create(self) -> None:
+        """Create a prediction; with a journal, its intention is on the disk before, and its ID after it."""
+        shared = self._shared
+        self._entry = Entry()
+        if self._request is None:
+            value = self.value
+            if shared.plan.function is not None:
+                value = await shared.plan.function._given(value)
+            self._request = await prepare(shared.context, value, shared.plan.options)
+        async with shared.creating:
+            try:
+                if shared.stopping:
+                    raise Stopped
+                await self._send(self._request)
+            finally:
+                shared.warm_up()
+
+    async def _send(self, request: CreateRequest) -> None:
+        run, journal = self._run, self._shared.journal
+        if journal is not None:
+            sent = request.input
+            hashed = await in_thread(sent_hash, sent) if request.large else sent_hash(sent)
+            assert self._mark is not None
+            self._is_intended = True
+            await journal.intend(self.index, self._mark, hashed, run.attempt)
+        try:
+            made = await create(
+                self._shared.context, self._shared.plan.target, request, run.pending
+            )
+        except exceptions.AmbiguousCreateError:
+            raise  # the intention stands, for the next run to search again
+        except Exception:
+            if journal is not None:
+                await journal.refused(self.index)
+            raise
+        run.prediction = made
+        if journal is not None:
+            await journal.created(self.index, made.id)
+            self._is_intended = False
+
+    async def _wait(self, prediction: Prediction) -> None:
+        timeout = self._shared.plan.timeout
+        self._shared.in_flight += 1
+        try:
+            # One of an earlier run may have ended long ago.
+            await prediction._wait(timeout, at_once=self._entry.state != "new")
+        except exceptions.RunTimeout:
+            if not self._shared.plan.cancel_when_late or timeout is None:
+                raise
+            with suppress(exceptions.ReplicateException):
+                await prediction.cancel()
+            if not has_ended(prediction):
+                raise
+            if prediction.status in ("canceled", "aborted"):  # else it has ended in time after all
+                self._late = exceptions.RunTimeout(prediction, timeout, canceled=True)
+        finally:
+            self._shared.in_flight -= 1
+
+    async def _note_end(self, prediction: Prediction) -> None:
+        if self._shared.journal is not None and self._entry.record is None:
+            await self._shared.journal.ended(self.index, prediction._raw)
+
+    def _output(self, prediction: Prediction) -> Output:
+        function = self._shared.plan.function
+        if function is not None:
+            return function._convert(prediction._raw.get("output"))
+        return prediction.output
+
+    async def _save(
+        self, prediction: Prediction, output: Output, directory: Path
+    ) -> tuple[Path, ...]:
+        """Put the output and the record on the disk, and return the paths of the output's files."""
+        if self._entry.state == "saved":
+            paths = tuple(directory / name for name in self._entry.files)
+            record = directory / record_name(self.index)
+            if await in_thread(lambda: all(path.is_file() for path in (*paths, record))):
+                return paths
+        names = await save_output(self._shared.context, directory, self.index, prediction, output)
+        if self._shared.journal is not None:
+            await self._shared.journal.saved(self.index, names)
+        return tuple(directory / name for name in names)
+
+
+async def finish_cleanup(clean_up: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Await a clean-up to its end, also if the task is cancelled once more.
+
+    Args:
+        clean_up: Does what is to be done; it is called again if a cancellation has interrupted it.
+        seconds: For how long it is repeated.
+    """
+    until = time.monotonic() + seconds
+    with anyio.CancelScope(shield=True):
+        while True:
+            try:
+                await clean_up()
+                return
+            except asyncio.CancelledError:
+                # At its end, `asyncio.run` cancels each task, and no shield holds that off.
+                if time.monotonic() > until:
+                    raise
+            except exceptions.ReplicateException as error:
+                _logger.warning("%s", error)
+                return

@@ -1,0 +1,124 @@
+"""The options of `map`."""
+
+from __future__ import annotations
+
+import math
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from .. import _arguments, exceptions
+from .._arguments import check_events, check_webhook
+from .._jobs.pending import ListMatch
+from .._jobs.request import CreateOptions, CreateTarget
+from ..resources.deployments import Deployment
+from ..resources.models import Model
+from ..resources.versions import Version
+from .run import target_of
+from .use import ModelFunction, StreamingFunction
+
+CONCURRENCY: Final = 64
+"""The default number of predictions in flight."""
+
+
+@attrs.frozen
+class Plan:
+    """The checked options of `map`."""
+
+    target: CreateTarget | str
+    """What to run, or the name of a model that may not be an official one."""
+    shown: str
+    """The name of the target in the journal."""
+    wanted: ListMatch
+    """How the list of predictions shows what was created."""
+    options: CreateOptions
+    concurrency: int
+    ordered: bool
+    save_to: Path | None
+    journal: Path | None
+    timeout: float | None
+    retry_failed: int
+    on_abandon: Literal["cancel", "leave"]
+    cancel_when_late: bool
+    function: ModelFunction | None = None
+
+
+def make_plan(
+    ref: str | Model | Version | Deployment | ModelFunction | StreamingFunction,
+    *,
+    options: CreateOptions,
+    concurrency: int | None,
+    ordered: bool,
+    save_to: str | os.PathLike[str] | None,
+    journal: str | os.PathLike[str] | None,
+    timeout: float | timedelta | None,
+    retry_failed: int,
+    on_abandon: Literal["cancel", "leave"] | None,
+) -> Plan:
+    """Check the options of `map`.
+
+    Raises:
+        ArgumentError: An option has an invalid value.
+    """
+    function: ModelFunction | None = None
+    if isinstance(ref, StreamingFunction):
+        raise exceptions.ArgumentTypeError("ref", "a streaming function has no final output to map")
+    if isinstance(ref, ModelFunction):
+        function, ref = ref, ref._ref
+        theirs = function._options
+        options = attrs.evolve(
+            theirs.create,
+            webhook=options.webhook,
+            webhook_events_filter=options.webhook_events_filter,
+            **{
+                name: value
+                for name in ("cancel_after", "file_encoding_strategy", "use_file_output")
+                if (value := getattr(options, name)) is not None
+            },
+        )
+        timeout = theirs.timeout if timeout is None else timeout
+        retry_failed = retry_failed or theirs.retry_failed
+    target = target_of(ref)
+    seconds = _arguments.timeout_seconds(timeout)
+    if concurrency is None:
+        concurrency = CONCURRENCY
+    for name, number, least in (("concurrency", concurrency, 1), ("retry_failed", retry_failed, 0)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise exceptions.ArgumentError(name, f"{number!r} is no number from {least} on")
+    if on_abandon is not None:
+        _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
+    check_webhook(options.webhook)
+    check_events(options.webhook_events_filter)
+    if options.cancel_after is not None:
+        _arguments.cancel_after_seconds(options.cancel_after)
+    elif seconds is not None and on_abandon != "leave":
+        # So that a process that is killed stops paying, too.
+        options = attrs.evolve(options, cancel_after=max(5, math.ceil(seconds)))
+    wanted = ListMatch(target, model=target) if isinstance(target, str) else target.wanted
+    return Plan(
+        target=target,
+        shown=wanted.shown,
+        wanted=wanted,
+        options=attrs.evolve(options, wait=None),
+        concurrency=concurrency,
+        ordered=bool(ordered),
+        save_to=_checked_path(save_to, "save_to"),
+        journal=_checked_path(journal, "journal"),
+        timeout=seconds,
+        retry_failed=retry_failed,
+        on_abandon=on_abandon or ("cancel" if journal is None else "leave"),
+        cancel_when_late=on_abandon != "leave",
+        function=function,
+    )
+
+
+def _checked_path(value: str | os.PathLike[str] | None, argument: str) -> Path | None:
+    if value is None:
+        return None
+    try:
+        return Path(value)
+    except TypeError:
+        raise exceptions.ArgumentTypeError(argument, f"expected a path, got {value!r}") from None

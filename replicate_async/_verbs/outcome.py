@@ -1,0 +1,44 @@
+"""The outcome of one input of a fan-out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from .._jobs.prediction import Output, Prediction
+
+__all__ = ("Outcome",)
+
+
+@attrs.frozen(eq=False)
+class Outcome:
+    """The outcome of one input."""
+
+    index: int
+    """Zero-based index of the input."""
+    input: Mapping[str, Any]
+    """The input, as it was given."""
+    prediction: Prediction | None = None
+    """The prediction; None if none was created."""
+    output: Output = None
+    """The final output, as `run` returns it; None if there is none."""
+    error: Exception | None = None
+    """The error; None if the input succeeded."""
+    saved: tuple[Path, ...] = ()
+    """The paths of the output's files, if `save_to` was given."""
+
+    def result(self) -> Output:
+        """Return the output, or raise the error.
+
+        Returns:
+            The final output.
+
+        Raises:
+            Exception: The error in `error`, if there is one.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.output

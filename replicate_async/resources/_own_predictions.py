@@ -63,8 +63,8 @@ class OwnPredictions(Namespace):
             ArgumentError: An argument is invalid; nothing was sent.
             ReplicateError: The API returned an error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
+                the account's list. It may exist, and be billed.
         """
         options = CreateOptions(
             wait=wait,

@@ -253,8 +253,8 @@ class DeploymentPredictions(Namespace):
             NotFoundError: The deployment does not exist; nothing was created.
             ReplicateError: The API returned another error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
+                the account's list. It may exist, and be billed.
         """
         names = parse_name(*full_name(deployment, "deployment"), "deployment")
         target = CreateTarget.deployment(*names)

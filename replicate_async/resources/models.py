@@ -488,8 +488,8 @@ class ModelPredictions(Namespace):
             NotFoundError: The model does not exist, or is not official; nothing was created.
             ReplicateError: The API returned another error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
+                the account's list. It may exist, and be billed.
         """
         target = CreateTarget.model("/".join(_names(model)))
         options = CreateOptions(

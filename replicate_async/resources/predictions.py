@@ -75,8 +75,8 @@ class Predictions(Namespace):
             ArgumentError: An argument is invalid; nothing was sent.
             ReplicateError: The API returned an error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
+                the account's list. It may exist, and be billed.
         """
         given = sum(target is not None for target in (version, model, deployment))
         if given != 1:

@@ -62,8 +62,8 @@ class Trainings(Namespace):
             ArgumentError: An argument is invalid; nothing was sent.
             ReplicateError: The API returned an error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the training. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the training could not be identified in
+                the account's list. It may exist, and be billed.
         """
         if version is None:
             raise exceptions.ArgumentError("version", "expected a version, got None")

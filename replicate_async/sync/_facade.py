@@ -839,8 +839,8 @@ class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
             NotFoundError: The deployment does not exist; nothing was created.
             ReplicateError: The API returned another error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
+                the account's list. It may exist, and be billed.
         """
         return Prediction(
             self._lease,
@@ -1555,8 +1555,8 @@ class ModelPredictions(Twin[AsyncModelPredictions]):
             NotFoundError: The model does not exist, or is not official; nothing was created.
             ReplicateError: The API returned another error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
+                the account's list. It may exist, and be billed.
         """
         return Prediction(
             self._lease,
@@ -2019,8 +2019,8 @@ class OwnPredictions(Twin[AsyncOwnPredictions]):
             ArgumentError: An argument is invalid; nothing was sent.
             ReplicateError: The API returned an error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
+                the account's list. It may exist, and be billed.
         """
         return Prediction(
             self._lease,
@@ -2431,8 +2431,8 @@ class Predictions(Twin[AsyncPredictions]):
             ArgumentError: An argument is invalid; nothing was sent.
             ReplicateError: The API returned an error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the prediction. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
+                the account's list. It may exist, and be billed.
         """
         return Prediction(
             self._lease,
@@ -2882,8 +2882,8 @@ class Trainings(Twin[AsyncTrainings]):
             ArgumentError: An argument is invalid; nothing was sent.
             ReplicateError: The API returned an error; nothing was created.
             ConnectError: No connection could be made; nothing was created.
-            AmbiguousCreateError: No usable response was received, and the account's list does not show
-                the training. It may exist, and be billed.
+            AmbiguousCreateError: No usable response was received, and the training could not be identified in
+                the account's list. It may exist, and be billed.
         """
         return Training(
             self._lease,

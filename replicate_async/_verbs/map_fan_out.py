@@ -12,14 +12,13 @@ from anyio.abc import TaskGroup
 
 from .. import exceptions
 from .._concurrency import in_thread
-from .._files.disk import ready_directory
+from .._files.disk import ready_directory, remove_partial_files
 from .._files.inputs import is_file
 from .._jobs.context import Context
 from .._jobs.running import RunState
 from .map_inputs import Inputs, read
 from .map_item import Item, Shared, Stopped, finish_cleanup
 from .map_journal import Entry, Fingerprint, Journal, fingerprint
-from .map_outputs import remove_partial_files
 from .map_plan import Plan
 from .map_uncertain import UncertainCreates
 from .outcome import Outcome

@@ -7,11 +7,7 @@ the files that are there under the names of its output are complete, and belong 
 from __future__ import annotations
 
 import json
-import os
-import re
-import secrets
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -21,16 +17,11 @@ import attrs
 from .. import exceptions
 from .._codec import encode_json
 from .._concurrency import gather_limited, in_thread
+from .._files.disk import UniqueNames, write_file
 from .._files.media import safe_name
-from .._files.output import FileOutput, to_output
+from .._files.output import FileOutput, files_in, replace_files, to_output
 from .._jobs.context import Context
 from .._jobs.prediction import Output, Prediction
-
-_PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.part")
-"""The names of files that are being written."""
-
-_PARTIAL_LIFETIME: Final = 3600.0
-"""Seconds after which such a file was left behind by a process that is gone."""
 
 _SAVED_AT_ONCE: Final = 4
 
@@ -65,13 +56,13 @@ async def save_output(
     """
     raw = prediction._raw.get("output")
     files = await in_thread(_files_of, output, raw, context, _name_prefix(index))
-    await in_thread(_write_record, directory, index, prediction._raw, files.names)
+    await _save_record(directory, index, prediction._raw, files.names)
 
     async def save(entry: tuple[str, FileOutput]) -> None:
         name, file = entry
         path = directory / name
         if await in_thread(path.is_file):
-            file._path = path
+            file._saved_at(path)
         elif await in_thread(path.is_dir):
             raise exceptions.FileNotSaved(
                 file.url, str(path), IsADirectoryError("it is a directory")
@@ -81,7 +72,7 @@ async def save_output(
 
     await gather_limited(save, list(files.downloads.items()), at_once=_SAVED_AT_ONCE)
     for name, content in files.texts.items():
-        await in_thread(_write, directory / name, content)
+        await write_file(directory / name, content)
     return files.names
 
 
@@ -100,16 +91,20 @@ class _Files:
 def _files_of(output: Output, raw: Any, context: Context, prefix: str) -> _Files:
     """Return the files for an output: its own files, and one for what else there is of it."""
     tree = to_output(raw, context.transport, files=True)
-    taken = {"prediction.json"}
+    unique = UniqueNames()
+    unique.add("prediction.json")
     names: dict[FileOutput, str] = {}
-    for file in [*_files_in(output)] or _files_in(tree):
+    for file in [*files_in(output)] or files_in(tree):
         if file not in names:
-            names[file] = prefix + _unused_name(safe_name(file.name), taken)
+            names[file] = prefix + unique.add(safe_name(file.name))
     texts: dict[str, bytes] = {}
     if raw is not None and not _is_files(tree):
         text = _text_of(output, raw)
-        name = prefix + _unused_name("output.json" if text is None else "output.txt", taken)
-        texts[name] = encode_json(_with_names(tree, names)) if text is None else text.encode()
+        if text is not None:
+            texts[prefix + unique.add("output.txt")] = text.encode()
+        else:
+            named = replace_files(tree, lambda file: names.get(file, file.url))
+            texts[prefix + unique.add("output.json")] = encode_json(named)
     return _Files({name: file for file, name in names.items()}, texts)
 
 
@@ -123,14 +118,6 @@ def _text_of(output: Output, raw: Any) -> str | None:
     return None
 
 
-def _files_in(tree: Any) -> Iterator[FileOutput]:
-    if isinstance(tree, FileOutput):
-        yield tree
-    elif isinstance(tree, (list, dict)):
-        for item in tree if isinstance(tree, list) else tree.values():
-            yield from _files_in(item)
-
-
 def _is_files(tree: Any) -> bool:
     """Tell whether a tree consists of files only."""
     if isinstance(tree, list):
@@ -138,62 +125,26 @@ def _is_files(tree: Any) -> bool:
     return isinstance(tree, FileOutput)
 
 
-def _with_names(tree: Any, names: Mapping[FileOutput, str]) -> Any:
-    """Return a tree with the names of its files in their places."""
-    if isinstance(tree, FileOutput):
-        return names.get(tree, tree.url)
-    if isinstance(tree, list):
-        return [_with_names(item, names) for item in tree]
-    if isinstance(tree, dict):
-        return {key: _with_names(item, names) for key, item in tree.items()}
-    return tree
-
-
-def _unused_name(name: str, taken: set[str]) -> str:
-    path, number, found = Path(name), 2, name
-    while found.lower() in taken:
-        found, number = f"{path.stem}-{number}{path.suffix}", number + 1
-    taken.add(found.lower())
-    return found
-
-
-def _write_record(
+async def _save_record(
     directory: Path, index: int, raw: Mapping[str, Any], names: Iterable[str]
 ) -> None:
     """Write the record of a prediction, and remove the files of another one."""
     record = directory / record_name(index)
-    known: object = None
-    with suppress(OSError, ValueError):
-        known = json.loads(record.read_bytes())
-    if known == raw:
-        return
-    if not (isinstance(known, dict) and known.get("id") == raw.get("id")):
-        stale = [directory / name for name in names]
-        if known is not None:
-            stale += directory.glob(f"{_name_prefix(index)}*")
-        for path in stale:
-            with suppress(OSError):
-                path.unlink()
-    _write(record, json.dumps(raw, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass"))
 
-
-def remove_partial_files(directory: Path) -> None:
-    """Remove the unfinished files that a killed process has left behind."""
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if _PARTIAL.fullmatch(entry.name):
+    def prepare() -> bool:
+        """Remove the files of another prediction, and tell whether the record is there already."""
+        known: object = None
+        with suppress(OSError, ValueError):
+            known = json.loads(record.read_bytes())
+        if not (isinstance(known, dict) and known.get("id") == raw.get("id")):
+            stale = [directory / name for name in names]
+            if known is not None:
+                stale += directory.glob(f"{_name_prefix(index)}*")
+            for path in stale:
                 with suppress(OSError):
-                    if entry.stat().st_mtime < time.time() - _PARTIAL_LIFETIME:
-                        Path(entry.path).unlink()
+                    path.unlink()
+        return known == raw
 
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that appears when it is complete."""
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    if not await in_thread(prepare):
+        text = json.dumps(raw, ensure_ascii=False, indent=1)
+        await write_file(record, text.encode("utf-8", "surrogatepass"))

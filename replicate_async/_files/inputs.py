@@ -1,9 +1,8 @@
-"""Inputs of models as JSON: finding the files in them, and uploading or inlining them."""
+"""Inputs of models as JSON, with their files uploaded or inlined."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import os
 import uuid
@@ -25,15 +24,11 @@ from ..types import File, FileEncodingStrategy, Record
 from .sources import Source, source_of
 from .uploads import Uploads, data_uri
 
-_logger = logging.getLogger("replicate_async")
-
-
 _AT_ONCE: Final = 16
-"""Uploads of one input at a time."""
-
+"""Files of one input that are inspected or uploaded at a time."""
 
 _MANY: Final = 5000
-"""Items of one list from which on a thread copies the input."""
+"""Items of one list or mapping above which the input is copied in a thread."""
 
 
 async def encode_input(
@@ -42,13 +37,20 @@ async def encode_input(
     strategy: FileEncodingStrategy,
     uploads: Uploads,
 ) -> tuple[dict[str, Any], bool]:
-    """Return an input as JSON-like data of its own, its files uploaded or inlined.
+    """Return a copy of an input as JSON-like data, with its files replaced by URLs.
 
-    With it, whether turning it into JSON takes so long that a thread should do it.
+    Args:
+        value: The input.
+        transport: The transport of the client.
+        strategy: `"url"` to upload its files, or `"base64"` to inline them.
+        uploads: The uploads of the client.
+
+    Returns:
+        The copy, and whether it is so large that it should be encoded in a thread.
 
     Raises:
-        ArgumentError: A file cannot be read, or is too large; the message names its key.
-        ArgumentTypeError: Something in it cannot be sent.
+        ArgumentError: A file cannot be read, or is too large. The message names its place.
+        ArgumentTypeError: A value cannot be sent.
     """
     if strategy != "url":
         _arguments.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
@@ -58,15 +60,15 @@ async def encode_input(
         raise exceptions.ArgumentTypeError(
             "input", f"expected a mapping, got {type(value).__name__}"
         )
-    walk = _Walk()
+    copier = _Copier()
     try:
-        encoded = walk.input(value)
-    except _TooMuch:
-        walk = _Walk(walk.used_up)
-        encoded = await in_thread(walk.input, value)
-    if walk.files:
-        # Each object once, wherever it stands; and all of them are looked at before any is sent.
-        files = {id(place.file): place for place in walk.files}
+        encoded = copier.copy_input(value)
+    except _TooMany:
+        copier = _Copier(math.inf, copier.consumed)
+        encoded = await in_thread(copier.copy_input, value)
+    if copier.files:
+        # Each object once, wherever it stands; and all are inspected before any is sent.
+        files = {id(place.file): place for place in copier.files}
         sources = await gather_limited(
             lambda place: source_of(place.file, place.path), list(files.values()), at_once=_AT_ONCE
         )
@@ -77,43 +79,48 @@ async def encode_input(
             return await data_uri(source)
 
         urls = dict(zip(files, await gather_limited(send, sources, at_once=_AT_ONCE), strict=True))
-        for place in walk.files:
+        for place in copier.files:
             url = place.container[place.key] = urls[id(place.file)]
-            walk.size += len(url)
-    return encoded, walk.size > LARGE
+            copier.size += len(url)
+    return encoded, copier.size > LARGE
 
 
 @attrs.frozen
-class _Place:
-    """Where in an input there is a file."""
+class FilePlace:
+    """The place of a file in an input."""
 
     container: Any
+    """The list or dict of the copy."""
     key: Any
+    """The index or key in it."""
     path: str
+    """The path from the input, such as `input.images[2]`."""
     file: Any
+    """The file, as the caller passed it."""
 
 
-class _TooMuch(Exception):
-    """There is more than should be copied on the event loop."""
+class _TooMany(Exception):
+    """There are more items than should be copied on the event loop."""
 
 
-class _Walk:
-    """Copies an input into JSON-like data, and notes its files and its size."""
+@attrs.define(eq=False, repr=False)
+class _Copier:
+    """Copies an input as JSON-like data, and collects its files."""
 
-    def __init__(self, used_up: dict[int, tuple[Any, list[Any]]] | None = None) -> None:
-        self.files: list[_Place] = []
-        self.size = 0
-        """About how many bytes of JSON it will be."""
-        self.used_up = used_up or {}
-        """What iterators gave, in case that all is to be copied once more."""
-        self._most = _MANY if used_up is None else math.inf
+    most: float = _MANY
+    """How many items a list or mapping may have."""
+    consumed: dict[int, tuple[Any, list[Any]]] = attrs.field(factory=dict)
+    """The iterators so far, by id, with their items: they cannot be iterated over a second time."""
+    files: list[FilePlace] = attrs.field(factory=list, init=False)
+    size: int = attrs.field(default=0, init=False)
+    """The approximate number of bytes of JSON."""
 
-    def input(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the copy of a whole input."""
+    def copy_input(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the copy of an input."""
         encoded: dict[str, Any] = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise exceptions.ArgumentTypeError("input", f"the key {key!r} is no string")
+                raise exceptions.ArgumentTypeError("input", f"keys must be strings, got {key!r}")
             try:
                 self._place(encoded, key, item, "input")
             except RecursionError:
@@ -123,7 +130,7 @@ class _Walk:
         return encoded
 
     def _place(self, container: Any, key: Any, value: Any, path: str) -> None:
-        """Put the copy of a value, or room for a file's URL, into its container."""
+        """Put the copy of a value into its container; for a file, None until its URL is known."""
         kind = value.__class__
         if kind is str:
             self.size += len(value)
@@ -136,7 +143,7 @@ class _Walk:
             path = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
             if kind is not float and kind is not list and kind is not dict and is_file(value):
                 container[key] = None
-                self.files.append(_Place(container, key, path, value))
+                self.files.append(FilePlace(container, key, path, value))
             else:
                 container[key] = self._copy(value, path)
 
@@ -145,7 +152,7 @@ class _Walk:
         match value:
             case float():
                 if not math.isfinite(value):
-                    raise exceptions.ArgumentError(path, f"JSON has no {value!r}")
+                    raise exceptions.ArgumentError(path, f"{value!r} cannot be sent as JSON")
                 return float(value)
             case str():
                 self.size += len(value)
@@ -161,28 +168,28 @@ class _Walk:
             case AbstractSet() | KeysView():
                 return self._array(_in_order(value), path)
             case Iterator():
-                if id(value) not in self.used_up:
-                    self.used_up[id(value)] = value, list(value)
-                return self._array(self.used_up[id(value)][1], path)
+                if id(value) not in self.consumed:
+                    self.consumed[id(value)] = value, list(value)
+                return self._array(self.consumed[id(value)][1], path)
             case Sequence() | deque() | ValuesView():
                 return self._array(value, path)
             case Record():
                 if isinstance(value, File):
                     return value.urls.get or _unsendable(path, value, "it has no URL")
-                _unsendable(path, value, "pass what is in it, such as its output")
+                _unsendable(path, value, "pass one of its fields, such as its output")
         if isinstance(value, type):
             _unsendable(path, value, "it is a class")
         if (url := url_of(value)) is not None:
-            return url  # a file that a model made: it is there already
+            return url  # such as an output: the model can fetch it
         if attrs.has(type(value)):
             fields = [field.name for field in attrs.fields(type(value))]
             return self._object(((name, getattr(value, name)) for name in fields), path)
         if dataclasses.is_dataclass(value):
             fields = [field.name for field in dataclasses.fields(value)]
             return self._object(((name, getattr(value, name)) for name in fields), path)
-        if callable(getattr(value, "tolist", None)):  # arrays and scalars of NumPy and its kin
-            if (size := getattr(value, "size", 0)).__class__ is int and size > self._most:
-                raise _TooMuch
+        if callable(getattr(value, "tolist", None)):  # arrays and scalars of NumPy and others
+            if (size := getattr(value, "size", 0)).__class__ is int and size > self.most:
+                raise _TooMany
             found = value.tolist()
             return found if found is None or found.__class__ is bool else self._copy(found, path)
         return _unsendable(
@@ -193,15 +200,15 @@ class _Walk:
         made: dict[str, Any] = {}
         for key, item in items:
             if not isinstance(key, str):
-                raise exceptions.ArgumentTypeError(path, f"the key {key!r} is no string")
+                raise exceptions.ArgumentTypeError(path, f"keys must be strings, got {key!r}")
             self._place(made, str.__str__(key), item, path)
-        if len(made) > self._most:
-            raise _TooMuch
+        if len(made) > self.most:
+            raise _TooMany
         return made
 
     def _array(self, values: Any, path: str) -> list[Any]:
-        if len(values) > self._most:
-            raise _TooMuch
+        if len(values) > self.most:
+            raise _TooMany
         items: list[Any] = [None] * len(values)
         for index, item in enumerate(values):
             self._place(items, index, item, path)
@@ -209,7 +216,7 @@ class _Walk:
 
 
 def _in_order(values: Any) -> list[Any]:
-    """Return a set as a list, the same one for equal sets where its items can be compared."""
+    """Return a set as a list, sorted if possible: equal sets are sent as equal lists."""
     try:
         return sorted(values)
     except TypeError:
@@ -221,7 +228,7 @@ def _unsendable(path: str, value: object, reason: str) -> NoReturn:
 
 
 def url_of(value: object) -> str | None:
-    """Return the URL of a file that is on the web already: a `FileOutput`, or what looks like one."""
+    """Return the URL of an object that is a file on the web, such as a `FileOutput`; else None."""
     if not hasattr(type(value), "read"):
         return None
     try:
@@ -234,7 +241,7 @@ def url_of(value: object) -> str | None:
 
 
 def is_file(value: Any) -> bool:
-    """Tell whether a value is the content of a file, or leads to it."""
+    """Tell whether a value of an input is a file: bytes, a path, or an object that can be read."""
     if isinstance(value, (bytes, bytearray, memoryview, os.PathLike)):
         return True
     try:

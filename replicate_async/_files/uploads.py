@@ -13,7 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 import anyio
@@ -29,23 +29,38 @@ from ..types import File
 from .sources import Source
 
 _ENCODED: Final = 3 * 2**17
-"""Bytes that become base64 in one go, which holds the interpreter's lock; a multiple of three."""
+"""Bytes that are encoded at once, which holds the interpreter's lock; a multiple of three."""
+
+_LIFETIME: Final = 24 * 3600.0
+"""Seconds for which an uploaded file exists (:api:`retention`), unless its record says otherwise."""
+
+_QUEUE_MARGIN: Final = 3600.0
+"""Seconds before its end in which a file is not used any more: predictions wait in queues."""
+
+_MAX_REMEMBERED: Final = 1024
+"""Uploaded files that a client remembers."""
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 async def data_uri(source: Source) -> str:
-    """Return a source as a data URI (:api:`file-inputs`)."""
+    """Return a source as a data URI (:api:`file-inputs`).
+
+    Raises:
+        ArgumentError: It cannot be read.
+    """
     encoded = io.BytesIO()
     encoded.write(f"data:{source.content_type};base64,".encode())
-    left = b""
+    rest = b""
     async with aclosing(source.chunks()) as chunks:
         async for chunk in chunks:
-            data = left + chunk if left else chunk
-            whole = len(data) // 3 * 3
-            for start in range(0, whole, _ENCODED):
-                piece = data[start : min(start + _ENCODED, whole)]
+            data = rest + chunk if rest else chunk
+            end = len(data) // 3 * 3
+            for start in range(0, end, _ENCODED):
+                piece = data[start : min(start + _ENCODED, end)]
                 encoded.write(await in_thread(_base64, piece))
-            left = data[whole:]
-    encoded.write(_base64(left))
+            rest = data[end:]
+    encoded.write(_base64(rest))
     return await in_thread(lambda: encoded.getvalue().decode("ascii"))
 
 
@@ -60,31 +75,25 @@ async def upload(
     *,
     kind: Kind = Kind.WRITE,
 ) -> Answer:
-    """Upload a source as `multipart/form-data` (:api:`files.create`).
+    """Upload a source as `multipart/form-data`. Calls :api:`files.create`.
+
+    Args:
+        transport: The transport of the client.
+        source: The file.
+        metadata: JSON to store with it.
+        kind: `Kind.READ` to repeat the upload after transient failures.
 
     Raises:
         ArgumentError: It could not be read to its end.
-        ReplicateError: The API refuses it.
+        ReplicateError: The API returned an error.
         TransportError: There was no answer.
     """
     boundary = uuid.uuid4().hex
-    name = source.name.replace("\\", "%5C").replace('"', "%22")
-    name = re.sub(r"[\x00-\x1f\x7f]", "_", name)
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="content"; filename="{name}"\r\n'
-        f"Content-Type: {source.content_type}\r\n\r\n"
-    ).encode("utf-8", "replace")
-    tail = b""
-    if metadata:
-        tail = (
-            f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="metadata"\r\n'
-            "Content-Type: application/json\r\n\r\n"
-        ).encode() + encode_json(dict(metadata))
-    tail += f"\r\n--{boundary}--\r\n".encode()
-    broken: list[Exception] = []
+    head, tail = _frame(source, metadata, boundary)
     bodies: list[AsyncGenerator[bytes, None]] = []
+    broken: list[Exception] = []
 
-    async def parts() -> AsyncGenerator[bytes, None]:
+    async def multipart() -> AsyncGenerator[bytes, None]:
         yield head
         try:
             async with aclosing(source.chunks()) as chunks:
@@ -97,123 +106,119 @@ async def upload(
         yield tail
 
     def make_body() -> AsyncGenerator[bytes, None]:
-        bodies.append(parts())
+        bodies.append(multipart())
         return bodies[-1]
 
-    length = None if source.size is None else len(head) + source.size + len(tail)
-    body = Body(length, make_body, source.repeatable)
-    call = Call(
-        "POST",
-        "/files",
-        kind,
-        content=body,
-        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-    )
-
+    size = None if source.size is None else len(head) + source.size + len(tail)
+    body = Body(size, make_body, source.repeatable)
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     try:
-        return await transport.send(call, File)
+        return await transport.send(
+            Call("POST", "/files", kind, content=body, headers=headers), File
+        )
     except exceptions.ReplicateException:
         if broken:
             raise broken[0] from None
         raise
     finally:
-        # The task that sends a body may have been cancelled between two chunks.
-        for parts_sent in bodies:
+        # aiohttp sends a body in a task of its own, which may have been cancelled between two chunks.
+        for parts in bodies:
             with suppress(
                 RuntimeError
-            ):  # it is cancelled within a chunk right now, and ends by itself
-                await parts_sent.aclose()
+            ):  # it is being cancelled within a chunk, and closes by itself
+                await parts.aclose()
 
 
-_LIFE: Final = 24 * 3600.0
-"""Seconds that an uploaded file lives (:api:`retention`), unless its record says otherwise."""
+def _frame(
+    source: Source, metadata: Mapping[str, Any] | None, boundary: str
+) -> tuple[bytes, bytes]:
+    """Return what comes before and after the content in a multipart body."""
+    name = _CONTROL.sub("_", source.name.replace("\\", "%5C").replace('"', "%22"))
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="content"; filename="{name}"\r\n'
+        f"Content-Type: {source.content_type}\r\n\r\n"
+    ).encode("utf-8", "replace")
+    tail = b""
+    if metadata:
+        tail = (
+            f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="metadata"\r\n'
+            "Content-Type: application/json\r\n\r\n"
+        ).encode() + encode_json(dict(metadata))
+    return head, tail + f"\r\n--{boundary}--\r\n".encode()
 
 
-_MARGIN: Final = 3600.0
-"""Seconds before its end after which it is not used any more: predictions wait in queues."""
-
-
-_MOST_REMEMBERED: Final = 1024
-
-
-_Group = tuple[str, str, int, str]
-"""Base URL, token, size and media type: only within these are uploads the same."""
+Group: TypeAlias = tuple[str, str, int, str]
+"""Base URL, token, size and media type. Only uploads of one group can have the same content."""
 
 
 @attrs.frozen(eq=False, repr=False)
-class _Uploaded:
-    """A file that the API has."""
+class UploadedFile:
+    """A file that was uploaded."""
 
     id: str
     url: str
-    group: _Group
+    group: Group
     digest: str | None
     identity: tuple[int, ...] | None
     until: tuple[float, float]
-    """The end of its use, by the monotonic clock and by that on the wall."""
+    """When it is used for the last time: by the monotonic clock, and by the wall clock."""
 
 
 @attrs.define(eq=False, repr=False)
-class _Flight:
-    """An upload under way, which others with the same content wait for."""
+class PendingUpload:
+    """An upload in progress. Others with the same content wait for it."""
 
     loop: asyncio.AbstractEventLoop
-    group: _Group
+    group: Group
     source: Source
-    landed: anyio.Event = attrs.field(factory=anyio.Event)
-    url: str | None = None
-    failure: exceptions.ReplicateException | None = None
+    ended: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    url: str | None = attrs.field(default=None, init=False)
+    failure: exceptions.ReplicateException | None = attrs.field(default=None, init=False)
 
 
+@attrs.define(eq=False, repr=False)
 class Uploads:
-    """What a client and its views have uploaded, so that one content is uploaded once while it lives.
+    """The uploads of a client and its views: each content is uploaded once, as long as it exists.
 
-    The first that comes with a content uploads it, in its own task; the others wait for it. If it is
-    cancelled, the next one takes over: there are no tasks that belong to nobody.
+    The first task with a content uploads it, and the others wait. If it is cancelled, one of them takes
+    over.
 
-    What is told apart by size and type needs no hash, nor does a file that is on the disk unchanged. Else
-    both contents are hashed, one of them perhaps by the server.
+    A content is hashed only if size, type and identity on the disk do not tell it apart. The API may
+    have hashed the other one.
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self._clock = clock
-        self._wall = wall
-        self._lock = threading.Lock()
-        self._known: dict[_Group, list[_Uploaded]] = {}
-        self._order: deque[_Uploaded] = deque()
-        self._flights: list[_Flight] = []
+    _clock: Callable[[], float] = time.monotonic
+    _wall_clock: Callable[[], float] = time.time
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    """For event loops in several threads."""
+    _known: dict[Group, list[UploadedFile]] = attrs.field(factory=dict, init=False)
+    _order: deque[UploadedFile] = attrs.field(factory=deque, init=False)
+    """What is known, oldest first."""
+    _pending: list[PendingUpload] = attrs.field(factory=list, init=False)
 
     async def url(self, transport: Transport, source: Source) -> str:
-        """Return the URL that stands for a source in an input; upload it unless that was done.
+        """Return the URL for a source in an input; upload the source if necessary.
 
         Raises:
             ArgumentError: It cannot be read.
-            ReplicateError: The API refuses it.
+            ReplicateError: The API returned an error.
             TransportError: There was no answer.
         """
         if source.size is None or not source.repeatable:
             return _url(transport, (await upload(transport, source, kind=Kind.READ)).data)
-        group = (
-            transport.config.base_url,
-            transport.token(),
-            source.size,
-            source.content_type,
-        )
+        group = (transport.config.base_url, transport.token(), source.size, source.content_type)
         while True:
-            before, flight = await self._same(group, source)
-            if before is not None:
-                return before.url
-            if flight is None:
-                return await self._fly(transport, group, source)
-            await flight.landed.wait()
-            if flight.url is not None:
-                return flight.url
-            if flight.failure is not None:
-                raise copy.copy(flight.failure) from flight.failure
+            match await self._find(group, source):
+                case None:
+                    return await self._upload(transport, group, source)
+                case UploadedFile(url=url):
+                    return url
+                case PendingUpload() as pending:
+                    await pending.ended.wait()
+                    if pending.url is not None:
+                        return pending.url
+                    if pending.failure is not None:
+                        raise copy.copy(pending.failure) from pending.failure
 
     def forget(self, id: str) -> None:
         """Note that a file was deleted."""
@@ -221,90 +226,89 @@ class Uploads:
             for uploaded in [found for found in self._order if found.id == id]:
                 self._drop(uploaded)
 
-    async def _same(self, group: _Group, source: Source) -> tuple[_Uploaded | None, _Flight | None]:
-        """Return the file that has this content, or the upload under way of it.
+    async def _find(self, group: Group, source: Source) -> UploadedFile | PendingUpload | None:
+        """Return the upload of the same content, if there is one.
 
-        Between the last `await` and the return nothing happens, so that what it finds is still so.
+        Nothing is awaited between the last look and the return, so the result still holds.
         """
         while True:
-            known = self._alive(group)
+            known = self._usable(group)
             for uploaded in known:
                 if source.identity is not None and uploaded.identity == source.identity:
-                    return uploaded, None
+                    return uploaded
                 if source.digest is not None and uploaded.digest == source.digest:
-                    return uploaded, None
+                    return uploaded
+            # anyio has no name for an event loop.
             loop = asyncio.get_running_loop()
-            flights = [
-                flight for flight in self._flights if flight.loop is loop and flight.group == group
-            ]
-            unclear: _Flight | None = None
-            for flight in flights:
-                same = _are_same(flight.source, source)
+            unclear: PendingUpload | None = None
+            for pending in self._pending:
+                if pending.loop is not loop or pending.group != group:
+                    continue
+                same = _are_same(pending.source, source)
                 if same:
-                    return None, flight
+                    return pending
                 if same is None:
-                    unclear = unclear or flight
+                    unclear = unclear or pending
             if source.digest is None and (unclear or any(found.digest for found in known)):
                 await source.find_digest()
             elif unclear is None:
-                return None, None
+                return None
             elif unclear.source.shared:
-                return None, unclear  # it cannot be read twice at a time: wait what comes of it
+                return unclear  # it cannot be read twice at the same time: await its result
             else:
                 try:
                     await unclear.source.find_digest()
                 except exceptions.ArgumentError:
-                    return None, unclear  # that will end soon
+                    return unclear  # which will fail soon
 
-    async def _fly(self, transport: Transport, group: _Group, source: Source) -> str:
-        flight = _Flight(asyncio.get_running_loop(), group, source)
-        self._flights.append(flight)
-        began = self._clock(), self._wall()
+    async def _upload(self, transport: Transport, group: Group, source: Source) -> str:
+        pending = PendingUpload(asyncio.get_running_loop(), group, source)
+        self._pending.append(pending)
+        started = self._clock(), self._wall_clock()
         try:
-            made: File = (await upload(transport, source, kind=Kind.READ)).data
-            url = flight.url = _url(transport, made)
-            said = made.checksums.get("sha256")
-            digest = said.lower() if isinstance(said, str) and len(said) == 64 else None
+            file: File = (await upload(transport, source, kind=Kind.READ)).data
+            url = pending.url = _url(transport, file)
+            digest = _sha256(file)
             if (digest or source.digest or source.identity) is None and not source.shared:
                 with suppress(exceptions.ArgumentError):
                     await source.find_digest()
             if digest is None or source.digest in (None, digest):
-                life = _life(made)
+                usable = _usable_seconds(file)
                 self._remember(
-                    _Uploaded(
-                        made.id,
+                    UploadedFile(
+                        file.id,
                         url,
                         group,
                         source.digest or digest,
                         source.identity,
-                        (began[0] + life, began[1] + life),
+                        (started[0] + usable, started[1] + usable),
                     )
                 )
             return url
         except (exceptions.ReplicateError, exceptions.TransportError) as error:
-            flight.failure = error
+            pending.failure = error
             raise
         finally:
-            self._flights.remove(flight)
-            flight.landed.set()
+            self._pending.remove(pending)
+            pending.ended.set()
 
-    def _alive(self, group: _Group) -> list[_Uploaded]:
-        now, wall = self._clock(), self._wall()
+    def _usable(self, group: Group) -> list[UploadedFile]:
+        now, wall_now = self._clock(), self._wall_clock()
         with self._lock:
             for uploaded in list(self._known.get(group, ())):
-                # Both clocks: one stands still while the machine sleeps, the other may be set.
-                if uploaded.until[0] <= now or uploaded.until[1] <= wall:
+                # Both clocks: one stops while the machine sleeps, the other can be set.
+                if uploaded.until[0] <= now or uploaded.until[1] <= wall_now:
                     self._drop(uploaded)
             return list(self._known.get(group, ()))
 
-    def _remember(self, uploaded: _Uploaded) -> None:
+    def _remember(self, uploaded: UploadedFile) -> None:
         with self._lock:
             self._known.setdefault(uploaded.group, []).append(uploaded)
             self._order.append(uploaded)
-            while len(self._order) > _MOST_REMEMBERED:
+            while len(self._order) > _MAX_REMEMBERED:
                 self._drop(self._order[0])
 
-    def _drop(self, uploaded: _Uploaded) -> None:
+    def _drop(self, uploaded: UploadedFile) -> None:
         self._order.remove(uploaded)
         group = self._known[uploaded.group]
         group.remove(uploaded)
@@ -313,7 +317,7 @@ class Uploads:
 
 
 def _are_same(one: Source, other: Source) -> bool | None:
-    """Tell whether two sources of the same size have the same content; None: that is not known."""
+    """Tell whether two sources of the same size have the same content; None if that is not known."""
     if one is other or (one.content is not None and one.content is other.content):
         return True
     if one.identity is not None and one.identity == other.identity:
@@ -323,16 +327,23 @@ def _are_same(one: Source, other: Source) -> bool | None:
     return one.digest == other.digest
 
 
-def _life(made: File) -> float:
-    """Return for how many seconds an uploaded file may be used, by the clock that made its dates."""
-    life = _LIFE
-    if made.created_at is not None and made.expires_at is not None:
-        life = max((made.expires_at - made.created_at).total_seconds(), 0.0)
-    return life - min(_MARGIN, life / 2)
+def _sha256(file: File) -> str | None:
+    """Return the SHA-256 of an uploaded file, if the API computed it."""
+    said = file.checksums.get("sha256")
+    return said.lower() if isinstance(said, str) and len(said) == 64 else None
 
 
-def _url(transport: Transport, made: File) -> str:
-    if made.urls.get is None:
+def _usable_seconds(file: File) -> float:
+    """Return for how many seconds an uploaded file may be used."""
+    lifetime = _LIFETIME
+    if file.created_at is not None and file.expires_at is not None:
+        # Both are by the clock of the API, which may be another than ours.
+        lifetime = max((file.expires_at - file.created_at).total_seconds(), 0.0)
+    return lifetime - min(_QUEUE_MARGIN, lifetime / 2)
+
+
+def _url(transport: Transport, file: File) -> str:
+    if file.urls.get is None:
         # The API builds it from the id (:api:`file-object`).
-        return transport.url_of(Call("GET", f"/files/{quote(made.id, safe='')}"))
-    return made.urls.get
+        return transport.url_of(Call("GET", f"/files/{quote(file.id, safe='')}"))
+    return file.urls.get

@@ -51,7 +51,7 @@ class Files(Namespace):
             if not 0 < len(filename.encode("utf-8", "replace")) <= 255:
                 raise exceptions.ArgumentError("filename", "it must have 1 to 255 bytes in UTF-8")
         if content_type is not None and not is_media_type(content_type):
-            raise exceptions.ArgumentError("content_type", f"{content_type!r} is no media type")
+            raise exceptions.ArgumentError("content_type", f"{content_type!r} is not a media type")
         if metadata is not None:
             try:
                 encode_json(dict(metadata))

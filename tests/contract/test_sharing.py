@@ -220,7 +220,7 @@ async def test_an_uploaded_file_is_used_until_shortly_before_its_end(
 
 async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that uploads for ever does not remember for ever."""
-    monkeypatch.setattr("replicate_async._files.uploads._MOST_REMEMBERED", 20)
+    monkeypatch.setattr("replicate_async._files.uploads._MAX_REMEMBERED", 20)
     count = 0
 
     def act(request: Request) -> Step:
@@ -333,9 +333,9 @@ async def test_a_failure_is_shared() -> None:
             runs = [asyncio.create_task(_run(client, CONTENT))]
             await asyncio.to_thread(held.arrived.wait, 10)
             runs += [asyncio.create_task(_run(client, CONTENT)) for _ in range(5)]
-            (flight,) = client._context.uploads._flights
+            (pending,) = client._context.uploads._pending
             async with asyncio.timeout(10):
-                while flight.landed.statistics().tasks_waiting < 5:  # noqa: ASYNC110  (there is no event for it)
+                while pending.ended.statistics().tasks_waiting < 5:  # noqa: ASYNC110  (there is no event for it)
                     await asyncio.sleep(0.001)
             held.release.set()
             errors = await asyncio.gather(*runs, return_exceptions=True)

@@ -12,12 +12,14 @@ from types import ModuleType
 import pytest
 
 import replicate_async.resources
+from replicate_async.sync._twin import TWINS
 from replicate_async.types import Hardware, Record
 
 MODULES = [
     "replicate_async",
     "replicate_async.client",
     "replicate_async.exceptions",
+    "replicate_async.sync",
     "replicate_async.types",
     *(
         module.name
@@ -100,6 +102,13 @@ def test_type_hints_lead_everywhere() -> None:
         "StreamingRun",
         "FileUrls",
     }
+
+
+def test_type_hints_of_the_facade_lead_to_twins() -> None:
+    """The hints of the sync client lead to the twins of all classes, and never to what they wrap."""
+    found = _resolve(replicate_async.sync.Client)
+    assert found >= set(TWINS.values())
+    assert not found & TWINS.keys()
 
 
 def test_records_cannot_be_hashed() -> None:

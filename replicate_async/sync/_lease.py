@@ -17,6 +17,8 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
+import attrs
+
 from .. import exceptions
 from ._portal import GRACE, Pending, Portal, Work
 
@@ -25,17 +27,21 @@ T = TypeVar("T")
 Wrap: TypeAlias = Callable[["Lease", Any], Any]
 
 
+@attrs.define(eq=False)
 class Claim:
     """One client's claim to the loop, which lasts until the client is closed."""
 
-    def __init__(self, aclose: Work) -> None:
-        self.closed = False
-        """Whether the client is closed, or is being closed."""
-        self._aclose = aclose
-        self._lock = threading.RLock()
-        self._portal: Portal | None = None
-        self._running: set[asyncio.Task[None]] = set()
-        self._closing: tuple[Portal, Pending] | None = None
+    _aclose: Work
+    closed: bool = attrs.field(default=False, init=False)
+    """Whether the client is closed, or is being closed."""
+    _lock: threading.RLock = attrs.field(init=False, factory=threading.RLock)
+    _portal: Portal | None = attrs.field(default=None, init=False)
+    _running: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
+    """The tasks that are cancelled when the client is closed. Only used on the loop."""
+    _closing: tuple[Portal, Pending] | None = attrs.field(default=None, init=False)
+    """The portal that closes the client, and when that is done."""
+
+    def __attrs_post_init__(self) -> None:
         _shared.claims.add(self)
 
     def portal(self) -> Portal:

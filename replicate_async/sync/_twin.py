@@ -250,8 +250,8 @@ class FunctionMixin:
 
     __slots__ = ()
 
-    __name__ = _OfTheModel("__name__")
-    __signature__ = _OfTheModel("__signature__")
+    __name__: _OfTheModel = _OfTheModel("__name__")
+    __signature__: _OfTheModel = _OfTheModel("__signature__")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -13,7 +13,7 @@ configured by the environment. Everything is imported when it is first used.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ._version import __version__
 
@@ -90,12 +90,12 @@ if TYPE_CHECKING:
         Update as Update,
     )
 
-    run = Client().run
-    stream = Client().stream
-    use = Client().use
-    search = Client().search
-    map = Client().map  # noqa: A001  (a verb of ours)
-    paginate = Client().paginate
+    run: Final = Client().run
+    stream: Final = Client().stream
+    use: Final = Client().use
+    search: Final = Client().search
+    map: Final = Client().map  # noqa: A001  (a verb of ours)
+    paginate: Final = Client().paginate
     accounts: Accounts
     collections: Collections
     deployments: Deployments

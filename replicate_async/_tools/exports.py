@@ -32,7 +32,7 @@ IMPORTS: Final = """
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .._version import __version__
 from . import _forks as _forks  # registers a hook
@@ -124,10 +124,11 @@ def _static_names(sources: Sources, module: Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 yield from _static_import(sources, node.module, alias)
-        elif isinstance(node, ast.Assign) and hasattr(builtins, ast.unparse(node.targets[0])):
-            yield f"{ast.unparse(node)}  # noqa: A001"
+        elif isinstance(node, ast.AnnAssign):
+            ignored = "  # noqa: A001" if hasattr(builtins, ast.unparse(node.target)) else ""
+            yield ast.unparse(node) + ignored
         else:
-            yield ast.unparse(node)
+            raise Unsupported("__init__", node, "a statement that the facade does not know")
 
 
 def _static_import(sources: Sources, home: str | None, alias: ast.alias) -> Iterator[str]:

@@ -17,7 +17,7 @@ configured by the environment. Everything is imported when it is first used.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .._version import __version__
 from . import _forks as _forks  # registers a hook
@@ -69,12 +69,12 @@ if TYPE_CHECKING:
     from .exceptions import ReplicateError as ReplicateError
     from .exceptions import ReplicateException as ReplicateException
 
-    run = Client().run
-    stream = Client().stream
-    use = Client().use
-    search = Client().search
-    map = Client().map  # noqa: A001
-    paginate = Client().paginate
+    run: Final = Client().run
+    stream: Final = Client().stream
+    use: Final = Client().use
+    search: Final = Client().search
+    map: Final = Client().map  # noqa: A001
+    paginate: Final = Client().paginate
     accounts: Accounts
     collections: Collections
     deployments: Deployments

@@ -31,6 +31,7 @@ from ..types import FileEncodingStrategy, Limits, RateLimit, Record, Retry, Stat
 from .pending import PendingCreates
 from .policy import Timings
 from .poller import Pollers
+from .versions import KnownModels
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -64,8 +65,7 @@ class Context:
     timings: Timings = attrs.field(factory=Timings)
     marking: Marking = attrs.field(factory=Marking)
     creates: PendingCreates = attrs.field(factory=PendingCreates)
-    latest_versions: dict[str, tuple[float, str]] = attrs.field(factory=dict)
-    """For each model that is not official: when it was looked up (monotonic), and its latest version."""
+    models: KnownModels = attrs.field(factory=KnownModels)
     uploads: Uploads = attrs.field(factory=Uploads)
     schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict)
     """For each model or version: when it expires (monotonic), and its schema."""

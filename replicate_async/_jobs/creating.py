@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -19,7 +20,7 @@ import anyio
 from .. import exceptions
 from .._http.call import Call
 from .._http.retry import Kind
-from .._references import quoted_name
+from .._http.transport import Transport
 from . import policy
 from .context import Context
 from .finding import find
@@ -28,6 +29,7 @@ from .marks import marked_deadline
 from .pending import ListMatch, PendingCreate
 from .prediction import Prediction
 from .request import CreateRequest, CreateTarget
+from .versions import latest_version
 
 J = TypeVar("J", bound=LiveJob)
 
@@ -133,30 +135,92 @@ async def _look_for(
     return found
 
 
-_LATEST_VERSION_LIVES = 300.0
-"""Seconds for which the latest version of a model that is not official is remembered."""
-
-
 async def create(
     context: Context,
     target: CreateTarget | str,
     request: CreateRequest,
     pending: PendingCreate | None = None,
 ) -> Prediction:
-    """Create a prediction: what the three endpoints have in common.
+    """Create a prediction.
 
     A name, `owner/name`, is run as an official model or, on a 404, with the model's latest version.
+
+    Args:
+        context: The client.
+        target: What to run, or the name of a model.
+        request: What is sent.
+        pending: Where to note how far the create comes.
+
+    Raises:
+        AmbiguousCreateError: There was no answer, and the list does not show what it created.
+        ReplicateError: The API refuses; nothing was created.
+        ConnectError: Nothing was sent.
     """
     pending = pending or PendingCreate()
-    name = None
-    if isinstance(target, str):
-        known = context.latest_versions.get(target)
-        if known is None or time.monotonic() - known[0] > _LATEST_VERSION_LIVES:
-            name, target = target, CreateTarget.model(target)
-        else:
-            target = CreateTarget.version(f"{target}:{known[1]}")
     if not pending.is_decided:
         mark(context, request, pending)
+    if isinstance(target, CreateTarget):
+        return await _create_on(context, target, request, pending)
+    return await _create_by_name(context, target, request, pending)
+
+
+async def _create_by_name(
+    context: Context, name: str, request: CreateRequest, pending: PendingCreate
+) -> Prediction:
+    models, transport = context.models, context.transport
+    async with models.probing(transport, name) as known:
+        version = None if known is None else known.version
+        if known is not None and known.is_stale:
+            with suppress(exceptions.ReplicateError, exceptions.TransportError):
+                version = await latest_version(transport, name) or version
+            models.learn(transport, name, version)
+        try:
+            if version is not None:
+                return await _create_on(context, _version_of(name, version), request, pending)
+            made = await _create_on(context, CreateTarget.model(name), request, pending)
+        except (exceptions.NotFoundError, exceptions.ValidationError) as error:
+            # Not official, or a version that is gone: nothing was created, nothing was billed.
+            if error.status == 422 and (version is None or "version" not in str(error)):
+                raise
+            latest = await _latest_or_raise(transport, name, error)
+            if latest == version:
+                raise
+            models.learn(transport, name, latest)
+        else:
+            models.learn(transport, name, None)
+            return made
+    return await _create_on(context, _version_of(name, latest), request, pending)
+
+
+def _version_of(name: str, version: str) -> CreateTarget:
+    return CreateTarget.version(f"{name}:{version}")
+
+
+async def _latest_or_raise(
+    transport: Transport, name: str, refused: exceptions.ReplicateError
+) -> str:
+    """Look up the latest version of a model that could not be run, or raise what is wrong with the model."""
+    title = "Nothing to run"
+    detail = f"the model {name} exists, but it is not official and has no version"
+    try:
+        version = await latest_version(transport, name)
+    except exceptions.NotFoundError:
+        version, title = None, "No such model"
+        detail = (
+            f"there is no model {name}, or it is not visible to this account. (A deployment is run with"
+            " predictions.create(deployment=...), or by passing the Deployment)"
+        )
+    if version is None:
+        raise exceptions.NotFoundError(
+            refused.method, refused.url, 404, title=title, detail=detail
+        ) from refused
+    return version
+
+
+async def _create_on(
+    context: Context, target: CreateTarget, request: CreateRequest, pending: PendingCreate
+) -> Prediction:
+    """Create a prediction on one of the three endpoints."""
     while True:
         headers = {**request.headers}
         if pending.deadline is not None:
@@ -176,13 +240,6 @@ async def create(
             prediction = await send_create(
                 context, call, Prediction, target.wanted, request.input, pending
             )
-        except exceptions.NotFoundError as error:
-            if name is None:
-                raise
-            # Not official: nothing was created, nothing was billed.
-            version = await _latest_version(context, name, error)
-            context.latest_versions[name] = time.monotonic(), version
-            name, target = None, CreateTarget.version(f"{name}:{version}")
         except (exceptions.BadRequestError, exceptions.ValidationError) as error:
             if pending.proof != "mark" or not _refuses_deadline(error):
                 raise
@@ -213,31 +270,3 @@ def _refuses_deadline(error: exceptions.ReplicateError) -> bool:
 
 
 _OF_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime", re.IGNORECASE)
-
-
-async def _latest_version(
-    context: Context, full_name: str, refused: exceptions.NotFoundError
-) -> str:
-    try:
-        model = (
-            await context.transport.send(Call("GET", f"/models/{quoted_name(full_name, 'model')}"))
-        ).data
-    except exceptions.NotFoundError as error:
-        raise exceptions.NotFoundError(
-            refused.method,
-            refused.url,
-            404,
-            title="No such model",
-            detail=f"there is no model {full_name}, or it is not visible to this account. (A"
-            " deployment is run with predictions.create(deployment=...), or by passing the Deployment)",
-        ) from error
-    match model:
-        case {"latest_version": {"id": str(version)}}:
-            return version
-    raise exceptions.NotFoundError(
-        refused.method,
-        refused.url,
-        404,
-        title="Nothing to run",
-        detail=f"the model {full_name} exists, but it is not official and has no version",
-    ) from refused

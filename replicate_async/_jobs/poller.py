@@ -22,6 +22,7 @@ from ..types import Job, RateLimit
 from . import policy
 from .schedule import ENDS_SHARE, SHARE, Learned, Look, Read, Schedule, Share, Shown, Watched
 
+_MOST_ACCOUNTS = 1024
 _PATIENCE = 0.0  # a page that cannot be read is read later, or not at all
 
 
@@ -40,7 +41,7 @@ class Pollers:
             self._pollers.clear()  # those of the parent's loops
             self._pid = os.getpid()
         config = transport.config
-        account: Hashable = (config.base_url, config.token)
+        account: Hashable = (config.base_url, transport.token())
         key = (asyncio.get_running_loop(), account)
         found = self._pollers.get(key)
         if found is None:
@@ -49,6 +50,8 @@ class Pollers:
                 rate = _rate(config.rate_limit)
                 shares = _share(SHARE, rate), _share(ENDS_SHARE, rate)
                 self._shares[account] = shares
+                while len(self._shares) > _MOST_ACCOUNTS:
+                    del self._shares[next(iter(self._shares))]
             for other in [key for key in self._pollers if key[0].is_closed()]:
                 self._pollers.pop(other, None)
             found = Poller(

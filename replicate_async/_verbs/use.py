@@ -474,7 +474,7 @@ async def _fetched(context: Context, ref: str) -> ModelSchema | None:
     latest = _get(version, "id")
     if data is not version and _get(data, "is_official") is False and isinstance(latest, str):
         # The version whose schema this is; it spares the runs the search for it.
-        context.latest_versions[ref] = time.monotonic(), latest
+        context.models.learn(context.transport, ref, latest)
     return schema
 
 

@@ -257,7 +257,7 @@ async def check_abandoned(here: World, plans: list[Plan]) -> None:
         left = set(running())
         lives = [life for life in here.emulator.ledger.running() if life.input["text"] in left]
         stories = [
-            (life.input["text"], life.id, each.fault.name, each.request.method, each.request.path)
+            (life.input["text"], life.id, str(each.fault), each.request.method, each.request.path)
             for life in lives
             for each in here.emulator.wire.log
             if each.request is not None
@@ -268,6 +268,6 @@ async def check_abandoned(here: World, plans: list[Plan]) -> None:
 
 def check_weather(here: World) -> None:
     """It was a storm: nearly all kinds of faults happened."""
-    seen = Counter(each.fault.name for each in here.emulator.wire.log)
+    seen = Counter(str(each.fault) for each in here.emulator.wire.log)
     print(dict(seen))
     assert len(seen) >= len(Fault) - 3

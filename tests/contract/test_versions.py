@@ -1,0 +1,78 @@
+"""Models by their names: official ones, and the latest versions of others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from replicate_async import exceptions
+
+from .faults import echo, until, world
+
+
+async def test_200_first_runs_of_a_community_model() -> None:
+    """Of many first calls at a time, one finds out that the model is not official, and its version."""
+    async with world() as here, here.client() as client:
+        outputs = await asyncio.gather(
+            *[client.run("acme/plain", {"text": str(number)}) for number in range(200)]
+        )
+        assert outputs == [str(number) for number in range(200)]
+        requests = here.emulator.ledger.requests
+        assert len(requests(operation="models.predictions.create")) == 1
+        assert len(requests(operation="models.get")) == 1
+        assert len(requests(operation="predictions.create")) == 200
+        assert client.stats.created == 200
+
+
+async def test_first_runs_of_an_official_model_do_not_wait_for_each_other() -> None:
+    """A first create that the server holds does not hold the others up for long."""
+    async with world() as here, here.client() as client:
+        tasks = [
+            asyncio.create_task(
+                client.run("acme/slow", {"text": "a", "seconds": 60}, wait=60, on_abandon="cancel")
+            )
+            for _ in range(10)
+        ]
+        await until(lambda: len(here.made_of("a")) == 10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert here.emulator.ledger.running() == []
+
+
+async def test_a_new_version_is_found_when_the_known_one_is_gone() -> None:
+    """A version that is remembered and was deleted since is looked up again, and nothing is lost."""
+    async with world() as here, here.client() as client:
+        old = here.emulator.add_model("acme/mine", echo, visibility="private")
+        assert old is not None
+        assert await client.run("acme/mine", {"text": "a"}) == "a"
+        here.emulator.add_model("acme/mine", _louder, visibility="private")
+        assert await client.run("acme/mine", {"text": "a"}) == "a"  # remembered while it works
+        await client.models.versions.delete("acme/mine", old)
+        assert await client.run("acme/mine", {"text": "b"}) == "b!"
+
+
+async def _louder(text: str) -> str:
+    return f"{text}!"
+
+
+async def test_what_one_token_has_found_out_is_not_used_for_another() -> None:
+    """What one account may see, another may not: nothing is remembered across tokens."""
+    async with world() as here, here.client() as client:
+        assert await client.run("acme/plain", {"text": "a"}) == "a"
+        other = client.with_options(api_token="r8_of_somebody_else")
+        with pytest.raises(exceptions.AuthenticationError):
+            await other.run("acme/plain", {"text": "a"})
+        requests = here.emulator.ledger.requests(operation="models.predictions.create")
+        assert len(requests) == 2
+
+
+async def test_a_model_becomes_official() -> None:
+    """A model that could not be run is looked up again at the next call."""
+    async with world() as here, here.client() as client:
+        here.emulator.add_model("acme/later")
+        with pytest.raises(exceptions.NotFoundError, match="no version"):
+            await client.run("acme/later", {"text": "a"})
+        here.emulator.add_model("acme/later", echo)
+        assert await client.run("acme/later", {"text": "a"}) == "a"

@@ -13,10 +13,11 @@ from ._jobs.context import Context, changed_context, default_context, make_conte
 from ._jobs.prediction import EventStream, Output
 from ._jobs.request import CreateOptions
 from ._unpicklable import Unpicklable
+from ._verbs.interface import FunctionOptions
 from ._verbs.map import Outcomes, end_fan_outs
 from ._verbs.map_plan import make_plan
 from ._verbs.run import run, stream
-from ._verbs.use import FunctionOptions, ModelFunction, StreamingFunction
+from ._verbs.use import ModelFunction, StreamingFunction
 from .resources import _pages
 from .resources._pages import Listing, Page
 from .resources.accounts import Accounts

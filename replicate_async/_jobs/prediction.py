@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, ClassVar, TypeAlias
 
@@ -99,14 +99,6 @@ class Prediction(LiveJob):
         files = self._makes_files if use_file_output is None else use_file_output
         return EventStream(StreamFollower(self._context.transport, job=self, files=files))
 
-    def _stream_output(
-        self, convert: Callable[[Any], Any], joined: bool | None, *, files: bool
-    ) -> OutputStream:
-        """Return the pieces of the output, as the schema of the model describes them."""
-        stream = OutputStream(StreamFollower(self._context.transport, job=self, files=files))
-        stream._convert_with(convert, joined)
-        return stream
-
     @property
     def _makes_files(self) -> bool:
         return self._context.use_file_output if self._files is None else self._files
@@ -172,10 +164,6 @@ class OutputStream(Stream[Any, Prediction]):
         if joined is not False and all(isinstance(piece, str) for piece in pieces):
             return "".join(pieces)
         return pieces
-
-    def _convert_with(self, convert: Callable[[Any], Any], joined: bool | None) -> None:
-        """Set how items become pieces, and whether they are joined."""
-        self._follower.convert, self._follower.joined = convert, joined
 
     def _items(self, events: list[ServerSentEvent]) -> list[Any]:
         return [event.output for event in events if event.event == "output"]

@@ -191,8 +191,8 @@ class Item:
         self._entry = Entry()
         if self._request is None:
             value = self.value
-            if shared.plan.function is not None:
-                value = await shared.plan.function._given(value)
+            if shared.plan.interface is not None:
+                value = await shared.plan.interface.prepare_inputs(value)
             self._request = await prepare(shared.context, value, shared.plan.options)
         async with shared.creating:
             try:
@@ -248,9 +248,9 @@ class Item:
             await self._shared.journal.ended(self.index, prediction._raw)
 
     def _output(self, prediction: Prediction) -> Output:
-        function = self._shared.plan.function
-        if function is not None:
-            return function._convert(prediction._raw.get("output"))
+        interface = self._shared.plan.interface
+        if interface is not None:
+            return interface.convert(prediction._raw.get("output"))
         return prediction.output
 
     async def _save(

@@ -14,9 +14,7 @@ from .. import _arguments, exceptions
 from .._arguments import check_events, check_webhook
 from .._jobs.pending import ListMatch
 from .._jobs.request import CreateOptions, CreateTarget
-from ..resources.deployments import Deployment
-from ..resources.models import Model
-from ..resources.versions import Version
+from .interface import ModelInterface, Ref
 from .run import target_of
 from .use import ModelFunction, StreamingFunction
 
@@ -43,11 +41,12 @@ class Plan:
     retry_failed: int
     on_abandon: Literal["cancel", "leave"]
     cancel_when_late: bool
-    function: ModelFunction | None = None
+    interface: ModelInterface | None = None
+    """The interface of a function, which checks inputs and converts outputs."""
 
 
 def make_plan(
-    ref: str | Model | Version | Deployment | ModelFunction | StreamingFunction,
+    ref: Ref | ModelFunction | StreamingFunction,
     *,
     options: CreateOptions,
     concurrency: int | None,
@@ -63,12 +62,12 @@ def make_plan(
     Raises:
         ArgumentError: An option has an invalid value.
     """
-    function: ModelFunction | None = None
+    interface: ModelInterface | None = None
     if isinstance(ref, StreamingFunction):
         raise exceptions.ArgumentTypeError("ref", "a streaming function has no final output to map")
     if isinstance(ref, ModelFunction):
-        function, ref = ref, ref._ref
-        theirs = function._options
+        interface = ref._interface
+        ref, theirs = interface.ref, interface.options
         options = attrs.evolve(
             theirs.create,
             webhook=options.webhook,
@@ -111,7 +110,7 @@ def make_plan(
         retry_failed=retry_failed,
         on_abandon=on_abandon or ("cancel" if journal is None else "leave"),
         cancel_when_late=on_abandon != "leave",
-        function=function,
+        interface=interface,
     )
 
 

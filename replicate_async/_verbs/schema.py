@@ -1,6 +1,6 @@
-"""What a version's OpenAPI schema says of its input and output (:api:`version-schema`).
+"""The OpenAPI schema of a version: its inputs and its output (:api:`version-schema`).
 
-Pure, and lenient: what a schema does not say, or says in an unknown way, allows everything.
+Pure, and lenient: what a schema leaves out, or describes in an unknown way, is not restricted.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import keyword
 import math
 import re
 import textwrap
@@ -19,7 +20,7 @@ from typing import Any, Final, Literal
 import attrs
 
 _DEEPEST: Final = 16
-"""How far references are followed."""
+"""Number of references and lists that are followed into each other."""
 
 
 _TYPES: Final[Mapping[str, Any]] = {
@@ -32,7 +33,7 @@ _TYPES: Final[Mapping[str, Any]] = {
 
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-"""How a string begins that can be a URL; one letter would be a drive of Windows."""
+"""The beginning of a URL; a single letter would be a drive of Windows."""
 
 
 class _Missing(Enum):
@@ -40,44 +41,48 @@ class _Missing(Enum):
 
 
 MISSING: Final = _Missing.MISSING
-"""The default of an input without one: `null` is a value."""
+"""The default of an input that has none, since `null` is a value."""
 
 
 @attrs.frozen
 class InputField:
-    """One input of a model, or the items of one that is a list."""
+    """An input of a model, or an item of an input that is a list."""
 
     name: str
-    """What it is called."""
+    """Name."""
     type: str | None = None
-    """The type of JSON; None: any."""
+    """JSON type; None if it is not restricted."""
     description: str = ""
-    """What it means."""
+    """Description."""
     default: Any = MISSING
-    """What the model takes if it is not given."""
+    """Default value."""
     required: bool = False
-    """Whether it has to be given."""
+    """Whether the input must be given."""
     nullable: bool = False
-    """Whether it may be `null`."""
+    """Whether `null` is allowed."""
     is_file: bool = False
-    """Whether it takes a file."""
+    """Whether the value is a file."""
     choices: tuple[Any, ...] = ()
-    """The values that are allowed; empty: not only certain ones."""
+    """Allowed values; empty if they are not restricted."""
     minimum: float | None = None
-    """The least number."""
+    """Minimum of a number."""
     maximum: float | None = None
-    """The greatest number."""
+    """Maximum of a number."""
     min_length: int | None = None
-    """The fewest characters."""
+    """Minimum length of a text."""
     max_length: int | None = None
-    """The most characters."""
+    """Maximum length of a text."""
     items: InputField | None = None
-    """What a list holds."""
+    """Description of the items of a list."""
     deprecated: bool = False
-    """Whether it should not be used any more."""
+    """Whether the input is deprecated."""
 
     def annotation(self, file: Any) -> Any:
-        """Return the type for a signature; *file* is that of files."""
+        """Return the type for a signature.
+
+        Args:
+            file: The type of files.
+        """
         if self.choices and all(isinstance(c, (str, int, bool)) for c in self.choices):
             found: Any = Literal[self.choices]
         elif self.is_file:
@@ -91,27 +96,27 @@ class InputField:
         return found
 
     @property
-    def shown(self) -> str:
-        """Its type, for people."""
+    def type_text(self) -> str:
+        """The type as text."""
         if self.choices:
             return " | ".join(map(repr, self.choices))
         if self.is_file:
             return "file"
         if self.type == "array":
-            return f"list of {self.items.shown if self.items else 'anything'}"
+            return f"list of {self.items.type_text if self.items else 'anything'}"
         names = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
         return names.get(self.type or "", self.type or "anything")
 
     @property
     def bounds(self) -> str:
-        """Its bounds, for people."""
+        """The bounds as text."""
         said: list[str] = []
         if self.minimum is not None and self.maximum is not None:
-            said.append(f"from {_shown_number(self.minimum)} to {_shown_number(self.maximum)}")
+            said.append(f"from {_number_text(self.minimum)} to {_number_text(self.maximum)}")
         elif self.minimum is not None:
-            said.append(f"{_shown_number(self.minimum)} or more")
+            said.append(f"{_number_text(self.minimum)} or more")
         elif self.maximum is not None:
-            said.append(f"{_shown_number(self.maximum)} or less")
+            said.append(f"{_number_text(self.maximum)} or less")
         if self.min_length is not None:
             said.append(f"{self.min_length} characters or more")
         if self.max_length is not None:
@@ -119,8 +124,8 @@ class InputField:
         return ", ".join(said)
 
 
-def _shown_number(value: float) -> str:
-    """Return a number for people: whole ones in full, others with six digits."""
+def _number_text(value: float) -> str:
+    """Return a number as text: whole ones in full, others with six digits."""
     if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e21):
         return f"{value:g}"
     return str(int(value))
@@ -128,28 +133,28 @@ def _shown_number(value: float) -> str:
 
 @attrs.frozen
 class Problem:
-    """What is wrong with one input."""
+    """A problem with an input."""
 
     name: str
-    """The input."""
+    """Name of the input."""
     text: str
-    """What is wrong with it."""
+    """Description of the problem."""
     is_type: bool
-    """Whether it is of a wrong type, unknown or missing, rather than of a wrong value."""
+    """Whether the input is unknown, missing or of a wrong type; else its value is not allowed."""
 
 
 @attrs.frozen
 class ModelSchema:
-    """What a version takes and makes."""
+    """The inputs and the output of a version."""
 
     inputs: Mapping[str, InputField]
-    """Its inputs, in their order."""
+    """The inputs, in their order."""
     output: Mapping[str, Any]
-    """The schema of its output."""
+    """The schema of the output."""
     iterates: bool
-    """Whether its output grows item by item."""
+    """Whether the output grows item by item."""
     concatenates: bool
-    """Whether the items of its output are the pieces of one text."""
+    """Whether the items of the output are pieces of one text."""
     _components: Mapping[str, Any] = attrs.field(repr=False)
 
     # Inputs
@@ -157,11 +162,14 @@ class ModelSchema:
     def problems(
         self, given: Mapping[str, Any], opaque: Callable[[Any], bool] = lambda _: False
     ) -> list[Problem]:
-        """Return what is wrong with inputs.
+        """Check inputs.
 
         Args:
             given: The inputs.
-            opaque: Whether a value is not known yet, so that it cannot be wrong.
+            opaque: Tells whether a value stands for one that is not known yet, which cannot be checked.
+
+        Returns:
+            The problems.
         """
         found: list[Problem] = []
         if not self.inputs:
@@ -204,7 +212,7 @@ class ModelSchema:
                 annotation=field.annotation(file),
             )
             for field in self.inputs.values()
-            if field.name.isidentifier()
+            if field.name.isidentifier() and not keyword.iskeyword(field.name)
         ]
         returned = self._annotation(self.output, made, 0)
         return inspect.Signature(
@@ -221,10 +229,10 @@ class ModelSchema:
         return _TYPES.get(kind, Any) if isinstance(kind, str) else Any
 
     def described(self) -> str:
-        """Return what the inputs and the output are, for people."""
+        """Return a description of the inputs and the output as text."""
         lines = ["Inputs:"] if self.inputs else []
         for field in self.inputs.values():
-            line = f"    {field.name}: {field.shown}"
+            line = f"    {field.name}: {field.type_text}"
             if field.required:
                 line += ", required"
             elif field.default is not MISSING:
@@ -238,32 +246,32 @@ class ModelSchema:
                 lines += textwrap.wrap(
                     paragraph, 96, initial_indent=" " * 8, subsequent_indent=" " * 8
                 )
-        lines += ["", "Output:", f"    {self._shown_output()}"]
+        lines += ["", "Output:", f"    {self._output_text()}"]
         return "\n".join(lines).strip()
 
-    def _shown_output(self) -> str:
+    def _output_text(self) -> str:
         if self.concatenates:
             return "text, piece by piece"
-        return self._shown(self.output, 0) + (", one by one" if self.iterates else "")
+        return self._node_text(self.output, 0) + (", one by one" if self.iterates else "")
 
-    def _shown(self, node: object, depth: int) -> str:
+    def _node_text(self, node: object, depth: int) -> str:
         node = self._resolved(node)
         kind = node.get("type")
         if kind == "string":
             return "file" if node.get("format") == "uri" else "text"
         if kind == "array" and depth < _DEEPEST:
-            return f"list of {self._shown(node.get('items'), depth + 1)}"
+            return f"list of {self._node_text(node.get('items'), depth + 1)}"
         return kind if isinstance(kind, str) else "anything"
 
     # Output
 
     def convert(self, value: Any, file: Callable[[str], Any], guess: Callable[[Any], Any]) -> Any:
-        """Return an output as users get it: text joined, files as files.
+        """Return an output as users see it: text joined, files as files.
 
         Args:
-            value: The output, as the API sends it.
+            value: The output as the API sends it.
             file: Makes a file of its URL.
-            guess: Does what can be done where the schema says nothing.
+            guess: Converts what the schema does not describe.
         """
         if self.concatenates and isinstance(value, list):
             if all(isinstance(item, str) for item in value):
@@ -274,7 +282,7 @@ class ModelSchema:
     def convert_item(
         self, value: Any, file: Callable[[str], Any], guess: Callable[[Any], Any]
     ) -> Any:
-        """Return one item of an output, which may be the text of an event."""
+        """Return an item of an output as users see it; it may be the text of an event."""
         node = self._resolved(self.output)
         if node.get("type") == "array":
             node = self._resolved(node.get("items"))
@@ -323,11 +331,14 @@ class ModelSchema:
 
 
 def read_schema(document: object, cog_version: str | None) -> ModelSchema | None:
-    """Read the OpenAPI document of a version; None if it says nothing of its input and output.
+    """Read the OpenAPI document of a version.
 
     Args:
         document: The document.
         cog_version: The version of Cog that made it: those below 0.3.9 do not mark iterators.
+
+    Returns:
+        The schema; None if the document does not describe inputs and output.
     """
     match document:
         case {"components": {"schemas": Mapping() as components}}:
@@ -411,7 +422,7 @@ def _whole(value: object) -> int | None:
 
 
 def _resolved(node: object, components: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a schema with its references and unions of one member replaced by what they mean."""
+    """Return a schema with references, and unions of one member, replaced by what they stand for."""
     for _ in range(_DEEPEST):
         if not isinstance(node, Mapping):
             return {}
@@ -434,7 +445,7 @@ def _resolved(node: object, components: Mapping[str, Any]) -> Mapping[str, Any]:
                 others["nullable"] = True
         else:
             return node
-        # What stands beside a reference is said of this use, and more specific.
+        # What stands beside a reference is more specific.
         node = {**(found if isinstance(found, Mapping) else {}), **others}
     return {}
 
@@ -496,7 +507,7 @@ def _fits(field: InputField, value: Any) -> bool:
             return isinstance(value, (int, float)) and not isinstance(value, bool)
         case "string":
             # Dates become text, and files the URL of what is uploaded.
-            return isinstance(value, (str, date)) or _is_file(value)
+            return isinstance(value, (str, date)) or _may_be_file(value)
         case "array":
             return isinstance(value, (list, tuple, set, frozenset))
         case "object":
@@ -505,7 +516,7 @@ def _fits(field: InputField, value: Any) -> bool:
             return True
 
 
-def _is_file(value: Any) -> bool:
+def _may_be_file(value: Any) -> bool:
     return (
         isinstance(value, (bytes, bytearray, memoryview))
         or hasattr(value, "__fspath__")
@@ -515,9 +526,10 @@ def _is_file(value: Any) -> bool:
 
 
 def _misfit(field: InputField, value: Any) -> str:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"a {type(value).__name__}"
-    return f"expected {field.shown}, got {shown}"
+    text = repr(value)
+    if len(text) > 60:
+        text = f"a {type(value).__name__}"
+    return f"expected {field.type_text}, got {text}"
 
 
 _VERSION: Final = re.compile(
@@ -532,7 +544,7 @@ _VERSION: Final = re.compile(
 
 
 def is_below(version: str | None, bound: tuple[int, ...]) -> bool:
-    """Tell whether a version is below a release, in the order of PEP 440; not if it is none."""
+    """Tell whether a version is below a release by the order of PEP 440; False if it is not a version."""
     found = _VERSION.fullmatch(version) if isinstance(version, str) else None
     if found is None or int(found["epoch"] or 0) > 0:
         return False

@@ -1217,10 +1217,13 @@ class FunctionRun(Twin[AsyncFunctionRun]):
     __slots__ = ()
 
     def output(self, *, timeout: float | timedelta | None = None) -> Output:
-        """Wait for the end and return the output, as often as asked for.
+        """Wait until the prediction has ended, and return the output. May be called more than once.
 
         Args:
-            timeout: Seconds, or a timedelta; None: 24 hours. The model runs on when it is over.
+            timeout: Seconds, or a timedelta; None means 24 hours. The prediction goes on afterwards.
+
+        Returns:
+            The final output as the model's schema describes it.
 
         Raises:
             PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
@@ -1235,7 +1238,10 @@ class FunctionRun(Twin[AsyncFunctionRun]):
         return Prediction(self._lease, self._async.prediction)
 
     def logs(self) -> str:
-        """Return what the model has logged so far.
+        """Fetch the logs so far. Calls :api:`predictions.get`, unless the prediction has ended.
+
+        Returns:
+            The logs.
 
         Raises:
             ReplicateError: The API refuses.
@@ -1244,7 +1250,15 @@ class FunctionRun(Twin[AsyncFunctionRun]):
         return self._lease.call(self._async.logs)
 
     def cancel(self) -> Prediction:
-        """Stop it, and return the prediction. One that has ended stays as it is."""
+        """Cancel the prediction. One that has ended stays as it is. Calls :api:`predictions.cancel`.
+
+        Returns:
+            The prediction.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
 
@@ -1432,30 +1446,50 @@ class ModelFunction(FunctionMixin, Twin[AsyncModelFunction]):
     __slots__ = ()
 
     def __call__(self, /, **inputs: Any) -> Output:
-        """Run the model and return its final output, as its schema says: text joined, files as files.
+        """Run the model and wait for its final output. Calls the same operations as `Client.run`.
+
+        Args:
+            inputs: Inputs of the model.
+
+        Returns:
+            The final output as the model's schema describes it: text joined, files as `FileOutput`.
 
         Raises:
             ArgumentTypeError: An input is unknown, missing or of a wrong type; nothing was sent.
             ArgumentError: The value of an input is not allowed; nothing was sent.
-            ReplicateException: As `run`.
+            ReplicateException: As `Client.run`.
         """
         return wrap(self._lease, self._lease.call(self._async, **unwrap_inputs(inputs)))
 
     def create(self, /, **inputs: Any) -> FunctionRun:
-        """Start the model and return at once; it then runs until it ends. Raises what a call raises."""
+        """Start the model, and do not wait for it: it runs until it ends.
+
+        Args:
+            inputs: Inputs of the model.
+
+        Returns:
+            The run.
+
+        Raises:
+            ReplicateException: As a call.
+        """
         return FunctionRun(
             self._lease, self._lease.call(self._async.create, **unwrap_inputs(inputs))
         )
 
     @property
     def signature(self) -> inspect.Signature:
-        """Its inputs with types and defaults, as far as known: after `load()` or the first call."""
+        """The inputs with types and defaults, as far as they are known: after `load()` or the first call."""
         return self._async.signature
 
     def load(self) -> Self:
-        """Fetch the model's schema, unless it is known, and return the function itself.
+        """Fetch the model's schema, unless it is known. The first call does the same.
 
-        Afterwards `signature` and `help()` show the inputs. The first call does the same. Calls :api:`models.get` and :api:`models.versions.get`.
+        Afterwards `signature` and `help()` show the inputs. Calls :api:`models.get` or
+        :api:`models.versions.get`.
+
+        Returns:
+            The function itself.
 
         Raises:
             ReplicateError: The API refuses.
@@ -2588,7 +2622,7 @@ class SearchResults(Twin[AsyncSearchResults]):
 
 
 class StreamingFunction(FunctionMixin, Twin[AsyncStreamingFunction]):
-    """A model as a function whose calls are streams: text as it is written, images as they are made.
+    """A model as a function whose calls are streams: text while it is written, images as they are made.
 
     ```python
     writer = client.use("owner/name", streaming=True)
@@ -2604,26 +2638,50 @@ class StreamingFunction(FunctionMixin, Twin[AsyncStreamingFunction]):
     def __call__(self, /, **inputs: Any) -> OutputStream:
         """Return the pieces of the output: an iterator and context manager.
 
-        Nothing is sent before the first piece is asked for; it raises what `stream` raises, and what a call of
-        a `ModelFunction` raises. Leaving early cancels the prediction.
+        Nothing is sent before the first piece is requested. Leaving early cancels the prediction.
+
+        Args:
+            inputs: Inputs of the model.
+
+        Returns:
+            The stream.
+
+        Raises, from the iteration:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type; nothing was sent.
+            ArgumentError: The value of an input is not allowed; nothing was sent.
+            ReplicateException: As `Client.stream`.
         """
         return OutputStream(self._lease, self._async(**unwrap_inputs(inputs)))
 
     def create(self, /, **inputs: Any) -> StreamingRun:
-        """Start the model and return at once; it then runs until it ends. Raises what a call raises."""
+        """Start the model, and do not wait for it: it runs until it ends.
+
+        Args:
+            inputs: Inputs of the model.
+
+        Returns:
+            The run.
+
+        Raises:
+            ReplicateException: As a call of a `ModelFunction`.
+        """
         return StreamingRun(
             self._lease, self._lease.call(self._async.create, **unwrap_inputs(inputs))
         )
 
     @property
     def signature(self) -> inspect.Signature:
-        """Its inputs with types and defaults, as far as known: after `load()` or the first call."""
+        """The inputs with types and defaults, as far as they are known: after `load()` or the first call."""
         return self._async.signature
 
     def load(self) -> Self:
-        """Fetch the model's schema, unless it is known, and return the function itself.
+        """Fetch the model's schema, unless it is known. The first call does the same.
 
-        Afterwards `signature` and `help()` show the inputs. The first call does the same. Calls :api:`models.get` and :api:`models.versions.get`.
+        Afterwards `signature` and `help()` show the inputs. Calls :api:`models.get` or
+        :api:`models.versions.get`.
+
+        Returns:
+            The function itself.
 
         Raises:
             ReplicateError: The API refuses.
@@ -2653,7 +2711,11 @@ class StreamingRun(Twin[AsyncStreamingRun]):
     __slots__ = ()
 
     def output(self) -> OutputStream:
-        """Return the pieces of the output from the beginning on. Leaving early leaves the model running."""
+        """Return the pieces of the output, from its beginning. Leaving early does not cancel the prediction.
+
+        Returns:
+            The stream.
+        """
         return OutputStream(self._lease, self._async.output())
 
     @property
@@ -2662,7 +2724,10 @@ class StreamingRun(Twin[AsyncStreamingRun]):
         return Prediction(self._lease, self._async.prediction)
 
     def logs(self) -> str:
-        """Return what the model has logged so far.
+        """Fetch the logs so far. Calls :api:`predictions.get`, unless the prediction has ended.
+
+        Returns:
+            The logs.
 
         Raises:
             ReplicateError: The API refuses.
@@ -2671,7 +2736,15 @@ class StreamingRun(Twin[AsyncStreamingRun]):
         return self._lease.call(self._async.logs)
 
     def cancel(self) -> Prediction:
-        """Stop it, and return the prediction. One that has ended stays as it is."""
+        """Cancel the prediction. One that has ended stays as it is. Calls :api:`predictions.cancel`.
+
+        Returns:
+            The prediction.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
 

@@ -242,6 +242,13 @@ def test_forms_of_choices(node: dict[str, Any]) -> None:
     assert found.inputs["kind"].nullable is ("anyOf" in node or isinstance(node.get("type"), list))
 
 
+def test_names_that_python_does_not_allow() -> None:
+    """Inputs whose names cannot be parameters are inputs, but not in the signature."""
+    found = schema({"class": {"type": "string"}, "top-p": {"type": "number"}, "a": {}})
+    assert list(found.signature(str, bytes).parameters) == ["a"]
+    assert found.problems({"class": "x", "top-p": 1.0}) == []
+
+
 def test_circular_references() -> None:
     """A schema that contains itself is read all the same."""
     loop = {"$ref": "#/components/schemas/loop"}

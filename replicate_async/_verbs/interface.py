@@ -1,0 +1,237 @@
+"""What a model takes and returns: inputs are checked and outputs converted by the schema of its version."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, Literal, TypeAlias
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import anyio
+import attrs
+
+from .. import exceptions
+from .._files.output import FileOutput, to_output
+from .._http.call import Call
+from .._jobs.context import Context
+from .._jobs.prediction import Output
+from .._jobs.request import CreateOptions, CreateTarget
+from .._references import parse_reference
+from ..resources.deployments import Deployment
+from ..resources.models import Model
+from ..resources.versions import Version
+from .chaining import await_outputs, close_coroutines, is_pending
+from .run import target_of
+from .schema import InputField, ModelSchema, read_schema
+
+Ref: TypeAlias = str | Model | Version | Deployment
+"""The forms in which users name what to run."""
+
+_SCHEMA_LIFETIME: Final = 3600.0
+"""Seconds for which the schema of a model's latest version is remembered; that of a version never changes."""
+
+_MOST_SCHEMAS: Final = 256
+
+
+@attrs.frozen
+class FunctionOptions:
+    """The options of a model function, for each of its calls."""
+
+    validate: bool
+    """Whether inputs are checked before anything is sent."""
+    timeout: float | timedelta | None
+    on_abandon: Literal["cancel", "leave"]
+    retry_failed: int
+    create: CreateOptions
+
+
+@attrs.define(eq=False)
+class ModelInterface:
+    """The interface of a model, as far as its schema is known."""
+
+    context: Context
+    ref: Ref
+    options: FunctionOptions
+    loaded: Callable[[], None]
+    """Is called when the schema is loaded."""
+    target: CreateTarget | str = attrs.field(
+        init=False, default=attrs.Factory(lambda self: target_of(self.ref), takes_self=True)
+    )
+    """What to run, or the name of a model that may not be an official one."""
+    schema: ModelSchema | None = attrs.field(default=None, init=False)
+    """The schema; None if it is not loaded, or there is none."""
+    is_loaded: bool = attrs.field(default=False, init=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the model, version or deployment."""
+        found = getattr(self.ref, "full_name", None) or getattr(self.ref, "id", None) or self.ref
+        return str(found)
+
+    @property
+    def makes_files(self) -> bool:
+        """Whether files in the output are `FileOutput` objects."""
+        chosen = self.options.create.use_file_output
+        return self.context.use_file_output if chosen is None else chosen
+
+    @property
+    def joins(self) -> bool | None:
+        """Whether the items of the output are pieces of one text; None if that is unknown."""
+        return None if self.schema is None else self.schema.concatenates
+
+    async def load(self) -> None:
+        """Fetch the schema, unless it is known."""
+        if not self.is_loaded:
+            self.schema = await _load_schema(self.context, self.ref)
+            self.is_loaded = True
+            self.loaded()
+
+    # Inputs
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Compare inputs with the schema, if it is known.
+
+        Raises:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type.
+            ArgumentError: The value of an input is not allowed.
+        """
+        self._validate(self._without_nulls(inputs))
+
+    async def prepare_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return inputs that are checked, with the outputs of other functions in their places.
+
+        Raises:
+            ReplicateException: As `load` and `check`, and whatever the other functions raise.
+        """
+        await self.load()
+        given = self._without_nulls(inputs)
+        if self.options.validate:
+            try:
+                self._validate(given)
+            except exceptions.ReplicateException:
+                close_coroutines(given)
+                raise
+        awaited, outputs = await await_outputs(given)
+        for name in outputs:
+            awaited[name] = self._single(name, awaited[name])
+        if self.options.validate and awaited is not given:
+            self._validate(awaited)
+        return awaited
+
+    def _validate(self, given: Mapping[str, Any]) -> None:
+        problems = [] if self.schema is None else self.schema.problems(given, is_pending)
+        if not problems:
+            return
+        first, *others = problems
+        kind = exceptions.ArgumentTypeError if first.is_type else exceptions.ArgumentError
+        rest = "".join(f"\n{problem.name}: {problem.text}" for problem in others)
+        raise kind(first.name, f"{first.text} ({self.name}){rest}")
+
+    def _field(self, name: str) -> InputField | None:
+        return None if self.schema is None else self.schema.inputs.get(name)
+
+    def _without_nulls(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out the inputs that are None where the API would refuse `null` (:api:`requests`)."""
+
+        def is_left_out(name: str, value: Any) -> bool:
+            field = self._field(name)
+            return value is None and field is not None and not field.nullable
+
+        return {name: value for name, value in inputs.items() if not is_left_out(name, value)}
+
+    def _single(self, name: str, output: Any) -> Any:
+        """Return the only item of a list of one, where the model expects a single file or text."""
+        field = self._field(name)
+        is_alone = isinstance(output, list) and len(output) == 1
+        return output[0] if is_alone and field is not None and field.type == "string" else output
+
+    # Outputs
+
+    def convert(self, raw: Any) -> Output:
+        """Return an output as users see it: text joined, files as files."""
+        if self.schema is None:
+            return self._guess(raw)
+        return self.schema.convert(raw, self._file, self._guess)
+
+    def convert_item(self, raw: Any) -> Output:
+        """Return one item of an output as users see it."""
+        if self.schema is None:
+            return self._guess(raw)
+        return self.schema.convert_item(raw, self._file, self._guess)
+
+    def _file(self, url: str) -> FileOutput | str:
+        return FileOutput(url, transport=self.context.transport) if self.makes_files else url
+
+    def _guess(self, value: Any) -> Output:
+        """Convert what the schema does not describe."""
+        return to_output(value, self.context.transport, files=self.makes_files)
+
+
+# -- Schemas -----------------------------------------------------------------------------------
+
+_Locks: TypeAlias = WeakValueDictionary[tuple[int, str], anyio.Lock]
+
+_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Locks] = WeakKeyDictionary()
+"""By event loop, client and model: of many first calls at a time, one fetches the schema."""
+
+
+async def _load_schema(context: Context, ref: Ref) -> ModelSchema | None:
+    """Return the schema of what a reference names; None if it cannot be known."""
+    match ref:
+        case Version():
+            return read_schema(ref.openapi_schema, ref.cog_version)
+        case Model(latest_version=Version(openapi_schema=document, cog_version=cog)) if document:
+            return read_schema(document, cog)
+        case Model():
+            name = ref.full_name
+        case Deployment(current_release=release):
+            if release is None or release.model is None or release.version is None:
+                return None
+            name = f"{release.model}:{release.version}"
+        case _:
+            name = ref
+    if parse_reference(name).full_name is None:
+        return None  # the API does not find a version without its model
+    if (known := _remembered(context, name)) is not None:
+        return known[1]
+    of_loop = _locks.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    async with of_loop.setdefault((id(context.schemas), name), anyio.Lock()):
+        if (known := _remembered(context, name)) is not None:
+            return known[1]
+        return await _fetch_schema(context, name)
+
+
+def _remembered(context: Context, name: str) -> tuple[float, ModelSchema | None] | None:
+    known = context.schemas.get(name)
+    return known if known is not None and known[0] > time.monotonic() else None
+
+
+async def _fetch_schema(context: Context, name: str) -> ModelSchema | None:
+    reference = parse_reference(name)
+    path = f"/models/{reference.full_name}"
+    if reference.version is not None:
+        path += f"/versions/{reference.version}"
+    try:
+        data = (await context.transport.send(Call("GET", path))).data
+    except exceptions.NotFoundError:
+        return None  # the create says why, or does without
+    version = data if reference.version is not None else _member(data, "latest_version")
+    cog_version = _member(version, "cog_version")
+    schema = read_schema(
+        _member(version, "openapi_schema"), cog_version if isinstance(cog_version, str) else None
+    )
+    lifetime = _SCHEMA_LIFETIME if reference.version is None else float("inf")
+    if len(context.schemas) >= _MOST_SCHEMAS:
+        del context.schemas[next(iter(context.schemas))]
+    context.schemas[name] = time.monotonic() + lifetime, schema
+    latest = _member(version, "id")
+    if data is not version and _member(data, "is_official") is False and isinstance(latest, str):
+        # The version whose schema this is, which the runs do not need to look up any more.
+        context.models.learn(context.transport, name, latest)
+    return schema
+
+
+def _member(value: object, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from replicate_async import exceptions
+from replicate_async import Retry, exceptions
 
 from .faults import echo, until, world
 
 
 async def test_200_first_runs_of_a_community_model() -> None:
     """Of many first calls at a time, one finds out that the model is not official, and its version."""
-    async with world() as here, here.client() as client:
+    async with world() as here, here.client(timeout=30, retry=Retry()) as client:
         outputs = await asyncio.gather(
             *[client.run("acme/plain", {"text": str(number)}) for number in range(200)]
         )

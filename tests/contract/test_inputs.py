@@ -669,14 +669,24 @@ async def test_a_path_that_shrinks(client: Client, emulator: Emulator, tmp_path:
     path = tmp_path / "a.bin"
 
     class Cutter:
-        """A stream that cuts the file before it in the input."""
+        """A file that cuts the other one as soon as the files are sent."""
+
+        looked_at = False
+
+        def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+            """Cut, at the second time that it is read from its beginning."""
+            if whence == os.SEEK_SET:
+                if self.looked_at:
+                    os.truncate(path, 5)
+                self.looked_at = True
+            return 0
 
         def read(self, size: int) -> bytes:
-            """Cut."""
-            os.truncate(path, 5)
+            """Return nothing."""
             return b""
 
-    path.write_bytes(PNG)
+    path.touch()
+    os.truncate(path, 90 * MIB)  # which takes its time
     with pytest.raises(ReplicateException, match=r"a\.bin has changed") as caught:
         await client.run(HELLO, {"text": "x", "files": [path, Cutter()]})
     assert caught.value.argument == "input.files[0]"  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Files on the disk: opened and closed under cancellation, complete when they appear, named uniquely."""
+"""Files on the disk: closed under any cancellation, complete when they appear, named uniquely."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from .. import exceptions
 from .._concurrency import in_thread, shielded_in_thread
 
 _PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.part")
-"""The names of files that are being written."""
-
+"""The names of unfinished files."""
 
 _PARTIAL_LIFETIME: Final = 3600.0
-"""Seconds after which such a file was left behind by a process that is gone."""
+"""Seconds after the last write when an unfinished file belongs to no process any more."""
 
 
 @asynccontextmanager
 async def opened(path: Path, mode: Literal["rb", "xb"]) -> AsyncIterator[AsyncBufferedIOBase]:
-    """Open a file for aiofiles, and close it at the end of the block.
+    """Open a file with aiofiles, and close it at the end of the block.
 
-    A thread that opens a file outlasts a task that is cancelled meanwhile. `aiofiles.open` would lose
-    the file then, which nobody would close; here it is kept, and closed.
+    If the task is cancelled while a thread opens the file, `aiofiles.open()` loses the file and leaves it
+    open. Here the thread is awaited, and its file is closed.
     """
     files: list[IO[bytes]] = []
     try:
@@ -44,7 +43,7 @@ async def opened(path: Path, mode: Literal["rb", "xb"]) -> AsyncIterator[AsyncBu
 
 
 def _close(file: IO[bytes]) -> None:
-    """Close a file, after a read or write that is under way in another thread: it holds the file's lock."""
+    # Another thread may still read or write: closing waits for the lock of the file.
     with suppress(OSError):
         file.close()
 
@@ -54,15 +53,15 @@ class NewFile:
     """A file that is being written."""
 
     path: Path
-    """Where it is to be; after the end of the block, where it is."""
+    """The path that it gets; after the block, the path that it has."""
     _file: AsyncBufferedIOBase
 
     async def write(self, content: bytes) -> None:
-        """Append content; 1 MiB or more at once, since each write is made in a thread."""
+        """Append content. Each call uses a thread, so pass 1 MiB or more at once."""
         await self._file.write(content)
 
     async def clear(self) -> None:
-        """Remove what was written so far."""
+        """Remove the content written so far."""
         await self._file.seek(0)
         await self._file.truncate()
 
@@ -74,43 +73,41 @@ async def new_file(path: Path, *, replace: bool) -> AsyncIterator[NewFile]:
     If the block fails or is cancelled, nothing is left behind.
 
     Args:
-        path: The name. Its directory exists.
-        replace: Whether it replaces a file of that name; else it gets a number if the name is taken.
+        path: Path of the file, in an existing directory.
+        replace: Whether to replace an existing file. If not, the new file gets a number.
 
     Raises:
-        OSError: It could not be written.
+        OSError: The file could not be written.
     """
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")  # as in _PARTIAL
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         async with opened(partial, "xb") as file:
             new = NewFile(path, file)
             yield new
-            await file.close()  # says if something could not be written
-        new.path = await shielded_in_thread(_replaced if replace else _moved, partial, path)
+            await file.close()  # raises if something could not be written
+        new.path = await shielded_in_thread(_publish, partial, path, replace)
     except BaseException:
         await shielded_in_thread(_remove, partial)
         raise
 
 
 async def write_file(path: Path, content: bytes) -> None:
-    """Write or replace a file; it appears under its name when it is complete.
+    """Write or replace a file, which appears under its name only when it is complete.
 
     Raises:
-        OSError: It could not be written.
+        OSError: The file could not be written.
     """
     async with new_file(path, replace=True) as file:
         await file.write(content)
 
 
-# aiofiles has no equal for what follows: it happens in threads, by the functions of `os`.
+# aiofiles cannot link, nor scan directories for what is left behind: the rest is done with `os`, in threads.
 
 
-def _replaced(partial: Path, path: Path) -> Path:
-    return partial.replace(path)
-
-
-def _moved(partial: Path, path: Path) -> Path:
-    """Rename a file without replacing another: if the name is taken, it gets a number."""
+def _publish(partial: Path, path: Path, replace: bool) -> Path:
+    """Give a complete file its name."""
+    if replace:
+        return partial.replace(path)
     for candidate in numbered(path):
         try:
             os.link(partial, candidate)
@@ -119,11 +116,10 @@ def _moved(partial: Path, path: Path) -> Path:
         except OSError:  # this file system has no hard links
             if os.path.lexists(candidate):
                 continue
-            partial.replace(candidate)
-        else:
-            partial.unlink()
+            return partial.replace(candidate)
+        partial.unlink()
         return candidate
-    raise AssertionError("unreachable: there is always a further number")
+    raise AssertionError("unreachable: there is always another number")
 
 
 def _remove(path: Path) -> None:
@@ -132,7 +128,7 @@ def _remove(path: Path) -> None:
 
 
 def remove_partial_files(directory: Path) -> None:
-    """Remove the unfinished files that a killed process has left behind."""
+    """Remove the unfinished files of processes that were killed."""
     with os.scandir(directory) as entries:
         for entry in entries:
             if _PARTIAL.fullmatch(entry.name):
@@ -142,15 +138,16 @@ def remove_partial_files(directory: Path) -> None:
 
 
 async def destination(path: object, name: str) -> tuple[Path, bool]:
-    """Return the path of a new file, and whether a directory was given in which it has to find its place.
+    """Return the path for a new file, and whether it is in a directory that was passed as *path*.
 
     Args:
-        path: A file; or a directory, which exists or ends with a slash, and is made.
-        name: The name of the file in a directory.
+        path: Path of the file. Or a directory: an existing one, or a path that ends with a slash, which is
+            created.
+        name: Name of the file in a directory.
 
     Raises:
-        ArgumentError: It is not a path.
-        OSError: The directory cannot be made.
+        ArgumentError: *path* is not a path.
+        OSError: The directory could not be created.
     """
     try:
         given = os.fspath(path)  # type: ignore[call-overload]
@@ -171,43 +168,11 @@ async def destination(path: object, name: str) -> tuple[Path, bool]:
     return await in_thread(find)
 
 
-def numbered(path: Path) -> Iterator[Path]:
-    """Yield a path, and then others for the same content if it is taken: `a.png`, `a-2.png`, ..."""
-    yield path
-    for number in range(2, 100):
-        yield path.with_name(_with_number(path, number))
-    while True:  # there are many: to count on would take longer and longer
-        yield path.with_name(_with_number(path, secrets.token_hex(4)))
-
-
-def _with_number(path: PurePath, number: int | str) -> str:
-    return f"{path.stem}-{number}{path.suffix}"
-
-
-@attrs.define(eq=False, repr=False)
-class UniqueNames:
-    """Makes file names that differ, also where the case of letters makes no difference."""
-
-    _numbers: dict[str, int] = attrs.field(factory=dict, init=False)
-    """Names that are in use, and the last number for each."""
-
-    def add(self, name: str) -> str:
-        """Return a name, with a number if it is taken."""
-        path, found = PurePath(name), name
-        number = self._numbers.get(name.lower(), 0)
-        while found.lower() in self._numbers:
-            number += 1
-            found = _with_number(path, number)
-        self._numbers[name.lower()] = max(number, 1)
-        self._numbers.setdefault(found.lower(), 1)
-        return found
-
-
 async def ready_directory(path: str | os.PathLike[str]) -> Path:
-    """Return a directory that can be written to; it is made if it does not exist.
+    """Return a writable directory, which is created if it does not exist.
 
     Raises:
-        ArgumentError: It cannot be made, or not be written to.
+        ArgumentError: It could not be created, or is not writable.
     """
 
     def ready() -> Path:
@@ -215,7 +180,7 @@ async def ready_directory(path: str | os.PathLike[str]) -> Path:
             directory = Path(path)
             directory.mkdir(parents=True, exist_ok=True)
             if not os.access(directory, os.W_OK | os.X_OK):
-                raise PermissionError("it cannot be written to")
+                raise PermissionError("it is not writable")
         except TypeError:
             raise exceptions.ArgumentTypeError(
                 "save_to", f"expected a path, got {path!r}"
@@ -225,3 +190,38 @@ async def ready_directory(path: str | os.PathLike[str]) -> Path:
         return directory
 
     return await in_thread(ready)
+
+
+# -- Names -------------------------------------------------------------------------------------
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """Yield a path, and then alternatives for the case that it is taken: `a.png`, `a-2.png`, ..."""
+    yield path
+    for number in range(2, 100):
+        yield path.with_name(_with_number(path, number))
+    while True:  # a random number is found sooner than the next free one
+        yield path.with_name(_with_number(path, secrets.token_hex(4)))
+
+
+def _with_number(path: PurePath, number: int | str) -> str:
+    return f"{path.stem}-{number}{path.suffix}"
+
+
+@attrs.define(eq=False, repr=False)
+class UniqueNames:
+    """Makes file names unique, also on file systems that ignore case."""
+
+    _numbers: dict[str, int] = attrs.field(factory=dict, init=False)
+    """The names so far in lower case, with the last number of each."""
+
+    def add(self, name: str) -> str:
+        """Return a name, with a number if it was added before."""
+        path, found = PurePath(name), name
+        number = self._numbers.get(name.lower(), 0)
+        while found.lower() in self._numbers:
+            number += 1
+            found = _with_number(path, number)
+        self._numbers[name.lower()] = max(number, 1)
+        self._numbers.setdefault(found.lower(), 1)
+        return found

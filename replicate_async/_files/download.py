@@ -21,50 +21,48 @@ from .._http.retry import Kind, retry_delay
 from .._http.transport import Transport
 
 BUFFERED: Final = 2**18
-"""Bytes that may wait to be read, before the server has to."""
-
+"""Bytes that are received before they are read; aiohttp accepts up to twice as many."""
 
 _PROGRESS: Final = 2**16
-"""Bytes of new content after which a broken download has all its attempts again."""
-
+"""Bytes of new content after which an interrupted download may make all its attempts again."""
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII | re.IGNORECASE)
 
 
 @attrs.define(eq=False, repr=False)
 class Download:
-    """The download of a file, which resumes where it broke off."""
+    """The download of a file. After an interruption it resumes where it ended."""
 
     transport: Transport
     url: str
     limit: int | None = attrs.field(default=None, kw_only=True)
-    """Bytes that the content may have."""
+    """The maximum size of the content, in bytes."""
     may_restart: bool = attrs.field(default=False, kw_only=True)
-    """Whether it may begin again where it cannot be resumed; an empty chunk announces it."""
+    """Whether it may begin again if it cannot be resumed; an empty chunk announces that."""
     buffer: int = attrs.field(default=BUFFERED, kw_only=True)
-    """Bytes that may wait to be read, before the server has to."""
+    """Bytes that are received before they are read."""
 
     received: int = attrs.field(default=0, init=False)
-    """Bytes of the content so far."""
+    """Bytes received so far."""
     total: int | None = attrs.field(default=None, init=False)
-    """Bytes of the whole content, if the server says."""
+    """Size of the content in bytes, if the server announced it."""
     content_type: str | None = attrs.field(default=None, init=False)
-    """The media type, if the server says."""
+    """Media type, if the server announced it."""
     _tag: str | None = attrs.field(default=None, init=False)
-    """A strong ETag: with it, what was received and what follows belong together."""
+    """The strong ETag of the content, if there is one: only then can it be resumed."""
     _repeated: int = attrs.field(default=0, init=False)
-    """How many bytes of the present answer were received before."""
+    """Bytes of the current response that were received before."""
     _changed: bool = attrs.field(default=False, init=False)
-    """Whether the server has another content by now."""
+    """Whether the server has a different content meanwhile."""
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the content, in as many attempts as it takes.
+        """Yield the content; make further attempts as the client's `Retry` allows.
 
         Raises:
-            FileExpired: The file is gone.
-            FileTooLarge: It exceeds the limit.
-            IncompleteFile: It broke off, and could not be resumed.
-            TransportError: There was no answer.
+            FileExpired: The file has been deleted.
+            FileTooLarge: The file exceeds the limit.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
         """
         attempt, furthest, since = 1, 0, time.monotonic()
         while True:
@@ -94,15 +92,15 @@ class Download:
                 yield b""
 
     async def _attempt(self) -> AsyncGenerator[bytes, None]:
-        """Yield what one answer adds to the content."""
+        """Yield the new content of one response."""
         before = self.received
         async with self.transport.open(
             self.url, headers=self._headers(), buffer=self.buffer
         ) as response:
             self._begin(response)
-            # In pieces as they were received: `iter_any` would join them, which is a copy.
+            # As they were received: `iter_any()` joins chunks, which copies them.
             async for chunk, _ in response.content.iter_chunks():
-                if self._repeated:  # all of it was sent again: pass over what is there already
+                if self._repeated:  # the server sent everything again: skip it
                     passed = min(self._repeated, len(chunk))
                     self._repeated -= passed
                     chunk = chunk[passed:]
@@ -122,18 +120,18 @@ class Download:
         return self._tag is not None and not self._changed
 
     def _headers(self) -> Mapping[str, str]:
-        headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
+        headers = {"Accept-Encoding": "identity"}  # for the size of the file itself
         if self.received and self._tag is not None:
             headers["Range"] = f"bytes={self.received}-"
             headers["If-Range"] = self._tag
         return headers
 
     def _begin(self, response: ClientResponse) -> None:
-        """Look at the head of an answer.
+        """Read the headers of a response.
 
         Raises:
-            IncompleteFile: It does not fit to what was received before.
-            FileTooLarge: It says that the content exceeds the limit.
+            IncompleteFile: It does not continue what was received before.
+            FileTooLarge: The content exceeds the limit.
         """
         headers = response.headers
         tag = headers.get("ETag", "").strip()
@@ -147,7 +145,7 @@ class Download:
         if self.received or start:
             same = bool(tag) and tag == self._tag and (total is None or total == self.total)
             if response.status == 206 and not tag and start == self.received:
-                same = total == self.total  # it was asked for with If-Range
+                same = total == self.total  # the request had If-Range
             if not same or start not in (0, self.received):
                 self._changed = True
                 raise exceptions.IncompleteFile(self.url, self.received, self.total)
@@ -182,37 +180,41 @@ class Download:
 
 
 class DataUri:
-    """A data URI (RFC 2397), decoded in pieces."""
+    """A data URI (RFC 2397), which is decoded in pieces.
+
+    Raises:
+        FileOutputError: It is not a data URI.
+    """
+
+    length: int
+    """Length of the encoded content, in characters."""
+    size: int
+    """Size of the content, in bytes."""
 
     def __init__(self, url: str) -> None:
         comma = url.find(",", 5)
         if comma < 0:
             raise exceptions.FileOutputError(url, "this data URI has no content")
         self._url = url
-        self._start = comma + 1
         self._base64 = url[max(comma - 20, 5) : comma].strip().lower().endswith(";base64")
-        self._text = url
         if not self._base64:
-            self._plain = unquote_to_bytes(url[self._start :])
+            self._plain = unquote_to_bytes(url[comma + 1 :])
             self.length = self.size = len(self._plain)
             return
+        self._text, self._start = url, comma + 1
         if "%" in url or any(space in url for space in " \n\r\t"):
-            self._text = "".join(unquote(url[self._start :]).split())
-            self._start = 0
-        end = len(self._text)
-        while end > self._start and self._text[end - 1] == "=":
-            end -= 1
-        self._end = end
-        self.length = end - self._start
-        """Of what is to be decoded."""
+            self._text, self._start = "".join(unquote(url[comma + 1 :]).split()), 0
+        self._end = len(self._text)
+        while self._end > self._start and self._text[self._end - 1] == "=":
+            self._end -= 1
+        self.length = self._end - self._start
         self.size = self.length * 3 // 4
-        """Of the content, in bytes."""
 
     def decode(self, start: int, stop: int) -> bytes:
-        """Return the content of a piece; its ends are multiples of four.
+        """Return the content from *start* to *stop* of the encoded content, both multiples of four.
 
         Raises:
-            FileOutputError: It is no base64.
+            FileOutputError: It is not base64.
         """
         if not self._base64:
             return self._plain[start:stop]
@@ -221,5 +223,5 @@ class DataUri:
             return base64.b64decode(piece + "=" * (-len(piece) % 4), validate=True)
         except (binascii.Error, ValueError) as error:
             raise exceptions.FileOutputError(
-                self._url, f"this data URI cannot be read ({error})"
+                self._url, f"this data URI cannot be decoded ({error})"
             ) from error

@@ -141,7 +141,7 @@ class _Copier:
             self._place(container, key, value.value, path)
         else:
             path = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
-            if kind is not float and kind is not list and kind is not dict and is_file(value):
+            if kind is not float and kind is not list and kind is not dict and is_file_input(value):
                 container[key] = None
                 self.files.append(FilePlace(container, key, path, value))
             else:
@@ -240,7 +240,7 @@ def url_of(value: object) -> str | None:
     return None
 
 
-def is_file(value: Any) -> bool:
+def is_file_input(value: Any) -> bool:
     """Tell whether a value of an input is a file: bytes, a path, or an object that can be read."""
     if isinstance(value, (bytes, bytearray, memoryview, os.PathLike)):
         return True

@@ -1,4 +1,4 @@
-"""Names and media types of files: what a name, a type or the first bytes tell of the others."""
+"""File names and media types, guessed from each other and from the first bytes."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from functools import lru_cache
 from pathlib import PurePath
 from typing import Final
 
-_LONGEST_NAME: Final = 160
-"""Bytes of a file name that comes from a URL; file systems take 255."""
+_MAX_SAFE_BYTES: Final = 160
+"""The maximum length of a file name from a URL. File systems accept 255: the rest is for prefixes and numbers."""
 
+_MAX_SUFFIX: Final = 16
 
-_RESERVED: Final = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
-"""Names that mean devices to Windows."""
+_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.ASCII)
+"""Names of devices on Windows."""
 
 
 def safe_name(name: str) -> str:
-    """Return a name that stays in its directory, on all systems, whatever a URL says."""
+    """Return a file name that is valid on all systems, and stays in its directory."""
     name = "".join(
         character if character.isprintable() and character not in '/\\:*?"<>|' else "_"
         for character in name[:2000]
     ).strip(" .")
     if not name:
         return "output"
-    if re.fullmatch(_RESERVED, name, re.IGNORECASE | re.ASCII):
+    if _RESERVED.fullmatch(name):
         name = f"_{name}"
     stem, suffix = PurePath(name).stem, PurePath(name).suffix
-    if len(suffix) > 16:
+    if len(suffix) > _MAX_SUFFIX:
         stem, suffix = name, ""
-    if len(name.encode()) > _LONGEST_NAME:
-        room = _LONGEST_NAME - len(suffix.encode())
+    if len(name.encode()) > _MAX_SAFE_BYTES:
+        room = _MAX_SAFE_BYTES - len(suffix.encode())
         stem = stem.encode()[:room].decode(errors="ignore").rstrip(" .")
     return (stem + suffix).rstrip(" .") or "output"
 
 
 def guess_type(name: str) -> str | None:
-    """Return the media type that a file name suggests."""
+    """Return the media type for a file name; None if unknown."""
     return _table().guess_type(name, strict=False)[0]
 
 
 def guess_extension(content_type: str | None) -> str:
-    """Return the suffix for a media type, with its dot; an empty string if none is known."""
+    """Return the suffix for a media type, with its dot; empty if unknown."""
     if content_type == "application/octet-stream":
         return ""
     return _table().guess_extension(content_type or "", strict=False) or ""
@@ -50,7 +51,7 @@ def guess_extension(content_type: str | None) -> str:
 
 @lru_cache(maxsize=1)
 def _table() -> mimetypes.MimeTypes:
-    """Return a table of media types that is the same on all machines, and reads no files."""
+    """Return a table of media types that is the same on all machines."""
     table = mimetypes.MimeTypes()
     for suffix, kind in _TYPES.items():
         table.add_type(kind, suffix)
@@ -58,7 +59,7 @@ def _table() -> mimetypes.MimeTypes:
 
 
 _TYPES: Final[Mapping[str, str]] = {
-    # Beyond those that all supported versions of Python know.
+    # In addition to those that all supported versions of Python know.
     ".avif": "image/avif",
     ".flac": "audio/flac",
     ".glb": "model/gltf-binary",
@@ -81,7 +82,7 @@ _TYPES: Final[Mapping[str, str]] = {
 
 
 def sniff(start: bytes) -> str | None:
-    """Return the media type that the first bytes of a file tell, 16 or more of them."""
+    """Return the media type for the first bytes of a file; None if unknown. 300 bytes are enough."""
     for offset, magic, kind in _MAGIC:
         if start[offset : offset + len(magic)] == magic:
             return kind

@@ -1,11 +1,11 @@
-"""Files that models made: read, iterated over, saved, shown. Their downloads resume."""
+"""Output files: read, iterated over, saved, displayed; and how they are found in outputs."""
 
 from __future__ import annotations
 
 import io
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from functools import lru_cache
 from html import escape
@@ -26,30 +26,23 @@ from .download import BUFFERED, DataUri, Download
 from .media import guess_extension, guess_type, safe_name
 
 _WRITTEN: Final = 3 * 2**19
-"""Bytes that are written at once. With less, changing threads costs more than writing."""
-
+"""Bytes per write. With less, changing threads costs more than writing."""
 
 _BUFFERED: Final = 3 * 2**18
-"""Bytes that may wait to be read while a thread writes; aiohttp takes in twice as many."""
-
-
-_JOINED: Final = 2**22
-"""Bytes up to which what is read is joined at the end: more would be twice in memory."""
-
+"""Bytes that are received while a thread writes; aiohttp accepts up to twice as many."""
 
 _DECODED: Final = 2**19
-"""Characters of a data URI that are decoded in one go: longer ones would hold up the event loop."""
-
+"""Characters of a data URI that are decoded at once, which holds the interpreter's lock."""
 
 _SAVED_AT_ONCE: Final = 8
-
+"""Files of one output that are saved at a time."""
 
 _SPACE: Final = re.compile(r"\s")
 
 
 @attrs.define(eq=False, repr=False)
 class FileOutput:
-    """A file that a model made. Nothing is downloaded until it is read, and then each time.
+    """A file in the output of a prediction. Its content is downloaded each time it is read.
 
     ```python
     content = await output.read()
@@ -57,30 +50,30 @@ class FileOutput:
     path = await output.save("pictures/")
     ```
 
-    Two are equal if their URLs are. It can be an input of a model, as its URL; it can be pickled; and
-    `json.dumps(..., default=str)` makes its URL of it, as `str()` does.
+    Two files are equal if their URLs are equal. A file can be passed as an input of a model, which receives
+    the URL. It can be pickled. `str()` returns its URL, so `json.dumps(..., default=str)` can encode it.
     """
 
     url: str = attrs.field(on_setattr=attrs.setters.frozen)
-    """Where it is: an `https:` URL that is good for one hour (:api:`retention`), or a data URI."""
+    """The URL: an `https:` URL that is valid for one hour (:api:`retention`), or a data URI."""
 
     _transport: Transport | None = attrs.field(default=None, kw_only=True, alias="transport")
     _size: int | None = attrs.field(default=None, init=False)
     _content_type: str | None = attrs.field(default=None, init=False)
     _path: Path | None = attrs.field(default=None, init=False)
 
-    # What is known of it
+    # Metadata
 
     @property
     def name(self) -> str:
-        """A name for it, safe as a file name: from its URL, or made up for a data URI."""
+        """A safe file name, from the URL; `output` with a suffix for a data URI."""
         if not self._is_data:
             return safe_name(unquote(_path_of(self.url).rpartition("/")[2]))
         return "output" + guess_extension(self.content_type)
 
     @property
     def content_type(self) -> str | None:
-        """Its media type: what the server said at the last download, else what the URL suggests."""
+        """Media type, from the last download, or else guessed from the URL; None if unknown."""
         if self._is_data:
             said = self.url[5:500].partition(",")[0].partition(";")[0].strip().lower()
             return said if "/" in said else "text/plain"
@@ -90,7 +83,7 @@ class FileOutput:
 
     @property
     def size(self) -> int | None:
-        """Its size in bytes: of a data URI always, else None before the first download."""
+        """Size in bytes; None before the first download, except for data URIs."""
         if self._size is None and self._is_data:
             with suppress(exceptions.FileOutputError):
                 self._size = DataUri(self.url).size
@@ -98,81 +91,79 @@ class FileOutput:
 
     @property
     def path(self) -> Path | None:
-        """Where `save` or `save_to` has put it last; None if it was not saved by this object."""
+        """Path where `save()` or `save_to` last saved it; None if this object was not saved."""
         return self._path
 
-    # Its content
+    # Content
 
     async def read(self) -> bytes:
-        """Return the whole content; downloads it at each call.
+        """Download the file and return its content.
+
+        Returns:
+            The content, as bytes.
 
         Raises:
-            FileExpired: It is gone.
-            FileTooLarge: It exceeds `Limits(file=...)`, 256 MiB by default: `save` it, or iterate over it.
-            IncompleteFile: The download broke off, and could not be resumed.
-            TransportError: There was no answer.
+            FileExpired: The file has been deleted.
+            FileTooLarge: The file exceeds `Limits(file=...)`, 256 MiB by default. Use `save()`, or
+                iterate over the file.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
         """
         limit = (Limits() if self._transport is None else self._transport.config.limits).file
-        whole = io.BytesIO()  # gives what it has without another copy
-        chunks: list[bytes] = []
-        size = 0
-        async with aclosing(self._content(limit=limit, may_restart=True)) as content:
-            async for chunk in content:
+        content = io.BytesIO()  # which never holds the content twice, as `b"".join()` does
+        async with aclosing(self._content(limit=limit, may_restart=True)) as chunks:
+            async for chunk in chunks:
                 if chunk:
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size >= _JOINED:
-                        whole.writelines(chunks)
-                        chunks, size = [], 0
+                    content.write(chunk)
                 else:
-                    whole, chunks, size = io.BytesIO(), [], 0
-        if not whole.tell():
-            return b"".join(chunks)
-        whole.writelines(chunks)
-        return whole.getvalue()
+                    content = io.BytesIO()
+        return content.getvalue()
 
     async def aread(self) -> bytes:
-        """Return the whole content, as `read` does."""
+        """Download the file and return its content, as `read()` does."""
         return await self.read()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the content in chunks, as they arrive; it may be of any size.
+        """Download the file and yield its content in chunks of bytes. The file may have any size.
 
         Raises:
-            FileExpired: It is gone.
-            IncompleteFile: The download broke off, and could not be resumed.
-            TransportError: There was no answer.
+            FileExpired: The file has been deleted.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
         """
         async with aclosing(self._content()) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the content to *path*, and return where it is.
+        """Download the file and save it to disk.
 
-        The file appears under its name when it is complete, never before; whatever goes wrong, nothing
+        The file appears under its name only when it is complete. If saving fails or is cancelled, nothing
         is left behind.
 
         Args:
-            path: A file, which is replaced if it exists. Or a directory: one that exists, or a path
-                that ends with a slash, which is made. There it gets its `name`, with a number if another
-                file has that already.
+            path: Path of the file, which is replaced if it exists. Or a directory: an existing one, or a
+                path that ends with a slash, which is created. In a directory the file is saved under its
+                `name`, with a number if another file has that name.
+
+        Returns:
+            The path of the saved file.
 
         Raises:
-            FileExpired: It is gone.
-            IncompleteFile: The download broke off, and could not be resumed.
-            FileNotSaved: It cannot be written (also OSError).
-            TransportError: There was no answer.
-            ArgumentError: *path* is no path.
+            FileExpired: The file has been deleted.
+            FileNotSaved: The file could not be written. This is an `OSError`, too.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
+            ArgumentError: *path* is not a path.
         """
         return await self._save(path, self.name, known=self._path)
 
     async def _save_in(self, directory: Path, name: str) -> Path:
-        """Save it into a directory under a name, with a number if that is taken."""
+        """Save the file in a directory, under this name, or with a number if the name is taken."""
         return await self._save(f"{directory}{os.sep}", name, known=None)
 
     def _saved_at(self, path: Path | None) -> None:
-        """Note where it was saved."""
+        """Set the path where the file was saved."""
         self._path = path
 
     async def _save(self, path: str | os.PathLike[str], name: str, known: Path | None) -> Path:
@@ -208,7 +199,7 @@ class FileOutput:
     def _content(
         self, *, limit: int | None = None, may_restart: bool = False, buffer: int = BUFFERED
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the content; an empty chunk says, if that is allowed, that it begins again."""
+        """Yield the content. With *may_restart*, an empty chunk announces that it begins again."""
         if self._is_data:
             return self._decoded(limit)
         download = Download(
@@ -228,20 +219,20 @@ class FileOutput:
             yield await in_thread(data.decode, start, start + _DECODED)
 
     async def _downloaded(self, download: Download) -> AsyncGenerator[bytes, None]:
-        """Yield the content, and keep what the server says of it."""
+        """Yield the content, and keep its type and size."""
         async with aclosing(download.chunks()) as chunks:
             async for chunk in chunks:
                 self._content_type, self._size = download.content_type, download.total
                 yield chunk
         self._content_type, self._size = download.content_type, download.total
 
-    # What it looks like
+    # Representations
 
     def __str__(self) -> str:
         return self.url
 
     def __repr__(self) -> str:
-        facts = [repr(shown(self.url))]
+        facts = [repr(_shortened(self.url))]
         if self.content_type is not None:
             facts.append(f"content_type={self.content_type!r}")
         if self.size is not None:
@@ -252,10 +243,10 @@ class FileOutput:
 
     def _repr_mimebundle_(
         self,
-        include: object = None,  # noqa: ARG002  (the notebook leaves out by itself)
+        include: object = None,  # noqa: ARG002  (the notebook filters)
         exclude: object = None,  # noqa: ARG002
     ) -> dict[str, str]:
-        """Return what a notebook shows: the picture itself, or a player that plays from the URL."""
+        """Return what a notebook displays: the image, a player for audio and video, or else a link."""
         bundle = {"text/plain": repr(self)}
         kind = (self.content_type or "").partition("/")[0]
         url = escape(self.url)
@@ -269,7 +260,7 @@ class FileOutput:
             bundle["text/html"] = f'<a href="{url}">{escape(self.name)}</a>'
         return bundle
 
-    # What it is compared and kept by
+    # Value semantics
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FileOutput):
@@ -287,14 +278,14 @@ class FileOutput:
         return self.url[:5].lower() == "data:"
 
 
-def shown(url: str) -> str:
-    """Return a URL as it may stand in texts: a long one, as data URIs are, shortened."""
+def _shortened(url: str) -> str:
+    """Return a URL for a text; a long one, such as a data URI, is truncated."""
     return url if len(url) <= 200 else url[:60] + "…"
 
 
 @lru_cache(maxsize=1)
 def _transport_without_client() -> Transport:
-    """Return the transport of files that belong to no client, as after unpickling."""
+    """Return the transport for files without a client, such as unpickled ones."""
     config = Config(
         base_url=check_base_url(os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL),
         token=None,
@@ -308,7 +299,11 @@ def _transport_without_client() -> Transport:
 
 
 async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateException]:
-    """Save all files of an output; return what went wrong. One that fails does not stop the others."""
+    """Save all files of an output in a directory.
+
+    Returns:
+        The errors of the files that could not be saved. They do not stop the others.
+    """
     files = list(dict.fromkeys(files_in(output)))
     names = UniqueNames()
 
@@ -329,82 +324,84 @@ async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateExc
     return [failure for failure in failures if failure is not None]
 
 
-# -- Trees of outputs: lists and dicts in each other, perhaps deeper than Python can recurse ----
+# -- Files in outputs --------------------------------------------------------------------------
+
+# Models may nest their outputs deeper than Python can recurse: these functions keep their own stacks.
 
 Tree: TypeAlias = list[Any] | dict[Any, Any]
 
 
-def walk(tree: Tree) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield each place in a tree, in order: the list or dict, the index or key, and what is there.
-
-    A list or dict may be replaced when it is yielded; what replaces it is walked through.
-    """
-    path = [(tree, _items(tree))]
-    while path:
-        container, items = path[-1]
-        for key, value in items:
-            yield container, key, value
-            inner = container[key]
-            if isinstance(inner, (list, dict)):
-                path.append((inner, _items(inner)))
-                break
-        else:
-            path.pop()
-
-
-def _items(tree: Tree) -> Iterator[tuple[Any, Any]]:
-    return enumerate(tree) if isinstance(tree, list) else iter(tree.items())
-
-
 def files_in(output: Any) -> Iterator[FileOutput]:
     """Yield the files of an output, in order."""
-    for _, _, value in walk([output]):
-        if isinstance(value, FileOutput):
-            yield value
+    stack = [iter([output])]
+    while stack:
+        for value in stack[-1]:
+            if isinstance(value, FileOutput):
+                yield value
+            elif isinstance(value, (list, dict)):
+                stack.append(iter(value if isinstance(value, list) else value.values()))
+                break
+        else:
+            stack.pop()
 
 
 def replace_files(output: Any, replace: Callable[[FileOutput], Any]) -> Any:
-    """Return a copy of an output with something else in the places of its files."""
+    """Return a copy of an output with its files replaced."""
     root = [output]
-    for container, key, value in walk(root):
-        if isinstance(value, FileOutput):
-            container[key] = replace(value)
-        elif isinstance(value, (list, dict)):
-            container[key] = value.copy()
+    for tree in _copied(root):
+        for key, item in _items(tree):
+            if isinstance(item, FileOutput):
+                tree[key] = replace(item)
     return root[0]
 
 
-def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
-    """Return an output with its file URLs as `FileOutput`; the rest as it is.
+def _copied(root: Tree) -> Iterator[Tree]:
+    """Yield a list or dict, and all that are nested in it, each of which is replaced by a copy before."""
+    stack = [root]
+    while stack:
+        tree = stack.pop()
+        yield tree
+        for key, item in _items(tree):
+            if isinstance(item, (list, dict)):
+                tree[key] = item.copy()
+                stack.append(tree[key])
 
-    A file is a whole string that is an `https:` or `data:` URL, or an `http:` URL on the host of an
-    `http:` API. In a list of strings all must be files: a list of tokens stays text.
+
+def _items(tree: Tree) -> Iterable[tuple[Any, Any]]:
+    return enumerate(tree) if isinstance(tree, list) else tree.items()
+
+
+def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
+    """Return a copy of an output with its file URLs replaced by `FileOutput` objects.
+
+    A string is a file if it is an `https:` or `data:` URL, or an `http:` URL on the host of an `http:` API.
+    A list of strings has only files or none: the tokens of a language model stay text.
+
+    Args:
+        value: The output, as JSON-like data.
+        transport: The transport of the client, for the downloads.
+        files: Pass `False` to return the output as it is.
     """
     if not files or value is None:
         return value
     http_host = None if transport is None else transport.http_host
-
-    def converted(tree: Tree) -> Tree:
-        """Return a copy of one list or dict."""
-        tree = tree.copy()
-        found: dict[Any, FileOutput] = {
-            key: FileOutput(item, transport=transport)
-            for key, item in _items(tree)
-            if isinstance(item, str) and is_file_url(item, http_host)
-        }
-        if isinstance(tree, dict):
-            tree.update(found)
-        # In a list of strings all must be files: a list of tokens stays text.
-        elif all(index in found for index, item in enumerate(tree) if isinstance(item, str)):
-            for index, file in found.items():
-                tree[index] = file
-        return tree
-
-    root = converted([value])
-    for container, key, item in walk(root):
-        if isinstance(item, (list, dict)):
-            container[key] = converted(item)
+    root = [value]
+    for tree in _copied(root):
+        for key in _file_keys(tree, http_host):
+            tree[key] = FileOutput(tree[key], transport=transport)
     return root[0]
+
+
+def _file_keys(tree: Tree, http_host: str | None) -> list[Any]:
+    """Return the indices or keys of the strings that are files."""
+    keys = []
+    for key, item in _items(tree):
+        if isinstance(item, str):
+            if is_file_url(item, http_host):
+                keys.append(key)
+            elif isinstance(tree, list):
+                return []
+    return keys
 
 
 def is_file_url(text: str, http_host: str | None) -> bool:
@@ -412,7 +409,7 @@ def is_file_url(text: str, http_host: str | None) -> bool:
 
     Args:
         text: The string.
-        http_host: The host whose `http:` URLs are files, too.
+        http_host: A host whose `http:` URLs are files, too.
     """
     if text[:1] not in "hHdD":
         return False

@@ -32,7 +32,7 @@ CHUNK: Final = 2**20
 _SNIFFED: Final = 512
 """Bytes at the beginning of a file from which its type is guessed."""
 
-_MAX_NAME_BYTES: Final = 255
+MAX_NAME_BYTES: Final = 255
 """The maximum length of a file name (:api:`size-limits`)."""
 
 _RECENT_NS: Final = 2 * 10**9
@@ -273,9 +273,9 @@ def _identity(status: os.stat_result) -> tuple[int, ...] | None:
 def _api_name(name: str) -> str:
     """Return a file name that the API accepts: UTF-8 of at most 255 bytes."""
     encoded = name.encode("utf-8", "replace")
-    if len(encoded) > _MAX_NAME_BYTES:
+    if len(encoded) > MAX_NAME_BYTES:
         suffix = Path(name).suffix.encode("utf-8", "replace")[:16]
-        encoded = encoded[: _MAX_NAME_BYTES - len(suffix)] + suffix
+        encoded = encoded[: MAX_NAME_BYTES - len(suffix)] + suffix
     return encoded.decode("utf-8", "ignore")
 
 

@@ -86,7 +86,7 @@ async def upload(
     Raises:
         ArgumentError: It could not be read to its end.
         ReplicateError: The API returned an error.
-        TransportError: There was no answer.
+        TransportError: No usable response was received.
     """
     boundary = uuid.uuid4().hex
     head, tail = _frame(source, metadata, boundary)
@@ -202,7 +202,7 @@ class Uploads:
         Raises:
             ArgumentError: It cannot be read.
             ReplicateError: The API returned an error.
-            TransportError: There was no answer.
+            TransportError: No usable response was received.
         """
         if source.size is None or not source.repeatable:
             return _url(transport, (await upload(transport, source, kind=Kind.READ)).data)

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from .. import exceptions
 from .._concurrency import in_thread
 from .._files.disk import ready_directory, remove_partial_files
-from .._files.inputs import is_file
+from .._files.inputs import is_file_input
 from .._jobs.context import Context
 from .._jobs.running import RunState
 from .map_inputs import Inputs, read
@@ -218,5 +218,5 @@ async def _fingerprint(value: Mapping[str, Any]) -> Fingerprint:
         elif item is not None and not isinstance(item, (int, float)):
             size += 100_000
     if size < 10_000:
-        return fingerprint(value, is_file)
-    return await in_thread(fingerprint, value, is_file)
+        return fingerprint(value, is_file_input)
+    return await in_thread(fingerprint, value, is_file_input)

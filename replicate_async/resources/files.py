@@ -10,10 +10,10 @@ from typing import Any
 from .. import exceptions
 from .._codec import encode_json
 from .._files.output import FileOutput
-from .._files.sources import is_media_type, source_of
+from .._files.sources import MAX_NAME_BYTES, is_media_type, source_of
 from .._files.uploads import upload
 from .._http.call import Call
-from .._references import identifier, named
+from .._references import identifier
 from ..types import File
 from ._base import Namespace
 from ._pages import Listing, pages
@@ -22,7 +22,7 @@ __all__ = ("Files",)
 
 
 class Files(Namespace):
-    """Uploaded files (:api:`files`). Inputs of models are uploaded without your doing."""
+    """Uploaded files (:api:`files`). Files in the inputs of models are uploaded automatically."""
 
     async def create(
         self,
@@ -35,28 +35,36 @@ class Files(Namespace):
         """Upload a file. Calls :api:`files.create`.
 
         Args:
-            file: A path (`pathlib.Path`, or a string here, where it can mean nothing else), bytes, or
-                something with a `read` that gives bytes, awaited or not; up to 100 MiB. What can be
-                read again is sent from its beginning; it stays open.
-            filename: Its name; by default that of the path. At most 255 bytes in UTF-8.
-            content_type: Its media type; by default what the name suggests, else the first bytes.
-            metadata: JSON to keep with it.
+            file: The file, of up to 100 MiB: a path (a `pathlib.Path` or a string), bytes, or an object
+                with a `read` method that returns bytes, such as an open file or a `FileOutput`. The method may
+                be a coroutine function. Files that can seek are read from their beginning, and keep their
+                position. They are not closed.
+            filename: Name of the file, at most 255 bytes in UTF-8; by default that of the path.
+            content_type: Media type; by default guessed from the name, or else from the first bytes.
+            metadata: JSON to store with the file.
+
+        Returns:
+            The uploaded file.
 
         Raises:
-            ArgumentError: It cannot be read, or is too large; nothing was sent.
-            ReplicateError: The API refuses.
+            ArgumentError: The file cannot be read, or is too large; nothing was uploaded.
+            ArgumentTypeError: An argument has an invalid type; nothing was uploaded.
+            ReplicateError: The API returned an error; nothing was uploaded.
+            TransportError: No usable response was received; the file may have been uploaded.
         """
         if filename is not None:
-            named(filename, "", "filename")
-            if not 0 < len(filename.encode("utf-8", "replace")) <= 255:
-                raise exceptions.ArgumentError("filename", "it must have 1 to 255 bytes in UTF-8")
+            _check_name(filename)
         if content_type is not None and not is_media_type(content_type):
-            raise exceptions.ArgumentError("content_type", f"{content_type!r} is not a media type")
+            raise exceptions.ArgumentError(
+                "content_type", f"expected a media type, got {content_type!r}"
+            )
         if metadata is not None:
             try:
                 encode_json(dict(metadata))
             except (TypeError, ValueError) as error:
-                raise exceptions.ArgumentError("metadata", f"it is not JSON: {error}") from error
+                raise exceptions.ArgumentError(
+                    "metadata", f"it cannot be sent as JSON ({error})"
+                ) from error
         given = Path(file) if isinstance(file, str) else file
         source = await source_of(given, "file", name=filename, content_type=content_type)
         answer = await upload(self._context.transport, source, metadata)
@@ -64,32 +72,66 @@ class Files(Namespace):
         return created
 
     async def get(self, id: str) -> File:
-        """Fetch what is known of a file. Calls :api:`files.get`."""
+        """Fetch the metadata of a file. Calls :api:`files.get`.
+
+        Args:
+            id: ID of the file.
+
+        Returns:
+            The file.
+
+        Raises:
+            NotFoundError: The file does not exist, or has expired.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return await self._context.fetch(File, Call("GET", f"/files/{identifier(id, 'id')}"))
 
     def list(self, cursor: str | None = None) -> Listing[File]:
-        """List the account's files, newest first. Calls :api:`files.list`.
+        """List the files of the account, newest first. Calls :api:`files.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page.
+
+        Returns:
+            Files, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return pages(self._context, Call("GET", "/files"), File, cursor)
 
     async def delete(self, id: str) -> None:
-        """Delete a file. Calls :api:`files.delete`."""
+        """Delete a file. Calls :api:`files.delete`.
+
+        Args:
+            id: ID of the file.
+
+        Raises:
+            NotFoundError: The file does not exist, or has expired.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the file may have been deleted.
+        """
         await self._context.command("DELETE", f"/files/{identifier(id, 'id')}")
         self._context.uploads.forget(id)
 
     def download(
         self, id: str, *, owner: str, expiry: datetime | int, signature: str
     ) -> FileOutput:
-        """Return the content of a file, to be read or saved. Calls :api:`files.download`.
+        """Return the content of a file by a signed URL. Calls :api:`files.download` when it is read.
 
         Args:
-            id: The file.
-            owner: The account that uploaded it.
-            expiry: Until when the signature is good: a datetime, or seconds since 1970.
-            signature: The signature of owner, id and expiry, in base64.
+            id: ID of the file.
+            owner: Owner of the file: the username of a user or organization.
+            expiry: Expiry of the signature: a datetime, or seconds since 1970.
+            signature: Signature of owner, ID and expiry, in base64.
+
+        Returns:
+            The content, which can be read, saved or iterated over.
+
+        Raises:
+            ArgumentError: An argument is invalid.
         """
         if isinstance(expiry, bool) or not isinstance(expiry, (datetime, int)):
             raise exceptions.ArgumentTypeError(
@@ -104,3 +146,12 @@ class Files(Namespace):
             )
         )
         return FileOutput(url, transport=self._context.transport)
+
+
+def _check_name(filename: object) -> None:
+    if not isinstance(filename, str):
+        raise exceptions.ArgumentTypeError("filename", f"expected a string, got {filename!r}")
+    if not 0 < len(filename.encode("utf-8", "replace")) <= MAX_NAME_BYTES:
+        raise exceptions.ArgumentError(
+            "filename", f"expected 1 to {MAX_NAME_BYTES} bytes in UTF-8, got {filename!r}"
+        )

@@ -1046,7 +1046,7 @@ class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
 
 
 class FileOutput(FileMixin, Twin[AsyncFileOutput]):
-    """A file that a model made. Nothing is downloaded until it is read, and then each time.
+    """A file in the output of a prediction. Its content is downloaded each time it is read.
 
     ```python
     content = output.read()
@@ -1054,99 +1054,106 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
     path = output.save("pictures/")
     ```
 
-    Two are equal if their URLs are. It can be an input of a model, as its URL; it can be pickled; and
-    `json.dumps(..., default=str)` makes its URL of it, as `str()` does.
+    Two files are equal if their URLs are equal. A file can be passed as an input of a model, which receives
+    the URL. It can be pickled. `str()` returns its URL, so `json.dumps(..., default=str)` can encode it.
     """
 
     __slots__ = ()
 
     @property
     def url(self) -> str:
-        """Where it is: an `https:` URL that is good for one hour (:api:`retention`), or a data URI."""
+        """The URL: an `https:` URL that is valid for one hour (:api:`retention`), or a data URI."""
         return self._async.url
 
     @property
     def name(self) -> str:
-        """A name for it, safe as a file name: from its URL, or made up for a data URI."""
+        """A safe file name, from the URL; `output` with a suffix for a data URI."""
         return self._async.name
 
     @property
     def content_type(self) -> str | None:
-        """Its media type: what the server said at the last download, else what the URL suggests."""
+        """Media type, from the last download, or else guessed from the URL; None if unknown."""
         return self._async.content_type
 
     @property
     def size(self) -> int | None:
-        """Its size in bytes: of a data URI always, else None before the first download."""
+        """Size in bytes; None before the first download, except for data URIs."""
         return self._async.size
 
     @property
     def path(self) -> Path | None:
-        """Where `save` or `save_to` has put it last; None if it was not saved by this object."""
+        """Path where `save()` or `save_to` last saved it; None if this object was not saved."""
         return self._async.path
 
     def read(self) -> bytes:
-        """Return the whole content; downloads it at each call.
+        """Download the file and return its content.
+
+        Returns:
+            The content, as bytes.
 
         Raises:
-            FileExpired: It is gone.
-            FileTooLarge: It exceeds `Limits(file=...)`, 256 MiB by default: `save` it, or iterate over it.
-            IncompleteFile: The download broke off, and could not be resumed.
-            TransportError: There was no answer.
+            FileExpired: The file has been deleted.
+            FileTooLarge: The file exceeds `Limits(file=...)`, 256 MiB by default. Use `save()`, or
+                iterate over the file.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
         """
         return self._lease.call(self._async.read)
 
     def aread(self) -> Coroutine[Any, Any, bytes]:
-        """Return the whole content, as `read` does."""
+        """Download the file and return its content, as `read()` does."""
         return self._async.aread()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the content in chunks, as they arrive; it may be of any size.
+        """Download the file and yield its content in chunks of bytes. The file may have any size.
 
         Raises:
-            FileExpired: It is gone.
-            IncompleteFile: The download broke off, and could not be resumed.
-            TransportError: There was no answer.
+            FileExpired: The file has been deleted.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
         """
         return aiter(self._async)
 
     def __iter__(self) -> Stream[bytes]:
-        """Yield the content in chunks, as they arrive; it may be of any size.
+        """Download the file and yield its content in chunks of bytes. The file may have any size.
 
         Raises:
-            FileExpired: It is gone.
-            IncompleteFile: The download broke off, and could not be resumed.
-            TransportError: There was no answer.
+            FileExpired: The file has been deleted.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
         """
         return file_stream(self._lease, self._async)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the content to *path*, and return where it is.
+        """Download the file and save it to disk.
 
-        The file appears under its name when it is complete, never before; whatever goes wrong, nothing
+        The file appears under its name only when it is complete. If saving fails or is cancelled, nothing
         is left behind.
 
         Args:
-            path: A file, which is replaced if it exists. Or a directory: one that exists, or a path
-                that ends with a slash, which is made. There it gets its `name`, with a number if another
-                file has that already.
+            path: Path of the file, which is replaced if it exists. Or a directory: an existing one, or a
+                path that ends with a slash, which is created. In a directory the file is saved under its
+                `name`, with a number if another file has that name.
+
+        Returns:
+            The path of the saved file.
 
         Raises:
-            FileExpired: It is gone.
-            IncompleteFile: The download broke off, and could not be resumed.
-            FileNotSaved: It cannot be written (also OSError).
-            TransportError: There was no answer.
-            ArgumentError: *path* is no path.
+            FileExpired: The file has been deleted.
+            FileNotSaved: The file could not be written. This is an `OSError`, too.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
+            ArgumentError: *path* is not a path.
         """
         return self._lease.call(self._async.save, path)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        """Return what a notebook shows: the picture itself, or a player that plays from the URL."""
+        """Return what a notebook displays: the image, a player for audio and video, or else a link."""
         return self._async._repr_mimebundle_(include, exclude)
 
 
 class Files(Twin[AsyncFiles]):
-    """Uploaded files (:api:`files`). Inputs of models are uploaded without your doing."""
+    """Uploaded files (:api:`files`). Files in the inputs of models are uploaded automatically."""
 
     __slots__ = ()
 
@@ -1163,13 +1170,18 @@ class Files(Twin[AsyncFiles]):
         Args:
             file: Path (a string is taken for one, too), bytes, or binary file object, up to 100
                 MiB. A file object that can seek is read from its beginning. It stays open.
-            filename: Its name; by default that of the path. At most 255 bytes in UTF-8.
-            content_type: Its media type; by default what the name suggests, else the first bytes.
-            metadata: JSON to keep with it.
+            filename: Name of the file, at most 255 bytes in UTF-8; by default that of the path.
+            content_type: Media type; by default guessed from the name, or else from the first bytes.
+            metadata: JSON to store with the file.
+
+        Returns:
+            The uploaded file.
 
         Raises:
-            ArgumentError: It cannot be read, or is too large; nothing was sent.
-            ReplicateError: The API refuses.
+            ArgumentError: The file cannot be read, or is too large; nothing was uploaded.
+            ArgumentTypeError: An argument has an invalid type; nothing was uploaded.
+            ReplicateError: The API returned an error; nothing was uploaded.
+            TransportError: No usable response was received; the file may have been uploaded.
         """
         return self._lease.call(
             self._async.create,
@@ -1180,31 +1192,65 @@ class Files(Twin[AsyncFiles]):
         )
 
     def get(self, id: str) -> File:
-        """Fetch what is known of a file. Calls :api:`files.get`."""
+        """Fetch the metadata of a file. Calls :api:`files.get`.
+
+        Args:
+            id: ID of the file.
+
+        Returns:
+            The file.
+
+        Raises:
+            NotFoundError: The file does not exist, or has expired.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received.
+        """
         return self._lease.call(self._async.get, id)
 
     def list(self, cursor: str | None = None) -> Page[File]:
-        """List the account's files, newest first. Calls :api:`files.list`.
+        """List the files of the account, newest first. Calls :api:`files.list`.
 
         Args:
-            cursor: The `next` or `previous` of a page, to begin there.
+            cursor: `next` or `previous` of another page, to start there instead of at the first page.
+
+        Returns:
+            Files, in pages.
+
+        Raises:
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Page(self._lease, self._lease.call(self._async.list, cursor))
 
     def delete(self, id: str) -> None:
-        """Delete a file. Calls :api:`files.delete`."""
+        """Delete a file. Calls :api:`files.delete`.
+
+        Args:
+            id: ID of the file.
+
+        Raises:
+            NotFoundError: The file does not exist, or has expired.
+            ReplicateError: The API returned another error.
+            TransportError: No usable response was received; the file may have been deleted.
+        """
         self._lease.call(self._async.delete, id)
 
     def download(
         self, id: str, *, owner: str, expiry: datetime | int, signature: str
     ) -> FileOutput:
-        """Return the content of a file, to be read or saved. Calls :api:`files.download`.
+        """Return the content of a file by a signed URL. Calls :api:`files.download` when it is read.
 
         Args:
-            id: The file.
-            owner: The account that uploaded it.
-            expiry: Until when the signature is good: a datetime, or seconds since 1970.
-            signature: The signature of owner, id and expiry, in base64.
+            id: ID of the file.
+            owner: Owner of the file: the username of a user or organization.
+            expiry: Expiry of the signature: a datetime, or seconds since 1970.
+            signature: Signature of owner, ID and expiry, in base64.
+
+        Returns:
+            The content, which can be read, saved or iterated over.
+
+        Raises:
+            ArgumentError: An argument is invalid.
         """
         return FileOutput(
             self._lease, self._async.download(id, owner=owner, expiry=expiry, signature=signature)

@@ -19,7 +19,7 @@ from .._codec import structure
 from .._concurrency import in_thread
 from .._jobs import running
 from .._jobs.context import Context
-from .._jobs.creating import create
+from .._jobs.creating import create, mark
 from .._jobs.job import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
@@ -27,7 +27,7 @@ from .._jobs.running import RunState
 from .map_journal import Entry, Fingerprint, Journal, sent_hash
 from .map_outputs import record_name, save_output
 from .map_plan import Plan
-from .map_uncertain import UncertainCreates
+from .map_uncertain import UncertainCreates, UnprovenError, sent_text
 from .outcome import Outcome
 
 _logger = logging.getLogger("replicate_async")
@@ -169,13 +169,18 @@ class Item:
         assert shared.uncertain is not None
         try:
             found = await shared.uncertain.find(self._entry)
-        except (exceptions.TransportError, exceptions.ReplicateError) as error:
+        except (UnprovenError, exceptions.TransportError, exceptions.ReplicateError) as error:
+            candidates: tuple[str, ...] = ()
+            reason = f"now the list cannot be read: {error}"
+            if isinstance(error, UnprovenError):
+                reason, candidates = "it has no mark in the list", tuple(error.candidates)
             raise exceptions.AmbiguousCreateError(
                 "POST",
                 shared.context.transport.config.base_url,
                 shared.plan.shown,
-                f"it was sent in an earlier run; now the list cannot be read: {error}",
+                f"it was sent in an earlier run; {reason}",
                 datetime.fromtimestamp(self._entry.intended, UTC),
+                candidates,
             ) from error
         if found is None:
             return None
@@ -207,9 +212,11 @@ class Item:
         if journal is not None:
             sent = request.input
             hashed = await in_thread(sent_hash, sent) if request.large else sent_hash(sent)
+            mark(self._shared.context, request, run.pending)
+            marked = run.pending.deadline if run.pending.proof == "mark" else None
             assert self._mark is not None
             self._is_intended = True
-            await journal.intend(self.index, self._mark, hashed, run.attempt)
+            await journal.intend(self.index, self._mark, sent_text(hashed, marked), run.attempt)
         try:
             made = await create(
                 self._shared.context, self._shared.plan.target, request, run.pending

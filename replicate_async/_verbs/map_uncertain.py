@@ -13,6 +13,7 @@ from .._concurrency import in_thread
 from .._http.call import Call
 from .._jobs.context import Context
 from .._jobs.finding import jobs_of, list_pages, server_time
+from .._jobs.marks import carries
 from .._jobs.pending import ListMatch
 from .._jobs.prediction import Prediction
 from .map_journal import Entry, Journal, sent_hash
@@ -33,8 +34,10 @@ class UncertainCreates:
         self._wanted = wanted
         self._journal = journal
         self._spans: list[tuple[float, float]] | None = None
-        self._hashes: set[str] = set()
-        self._found: dict[str, dict[str, None]] = {}  # IDs, by the hash of the input
+        self._deadlines: dict[str, set[int | None]] = {}
+        """For each hash of an input, the marks of its creates; None for one without a mark."""
+        self._found: dict[str, dict[str, None]] = {}
+        """IDs of predictions, by what the journal says was sent."""
         self._read_at = float("-inf")
         self._ahead = 0.0
         """Seconds by which the server's clock is ahead of this machine's."""
@@ -44,6 +47,9 @@ class UncertainCreates:
         """Return the ID of the prediction that a create has made, and claim it.
 
         A recent create is searched for until the list must show it; None if there is no prediction.
+
+        Raises:
+            UnprovenError: There are predictions that may be its own, and nothing proves which one is.
         """
         assert entry.sent is not None
         while True:
@@ -53,9 +59,17 @@ class UncertainCreates:
                 if self._read_at < asked - 0.5:
                     self._read_at = time.monotonic()
                     await self._read()
-                for found in self._found.get(entry.sent, ()):
-                    if not await self._journal.owns(found) and self._context.creates.own(found):
-                        return found
+                found = [
+                    each
+                    for each in self._found.get(entry.sent, ())
+                    if not await self._journal.owns(each)
+                    and not self._context.creates.is_owned(each)
+                ]
+                is_proven = _parse(entry.sent)[1] is not None
+                if len(found) == 1 and is_proven and self._context.creates.own(found[0]):
+                    return found[0]
+                if found and (is_proven or is_late):
+                    raise UnprovenError(found)
             if is_late:
                 return None
             await anyio.sleep(1.0)
@@ -63,7 +77,9 @@ class UncertainCreates:
     async def _read(self) -> None:
         if self._spans is None:
             uncertain = await self._journal.uncertain()
-            self._hashes = {sent for _, sent, _ in uncertain}
+            for _, sent, _ in uncertain:
+                hashed, deadline = _parse(sent)
+                self._deadlines.setdefault(hashed, set()).add(deadline)
             self._spans = []
             for intended in sorted(intended for _, _, intended in uncertain):
                 if self._spans and intended - _MARGIN <= self._spans[-1][1]:
@@ -97,12 +113,35 @@ class UncertainCreates:
         found: list[tuple[str, str]] = []
         for job in jobs_of(entries, Prediction):
             try:
-                sent = sent_hash(job.input)
+                hashed = sent_hash(job.input)
             except ValueError:
                 continue
-            if sent in self._hashes and self._wanted.matches(job):
-                found.append((sent, job.id))
+            if not self._wanted.matches(job):
+                continue
+            found.extend(
+                (sent_text(hashed, deadline), job.id)
+                for deadline in self._deadlines.get(hashed, ())
+                if deadline is None or carries(job, deadline)
+            )
         return found
+
+
+class UnprovenError(Exception):
+    """There are predictions that a create may have made, and nothing proves which one it is."""
+
+    def __init__(self, candidates: list[str]) -> None:
+        self.candidates = candidates
+        super().__init__(f"one of {', '.join(candidates)}")
+
+
+def sent_text(hashed: str, deadline: int | None) -> str:
+    """Return what the journal notes of a create: the hash of its input, and its mark if it has one."""
+    return hashed if deadline is None else f"{hashed}+{deadline}"
+
+
+def _parse(sent: str) -> tuple[str, int | None]:
+    hashed, _, deadline = sent.partition("+")
+    return hashed, int(deadline) if deadline else None
 
 
 def _to_iso(seconds: float) -> str:

@@ -837,3 +837,29 @@ async def test_equal_inputs_are_not_confused(
     ids = {outcome.prediction.id for outcome in second if outcome.prediction is not None}
     assert [outcome.result() for outcome in second] == ["hello same"] * 6
     assert len(ids) == len(emulator.ledger.created()) == 6
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_foreign_prediction_is_not_taken_for_that_of_an_earlier_run(
+    faulty: tuple[Emulator, Client], marked: bool, tmp_path: Path
+) -> None:
+    """What another client has created with the same input is not adopted by a journal."""
+    emulator, client = faulty
+    model, inputs = "replicate/hello-world:" + HELLO, texts("same")
+    async with Client(emulator.token, base_url=emulator.url, mark_creates=marked) as own:
+        with_timings(own, Timings(searches=(0.0,), list_lag=0.5))
+        emulator.wire.inject(Fault.RESET_BEFORE_EXECUTION, method="POST", times=1)
+        [first] = await own.map(model, inputs, journal=tmp_path / "j").collect()
+        assert isinstance(first.error, exceptions.AmbiguousCreateError)
+        foreign = await client.predictions.create(model, inputs[0])
+        [second] = await own.map(model, inputs, journal=tmp_path / "j").collect()
+    assert own.stats.adopted == 0
+    if marked:
+        # It is not its own for sure, so this is the first one.
+        assert second.result() == "hello same"
+        assert second.prediction is not None
+        assert second.prediction.id != foreign.id
+    else:
+        assert isinstance(second.error, exceptions.AmbiguousCreateError)
+        assert second.error.candidates == (foreign.id,)
+        assert len(emulator.ledger.created()) == 1

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import anyio
@@ -18,16 +18,14 @@ from .._http.call import Call
 from .._jobs.context import Context
 from .._jobs.prediction import Output
 from .._jobs.request import CreateOptions, CreateTarget
+from .._jobs.running import OnAbandon
 from .._references import parse_reference
 from ..resources.deployments import Deployment
 from ..resources.models import Model
 from ..resources.versions import Version
 from .chaining import await_outputs, close_coroutines, is_pending
-from .run import target_of
+from .run import Ref, target_of
 from .schema import InputField, ModelSchema, read_schema
-
-Ref: TypeAlias = str | Model | Version | Deployment
-"""The forms in which users name what to run."""
 
 _SCHEMA_LIFETIME: Final = 3600.0
 """Seconds for which the schema of a model's latest version is remembered; that of a version never changes."""
@@ -42,7 +40,7 @@ class FunctionOptions:
     validate: bool
     """Whether inputs are checked before anything is sent."""
     timeout: float | timedelta | None
-    on_abandon: Literal["cancel", "leave"]
+    on_abandon: OnAbandon
     retry_failed: int
     create: CreateOptions
 

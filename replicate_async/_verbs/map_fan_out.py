@@ -16,9 +16,10 @@ from .._files.disk import ready_directory, remove_partial_files
 from .._files.inputs import is_file_input
 from .._jobs.context import Context
 from .._jobs.running import RunState
+from .map_fingerprint import Fingerprint, fingerprint
 from .map_inputs import Inputs, read
 from .map_item import Item, Shared, Stopped, finish_cleanup
-from .map_journal import Entry, Fingerprint, Journal, fingerprint
+from .map_journal import Entry, Journal
 from .map_plan import Plan
 from .map_uncertain import UncertainCreates
 from .outcome import Outcome

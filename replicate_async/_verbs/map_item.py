@@ -24,7 +24,8 @@ from .._jobs.job import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
 from .._jobs.running import RunState
-from .map_journal import Entry, Fingerprint, Journal, sent_hash
+from .map_fingerprint import Fingerprint, sent_hash
+from .map_journal import Entry, Journal
 from .map_outputs import record_name, save_output
 from .map_plan import Plan
 from .map_uncertain import UncertainCreates, UnprovenError, sent_text

@@ -1,14 +1,13 @@
-"""The journal of a fan-out: an SQLite file that tells, after any interruption, what has been paid for.
+"""The journal of a fan-out: an SQLite file that records what has been paid for, and survives any interruption.
 
-For each input it holds a hash, the intention to create a prediction before the request is sent, the
-prediction's id after it, how the prediction ended, and which files were saved. What is awaited here is on the
-disk when the await returns (write-ahead log, `synchronous=FULL`); what several tasks write at the same time is
-committed at once. The file is locked until it is closed or the process is gone.
+For each input it holds a hash, the intention to create a prediction before the request is sent, the ID of the
+prediction after it, how the prediction ended, and which files were saved. An awaited write is on the disk when the
+await returns (write-ahead log, `synchronous=FULL`); the writes of several tasks are committed together. The file is
+locked until it is closed or the process is gone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -17,31 +16,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import date, datetime
-from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
 import attrs
 
 from .. import exceptions
+from .map_fingerprint import Fingerprint
 
 T = TypeVar("T")
 
-
-State = Literal["new", "intended", "running", "ended", "saved"]
-
+State: TypeAlias = Literal["new", "intended", "running", "ended", "saved"]
 
 _APPLICATION: Final = 0x5265706C
-
+"""Identifies journals among SQLite files."""
 
 _VERSION: Final = 1
-
-
-_MOST_TEXT: Final = 64 * 1024
-
+"""The version of the format."""
 
 _SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,38 +57,28 @@ CREATE TABLE predictions (id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT 
 
 @attrs.frozen
 class Entry:
-    """What the journal knows of one input."""
+    """The state of one input in the journal."""
 
     state: State = "new"
-    """`new`: nothing was created; `intended`: perhaps; `running`: its id is known; `ended`: its end
-    is; `saved`: its files are on the disk, too."""
+    """`new`: no prediction was created; `intended`: one may have been; `running`: its ID is known; `ended`: its
+    record is known; `saved`: its files are on the disk, too."""
     attempt: int = 0
-    """How many predictions of it have failed before."""
+    """Number of predictions that failed before this one."""
     sent: str | None = None
-    """The hash of what was sent."""
+    """Hash of the input as it was sent."""
     intended: float = 0.0
-    """When it was sent, in seconds since 1970."""
+    """When the create was sent, in seconds since 1970."""
     prediction: str | None = None
-    """The id."""
+    """ID of the prediction."""
     record: dict[str, Any] | None = None
     """The prediction as it ended."""
     files: tuple[str, ...] = ()
-    """The names of its saved files."""
-
-
-@attrs.frozen
-class Fingerprint:
-    """What tells inputs apart."""
-
-    hash: str
-    """Of the input, with the contents of its files."""
-    text: str | None
-    """The input as JSON, unless it is large."""
+    """Names of the saved files."""
 
 
 @attrs.define(eq=False)
 class _Step:
-    """Something to read or write in the file, and its result."""
+    """A read or write, and its result."""
 
     work: Callable[[], Any]
     is_done: bool = False
@@ -110,52 +93,52 @@ class Journal:
         self.path = Path(path)
         self._store = _Store(self.path)
         self._steps: deque[_Step] = deque()
-        """What is to be committed next."""
+        """The steps of the next transaction."""
         self._turn = anyio.Lock()
 
     async def open(self, target: str) -> None:
-        """Open or make the file, and lock it.
+        """Open the file, or create it, and lock it.
 
         Args:
-            target: What is run: a model, version or deployment.
+            target: The name of the model, version or deployment.
 
         Raises:
-            JournalError: Another process has it, it is of another model, or it cannot be read.
+            JournalError: Another process uses it, it belongs to another model, or it cannot be read.
         """
         await anyio.to_thread.run_sync(self._store.open, target)
 
     async def aclose(self) -> None:
-        """Write what was not awaited to its end, and close the file."""
+        """Close the file, after the writes whose tasks were cancelled."""
         await anyio.to_thread.run_sync(self._store.close, self._steps)
 
     async def find(self, number: int, fingerprint: Fingerprint) -> Entry:
-        """Return what is known of an input.
+        """Return the state of an input.
 
         Raises:
-            JournalError: It was another input before.
+            JournalError: The input was another one in an earlier run.
         """
         return await self._do(lambda: self._store.find(number, fingerprint))
 
     async def intend(self, number: int, fingerprint: Fingerprint, sent: str, attempt: int) -> None:
-        """Note that a prediction will be created now."""
+        """Record that a prediction is about to be created."""
         now = time.time()
         await self._do(lambda: self._store.intend(number, fingerprint, sent, attempt, now))
 
     async def created(self, number: int, id: str) -> None:
-        """Note the id of the prediction that was created, or found."""
+        """Record the ID of the prediction that was created or found."""
         await self._do(lambda: self._store.created(number, id))
 
     async def refused(self, number: int) -> None:
-        """Note that nothing was created after all, or nothing that counts."""
+        """Record that no prediction was created after all, or none that counts."""
         await self._do(lambda: self._store.refused(number))
 
     async def ended(self, number: int, record: Mapping[str, Any]) -> None:
-        """Note how the prediction ended."""
+        """Record how the prediction ended."""
         text = json.dumps(record, ensure_ascii=True, separators=(",", ":"))
         await self._do(lambda: self._store.ended(number, text))
 
     async def saved(self, number: int, files: tuple[str, ...]) -> None:
-        """Note that all of its files are on the disk."""
+        """Record that the files of the output are on the disk."""
         await self._do(lambda: self._store.saved(number, files))
 
     async def owns(self, id: str) -> bool:
@@ -163,7 +146,7 @@ class Journal:
         return await self._do(lambda: self._store.owns(id))
 
     async def uncertain(self) -> list[tuple[int, str, float]]:
-        """Return number, hash of what was sent, and time of all that may have been created."""
+        """Return the creates whose answers are not known: index, hash of what was sent, and time."""
         return await self._do(self._store.uncertain)
 
     async def _do(self, work: Callable[[], T]) -> T:
@@ -180,13 +163,13 @@ class Journal:
 
 
 class _Store:
-    """The file. Its public methods are called in threads."""
+    """The file. Its methods run in threads, one at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
         self._lock = threading.Lock()
-        """Two threads can be at work if a task that awaits the first one is cancelled by asyncio."""
+        """Two threads can be at work: the first one goes on when `Task.cancel` ends the wait for it."""
 
     def open(self, target: str) -> None:
         with self._lock:
@@ -214,7 +197,7 @@ class _Store:
             self._close()
 
     def commit(self, steps: deque[_Step]) -> None:
-        """Take all steps out of a queue, and do them in one transaction."""
+        """Take all steps out of the queue, and do them in one transaction."""
         with self._lock:
             batch = [steps.popleft() for _ in range(len(steps))]
             problem: exceptions.JournalError | None = None
@@ -360,105 +343,3 @@ class _Store:
         if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             return exceptions.JournalError("unreadable", path, f"it is no journal ({error})")
         return exceptions.JournalError("failed", path, str(error))
-
-
-def fingerprint(value: Mapping[str, Any], is_file: Callable[[Any], bool]) -> Fingerprint:
-    """Return the fingerprint of an input. It reads the files in it: not on the event loop.
-
-    Args:
-        value: The input.
-        is_file: Tells what in it is a file.
-
-    Raises:
-        ArgumentError: A file in it cannot be read.
-        ArgumentTypeError: It cannot be written down.
-    """
-    text = _canonical(value, "input", is_file)
-    return Fingerprint(digest(text), text if len(text) <= _MOST_TEXT else None)
-
-
-def sent_hash(value: Mapping[str, Any]) -> str:
-    """Return the hash of an input as it is sent, or as the list shows it."""
-    return digest(_canonical(value, "input", lambda _: False))
-
-
-def digest(text: str) -> str:
-    """Return a hash of a text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _canonical(value: Any, path: str, is_file: Callable[[Any], bool]) -> str:
-    try:
-        return json.dumps(
-            _plain(value, path, is_file), ensure_ascii=True, sort_keys=True, separators=(",", ":")
-        )
-    except RecursionError:
-        raise exceptions.ArgumentError(
-            path, "it is nested too deeply, or contains itself"
-        ) from None
-
-
-def _plain(value: Any, path: str, is_file: Callable[[Any], bool]) -> Any:
-    kind = value.__class__
-    if value is None or kind is str or kind is int or kind is bool:
-        return value
-    if kind is float:
-        # JSON does not tell 1.0 from 1, and services that keep it need not either.
-        return int(value) if value.is_integer() else value
-    if kind is dict:
-        return {key: _plain(item, f"{path}.{key}", is_file) for key, item in value.items()}
-    if isinstance(value, Enum):
-        return _plain(value.value, path, is_file)
-    if is_file(value):
-        return {"$file": _content_hash(value, path)}
-    match value:
-        case str():
-            return str(value)
-        case int():
-            return int(value)
-        case float():
-            return _plain(float(value), path, is_file)
-        case datetime() | date():
-            return value.isoformat()
-        case Mapping():
-            return {str(key): _plain(item, f"{path}.{key}", is_file) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item, f"{path}[{index}]", is_file) for index, item in enumerate(value)]
-        case set() | frozenset():
-            items = [_plain(item, path, is_file) for item in value]
-            return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
-    if isinstance(url := getattr(value, "url", None), str):
-        return url  # a file that a model made
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist(), path, is_file)
-    raise exceptions.ArgumentTypeError(
-        path, f"a {type(value).__name__} cannot be written into a journal"
-    )
-
-
-def _content_hash(file: Any, path: str) -> str:
-    if isinstance(file, (bytes, bytearray, memoryview)):
-        return hashlib.sha256(file).hexdigest()
-    try:
-        if isinstance(file, (str, os.PathLike)):
-            with Path(file).open("rb") as opened:
-                return hashlib.file_digest(opened, "sha256").hexdigest()
-        if not (callable(getattr(file, "seekable", None)) and file.seekable()):
-            raise exceptions.ArgumentTypeError(
-                path,
-                "a file that can be read only once cannot be written into a journal: pass a path",
-            )
-        position = file.tell()
-        file.seek(0)
-        try:
-            made = hashlib.sha256()
-            while chunk := file.read(2**20):
-                made.update(chunk)
-        finally:
-            file.seek(position)
-        return made.hexdigest()
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, exceptions.ReplicateException):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise exceptions.ArgumentError(path, f"{file!r} cannot be read ({reason})") from error

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 
@@ -14,8 +13,9 @@ from .. import _arguments, exceptions
 from .._arguments import check_events, check_webhook
 from .._jobs.pending import ListMatch
 from .._jobs.request import CreateOptions, CreateTarget
-from .interface import ModelInterface, Ref
-from .run import target_of
+from .._jobs.running import OnAbandon, with_deadline
+from .interface import ModelInterface
+from .run import Ref, target_of
 from .use import ModelFunction, StreamingFunction
 
 CONCURRENCY: Final = 64
@@ -39,7 +39,7 @@ class Plan:
     journal: Path | None
     timeout: float | None
     retry_failed: int
-    on_abandon: Literal["cancel", "leave"]
+    on_abandon: OnAbandon
     cancel_when_late: bool
     interface: ModelInterface | None = None
     """The interface of a function, which checks inputs and converts outputs."""
@@ -55,7 +55,7 @@ def make_plan(
     journal: str | os.PathLike[str] | None,
     timeout: float | timedelta | None,
     retry_failed: int,
-    on_abandon: Literal["cancel", "leave"] | None,
+    on_abandon: OnAbandon | None,
 ) -> Plan:
     """Check the options of `map`.
 
@@ -86,16 +86,14 @@ def make_plan(
         concurrency = CONCURRENCY
     for name, number, least in (("concurrency", concurrency, 1), ("retry_failed", retry_failed, 0)):
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise exceptions.ArgumentError(name, f"{number!r} is no number from {least} on")
-    if on_abandon is not None:
-        _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
+            raise exceptions.ArgumentError(
+                name, f"{number!r} is not a whole number of at least {least}"
+            )
     check_webhook(options.webhook)
     check_events(options.webhook_events_filter)
     if options.cancel_after is not None:
         _arguments.cancel_after_seconds(options.cancel_after)
-    elif seconds is not None and on_abandon != "leave":
-        # So that a process that is killed stops paying, too.
-        options = attrs.evolve(options, cancel_after=max(5, math.ceil(seconds)))
+    options = with_deadline(options, seconds, on_abandon or "cancel")
     wanted = ListMatch(target, model=target) if isinstance(target, str) else target.wanted
     return Plan(
         target=target,

@@ -16,7 +16,8 @@ from .._jobs.finding import jobs_of, list_pages, server_time
 from .._jobs.marks import carries
 from .._jobs.pending import ListMatch
 from .._jobs.prediction import Prediction
-from .map_journal import Entry, Journal, sent_hash
+from .map_fingerprint import sent_hash
+from .map_journal import Entry, Journal
 
 _MARGIN: Final = 60.0
 """Seconds by which the clocks of the two runs may differ."""
@@ -34,11 +35,13 @@ class UncertainCreates:
         self._wanted = wanted
         self._journal = journal
         self._spans: list[tuple[float, float]] | None = None
+        """When these creates may have happened, in seconds since 1970; None before they are read."""
         self._deadlines: dict[str, set[int | None]] = {}
         """For each hash of an input, the marks of its creates; None for one without a mark."""
         self._found: dict[str, dict[str, None]] = {}
-        """IDs of predictions, by what the journal says was sent."""
+        """IDs of predictions in the list, in order, by what the journal says was sent."""
         self._read_at = float("-inf")
+        """When the list was read last."""
         self._ahead = 0.0
         """Seconds by which the server's clock is ahead of this machine's."""
         self._reading = anyio.Lock()
@@ -91,7 +94,7 @@ class UncertainCreates:
             before = self._ahead
             await self._read_span(start, end)
             if abs(self._ahead - before) > _MARGIN / 3:
-                await self._read_span(start, end)  # now by the right clock
+                await self._read_span(start, end)  # again, by the right clock
 
     async def _read_span(self, start: float, end: float) -> None:
         call = Call(

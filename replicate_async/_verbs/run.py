@@ -1,11 +1,11 @@
-"""`run` and `stream`: check the arguments, and hand over."""
+"""`run` and `stream`: check the arguments, and hand over to the engine."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -21,10 +21,13 @@ from ..resources.deployments import Deployment
 from ..resources.models import Model
 from ..resources.versions import Version
 
+Ref: TypeAlias = str | Model | Version | Deployment
+"""The forms in which users name what to run."""
+
 
 async def run(
     context: Context,
-    ref: str | Model | Version | Deployment,
+    ref: Ref,
     input: Mapping[str, Any] | None,
     *,
     timeout: float | timedelta | None,
@@ -33,11 +36,11 @@ async def run(
     retry_failed: int,
     save_to: str | os.PathLike[str] | None = None,
 ) -> Output:
-    """Run a model and return its output."""
+    """Run a model and return its output, as `Client.run`."""
     _arguments.timeout_seconds(timeout)
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     if isinstance(retry_failed, bool) or not isinstance(retry_failed, int) or retry_failed < 0:
-        raise exceptions.ArgumentError("retry_failed", f"{retry_failed!r} is no number of times")
+        raise exceptions.ArgumentError("retry_failed", f"{retry_failed!r} is not a number of times")
     target = target_of(ref)
     directory = None
     if save_to is not None:
@@ -61,14 +64,14 @@ async def run(
 
 def stream(
     context: Context,
-    ref: str | Model | Version | Deployment,
+    ref: Ref,
     input: Mapping[str, Any] | None,
     *,
     timeout: float | timedelta | None,
     options: CreateOptions,
     on_abandon: OnAbandon,
 ) -> EventStream:
-    """Return the stream of a prediction that is created when its first event is requested."""
+    """Return the stream of a prediction that is created when its first event is requested, as `Client.stream`."""
     seconds = _arguments.timeout_seconds(timeout)
 
     async def make_request() -> CreateRequest:
@@ -87,7 +90,12 @@ def stream(
 
 
 def target_of(ref: object) -> CreateTarget | str:
-    """Return what to run, or the `owner/name` of a model that may not be an official one."""
+    """Return what to run, or the `owner/name` of a model that may not be an official one.
+
+    Raises:
+        ArgumentTypeError: It is none of the forms in which a model can be named.
+        InvalidReference: The text is not a reference.
+    """
     match ref:
         case str():
             return CreateTarget.version(ref) if parse_reference(ref).version else ref

@@ -20,8 +20,8 @@ from .._jobs.request import CreateRequest, prepare
 from .._jobs.streaming import StreamFollower
 from .._unpicklable import Unpicklable
 from .chaining import RunHandle
-from .interface import FunctionOptions, ModelInterface, Ref
-from .run import run
+from .interface import FunctionOptions, ModelInterface
+from .run import Ref, run
 
 _ANY: Final = inspect.Signature(
     [inspect.Parameter("inputs", inspect.Parameter.VAR_KEYWORD, annotation=Any)],

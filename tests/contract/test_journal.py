@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from replicate_async import exceptions
 from replicate_async._files.inputs import is_file_input
-from replicate_async._verbs.map_journal import Entry, Fingerprint, Journal, fingerprint, sent_hash
+from replicate_async._verbs.map_fingerprint import Fingerprint, fingerprint, sent_hash
+from replicate_async._verbs.map_journal import Entry, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = Fingerprint("hash", '{"a":1}')

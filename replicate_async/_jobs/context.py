@@ -32,6 +32,7 @@ from .pending import PendingCreates
 from .policy import Timings
 from .poller import Pollers
 from .versions import KnownModels
+from .viewers import Viewers
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -70,6 +71,7 @@ class Context:
     schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict)
     """For each model or version: when it expires (monotonic), and its schema."""
     pollers: Pollers = attrs.field(factory=Pollers)
+    viewers: Viewers = attrs.field(factory=Viewers)
     fan_outs: set[asyncio.Task[None]] = attrs.field(factory=set)
     """The tasks of `map`, on any event loop: they end before the connections are closed."""
 

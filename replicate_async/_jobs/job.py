@@ -159,8 +159,7 @@ class LiveJob(Bound):
                 if error is not None:
                     raise error
                 return
-            await anyio.sleep(self._pause())
-            await self._poll()
+            await self._next_state()
 
     # For the modules of this package
 
@@ -190,6 +189,13 @@ class LiveJob(Bound):
                 )
             return
         raise exceptions.RunTimeout(self, limit)
+
+    async def _next_state(self) -> None:
+        """Return when the state was fetched again, here or by another one who follows the same job."""
+        context = self._context
+        await context.viewers.next_state(
+            context.transport, self, self._poll, self._adopt_copy, self._pause()
+        )
 
     def _pause(self) -> float:
         """Return the seconds until the next poll."""

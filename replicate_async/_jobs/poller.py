@@ -47,8 +47,8 @@ class Pollers:
         if found is None:
             shares = self._shares.get(account)
             if shares is None:
-                rate = _rate(config.rate_limit)
-                shares = _share(SHARE, rate), _share(ENDS_SHARE, rate)
+                rate = rate_of(config.rate_limit)
+                shares = Share(SHARE * rate), Share(ENDS_SHARE * rate)
                 self._shares[account] = shares
                 while len(self._shares) > _MOST_ACCOUNTS:
                     del self._shares[next(iter(self._shares))]
@@ -69,12 +69,10 @@ class Pollers:
         self._pollers.pop(key, None)
 
 
-def _rate(limit: RateLimit | None) -> float | None:
-    return None if limit is None else limit.others / limit.per
-
-
-def _share(share: float, rate: float | None) -> Share:
-    return Share(None if rate is None else share * rate)
+def rate_of(limit: RateLimit | None) -> float:
+    """Return how many requests a second an account may make; without a limit, the usual number."""
+    limit = limit or RateLimit()
+    return limit.others / limit.per
 
 
 @attrs.define(eq=False)

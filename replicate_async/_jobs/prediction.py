@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, ClassVar, TypeAlias
 
-import anyio
 import attrs
 
 from .. import _arguments, exceptions
@@ -76,8 +75,7 @@ class Prediction(LiveJob):
                 break
             if time.monotonic() > limit:
                 raise exceptions.RunTimeout(self, _arguments.LONGEST_WAIT)
-            await anyio.sleep(self._pause())
-            await self._poll()
+            await self._next_state()
         error = failure_of(self)
         if error is not None:
             raise error

@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 
 class Client(Unpicklable):
-    """A client of Replicate's HTTP API.
+    """A client for Replicate's HTTP API.
 
-    It may be used from several event loops, one after the other or at a time: each has a session of its
-    own, which is opened at the first request. Close it with `aclose()` or `async with`.
+    Can be used from several event loops, one after the other or at the same time: each has its own session,
+    which is opened at the first request. Close the client with `aclose()` or `async with`.
 
     ```python
     async with Client() as client:
@@ -72,40 +72,41 @@ class Client(Unpicklable):
         trace_configs: Sequence[TraceConfig] | None = None,
         session: ClientSession | None = None,
     ) -> None:
-        """Make a client; nothing is opened and nothing is sent.
+        """Create a client. Nothing is opened or sent before the first request.
 
         Args:
-            api_token: The token, or a function that returns it for each request. By default the token
-                of the current Cog scope, else the environment variable REPLICATE_API_TOKEN.
-            base_url: Where the API is, without `/v1`; by default the environment variable
-                REPLICATE_BASE_URL, else `https://api.replicate.com`.
-            timeout: How long to wait for the network: a `Timeout`, or the seconds of silence that it
-                calls `read`. It does not bound runs: that is `run(timeout=...)`.
-            headers: Further headers for each request to the API.
-            user_agent: Another `User-Agent`.
-            retry: How requests that may be repeated are repeated.
-            limits: What may be held in memory, and how many connections there may be.
-            rate_limit: The account's limits, which all clients of this process with the same token
-                share; by default 600 creates and 3000 other requests per minute. False: nobody counts.
-            on_ambiguous: What to do about a create that got no answer and is not found in the list
-                either: `"raise"` AmbiguousCreateError, or `"repeat"` it at the risk of a second bill.
+            api_token: API token, or a function that returns it for each request. Defaults to the token of the
+                current Cog scope, then to the environment variable `REPLICATE_API_TOKEN`.
+            base_url: URL of the API without `/v1`. Defaults to the environment variable
+                `REPLICATE_BASE_URL`, then to `https://api.replicate.com`.
+            timeout: Timeouts for the network: a `Timeout`, or its `read` timeout in seconds. Does not limit how
+                long a model may run; `run(timeout=...)` does.
+            headers: Additional headers for each request to the API.
+            user_agent: Value of the `User-Agent` header.
+            retry: Retry policy for the requests that are safe to repeat.
+            limits: Limits on memory and on connections.
+            rate_limit: Client-side rate limits, which all clients of this process with the same token share.
+                Defaults to 600 creates and 3000 other requests per minute. Pass `False` to disable
+                client-side rate limiting.
+            on_ambiguous: What to do if a create got no answer and is not found in the list of predictions:
+                `"raise"` an AmbiguousCreateError, or `"repeat"` the create at the risk of paying twice.
             mark_creates: Whether each prediction gets a deadline of its own, by which it is recognised if its
                 create gets no answer: about a day if you give none, else a few seconds more than you
                 give (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
                 without an answer is never adopted or cancelled.
-            poll_interval: Seconds between two looks at a running prediction; by default they follow its
-                age, or the environment variable REPLICATE_POLL_INTERVAL.
+            poll_interval: Seconds between two polls of a running prediction. Defaults to the environment
+                variable `REPLICATE_POLL_INTERVAL`; without it, the interval grows with the prediction's age.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
-            file_encoding_strategy: `"url"` uploads files in inputs, `"base64"` sends them inside of
-                the request.
-            proxy: The URL of a proxy; by default those of the environment (`HTTPS_PROXY`,
-                `NO_PROXY`, ...).
-            ssl: An SSL context, or False for no verification.
-            trace_configs: Of aiohttp, to observe the requests.
-            session: An aiohttp session of your own, for one event loop. You close it.
+            file_encoding_strategy: How to send files in inputs: `"url"` uploads them, `"base64"` encodes them
+                into the request.
+            proxy: URL of a proxy. Defaults to the proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, ...).
+            ssl: SSL context; `False` disables the verification of certificates.
+            trace_configs: aiohttp `TraceConfig` objects to attach to the session.
+            session: aiohttp session to use instead of the client's own, for one event loop. It is not closed
+                with the client.
 
         Raises:
-            ArgumentError: An argument has an impossible value.
+            ArgumentError: An argument has an invalid value.
         """
         self._context = make_context(
             api_token,
@@ -129,7 +130,7 @@ class Client(Unpicklable):
 
     @classmethod
     def _over(cls, context: Context) -> Self:
-        """Return a client with this state."""
+        """Return a client over existing state."""
         made = object.__new__(cls)
         made._context = context
         return made
@@ -147,20 +148,26 @@ class Client(Unpicklable):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
     ) -> Client:
-        """Return a view with other options over the same connections; what is None stays as it is.
+        """Return a view of this client with other options, which shares its connections.
 
-        Closing either closes both.
+        Options that are None stay as they are. Closing the view closes the client, and the other way round.
 
         Args:
-            api_token: The token, or a function that returns it.
-            timeout: How long to wait for the network.
+            api_token: API token, or a function that returns it for each request.
+            timeout: Timeouts for the network: a `Timeout`, or its `read` timeout in seconds.
             headers: Headers to add to those of this client.
-            user_agent: Another `User-Agent`.
-            retry: How requests that may be repeated are repeated.
+            user_agent: Value of the `User-Agent` header.
+            retry: Retry policy for the requests that are safe to repeat.
             on_ambiguous: `"raise"` or `"repeat"`.
-            poll_interval: Seconds between two looks at a running prediction.
+            poll_interval: Seconds between two polls of a running prediction.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: `"url"` or `"base64"`.
+
+        Returns:
+            The view.
+
+        Raises:
+            ArgumentError: An argument has an invalid value.
         """
         return self._over(
             changed_context(
@@ -178,10 +185,10 @@ class Client(Unpicklable):
         )
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; the client cannot be used any more.
+        """Close the connections of the running event loop. The client cannot be used afterwards.
 
-        Connections of other loops are closed by their loops when they end. It may be called twice. What `map`
-        has in flight is given up first, as if its loop were left.
+        Fan-outs of `map` are ended first, as if their loops were left. Connections of other event loops are
+        closed when those end. May be called more than once.
         """
         if self._context.fan_outs:
             await end_fan_outs(self._context, self._context.fan_outs)
@@ -195,7 +202,7 @@ class Client(Unpicklable):
 
     @property
     def stats(self) -> Stats:
-        """What this client and its views have done so far."""
+        """Counters of what this client and its views have done."""
         return self._context.transport.pool.stats
 
     def __repr__(self) -> str:
@@ -219,47 +226,54 @@ class Client(Unpicklable):
         retry_failed: int = 0,
         save_to: str | os.PathLike[str] | None = None,
     ) -> Output:
-        """Run a model and return its final output.
+        """Run a model and wait for its final output.
 
-        The create is sent once; without an answer, the prediction is looked for in the account's list.
-        Polls are repeated until they succeed, so that what has been paid for is not lost. Calls :api:`models.predictions.create`, :api:`predictions.create`, :api:`deployments.predictions.create` and :api:`predictions.get`.
+        The create is sent once. If it gets no answer, the prediction is looked for in the account's list. Polls
+        are repeated until they succeed, so that nothing that has been paid for is lost. Calls
+        :api:`models.predictions.create`, :api:`predictions.create`, :api:`deployments.predictions.create` and
+        :api:`predictions.get`.
 
         ```python
         output = await client.run("owner/name", {"prompt": "a red square"}, timeout=120)
         ```
 
         Args:
-            ref: `"owner/name"`, `"owner/name:version"`, a version's id, or a `Model`, `Version` or
+            ref: `"owner/name"`, `"owner/name:version"`, the ID of a version, or a `Model`, `Version` or
                 `Deployment`.
-            input: What the model takes. Files anywhere in it are uploaded.
-            wait: Let the server hold its answer until there is a result: True for 60 s, seconds from
-                1 to 60, or False to poll from the start. Either way this returns only at the end.
-            timeout: Seconds, or a timedelta, for all of it. Then the prediction is cancelled. None:
+            input: Inputs of the model. Files anywhere in them are uploaded.
+            wait: Whether the server holds its response until there is a result: `True` for up to 60 seconds, a
+                number from 1 to 60 for so many seconds, or `False` to poll from the start. In each case,
+                `run` returns when the prediction has ended.
+            timeout: Seconds, or a timedelta, for the whole run; then the prediction is cancelled. None means
                 24 hours.
-            use_file_output: Whether files become `FileOutput`; the client's by default.
-            file_encoding_strategy: `"url"` or `"base64"`; the client's by default.
-            webhook: An HTTPS URL to tell of it.
-            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
-            cancel_after: Let the server cancel it after so many seconds (5 or more), after a
-                timedelta, or after a duration such as `"1h30m"`; `timeout` implies it.
-            on_abandon: What becomes of the prediction when this call is cancelled, interrupted or out
-                of time: `"cancel"` stops it at the other end, within 5 seconds; `"leave"` lets it run.
-            retry_failed: How many times to create a further prediction, and pay for it, after a failure
-                that is `retryable`.
-            save_to: A directory, made if it does not exist, for the files of the output. They are on the
-                disk when this returns, and know their `path`.
+            use_file_output: Whether file URLs in the output become `FileOutput` objects. Defaults to the
+                client's setting.
+            file_encoding_strategy: `"url"` or `"base64"`. Defaults to the client's setting.
+            webhook: HTTPS URL that receives webhooks.
+            webhook_events_filter: Events that trigger the webhook: `start`, `output`, `logs`, `completed`.
+            cancel_after: Deadline after which the server cancels the prediction: seconds (at least 5), a
+                timedelta, or a duration such as `"1h30m"`. `timeout` implies one.
+            on_abandon: What happens to the prediction if the call is cancelled, interrupted or out of time:
+                `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
+            retry_failed: Number of further predictions to create, and pay for, after transient failures (those
+                that are `retryable`).
+            save_to: Directory for the files of the output, which is created if necessary. The files are fully
+                written when `run` returns; their `path` is set.
+
+        Returns:
+            The final output: JSON in which files are `FileOutput` objects.
 
         Raises:
             PredictionFailed: The model failed.
-            PredictionCanceled: Somebody cancelled it, or its deadline has passed.
-            PredictionAborted: It ended before it started.
+            PredictionCanceled: The prediction was cancelled, or its deadline has passed.
+            PredictionAborted: The prediction ended before it started.
             RunTimeout: The timeout has passed.
-            OutputNotSaved: It succeeded, but not all of its files could be put into `save_to`.
-            ContactLost: It could not be followed to its end, and may still be running.
-            AmbiguousCreateError: The create got no answer, and the list of predictions does not show
-                it: it may exist all the same.
+            OutputNotSaved: The prediction succeeded, but not all files could be saved in `save_to`.
+            ContactLost: The prediction could not be followed to its end; it may still be running.
+            AmbiguousCreateError: The create got no answer, and the list of predictions does not show the
+                prediction. It may exist nevertheless.
             ReplicateError: The API refuses.
-            ArgumentError: An argument is impossible; nothing was sent.
+            ArgumentError: An argument has an invalid value; nothing was sent.
         """
         return await run(
             self._context,
@@ -292,9 +306,9 @@ class Client(Unpicklable):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
     ) -> EventStream:
-        """Run a model and return its events, as they arrive: an async iterator and async context manager.
+        """Run a model and return its events as they arrive: an async iterator and async context manager.
 
-        Nothing is sent before the first event is asked for. Lost connections are resumed, and models that
+        Nothing is sent before the first event is requested. Lost connections are resumed, and models that
         cannot stream are polled: the events are the same. Leaving early closes the connection and cancels the
         prediction (:api:`streaming`).
 
@@ -305,19 +319,22 @@ class Client(Unpicklable):
 
         Args:
             ref: As for `run`.
-            input: What the model takes. Files anywhere in it are uploaded.
-            timeout: Seconds, or a timedelta, from the first event asked for to the last. Then the
-                prediction is cancelled. None: 24 hours.
-            use_file_output: Whether files become `FileOutput`; the client's by default.
-            file_encoding_strategy: `"url"` or `"base64"`; the client's by default.
-            webhook: An HTTPS URL to tell of it.
-            webhook_events_filter: What to tell: `start`, `output`, `logs`, `completed`.
-            cancel_after: As for `run`; `timeout` implies it.
-            on_abandon: What becomes of the prediction when the stream is left before its end, cancelled
-                or out of time: `"cancel"` or `"leave"`.
+            input: Inputs of the model. Files anywhere in them are uploaded.
+            timeout: Seconds, or a timedelta, from the request for the first event to the last event; then the
+                prediction is cancelled. None means 24 hours.
+            use_file_output: As for `run`.
+            file_encoding_strategy: As for `run`.
+            webhook: As for `run`.
+            webhook_events_filter: As for `run`.
+            cancel_after: As for `run`.
+            on_abandon: What happens to the prediction if the stream is left before its end, cancelled or out
+                of time: `"cancel"` or `"leave"`.
+
+        Returns:
+            The stream.
 
         Raises, from the iteration:
-            StreamError: The model failed; the error has the text so far.
+            StreamError: The model failed; the error holds the text so far.
             RunTimeout: The timeout has passed.
             ContactLost: The prediction could not be followed to its end.
             AmbiguousCreateError: As for `run`.
@@ -382,10 +399,10 @@ class Client(Unpicklable):
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
     ) -> ModelFunction | StreamingFunction:
-        """Return a model as a function; nothing is sent before it is called.
+        """Return a model as a function. Nothing is sent before it is called.
 
-        Its schema is fetched once, before the first call's prediction is created. It decides what is text and
-        what is a file, and what inputs there are (:api:`version-schema`).
+        The schema of the model is fetched once, before the first call creates a prediction. Inputs are checked
+        by it, and it decides what in an output is text and what is a file (:api:`version-schema`).
 
         ```python
         painter = client.use("owner/painter")
@@ -394,7 +411,7 @@ class Client(Unpicklable):
 
         Args:
             ref: As for `run`.
-            streaming: Whether its calls are streams of pieces instead of coroutines.
+            streaming: Whether calls return streams of pieces instead of the final output.
             validate: Whether inputs are checked before anything is sent.
             wait: As for `run`.
             timeout: As for `run`, for each call.
@@ -403,6 +420,12 @@ class Client(Unpicklable):
             cancel_after: As for `run`.
             on_abandon: As for `run`.
             retry_failed: As for `run`; not for streams.
+
+        Returns:
+            A `ModelFunction`, or a `StreamingFunction` if `streaming` is true.
+
+        Raises:
+            ArgumentError: An argument has an invalid value.
         """
         options = FunctionOptions(
             validate=validate,
@@ -436,10 +459,10 @@ class Client(Unpicklable):
         webhook_events_filter: Sequence[WebhookEvent] | None = None,
         cancel_after: float | str | timedelta | None = None,
     ) -> Outcomes:
-        """Run a model on many inputs, and yield what became of each: no failure harms another one.
+        """Run a model on many inputs. A failure of one input does not affect the others.
 
-        Predictions are created within the account's limits, and their ends are seen with few requests, however
-        many there are. Operations: those of `run`, and predictions.list (:api:`predictions`).
+        Predictions are created within the account's rate limits, and however many there are, few requests are
+        needed to see their ends. Calls the operations of `run`, and :api:`predictions.list`.
 
         ```python
         async for outcome in client.map("owner/name", inputs, save_to="out/", journal="run.db"):
@@ -447,33 +470,38 @@ class Client(Unpicklable):
         ```
 
         Args:
-            ref: As for `run`; or a function of `use`, with its options.
-            inputs: The inputs, read as they are needed: any iterable, which may block, or asynchronous one.
-            concurrency: How many predictions may be in flight; 64 by default.
-            ordered: Whether to yield in the order of the inputs; else in that of the ends.
-            save_to: A directory, made if it does not exist, for outputs: files, `output.txt`, `output.json`,
-                and the record `prediction.json`, each with the index in front (`000042-out.png`). They are
-                complete before the outcome is yielded. What is there already is not fetched again.
-            journal: An SQLite file, made if it does not exist. With it, an interrupted fan-out can be run
-                again with the same inputs: what has been paid for is not created again.
-            timeout: Seconds, or a timedelta, for each prediction once it is created. Then it is
-                cancelled. None: 24 hours.
-            retry_failed: How many times to create a further prediction of an input, and pay for it, after
-                failures that are `retryable`. With a journal, those of the runs before count.
-            on_abandon: What becomes of the predictions in flight when the loop is left, cancelled or
-                interrupted: `"cancel"` stops them, `"leave"` lets them run. By default they are cancelled;
-                with a journal they are left, and collected by the next run.
+            ref: As for `run`; or a function that `use` returned, whose options apply.
+            inputs: Inputs, which are read as they are needed: an iterable, which may block, or an async
+                iterable.
+            concurrency: Maximum number of predictions in flight. Defaults to 64.
+            ordered: Whether to yield the outcomes in the order of the inputs, rather than as they arrive.
+            save_to: Directory for the outputs, which is created if necessary: files, `output.txt`,
+                `output.json`, and the record `prediction.json`, each with the index in front
+                (`000042-out.png`). Files are fully written before their outcome is yielded. Files that are
+                there already are not fetched again.
+            journal: SQLite file, which is created if necessary. With it, an interrupted fan-out can be repeated
+                with the same inputs: nothing that has been paid for is created again.
+            timeout: Seconds, or a timedelta, for each prediction after its create; then it is cancelled. None
+                means 24 hours.
+            retry_failed: Number of further predictions to create for an input, and pay for, after transient
+                failures. With a journal, failures in earlier runs count.
+            on_abandon: What happens to the predictions in flight if the loop is left, cancelled or
+                interrupted: `"cancel"` cancels them, `"leave"` leaves them running. Defaults to `"cancel"`;
+                with a journal to `"leave"`, so that the next run collects them.
             use_file_output: As for `run`.
             file_encoding_strategy: As for `run`.
             webhook: As for `run`.
             webhook_events_filter: As for `run`.
-            cancel_after: As for `run`; `timeout` implies it.
+            cancel_after: As for `run`.
+
+        Returns:
+            The outcomes: an async iterator and async context manager.
 
         Raises:
-            ArgumentError: An argument is impossible; nothing was sent.
+            ArgumentError: An argument has an invalid value; nothing was sent.
 
-        Iterating raises `JournalError` if the journal cannot be used, and what reading the inputs raises,
-        after all that was in flight has been yielded.
+        Iterating raises `JournalError` if the journal cannot be used. If reading the inputs fails, that error is
+        raised after the outcomes of all predictions in flight.
         """
         options = CreateOptions(
             cancel_after=cancel_after,
@@ -499,23 +527,47 @@ class Client(Unpicklable):
         """Search models, collections and documentation. Calls :api:`search`.
 
         Args:
-            query: What to look for.
-            limit: How many models to return at most, 1 to 50; 20 by default.
+            query: Text to search for.
+            limit: Maximum number of models to return, from 1 to 50; the server defaults to 20.
+
+        Returns:
+            The models, collections and pages of documentation that match.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+            ArgumentError: An argument has an invalid value; nothing was sent.
         """
         return await search(self._context, query, limit)
 
     async def paginate(
         self, listing: Listing[T] | Callable[[], Listing[T]]
     ) -> AsyncIterator[Page[T]]:
-        """Yield the pages of a listing: `paginate(client.models.list)`, or of `client.models.list()`."""
+        """Yield the pages of a listing.
+
+        ```python
+        async for page in client.paginate(client.models.list):
+            print(len(page))
+        ```
+
+        Args:
+            listing: A `list` method, or what it returns.
+
+        Yields:
+            The pages.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
         async for page in _pages.paginate(listing):
             yield page
 
-    # Namespaces. Their modules are imported when they are first used, which keeps the start quick.
+    # Namespaces
 
     @property
     def accounts(self) -> Accounts:
-        """The account that the token belongs to."""
+        """The account of the API token."""
         return Accounts(self._context)
 
     @property
@@ -525,7 +577,7 @@ class Client(Unpicklable):
 
     @property
     def deployments(self) -> Deployments:
-        """Models on machines of one's own."""
+        """Models on dedicated hardware."""
         return Deployments(self._context)
 
     @property
@@ -535,12 +587,12 @@ class Client(Unpicklable):
 
     @property
     def hardware(self) -> HardwareNamespace:
-        """The kinds of machines that models run on."""
+        """The hardware that models run on."""
         return HardwareNamespace(self._context)
 
     @property
     def models(self) -> Models:
-        """Models, their versions, examples and readmes."""
+        """Models, their versions, examples and READMEs."""
         return Models(self._context)
 
     @property
@@ -550,15 +602,15 @@ class Client(Unpicklable):
 
     @property
     def trainings(self) -> Trainings:
-        """Runs that make new versions of models."""
+        """Trainings, which create new versions of models."""
         return Trainings(self._context)
 
     @property
     def webhooks(self) -> Webhooks:
-        """The webhooks' secret, and whether a delivery is genuine."""
+        """The signing secret of webhooks, and the verification of deliveries."""
         return Webhooks(self._context)
 
 
 def default_client() -> Client:
-    """Return the client of the module-level verbs and namespaces, which the environment configures."""
+    """Return the client of the functions and namespaces of the package, configured by the environment."""
     return Client._over(default_context())

@@ -54,15 +54,15 @@ async def shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     # In a task of its own: anyio's shield holds off cancellations by anyio's scopes, but not
     # `Task.cancel()`, as it is called at the end of `asyncio.run`.
     with anyio.CancelScope(shield=True):
-        for _ in range(_TRIES):
+        for attempt in range(1, _TRIES + 1):
             task = asyncio.create_task(work())
             while not task.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({task})
-            if not task.cancelled():
-                break
             # The end of `asyncio.run` cancels every task once, this one, too.
-        task.result()
+            if not task.cancelled() or attempt == _TRIES:
+                task.result()
+                return
 
 
 async def gather_limited(

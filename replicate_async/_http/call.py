@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -26,126 +28,129 @@ from .retry import Kind
 
 _logger = logging.getLogger("replicate_async")
 
-
 Origin = tuple[str, str, int | None]
-
+"""Scheme, host and port."""
 
 Param = str | int | bool | None
 
-
 DEFAULT_BASE_URL: Final = "https://api.replicate.com"
-
 
 USER_AGENT: Final = f"replicate-async/{__version__}"
 
-
 LARGE: Final = 256 * 1024
-"""Bytes of JSON above which a worker thread reads or writes it."""
+"""Size in bytes from which JSON is encoded and decoded in a worker thread."""
 
 
-# Never changed; `frozen` would make it three times as slow to make.
+# Calls are not changed once they are made, but `frozen` would triple the time to make one.
 @attrs.define(eq=False, repr=False)
 class Call:
-    """One operation of the API, or one URL that the API gave."""
+    """An operation of the API, or a GET of a URL that the API gave."""
 
     method: str
-    """The HTTP method."""
+    """HTTP method."""
     path: str
-    """The path below `/v1`, percent-encoded, with its leading slash; or an absolute URL, used as it is."""
+    """Percent-encoded path below `/v1`, with its leading slash; or an absolute URL, used as it is."""
     kind: Kind = Kind.READ
-    """What repeating it would mean."""
+    """Whether the request may be repeated."""
     expects: Literal["json", "text", "nothing"] = "json"
-    """What a good answer holds."""
+    """Content of a successful answer."""
     params: Mapping[str, Param] | None = None
-    """The query; None is left out."""
+    """Query parameters; those that are None are left out."""
     json: Any = None
-    """A JSON body."""
+    """JSON body."""
     large: bool = False
-    """Whether a thread shall encode it."""
+    """Whether to encode the JSON body in a worker thread."""
     content: bytes | Body | None = None
-    """Another body."""
+    """Body of another content type, which `headers` names."""
     headers: Mapping[str, str] | None = None
-    """Headers of this operation."""
+    """Headers in addition to those of the client."""
     held: float = 0.0
-    """Seconds that the server was asked to hold its answer back."""
+    """Seconds for which the server was asked to hold the answer back."""
     urgent: bool = False
-    """Whether it passes all queues: for what stops costs."""
+    """Whether to pass all queues, as a request does that stops costs."""
     rate_class: RateClass = "others"
-    """How the API counts it."""
+    """Rate limit that the request counts against."""
     send_state: SendState | None = None
-    """Where to note how far it comes."""
+    """Records whether the request, which has a JSON body, was sent."""
 
 
 @attrs.define(eq=False, repr=False)
 class SendState:
-    """How far a request has come."""
+    """Whether a request was sent."""
 
     sent: bool = False
-    """Whether the server may have seen it; False again once it must have been refused."""
+    """Whether the server may have received the request; False again once it has certainly refused it."""
 
 
+@attrs.define(eq=False, repr=False)
 class Body:
-    """A body that is made anew for each attempt."""
+    """A streamed body, which is generated anew for each attempt."""
 
-    def __init__(
-        self, size: int | None, make: Callable[[], AsyncIterator[bytes]], repeatable: bool = True
-    ) -> None:
-        self.size = size
-        """Its length in bytes, if known."""
-        self.make = make
-        """Yields its bytes."""
-        self.repeatable = repeatable
-        """Whether it can be made a second time; turns False when its source fails."""
+    size: int | None
+    """Length in bytes, if known."""
+    make: Callable[[], AsyncIterator[bytes]]
+    """Returns an iterator over the content."""
+    repeatable: bool = True
+    """Whether the body can be generated again; becomes False if its source fails."""
 
 
+@attrs.define(eq=False, repr=False)
 class Answer:
-    """A good answer."""
+    """A successful answer."""
 
-    __slots__ = ("data", "headers", "method", "status", "url")
+    status: int
+    """HTTP status, 200 to 299."""
+    headers: Mapping[str, str]
+    """Headers, case-insensitive."""
+    data: Any
+    """The decoded object, JSON or text; None if nothing was expected."""
+    method: str
+    """HTTP method of the request."""
+    url: str
+    """URL of the request, after redirects."""
 
-    def __init__(
-        self, status: int, headers: Mapping[str, str], data: Any, method: str, url: str
-    ) -> None:
-        self.status = status
-        """The HTTP status, 200 to 299."""
-        self.headers = headers
-        """The headers, case-insensitive."""
-        self.data = data
-        """The object, the JSON, the text, or None."""
-        self.method = method
-        """The method of the request."""
-        self.url = url
-        """Where the request went."""
+    @property
+    def server_time(self) -> datetime | None:
+        """Time of the answer by the server's clock, from the `Date` header; None if it is missing."""
+        try:
+            date = parsedate_to_datetime(self.headers.get("Date", ""))
+        except (TypeError, ValueError):
+            return None
+        return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
     def unreadable(self, error: ValueError) -> exceptions.UnreadableAnswer:
-        """Return the error that tells that the JSON has not the shape that was expected."""
+        """Return the exception for an answer whose JSON has an unexpected shape."""
         return exceptions.UnreadableAnswer(
-            self.method, _shown(self.url), self.status, repr(self.data)[:1000], str(error)
+            self.method, redacted(self.url), self.status, repr(self.data)[:1000], str(error)
         )
 
 
 @attrs.frozen(eq=False, repr=False)
 class Config:
-    """How a transport makes requests."""
+    """Configuration of a transport."""
 
     base_url: str
-    """Scheme, host and perhaps a prefix; without `/v1`, without a slash at the end."""
+    """Scheme, host and optional prefix, without `/v1` and without a trailing slash."""
     token: str | Callable[[], str] | None = attrs.field(repr=False)
-    """The token, or what gives it. None: the environment's, looked up for each request."""
+    """API token, or a function that returns it; None: from the environment, at each request."""
     headers: Mapping[str, str] = attrs.field(repr=False)
     """Headers of all requests to the API."""
     timeout: Timeout
-    """How long to wait for the network."""
+    """Timeouts for the network."""
     retry: Retry
-    """How to repeat."""
+    """Retry policy."""
     limits: Limits
-    """What may be held in memory."""
+    """Limits on memory and connections."""
     rate_limit: RateLimit | None
-    """The account's limits; None: nobody counts."""
+    """Client-side rate limits; None: disabled."""
 
 
 def check_base_url(url: str) -> str:
-    """Return a base URL in the form that `Config` wants."""
+    """Return a base URL in the form that `Config` holds.
+
+    Raises:
+        ArgumentError: *url* is not an HTTP or HTTPS URL.
+    """
     if not isinstance(url, str):
         raise exceptions.ArgumentTypeError(
             "base_url", f"expected a string, got {type(url).__name__}"
@@ -158,7 +163,7 @@ def check_base_url(url: str) -> str:
         parts, usable = urlsplit(""), False
     if not usable or parts.query or parts.fragment:
         raise exceptions.ArgumentError(
-            "base_url", f"{url!r} is no URL such as {DEFAULT_BASE_URL!r}"
+            "base_url", f"expected a URL such as {DEFAULT_BASE_URL!r}, got {url!r}"
         )
     if parts.path.endswith("/v1"):
         url = url.removesuffix("/v1")
@@ -166,7 +171,12 @@ def check_base_url(url: str) -> str:
 
 
 def check_token(token: object) -> str:
-    """Return a token without the white space around it, fit for a header."""
+    """Return an API token without surrounding white space.
+
+    Raises:
+        ArgumentError: The token contains characters that a header cannot hold.
+        MissingToken: The token is empty.
+    """
     if not isinstance(token, str):
         raise exceptions.ArgumentTypeError(
             "api_token", f"expected a string, got {type(token).__name__}"
@@ -177,13 +187,17 @@ def check_token(token: object) -> str:
     if not all("!" <= character <= "~" for character in token):
         # The token itself must not appear in a message.
         raise exceptions.ArgumentError(
-            "api_token", "there are spaces, control or non-ASCII characters in the token"
+            "api_token", "the token contains spaces, control characters or non-ASCII characters"
         )
     return token
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of headers that can be sent."""
+    """Return a copy of headers.
+
+    Raises:
+        ArgumentError: A name or value contains characters that a header cannot hold.
+    """
     if not isinstance(headers, Mapping):
         raise exceptions.ArgumentTypeError(
             "headers", f"expected a mapping, got {type(headers).__name__}"
@@ -196,24 +210,27 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
             or any(not "!" <= c <= "~" or c == ":" for c in name)
             or any((c < " " and c != "\t") or c == "\x7f" for c in value)
         ):
-            raise exceptions.ArgumentError("headers", f"{name!r} or its value cannot be sent")
+            raise exceptions.ArgumentError(
+                "headers", f"{name!r} or its value contains characters that a header cannot hold"
+            )
     return dict(headers)
 
 
 @lru_cache(maxsize=256)
 def origin(url: str) -> Origin:
-    """Return scheme, host and port of a URL, in lower case and with the port that it implies."""
+    """Return scheme, host and port of a URL, in lower case and with the default port of the scheme."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return "", "", None  # nobody's
+        return "", "", None  # equals no origin of a valid URL
     scheme = parts.scheme.lower()
     return scheme, (parts.hostname or "").lower(), port or {"http": 80, "https": 443}.get(scheme)
 
 
-def _environment_token() -> str | None:
+def environment_token() -> str | None:
     """Return the token of the current Cog scope, else that of the environment."""
+    # Within a scope, Cog has been imported: it runs the model that calls us.
     cog = sys.modules.get("cog")
     if cog is not None:
         try:
@@ -226,6 +243,6 @@ def _environment_token() -> str | None:
     return os.environ.get("REPLICATE_API_TOKEN")
 
 
-def _shown(url: str) -> str:
-    """Return a URL as it may stand in messages: without its query, which may be a signature."""
+def redacted(url: str) -> str:
+    """Return a URL for messages: without its query, which may be a signature."""
     return url.partition("?")[0].partition("#")[0]

@@ -1,26 +1,32 @@
-"""Statuses and network errors as exceptions."""
+"""Error statuses, and the exceptions of aiohttp, as exceptions of this package."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from typing import Any, Final
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from .. import exceptions
-from .._codec import decode_json, structure
-from .call import Call, _shown
+from .._codec import decode_json
+from .call import redacted
 from .retry import retry_after
 
 
-def make_error(
+def status_error(
     method: str, url: str, status: int, headers: Mapping[str, str], body: bytes
 ) -> exceptions.ReplicateError:
-    """Return the exception for an error answer (:api:`errors`)."""
+    """Return the exception for an answer with an error status (:api:`errors`).
+
+    Args:
+        method: HTTP method of the request.
+        url: URL of the request.
+        status: HTTP status of the answer.
+        headers: Headers of the answer.
+        body: Beginning of the body; anything but a JSON object becomes the detail of the exception.
+    """
     known = {name.lower(): value for name, value in headers.items()}
     try:
         said = decode_json(body)
@@ -42,7 +48,7 @@ def make_error(
         detail = " ".join(body[:2000].decode("utf-8", "replace").split())[:500] or None
     return exceptions.ReplicateError.class_for(status)(
         method,
-        url,
+        redacted(url),
         status,
         title=title,
         detail=detail,
@@ -54,51 +60,24 @@ def make_error(
     )
 
 
-def _decoded(
-    call: Call, result: type[Any] | None, url: str, status: int, body: bytes | bytearray
-) -> Any:
-    if call.expects == "json":
-        try:
-            data = decode_json(body)
-            return data if result is None else structure(data, result)
-        except ValueError as error:
-            raise exceptions.UnreadableAnswer(
-                call.method, _shown(url), status, bytes(body[:1000]), str(error)
-            ) from error
-    return body.decode("utf-8", "replace") if call.expects == "text" else None
+NETWORK_ERRORS: Final = (aiohttp.ClientError, OSError)
+"""What aiohttp raises where there is no usable answer; a `TimeoutError` is an `OSError`."""
 
 
-def _redirected(call: Call, url: str, response: aiohttp.ClientResponse) -> str:
-    """Return where a redirect leads; only what is read is redirected."""
-    location = response.headers.get("Location", "")
-    shown = _shown(url)
-    if call.method not in {"GET", "HEAD"}:
-        raise exceptions.RefusedRedirect(
-            call.method, shown, _shown(location), f"{response.status} on a {call.method}"
-        )
-    try:
-        target = urljoin(url, location)
-        scheme = urlsplit(target).scheme
-    except ValueError:
-        scheme = target = ""
-    if not location or scheme not in {"http", "https"}:
-        where = _shown(location)[:200]
-        raise exceptions.RefusedRedirect(call.method, shown, where, "no http or https URL")
-    if urlsplit(url).scheme == "https" and scheme == "http":
-        raise exceptions.RefusedRedirect(call.method, shown, _shown(target), "from https to http")
-    return target
+def translated(
+    error: aiohttp.ClientError | OSError, method: str, url: str, silence: float
+) -> exceptions.TransportError:
+    """Return the exception of this package for one of `NETWORK_ERRORS`.
 
-
-def _is_network_error(error: Exception) -> bool:
-
-    return isinstance(error, (aiohttp.ClientError, OSError, asyncio.TimeoutError))
-
-
-def _translated(error: Exception, method: str, url: str) -> Exception:
-    """Return our exception for one of aiohttp's; the one place that knows theirs."""
+    Args:
+        error: The exception.
+        method: HTTP method of the request.
+        url: URL of the request.
+        silence: Longest silence of the server in seconds.
+    """
+    url = redacted(url)
     if isinstance(error, aiohttp.ClientResponseError):
-        # It holds the request's headers, the token among them, and the whole URL.
-
+        # It holds the headers of the request, including the token, and the whole URL.
         where = URL(url, encoded=True)
         error.request_info = aiohttp.RequestInfo(
             where, method, CIMultiDictProxy(CIMultiDict()), where
@@ -108,7 +87,7 @@ def _translated(error: Exception, method: str, url: str) -> Exception:
     else:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     match error:
-        # What belongs to the connect phase comes first: some of it is a subclass of what follows.
+        # The connect phase comes first: some of its exceptions are subclasses of later ones.
         case (
             aiohttp.ClientConnectorError()
             | aiohttp.ConnectionTimeoutError()
@@ -116,16 +95,14 @@ def _translated(error: Exception, method: str, url: str) -> Exception:
             | aiohttp.InvalidURL()
         ):
             return exceptions.ConnectError(method, url, reason)
+        case aiohttp.SocketTimeoutError():
+            return exceptions.TransportTimeout(
+                method, url, f"the server was silent for {silence:g} s"
+            )
         case TimeoutError():
             return exceptions.TransportTimeout(method, url, reason)
         case aiohttp.ClientResponseError():
-            # The status is aiohttp's word for it; the server sent none that could be read.
+            # The server sent no status that can be read; that of the exception is aiohttp's.
             return exceptions.UnreadableAnswer(method, url, 0, "", reason)
-        case aiohttp.ClientError() | OSError():
+        case _:
             return exceptions.ConnectionLost(method, url, reason)
-        case RuntimeError() if str(error) == "Session is closed":
-            return exceptions.ClientClosed()
-        case ValueError() | OverflowError():
-            # A URL, from a model or a redirect, that looks like one and is none.
-            return exceptions.TransportError(method, url, f"it cannot be sent ({reason})")
-    return error

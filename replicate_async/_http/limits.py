@@ -1,4 +1,4 @@
-"""Gates that requests pass: how many at a time, and how many in a minute."""
+"""Client-side limits: requests at a time, and requests per period."""
 
 from __future__ import annotations
 
@@ -8,44 +8,47 @@ import re
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 from weakref import WeakValueDictionary
 
 import anyio
+import attrs
 
 from ..types import RateLimit
 
 RateClass = Literal["creates", "others"]
-"""The classes of requests that the API counts apart (:api:`rate-limits`)."""
+"""Classes of requests, each with a rate limit of its own (:api:`rate-limits`)."""
+
+_LONGEST_SLEEP: Final = 1.0
+"""Longest time in seconds for which a waiting request does not look at its gate."""
+
+_REMAINING: Final = re.compile(r"\d{1,9}", re.ASCII)
+
+_LOWER_LIMIT: Final = re.compile(
+    r"(\d{1,9}) requests per minute(?: with a burst of (\d{1,9}))?", re.ASCII
+)
 
 
 class Slots:
-    """A number of places for which tasks queue, first come first served.
+    """A limited number of slots, given to tasks in the order of their arrival.
 
-    Taking a free place costs no suspension, so an idle gate costs next to nothing.
+    Unlike `anyio.Semaphore`, a task that had a slot before can go to the front of the queue.
     """
 
     def __init__(self, number: int) -> None:
         self._free = number
         self._queue: deque[anyio.Event] = deque()
 
-    def try_acquire(self) -> bool:
-        """Take a place if one is free and nobody waits for it."""
-        if self._free > 0 and not self._queue:
-            self._free -= 1
-            return True
-        return False
-
     async def acquire(self, *, first: bool = False) -> None:
-        """Take a place, or wait for one.
+        """Take a slot; wait for one if none is free.
 
         Args:
-            first: Stand in front of the queue: for who has had a place before, and was sent away.
+            first: Whether to go to the front of the queue.
         """
-        if self.try_acquire():
+        if self._free > 0 and not self._queue:
+            self._free -= 1
             return
-
         turn = anyio.Event()
         if first:
             self._queue.appendleft(turn)
@@ -55,27 +58,53 @@ class Slots:
             await turn.wait()
         except BaseException:
             if turn.is_set():
-                self.release()  # it was handed over at the very moment of the cancellation
+                self.release()  # the slot arrived together with the cancellation
             else:
                 self._queue.remove(turn)
             raise
 
     def release(self) -> None:
-        """Give the place to who has waited longest, or back."""
+        """Give the slot to the first task in the queue, or back."""
         if self._queue:
             self._queue.popleft().set()
         else:
             self._free += 1
 
 
+@attrs.define
+class TokenBucket:
+    """The arithmetic of a token bucket, for callers that have a clock and a lock."""
+
+    capacity: float
+    """Number of tokens that fit in."""
+    rate: float
+    """Number of tokens added per second."""
+    tokens: float = attrs.field(init=False)
+    """Number of tokens in it; below zero, they have been taken in advance."""
+    filled: float = attrs.field(default=float("-inf"), init=False)
+    """Time of the last refill."""
+
+    def __attrs_post_init__(self) -> None:
+        self.tokens = self.capacity
+
+    def fill(self, now: float) -> None:
+        """Add the tokens for the time since the last refill."""
+        if now > self.filled:
+            self.tokens = min(self.capacity, self.tokens + (now - self.filled) * self.rate)
+            self.filled = now
+
+    def due(self, now: float) -> float:
+        """Refill, and return the number of seconds until there is a token."""
+        self.fill(now)
+        return (1 - self.tokens) / self.rate if self.tokens < 1 - 1e-9 else 0.0
+
+
 class Gate:
-    """A token bucket for one account and class of requests, in the order of arrival.
+    """A token bucket for one account and class of requests, with a queue in the order of arrival.
 
-    Bucket and queue belong to the process: clients on several threads and loops share them. Who waits
-    sleeps until its turn is due and looks again, so nobody has to be woken across loops.
+    Bucket and queue belong to the process: clients on several threads and event loops share them. A waiting
+    request sleeps until its turn is due and looks again, since it cannot be woken from another event loop.
     """
-
-    _LONGEST_SLEEP: Final = 1.0
 
     def __init__(
         self, limit: float, per: float, *, clock: Callable[[], float] = time.monotonic
@@ -83,58 +112,48 @@ class Gate:
         """Make a full bucket.
 
         Args:
-            limit: How many requests it holds, and how many it gains in `per` seconds.
-            per: Seconds.
-            clock: Tells the time.
+            limit: Capacity of the bucket in requests, which is regained every `per` seconds.
+            per: Length of the period in seconds.
+            clock: Returns the current time in seconds.
         """
-        self._limit = self._capacity = max(limit, 1.0)
+        self._limit = max(limit, 1.0)
         self._per = per
-        self._rate = limit / per
         self._clock = clock
-        self._tokens = self._capacity
-        self._filled = clock()
-        self._closed_until = 0.0
+        self._bucket = TokenBucket(self._limit, limit / per)
+        self._closed_until = float("-inf")
         self._queue: OrderedDict[object, int] = OrderedDict()  # ticket: number, ascending
         self._arrived = 0
         self._lock = threading.Lock()
 
     def tighten(self, limit: float, per: float) -> None:
-        """Take over a stricter limit, of another client of the same account."""
+        """Adopt a stricter limit, of another client of the same account."""
         with self._lock:
             if limit / per < self._limit / self._per:
                 self._limit, self._per = max(limit, 1.0), per
-                self._capacity = min(self._capacity, self._limit)
-                self._rate = min(self._rate, limit / per)
-                self._tokens = min(self._tokens, self._capacity)
+                bucket = self._bucket
+                bucket.capacity = min(bucket.capacity, self._limit)
+                bucket.rate = min(bucket.rate, limit / per)
+                bucket.tokens = min(bucket.tokens, bucket.capacity)
 
     def try_pass(self) -> bool:
-        """Pass if nobody waits and there is room."""
+        """Pass if the queue is empty and the bucket is not; return whether it did."""
         with self._lock:
-            now = self._clock()
-            if self._queue or now < self._closed_until:
+            if self._queue or self._due() > 0:
                 return False
-            tokens = self._tokens + (now - self._filled) * self._rate
-            if tokens > self._capacity:
-                tokens = self._capacity
-            self._filled = now
-            passed = tokens > 1 - 1e-9
-            self._tokens = tokens - passed
-            return passed
+            self._bucket.tokens -= 1
+            return True
 
     def force(self) -> None:
-        """Pass without waiting; those who come later wait for it."""
+        """Pass without waiting; later requests wait longer for it."""
         with self._lock:
-            self._fill()
-            self._tokens -= 1
+            self._bucket.fill(self._clock())
+            self._bucket.tokens -= 1
 
-    async def wait(
-        self, sleep: Callable[[float], Awaitable[None]], *, first: bool = False
-    ) -> float:
-        """Pass in the order of arrival; return the seconds that it took.
+    async def wait(self, *, first: bool = False) -> float:
+        """Pass in the order of arrival, and return the number of seconds waited.
 
         Args:
-            sleep: Sleeps.
-            first: Stand in front of the queue: for who has waited before, and was sent away.
+            first: Whether to go to the front of the queue.
         """
         began = self._clock()
         ticket = object()
@@ -151,79 +170,69 @@ class Gate:
             while True:
                 with self._lock:
                     due = self._due()
-                    # Who was cancelled in between makes this too high; then it looks again too late,
-                    # by a second at most.
+                    # Requests that were cancelled in between are counted, too: then this one looks again
+                    # too late, by `_LONGEST_SLEEP` at most.
                     ahead = number - next(iter(self._queue.values()))
                     if ahead <= 0 and due <= 0:
-                        self._tokens -= 1
+                        self._bucket.tokens -= 1
                         return self._clock() - began
-                pause = max(due, 0.0) + ahead / self._rate
-                await sleep(min(max(pause, 0.001), self._LONGEST_SLEEP))
+                    pause = due + ahead / self._bucket.rate
+                await anyio.sleep(min(max(pause, 0.001), _LONGEST_SLEEP))
         finally:
             with self._lock:
                 del self._queue[ticket]
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Go by what an answer says is left (:api:`response-headers`)."""
-        said = headers.get("ratelimit-remaining")
-        if said is None or len(said) > 9 or not said.isascii() or not said.isdigit():
+        """Adopt the number of remaining requests that an answer states (:api:`response-headers`)."""
+        stated = headers.get("ratelimit-remaining")
+        if stated is None or not _REMAINING.fullmatch(stated):
             return
-        left = int(said)
-        if left >= self._tokens and self._capacity >= self._limit:
-            return  # nothing new, and no need for the lock
+        remaining = float(stated)
+        bucket = self._bucket
         with self._lock:
-            if left >= self._capacity < self._limit:
+            if remaining >= bucket.capacity < self._limit:
                 # The account's limit has been raised again.
-                self._capacity, self._rate = self._limit, self._limit / self._per
-            self._fill()
-            self._tokens = min(self._tokens, float(left))
+                bucket.capacity, bucket.rate = self._limit, self._limit / self._per
+            bucket.fill(self._clock())
+            bucket.tokens = min(bucket.tokens, remaining)
 
     def refused(self, seconds: float, detail: str | None) -> None:
         """Close the gate after a 429.
 
         Args:
-            seconds: For how long.
-            detail: What the answer said: it may name a lower limit.
+            seconds: How long to close it.
+            detail: Text of the answer, which may state a lower limit.
         """
         with self._lock:
-            self._fill()
-            if found := re.search(_LOWER, detail or ""):
+            now = self._clock()
+            bucket = self._bucket
+            bucket.fill(now)
+            if found := _LOWER_LIMIT.search(detail or ""):
                 rate = int(found[1]) / 60
-                self._capacity = min(self._limit, max(float(found[2] or 1), 1.0))
-                self._rate = min(self._limit / self._per, max(rate, 1 / 600))
-            # Other processes were sent away, too: they shall not come back all at once.
+                bucket.capacity = min(self._limit, max(float(found[2] or 1), 1.0))
+                bucket.rate = min(self._limit / self._per, max(rate, 1 / 600))
+            # Other processes were refused, too: without jitter, all would come back at once.
             pause = seconds * (1 + random.random() / 10) + random.random() * 0.05
-            self._closed_until = max(self._closed_until, self._clock() + pause)
-            self._tokens = 1 - pause * self._rate  # so that one passes then, and the rest in turn
+            self._closed_until = max(self._closed_until, now + pause)
+            bucket.tokens = 1 - pause * bucket.rate  # one request passes then, the rest in turn
 
     def after_fork(self) -> None:
-        """Forget, in a child, who waited in the parent, and the lock that a thread of it may hold."""
+        """Forget the queue of the parent process, and the lock that one of its threads may hold."""
         self._lock = threading.Lock()
         self._queue.clear()
 
-    # With the lock held
-
-    def _fill(self) -> None:
-        now = self._clock()
-        self._tokens = min(self._capacity, self._tokens + (now - self._filled) * self._rate)
-        self._filled = now
-
     def _due(self) -> float:
-        """Return the seconds until there is room for the next."""
-        self._fill()
-        missing = (1 - self._tokens) / self._rate if self._tokens < 1 - 1e-9 else 0.0
-        return max(missing, self._closed_until - self._filled)
+        """Return the number of seconds until the next request may pass; called with the lock held."""
+        now = self._clock()
+        return max(self._bucket.due(now), self._closed_until - now)
 
 
-_LOWER: Final = r"(\d{1,9}) requests per minute(?: with a burst of (\d{1,9}))?"
-
-
+@attrs.define(eq=False)
 class Gates:
     """The gates of one account."""
 
-    def __init__(self, limit: RateLimit) -> None:
-        self.creates = Gate(limit.creates, limit.per)
-        self.others = Gate(limit.others, limit.per)
+    creates: Gate
+    others: Gate
 
     def of(self, rate_class: RateClass) -> Gate:
         """Return the gate of a class of requests."""
@@ -231,17 +240,17 @@ class Gates:
 
 
 _gates: WeakValueDictionary[object, Gates] = WeakValueDictionary()
-
-
 _gates_lock = threading.Lock()
 
 
 def gates_for(account: object, limit: RateLimit) -> Gates:
-    """Return the gates of an account (origin and token), which the whole process shares."""
+    """Return the gates of an account (origin and token), which all clients of the process share."""
     with _gates_lock:
         found = _gates.get(account)
         if found is None:
-            found = _gates[account] = Gates(limit)
+            found = _gates[account] = Gates(
+                Gate(limit.creates, limit.per), Gate(limit.others, limit.per)
+            )
         else:
             found.creates.tighten(limit.creates, limit.per)
             found.others.tighten(limit.others, limit.per)

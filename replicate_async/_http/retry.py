@@ -14,21 +14,23 @@ from ..types import Retry
 
 RETRIED_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 
+_POLL_BACKOFF: Final = 5.0
+"""Longest pause in seconds between two attempts of a poll, unless the server asks for a longer one."""
 
-_OUTAGE_BACKOFF: Final = 5.0
+_SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 
 class Kind(Enum):
-    """What repeating a request would mean."""
+    """Effect of repeating a request."""
 
     READ = "read"
-    """Nothing: it may be repeated after any failure. Cancelling is of this kind, too."""
+    """None: repeat after any transient failure. Cancelling is of this kind, too."""
     POLL = "poll"
-    """As READ, and something paid for depends on it: it is repeated until the caller's time is over."""
+    """As READ, but a paid result depends on the request: repeat until the caller's timeout."""
     CREATE = "create"
-    """A second bill: it is repeated only if the first provably did not happen."""
+    """Another bill: repeat only if the first attempt certainly created nothing."""
     WRITE = "write"
-    """A second change: as CREATE, but nothing is billed."""
+    """Another change: as CREATE, but nothing is billed."""
 
 
 def retry_delay(
@@ -39,15 +41,15 @@ def retry_delay(
     retry: Retry,
     chance: float,
 ) -> float | None:
-    """Return the seconds to wait before the next attempt, or None if there shall be none.
+    """Return the number of seconds to wait before the next attempt; None to give up.
 
     Args:
-        kind: What repeating would mean.
-        error: How the attempt failed.
-        attempt: Its number, from 1.
-        elapsed: Seconds since the first attempt.
-        retry: The caller's wishes.
-        chance: A random number from 0 to 1, for the jitter.
+        kind: Effect of repeating the request.
+        error: Failure of this attempt.
+        attempt: Number of this attempt, from 1.
+        elapsed: Seconds since the first attempt began.
+        retry: Retry policy.
+        chance: Random number from 0 to 1, for the jitter.
     """
     if not may_repeat(kind, error) and not (
         # A prediction that was just created may not be known everywhere yet.
@@ -55,25 +57,25 @@ def retry_delay(
     ):
         return None
     if isinstance(error, exceptions.RateLimitError):
-        # Refusals are the order of the day when many share a limit: they count by time.
+        # Where many clients share a limit, 429s are normal: they are limited by time, not by number.
         if kind is not Kind.POLL and (elapsed > retry.throttled or retry.attempts == 1):
             return None
     elif kind is not Kind.POLL and attempt >= retry.attempts:
         return None
     exponent = min(attempt - 1, 30)
-    longest = min(retry.max_backoff, _OUTAGE_BACKOFF) if kind is Kind.POLL else retry.max_backoff
+    longest = min(retry.max_backoff, _POLL_BACKOFF) if kind is Kind.POLL else retry.max_backoff
     pause: float = min(retry.backoff * 2.0**exponent, longest) * (1 - chance / 2)
     asked = error.retry_after if isinstance(error, exceptions.ReplicateError) else None
     if asked is None:
         return pause
     if asked > retry.max_wait:
         return None
-    # Jitter goes on top: who comes before the time is sent away again.
+    # The jitter is added: a request that comes too early is refused again.
     return max(asked, 0.0) + pause * chance
 
 
 def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:
-    """Tell whether a failed request may be sent again without doing something twice."""
+    """Return whether repeating a failed request cannot do the same thing twice."""
     if isinstance(error, exceptions.ConnectError):
         return True  # nothing was sent
     if isinstance(error, exceptions.ReplicateError):
@@ -92,27 +94,29 @@ def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:
 def retry_after(
     headers: Mapping[str, str], body: object, *, now: datetime | None = None
 ) -> float | None:
-    """Return how many seconds the server asks to wait (:api:`response-headers`, :api:`error-body` and :api:`rate-limits`).
+    """Return the number of seconds that the server asks to wait (:api:`response-headers`, :api:`rate-limits`).
 
-    From `Retry-After` (seconds, or an HTTP or ISO 8601 date) or `retry_after` of the body, whichever is
-    longer. None if it does not say, or says nonsense.
+    Args:
+        headers: Headers of the answer, with names in lower case: `retry-after` holds seconds, or an HTTP or
+            ISO 8601 date.
+        body: Decoded body of the answer, which may have a `retry_after` (:api:`error-body`).
+        now: Current time.
+
+    Returns:
+        The longer of the two; None if neither is present and valid.
     """
-    said = [
-        seconds
-        for seconds in (
-            _header_seconds(headers.get("retry-after"), now or datetime.now(UTC)),
-            _body_seconds(body),
-        )
-        if seconds is not None
-    ]
-    return max(said, default=None)
+    seconds = (
+        _header_seconds(headers.get("retry-after"), now or datetime.now(UTC)),
+        _body_seconds(body),
+    )
+    return max((each for each in seconds if each is not None), default=None)
 
 
 def _header_seconds(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     value = value.strip()
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
+    if _SECONDS.fullmatch(value):
         return float(value)
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:

@@ -1,32 +1,25 @@
-"""The only module that talks HTTP.
-
-A `Pool` owns one aiohttp session for each event loop; a `Transport` is a view on a pool with its own base
-URL, token, headers, timeouts and retries. It makes the attempts of a `Call` and returns an `Answer`, or
-raises one of our exceptions. aiohttp is imported at the first request.
-"""
+"""The attempts of a call: gate, timeouts, redirects, and reading the answer."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from functools import lru_cache, partial
-from typing import Any, Final
-from urllib.parse import quote
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager, closing, suppress
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 import anyio
+import attrs
 import yarl
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
-from yarl import URL
 
 from .. import _arguments, exceptions
-from .._codec import encode_json
+from .._codec import decode_json, encode_json, structure
+from .._concurrency import in_thread
 from .call import (
     LARGE,
     USER_AGENT,
@@ -36,55 +29,66 @@ from .call import (
     Config,
     Origin,
     Param,
-    _environment_token,
-    _shown,
+    SendState,
     check_token,
+    environment_token,
     origin,
+    redacted,
 )
-from .errors import _decoded, _is_network_error, _redirected, _translated, make_error
-from .limits import Gate, Gates, Slots, gates_for
+from .errors import NETWORK_ERRORS, status_error, translated
+from .limits import Gate, Gates, gates_for
+from .payloads import JSONPayload, StreamedPayload
 from .retry import retry_delay
-from .session import Pool, _Session
+from .session import Pool, Session
 
 _logger = logging.getLogger("replicate_async")
 
-
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
 
 _MOST_REDIRECTS: Final = 5
 
+_OVERALL: Final = 3
+"""Factor from the longest silence to the time for a whole request: an answer may drip without ever being silent."""
 
+_RECEIVED: Final = 2**16
+"""Bytes of an answer to hold in memory before the server has to wait."""
+
+_JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
+
+_NONE: Final[Mapping[str, str]] = {}
+
+_SKIPPED: Final = ("Content-Type",)
+"""Headers that aiohttp must not add: it would give one to an empty body."""
+
+
+@attrs.define(eq=False, repr=False)
 class Route:
-    """Where a request goes."""
+    """Destination of a request."""
 
-    def __init__(self, url: str, parsed: yarl.URL, its_origin: Origin, is_api: bool) -> None:
-        self.url = url
-        self.parsed = parsed
-        """The URL as it is: quoting a signed URL anew would break it."""
-        self.origin = its_origin
-        self.is_api = is_api
-        """Whether it is at the origin of the API, to which alone the token goes."""
+    url: str
+    parsed: yarl.URL
+    """The URL as it is: quoting a signed URL again would break it."""
+    origin: Origin
+    is_api: bool
+    """Whether it is at the origin of the API, the only one that gets the token."""
 
 
-class _Account:
-    """A token, and what goes by it."""
+@attrs.define(eq=False, repr=False)
+class Account:
+    """A token, and what depends on it."""
 
-    def __init__(
-        self, given: str, token: str, headers: Mapping[str, str], gates: Gates | None
-    ) -> None:
-        self.given = given
-        """The token as it was given."""
-        self.token = token
-        """The token as it is sent."""
-        self.headers = headers
-        """The headers of all requests to the API, the token among them."""
-        self.gates = gates
-        """The account's gates, if its requests are counted."""
+    given: str | None
+    """The token as it was given."""
+    token: str
+    """The token as it is sent."""
+    headers: Mapping[str, str]
+    """Headers of all requests to the API, including the token."""
+    gates: Gates | None
+    """Gates of the account; None if client-side rate limiting is disabled."""
 
 
 class Transport:
-    """Makes the requests of one client, or of one view of it."""
+    """Makes the requests of a client, or of a view of it."""
 
     def __init__(self, config: Config, pool: Pool) -> None:
         self.config = config
@@ -92,17 +96,15 @@ class Transport:
         self._origin = origin(config.base_url)
         self._root = f"{config.base_url}/v1"
         self.http_host = self._origin[1] if self._origin[0] == "http" else None
-        """The host of an API without TLS, as an emulator is: its files have `http:` URLs, too."""
-        self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
-        self._routes: dict[str, Route] = {}
-        self._account: _Account | None = None
+        """Host of an API without TLS, such as an emulator: its files have `http:` URLs, too."""
+        self._account: Account | None = None
 
     def with_config(self, config: Config) -> Transport:
         """Return a view with another configuration over the same connections."""
         return Transport(config, self.pool)
 
     def is_api(self, url: str) -> bool:
-        """Tell whether a URL is at the origin of the API, to which alone the token goes."""
+        """Return whether a URL is at the origin of the API, the only one that gets the token."""
         return origin(url) == self._origin
 
     async def send(
@@ -111,12 +113,12 @@ class Transport:
         result: type[Any] | None = None,
         patience: float = _arguments.LONGEST_WAIT,
     ) -> Answer:
-        """Make the attempts of a call until there is a good answer.
+        """Make the attempts of a call until one succeeds.
 
         Args:
-            call: What to send.
-            result: The class of the object in a JSON answer; None: any JSON.
-            patience: Seconds after which no further attempt is state.
+            call: The call.
+            result: Class of the object in a JSON answer; None for plain JSON.
+            patience: Seconds after which no further attempt begins.
 
         Raises:
             ReplicateError: The API answered with an error.
@@ -124,37 +126,14 @@ class Transport:
             MissingToken: There is no token.
             ClientClosed: The client is closed.
         """
-        attempt = 1
         started = time.monotonic()
+        attempt = 1
         throttled = False
-        pool, send_state = self.pool, call.send_state
-        if send_state is not None:
-            send_state.sent = False
+        send_state = call.send_state or SendState()
+        send_state.sent = False
         while True:
-            taken: Slots | None = None
             try:
-                session = pool.opened() or await pool.session()
-                route = self._route(self.url_of(call))
-                # The connection first, then the gate: what has passed the gate is sent at once, in its
-                # minute.
-                if not call.urgent:
-                    slots = session.creates if call.rate_class == "creates" else session.slots
-                    if not slots.try_acquire():
-                        await slots.acquire(first=throttled)
-                    taken = slots
-                account = self._account_now() if route.is_api else None
-                gate = None
-                if account is not None and account.gates is not None:
-                    gate = account.gates.of(call.rate_class)
-                    if call.urgent:
-                        gate.force()
-                    elif throttled or not gate.try_pass():
-                        pool.stats.waited += 1
-                        pool.stats.waited_seconds += await gate.wait(anyio.sleep, first=throttled)
-                        account = (
-                            self._account_now()
-                        )  # a token that expires may be another one by now
-                return await self._exchange(call, result, session, route, account, gate)
+                return await self._attempt(call, result, throttled)
             except exceptions.ReplicateException as error:
                 if isinstance(call.content, Body) and not call.content.repeatable:
                     raise
@@ -169,127 +148,13 @@ class Transport:
                     delay = 0.0  # the gate makes the pause, for all requests of its class
                 level = logging.WARNING if attempt % 10 == 3 else logging.DEBUG
                 _logger.log(level, "%s; attempt %d in %.2f s", error, attempt + 1, delay)
-            finally:
-                if taken is not None:
-                    taken.release()
-            if send_state is not None:
-                send_state.sent = False  # that attempt has come to nothing
+            send_state.sent = (
+                False  # a create is repeated only if nothing was sent, or it was refused
+            )
             attempt += 1
-            pool.stats.retried += 1
+            self.pool.stats.retried += 1
             if delay:
                 await anyio.sleep(delay)
-
-    async def _exchange(
-        self,
-        call: Call,
-        result: type[Any] | None,
-        session: _Session,
-        route: Route,
-        account: _Account | None,
-        gate: Gate | None,
-    ) -> Answer:
-        """Send a request and read the answer; the gate learns what that says of the limit."""
-        silence = self.config.timeout.read + call.held
-        seconds = 3 * silence
-        most = self.config.limits.answer
-        watchdog = session.watchdog
-        for _ in range(_MOST_REDIRECTS + 1):
-            response = None
-            watch = watchdog.begin(seconds, call.send_state)
-            try:
-                data: Any = None
-                abandon: Callable[[], None] | None = None
-                body_headers = _NONE
-                if call.json is not None:
-                    body_headers = _JSON
-                    data = await _encoded_in_thread(call) if call.large else _encoded(call)
-                elif call.content is not None:
-                    extend = partial(watchdog.extend, watch, seconds)
-                    data, body_headers = _body(call.content, extend)
-                    abandon = getattr(data, "abandon", None)
-                headers = self._headers(route, account, call.headers, body_headers)
-                if session.given or not (
-                    data is None or (type(data) is bytes and len(data) < _QUICK)
-                ):
-                    # Only aiohttp knows when its body is sent, and the server's silence begins.
-                    timeout = self._timeout(silence)
-                else:
-                    watch.silence = silence
-                    timeout = self._timeout(None)
-                if call.send_state is not None:
-                    call.send_state.sent = True
-                response = await session.client.request(
-                    call.method,
-                    route.parsed,
-                    data=data,
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    skip_auto_headers=_NO_TYPE if data is None else None,
-                    proxy=self.pool.proxy_for(route.origin, session),
-                )
-                status = response.status
-                if _logger.isEnabledFor(logging.DEBUG):
-                    _logger.debug("%s %s: %d", call.method, _shown(route.url), status)
-                if 200 <= status < 300:
-                    if gate is not None and route.is_api:
-                        gate.learn(response.headers)
-                    if not response.content.is_eof():
-                        watchdog.heard(watch)
-                    # To its end, where the connection goes back into the pool by itself.
-                    body: bytes | bytearray = await response.content.readany()
-                    if len(body) > most or not response.content.at_eof():
-                        heard = partial(watchdog.heard, watch)
-                        body = await self._rest(call, route, response, body, heard)
-                    watchdog.end(watch)
-                    if len(body) < LARGE:
-                        made = _decoded(call, result, route.url, status, body)
-                    else:
-                        decoded = partial(_decoded, call, result, route.url, status, body)
-                        made = await asyncio.get_running_loop().run_in_executor(None, decoded)
-                    return Answer(status, response.headers, made, call.method, route.url)
-                if status not in _REDIRECTS:
-                    watchdog.heard(watch)
-                    refusal = await self._error(
-                        call, route.url, response, partial(watchdog.end, watch)
-                    )
-                    if abandon is not None:
-                        abandon()
-                    if gate is not None and route.is_api:
-                        self._refused(gate, refusal)
-                    raise refusal
-                watchdog.end(watch)
-                route = self._route(_redirected(call, route.url, response))
-                response.release()
-            except BaseException as error:
-                ended = watchdog.end(watch)
-                if response is not None:
-                    response.close()
-                if ended:
-                    fact = (
-                        "the answer came too slowly"
-                        if watch.due >= watch.last
-                        else f"the server was silent for {silence:g} s"
-                    )
-                    raise exceptions.TransportTimeout(
-                        call.method, _shown(route.url), fact
-                    ) from error
-                if not isinstance(error, Exception):
-                    raise
-                translated = _translated(error, call.method, _shown(route.url))
-                if translated is error:
-                    raise
-                raise translated from error
-        raise exceptions.RefusedRedirect(
-            call.method, _shown(route.url), _shown(route.url), "too many redirects"
-        )
-
-    def _refused(self, gate: Gate, error: exceptions.ReplicateError) -> None:
-        """Close the gate for all requests of a class, after a 429 of the API."""
-        if isinstance(error, exceptions.RateLimitError):
-            seconds = 1.0 if error.retry_after is None else error.retry_after
-            gate.refused(min(seconds, self.config.retry.max_wait), error.detail)
 
     @asynccontextmanager
     async def open(
@@ -298,15 +163,15 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         silence: float | None = None,
-        buffer: int = 2**16,
+        buffer: int = _RECEIVED,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Hold a GET open while its body is read: one attempt, no limit on its duration.
+        """Make one GET request, and leave the body to the caller; its duration is not limited.
 
         Args:
-            url: Where to, used as it is. The token goes along only to the API.
-            headers: Further headers.
-            silence: Seconds without a byte after which it fails; the `read` timeout by default.
-            buffer: Bytes that wait in memory before the server has to.
+            url: URL, used as it is. The token is sent to the API only.
+            headers: Additional headers.
+            silence: Longest silence in seconds; the `read` timeout by default.
+            buffer: Bytes of the body to hold in memory before the server has to wait.
 
         Raises:
             ReplicateError: The answer has an error status.
@@ -314,57 +179,149 @@ class Transport:
         """
         session = await self.pool.session()
         route = self._route(url)
-        shown = _shown(url)
-        timeout = self._timeout(silence or self.config.timeout.read)
         call = Call("GET", url, headers=headers)
-        response: aiohttp.ClientResponse | None = None
-        if not session.slots.try_acquire():
-            await session.slots.acquire()
-        watch = session.watchdog.begin(3 * self.config.timeout.read)
+        silence = silence or self.config.timeout.read
+        await session.slots.acquire()
         try:
-            for _ in range(_MOST_REDIRECTS + 1):
+            async with _TimeLimit(call, url, _OVERALL * self.config.timeout.read):
+                response, route = await self._request(
+                    call, session, route, silence=silence, buffer=buffer
+                )
+            with closing(response):
+                if not 200 <= response.status < 300:
+                    raise await self._error(call, route, response)
+                try:
+                    yield response
+                except exceptions.ReplicateException:
+                    raise
+                except NETWORK_ERRORS as error:
+                    raise translated(error, "GET", url, silence) from error
+        finally:
+            session.slots.release()
+
+    async def _attempt(self, call: Call, result: type[Any] | None, throttled: bool) -> Answer:
+        """Wait for a slot and for the gate, make a request, and return its answer.
+
+        Args:
+            call: The call.
+            result: Class of the object in a JSON answer; None for plain JSON.
+            throttled: Whether the last attempt was refused by the rate limit: it goes to the front of the queues.
+        """
+        session = await self.pool.session()
+        route = self._route(self.url_of(call))
+        # The slot comes before the gate: a request that has passed the gate is sent at once.
+        slots = session.creates if call.rate_class == "creates" else session.slots
+        if not call.urgent:
+            await slots.acquire(first=throttled)
+        try:
+            account = self._account_now() if route.is_api else None
+            gate = None
+            if account is not None and account.gates is not None:
+                gate = account.gates.of(call.rate_class)
+                if call.urgent:
+                    gate.force()
+                elif throttled or not gate.try_pass():
+                    self.pool.stats.waited += 1
+                    self.pool.stats.waited_seconds += await gate.wait(first=throttled)
+                    account = self._account_now()  # the token may have been renewed meanwhile
+            return await self._exchange(call, result, session, route, account, gate)
+        finally:
+            if not call.urgent:
+                slots.release()
+
+    async def _exchange(
+        self,
+        call: Call,
+        result: type[Any] | None,
+        session: Session,
+        route: Route,
+        account: Account | None,
+        gate: Gate | None,
+    ) -> Answer:
+        """Make a request and read its answer; the gate learns what that states about the rate limit."""
+        silence = self.config.timeout.read + call.held
+        async with _TimeLimit(call, route.url, _OVERALL * silence) as limit:
+            data, body_headers = await _encoded(call, route.url, limit.restart)
+            response, route = await self._request(
+                call,
+                session,
+                route,
+                account,
+                silence=silence,
+                data=data,
+                body_headers=body_headers,
+            )
+            body = None
+            if 200 <= response.status < 300:
+                body = await self._body(call, route, response, silence)
+        if body is None:
+            with closing(response):
+                error = await self._error(call, route, response)
+            if isinstance(data, StreamedPayload):
+                data.abandon()
+            if gate is not None and route.is_api and isinstance(error, exceptions.RateLimitError):
+                pause = 1.0 if error.retry_after is None else error.retry_after
+                gate.refused(min(pause, self.config.retry.max_wait), error.detail)
+            raise error
+        if gate is not None and route.is_api:
+            gate.learn(response.headers)
+        if len(body) < LARGE:
+            decoded = _decoded(call, result, route.url, response.status, body)
+        else:
+            decoded = await in_thread(_decoded, call, result, route.url, response.status, body)
+        return Answer(response.status, response.headers, decoded, call.method, route.url)
+
+    async def _request(
+        self,
+        call: Call,
+        session: Session,
+        route: Route,
+        account: Account | None = None,
+        *,
+        silence: float,
+        data: Any = None,
+        body_headers: Mapping[str, str] = _NONE,
+        buffer: int = _RECEIVED,
+    ) -> tuple[aiohttp.ClientResponse, Route]:
+        """Make a request, follow redirects, and return the answer, its body unread, with its route."""
+        timeout = aiohttp.ClientTimeout(
+            total=None,  # `_TimeLimit`, since the progress of an upload restarts it
+            sock_connect=self.config.timeout.connect,
+            sock_read=silence,
+        )
+        for _ in range(_MOST_REDIRECTS + 1):
+            headers = self._headers(route, account, call.headers, body_headers)
+            try:
                 response = await session.client.request(
-                    "GET",
+                    call.method,
                     route.parsed,
-                    headers=self._headers(route, None, headers, _NONE),
+                    data=data,
+                    headers=headers,
+                    skip_auto_headers=_SKIPPED if data is None else None,
                     timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
                     read_bufsize=buffer,
                     proxy=self.pool.proxy_for(route.origin, session),
                 )
-                if response.status not in _REDIRECTS:
-                    break
-                route = self._route(_redirected(call, route.url, response))
-                response.close()
-                response = None
-            else:
-                raise exceptions.RefusedRedirect(
-                    "GET", shown, _shown(route.url), "too many redirects"
-                )
-            if not 200 <= response.status < 300:
-                raise await self._error(
-                    call, route.url, response, partial(session.watchdog.end, watch)
-                )
-            session.watchdog.end(watch)
-            yield response
-        except BaseException as error:
-            if session.watchdog.end(watch):
-                raise exceptions.TransportTimeout(
-                    "GET", shown, "the answer came too slowly"
-                ) from error
-            if isinstance(error, Exception) and (
-                _is_network_error(error)
-                # A host or port that cannot be: seen only when the request is made.
-                or (response is None and isinstance(error, (ValueError, OverflowError)))
-            ):
-                raise _translated(error, "GET", shown) from error
-            raise
-        finally:
-            session.slots.release()
-            if response is not None:
-                # Not release(): an abandoned body must not be waited for.
-                response.close()
+            except NETWORK_ERRORS as error:
+                raise translated(error, call.method, route.url, silence) from error
+            except (ValueError, OverflowError) as error:
+                # A model or a redirect may give a URL that looks like one and is not valid.
+                raise _cannot_be_sent(call, route.url, error) from error
+            except RuntimeError as error:
+                if session.client.closed:
+                    raise exceptions.ClientClosed from error
+                raise
+            if _logger.isEnabledFor(logging.DEBUG):
+                _logger.debug("%s %s: %d", call.method, redacted(route.url), response.status)
+            if response.status not in _REDIRECTS:
+                return response, route
+            with closing(response):
+                route = self._route(_redirect_target(call, route.url, response))
+        raise exceptions.RefusedRedirect(
+            call.method, redacted(route.url), redacted(route.url), "too many redirects"
+        )
 
     # What a request is made of
 
@@ -382,44 +339,41 @@ class Transport:
         return url
 
     def _route(self, url: str) -> Route:
-        found = self._routes.get(url)
-        if found is None:
-            try:
-                parsed = URL(url, encoded=True)
-            except ValueError as error:
-                raise exceptions.TransportError("GET", _shown(url), f"no URL ({error})") from error
-            its_origin = origin(url)
-            found = Route(url, parsed, its_origin, its_origin == self._origin)
-            if len(self._routes) >= 64:
-                self._routes.clear()
-            self._routes[url] = found
-        return found
+        try:
+            parsed = yarl.URL(url, encoded=True)
+        except ValueError as error:
+            raise exceptions.TransportError(
+                "GET", redacted(url), f"not a valid URL ({error})"
+            ) from error
+        its_origin = origin(url)
+        return Route(url, parsed, its_origin, its_origin == self._origin)
 
     def _headers(
         self,
         route: Route,
-        account: _Account | None,
+        account: Account | None,
         headers: Mapping[str, str] | None,
         body_headers: Mapping[str, str],
     ) -> dict[str, str]:
+        own: Mapping[str, str]
         if route.is_api:
-            first = (account or self._account_now()).headers
+            own = (account or self._account_now()).headers
         else:
-            first = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
-        return {**first, **(headers or _NONE), **body_headers}
+            own = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
+        return {**own, **(headers or _NONE), **body_headers}
 
     def token(self) -> str:
-        """Return the token for a request to be made now.
+        """Return the API token that a request would be sent with now.
 
         Raises:
-            MissingToken: There is none.
-            ArgumentError: It cannot be sent in a header.
+            MissingToken: There is no token.
+            ArgumentError: The token contains characters that a header cannot hold.
         """
         return self._account_now().token
 
-    def _account_now(self) -> _Account:
+    def _account_now(self) -> Account:
         config = self.config
-        given = config.token() if callable(config.token) else config.token or _environment_token()
+        given = config.token() if callable(config.token) else config.token or environment_token()
         account = self._account
         if account is not None and account.given == given:
             return account
@@ -427,7 +381,7 @@ class Transport:
             raise exceptions.MissingToken
         token = check_token(given)
         limit = config.rate_limit
-        account = self._account = _Account(
+        account = self._account = Account(
             given,
             token,
             {**config.headers, "Authorization": f"Bearer {token}"},
@@ -435,140 +389,138 @@ class Transport:
         )
         return account
 
-    def _timeout(self, silence: float | None) -> aiohttp.ClientTimeout:
-        found = self._timeouts.get(silence)
-        if found is None:
-            found = self._timeouts[silence] = aiohttp.ClientTimeout(
-                total=None,  # `_Watchdog` sees to it
-                sock_connect=self.config.timeout.connect,
-                sock_read=silence,
-            )
-        return found
+    # How an answer is read
 
-    # What an answer is made of
-
-    async def _rest(
-        self,
-        call: Call,
-        route: Route,
-        response: aiohttp.ClientResponse,
-        begin: bytes | bytearray,
-        heard: Callable[[], None],
+    async def _body(
+        self, call: Call, route: Route, response: aiohttp.ClientResponse, silence: float
     ) -> bytearray:
-        """Return a body of which the beginning has come, if it is no longer than it may be."""
-        limit = self.config.limits.answer
-        chunk = begin
+        """Read the body of an answer to its end, which returns the connection to aiohttp's pool."""
+        most = self.config.limits.answer
         body = bytearray()
-        while chunk:
-            body += chunk
-            if len(body) > limit:
-                response.close()
-                raise exceptions.AnswerTooLarge(call.method, _shown(route.url), limit)
-            heard()
-            chunk = await response.content.readany()
+        try:
+            while chunk := await response.content.readany():
+                body += chunk
+                if len(body) > most:
+                    raise exceptions.AnswerTooLarge(call.method, redacted(route.url), most)
+        except NETWORK_ERRORS as error:
+            response.close()
+            raise translated(error, call.method, route.url, silence) from error
+        except BaseException:
+            response.close()
+            raise
         return body
 
     async def _error(
-        self,
-        call: Call,
-        url: str,
-        response: aiohttp.ClientResponse,
-        end: Callable[[], bool],
+        self, call: Call, route: Route, response: aiohttp.ClientResponse
     ) -> exceptions.ReplicateError:
-        """Return the error for an answer, whose status alone tells enough if its body does not come."""
-        limit = self.config.limits.error
+        """Return the exception for an error status; the body is optional, and may break off."""
+        most = self.config.limits.error
         body = bytearray()
-        try:
-            while len(body) < limit and (chunk := await response.content.readany()):
-                body += chunk
-            end()
-        except asyncio.CancelledError:
-            if not end():
-                raise
-        except Exception as error:
-            if not _is_network_error(error):
-                raise
-            end()
-        return make_error(
-            call.method, _shown(url), response.status, response.headers, bytes(body[:limit])
+        with suppress(*NETWORK_ERRORS):
+            async with asyncio.timeout(_OVERALL * self.config.timeout.read):
+                while len(body) < most and (chunk := await response.content.readany()):
+                    body += chunk
+        return status_error(
+            call.method, route.url, response.status, response.headers, bytes(body[:most])
         )
 
 
-_QUICK: Final = 64 * 1024  # bytes of a body that is sent at once
+class _TimeLimit:
+    """Limits the time for a request, but for as long as a body is sent and makes progress.
+
+    Raises:
+        TransportTimeout: The time is over.
+    """
+
+    def __init__(self, call: Call, url: str, seconds: float) -> None:
+        self._call = call
+        self._url = url
+        self._seconds = seconds
+        # anyio's cancel scopes could do this, too, at three times the cost for each request.
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as expired:
+            raise exceptions.TransportTimeout(
+                self._call.method, redacted(self._url), "the answer came too slowly"
+            ) from expired
+
+    def restart(self) -> None:
+        """Allow the whole time again, from now on."""
+        # After its end, the rest of a body may still be on its way.
+        with suppress(RuntimeError):
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
 
 
-_NO_TYPE: Final = ("Content-Type",)  # which aiohttp would make up for an empty body
-
-
-_JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
-
-
-_NONE: Final[Mapping[str, str]] = {}
-
-
-def _body(content: bytes | Body, progress: Callable[[], None]) -> tuple[Any, Mapping[str, str]]:
-    if not isinstance(content, Body):
+async def _encoded(
+    call: Call, url: str, progress: Callable[[], None]
+) -> tuple[Any, Mapping[str, str]]:
+    """Return the body of a call as aiohttp takes it, and its headers."""
+    content = call.content
+    if isinstance(content, Body):
+        length = {} if content.size is None else {"Content-Length": str(content.size)}
+        return StreamedPayload(content.make(), progress), length
+    if call.json is None:
         return content, _NONE
-    length = {} if content.size is None else {"Content-Length": str(content.size)}
-    return _streamed_class()(content.make(), progress), length
+    try:
+        body = await in_thread(encode_json, call.json) if call.large else encode_json(call.json)
+    except ValueError as error:
+        raise _cannot_be_sent(call, url, error) from error
+    return JSONPayload(body, call.send_state), _JSON
 
 
-@lru_cache(maxsize=1)
-def _streamed_class() -> Callable[[AsyncIterator[bytes], Callable[[], None]], Any]:
-    """Return the class of bodies that are made while they are sent; aiohttp is loaded by now."""
-
-    class Streamed(Payload):
-        """A body that tells of its progress, and breaks the connection if it cannot be completed."""
-
-        _autoclose = True
-
-        def __init__(self, chunks: AsyncIterator[bytes], progress: Callable[[], None]) -> None:
-            super().__init__(chunks, content_type="application/octet-stream")
-            self._chunks = chunks
-            self._progress = progress
-            self._transport: asyncio.Transport | None = None
-
-        def decode(self, encoding: str = "", errors: str = "") -> str:  # noqa: ARG002
-            raise TypeError("this body is made while it is sent")
-
-        async def write(self, writer: AbstractStreamWriter) -> None:
-            await self.write_with_length(writer, None)
-
-        async def write_with_length(
-            self,
-            writer: AbstractStreamWriter,
-            content_length: int | None,  # noqa: ARG002  (the sources keep to it)
-        ) -> None:
-            self._consumed = True
-            self._transport = getattr(writer, "transport", None)
-            try:
-                async for chunk in self._chunks:
-                    self._progress()
-                    await writer.write(chunk)
-            except BaseException:
-                if self._transport is not None:
-                    self._transport.abort()
-                raise
-
-        def abandon(self) -> None:
-            """Let go of a connection that is to be closed: nobody reads what waits to be sent.
-
-            It would keep the connection, perhaps for ever.
-            """
-            if self._transport is not None and self._transport.is_closing():
-                self._transport.abort()
-
-    return Streamed
+def _cannot_be_sent(call: Call, url: str, error: Exception) -> exceptions.TransportError:
+    reason = f"{type(error).__name__}: {error}"
+    return exceptions.TransportError(call.method, redacted(url), f"cannot be sent ({reason})")
 
 
-def _encoded(call: Call) -> bytes | io.BytesIO:
-    body = encode_json(call.json)
-    # aiohttp would write large bytes in one go, and warns of it.
-    return body if len(body) <= 2**20 else io.BytesIO(body)
+def _redirect_target(call: Call, url: str, response: aiohttp.ClientResponse) -> str:
+    """Return the URL that a redirect leads to.
+
+    Raises:
+        RefusedRedirect: The request is not a read, or the URL is not valid or less secure.
+    """
+    location = response.headers.get("Location", "")
+    shown = redacted(url)
+    if call.method not in {"GET", "HEAD"}:
+        raise exceptions.RefusedRedirect(
+            call.method, shown, redacted(location), f"{response.status} on a {call.method}"
+        )
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        scheme = target = ""
+    if not location or scheme not in {"http", "https"}:
+        where = redacted(location)[:200]
+        raise exceptions.RefusedRedirect(call.method, shown, where, "not an HTTP or HTTPS URL")
+    if urlsplit(url).scheme == "https" and scheme == "http":
+        raise exceptions.RefusedRedirect(call.method, shown, redacted(target), "from https to http")
+    return target
 
 
-async def _encoded_in_thread(call: Call) -> bytes | io.BytesIO:
-    return await asyncio.get_running_loop().run_in_executor(None, _encoded, call)
+def _decoded(call: Call, result: type[Any] | None, url: str, status: int, body: bytearray) -> Any:
+    """Return the object, JSON or text in the body of an answer; None if nothing is expected."""
+    if call.expects == "json":
+        try:
+            data = decode_json(body)
+            return data if result is None else structure(data, result)
+        except ValueError as error:
+            raise exceptions.UnreadableAnswer(
+                call.method, redacted(url), status, bytes(body[:1000]), str(error)
+            ) from error
+    return body.decode("utf-8", "replace") if call.expects == "text" else None
 
 
 def _text(value: Param) -> str:

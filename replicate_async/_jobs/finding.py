@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -106,15 +105,6 @@ def jobs_of(entries: Iterable[Any], kind: type[J]) -> Iterator[J]:
             continue
 
 
-def server_time(answer: Answer) -> datetime | None:
-    """Return the time of the server when it answered; None if it does not tell."""
-    try:
-        said = parsedate_to_datetime(answer.headers.get("Date", ""))
-    except (TypeError, ValueError):
-        return None
-    return said if said.tzinfo is not None else said.replace(tzinfo=UTC)
-
-
 async def _candidates(context: Context, pending: PendingCreate, kind: type[J]) -> list[J]:
     """Return the jobs in the list that a create may have created, and that no other call owns."""
     assert pending.wanted is not None
@@ -130,7 +120,7 @@ async def _candidates(context: Context, pending: PendingCreate, kind: type[J]) -
             if since is None:
                 # By the clock of the server: that of this machine may be wrong.
                 elapsed = timedelta(seconds=time.monotonic() - pending.began)
-                since = (server_time(answer) or datetime.now(UTC)) - elapsed - _MARGIN
+                since = (answer.server_time or datetime.now(UTC)) - elapsed - _MARGIN
             recent = True
             for job in jobs_of(entries, kind):
                 recent = job.created_at is None or job.created_at >= since

@@ -12,7 +12,7 @@ from .._arguments import LONGEST_WAIT
 from .._concurrency import in_thread
 from .._http.call import Call
 from .._jobs.context import Context
-from .._jobs.finding import jobs_of, list_pages, server_time
+from .._jobs.finding import jobs_of, list_pages
 from .._jobs.marks import carries
 from .._jobs.pending import ListMatch
 from .._jobs.prediction import Prediction
@@ -106,7 +106,7 @@ class UncertainCreates:
             },
         )
         async for answer, entries in list_pages(self._context, call, patience=LONGEST_WAIT):
-            said = server_time(answer)
+            said = answer.server_time
             if said is not None:
                 self._ahead = said.timestamp() - time.time()
             for sent, found in await in_thread(self._matching, entries):

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 
@@ -293,14 +295,20 @@ async def test_nothing_sent_nothing_to_wait_for() -> None:
             assert await cancelled(task, within=0.5)
 
 
-async def test_given_up_while_connecting() -> None:
+@pytest.mark.parametrize("whose", ["ours", "the caller's"])
+async def test_given_up_while_connecting(whose: str) -> None:
     """A run that is given up before it has a connection ends at once, too: nothing can have been created."""
     silent = await asyncio.start_server(lambda _, writer: writes.append(writer), "127.0.0.1", 0)
     writes: list[asyncio.StreamWriter] = []
     port = silent.sockets[0].getsockname()[1]
     try:
         # A server that accepts, and never answers the TLS handshake.
-        async with Client("r8_x", base_url=f"https://127.0.0.1:{port}") as client:
+        async with AsyncExitStack() as stack:
+            session = None
+            if whose != "ours":
+                session = await stack.enter_async_context(aiohttp.ClientSession())
+            client = Client("r8_x", base_url=f"https://127.0.0.1:{port}", session=session)
+            await stack.enter_async_context(client)
             task = asyncio.create_task(client.run("acme/slow", {"text": "a"}))
             await until(lambda: writes)
             assert await cancelled(task, within=0.5)

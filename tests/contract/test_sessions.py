@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tomllib
 from pathlib import Path
 
 import aiohttp
@@ -193,6 +194,38 @@ async def test_a_closed_session_of_the_caller_is_named() -> None:
             pass
         with pytest.raises(exceptions.ArgumentError, match="session"):
             await client_of(wire, session=session).accounts.current()
+
+
+async def test_hidden_retries_that_cannot_be_disabled_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the attribute that disables aiohttp's own retries, no request is made, and the error says why."""
+
+    class Changed:
+        closed = False
+
+        def __init__(self, connector: aiohttp.TCPConnector, **_: object) -> None:
+            self._connector = connector
+
+        async def close(self) -> None:
+            await self._connector.close()
+            self.closed = True
+
+    monkeypatch.setattr(aiohttp, "ClientSession", Changed)
+    with Wire(KEPT) as wire:
+        async with client_of(wire) as client:
+            for _ in range(2):
+                with pytest.raises(
+                    exceptions.ReplicateException, match=f"aiohttp {aiohttp.__version__}"
+                ):
+                    await client.accounts.current()
+        assert wire.connections == 0
+
+
+def test_the_versions_of_aiohttp_are_limited() -> None:
+    """The requirement ends before the next major version, which may not have that attribute."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert "aiohttp>=3.14,<4" in project["project"]["dependencies"]
 
 
 def test_a_script_that_never_closes_is_clean() -> None:

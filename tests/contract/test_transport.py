@@ -705,6 +705,25 @@ async def test_the_callers_timeout_wins_over_silence() -> None:
         assert len(wire.requests) == 1
 
 
+async def test_the_callers_timeout_wins_over_slowness() -> None:
+    """A cancellation that comes together with the end of the time for an answer is no timeout of ours."""
+    loop = asyncio.get_running_loop()
+    dripping = drip(30, every=0.05)
+
+    def act(connection: socket.socket, request: Request) -> bool | None:
+        # What is due from 0.5 to 0.7 seconds after the request is done at once.
+        loop.call_soon_threadsafe(loop.call_later, 0.5, time.sleep, 0.2)
+        return dripping.act(connection, request)
+
+    with Wire(Step(act)) as wire:
+        async with client_of(wire, timeout=Timeout(read=0.2)) as client:
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(0.65):
+                    await client.accounts.current()
+        assert not isinstance(caught.value, exceptions.ReplicateException)
+        assert len(wire.requests) == 1
+
+
 async def test_silence_ends_a_request_in_whose_middle_another_is_made() -> None:
     """A trace of aiohttp that makes a request of its own does not take the time limit away."""
     trace = aiohttp.TraceConfig()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
+import selectors
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -29,33 +29,33 @@ async def settle() -> None:
 
 
 class Time:
-    """A clock that moves to the next sleeper's time when nobody can run."""
+    """A clock that stands still while any task can run, and then jumps to the next timer of the event loop."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self._sleepers: list[tuple[float, int, asyncio.Event]] = []
-        self._count = itertools.count()
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep until the clock has moved."""
-        assert 0 < seconds <= 1.0
-        event = asyncio.Event()
-        heapq.heappush(self._sleepers, (self.now + seconds, next(self._count), event))
-        await event.wait()
 
     async def run(self, seconds: float) -> None:
         """Let time pass."""
-        end = self.now + seconds
+        await asyncio.sleep(seconds)
         await settle()
-        while self._sleepers and self._sleepers[0][0] <= end:
-            self.now, _, event = heapq.heappop(self._sleepers)
-            event.set()
-            await settle()
-        self.now = end
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Moves a clock instead of waiting."""
+
+    def __init__(self, time: Time) -> None:
+        super().__init__()
+        self.time = time
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Let the time that the event loop would wait pass at once."""
+        assert timeout is not None, "all tasks wait, and there is no timer"
+        self.time.now += timeout
+        return super().select(0)
 
 
 class Crowd:
@@ -73,7 +73,7 @@ class Crowd:
 
     async def _pass(self, name: Any, *, first: bool) -> None:
         if first or not self.gate.try_pass():
-            await self.gate.wait(self.time.sleep, first=first)
+            await self.gate.wait(first=first)
         self.passed.append((self.time.now, name))
 
     @property
@@ -82,9 +82,17 @@ class Crowd:
         return [name for _, name in self.passed]
 
 
-def in_time(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a scenario; the clock is the test's, so this takes no time."""
-    asyncio.run(scenario)
+def in_time(scenario: Callable[[Time], Coroutine[Any, Any, None]]) -> None:
+    """Run a scenario on an event loop whose time jumps ahead, so this takes none."""
+    time = Time()
+
+    def make_loop() -> asyncio.AbstractEventLoop:
+        loop = asyncio.SelectorEventLoop(JumpingSelector(time))
+        loop.time = time  # type: ignore[method-assign]
+        return loop
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(scenario(time))
 
 
 # -- Gate --------------------------------------------------------------------------------------
@@ -93,8 +101,7 @@ def in_time(scenario: Coroutine[Any, Any, None]) -> None:
 def test_bursts_pass_at_once_and_then_the_rate_holds() -> None:
     """As many as the limit pass at once, the others one by one at the rate, in order."""
 
-    async def scenario() -> None:
-        time = Time()
+    async def scenario(time: Time) -> None:
         async with asyncio.TaskGroup() as group:
             crowd = Crowd(Gate(10, 10, clock=time), time, group)
             for number in range(30):
@@ -109,7 +116,7 @@ def test_bursts_pass_at_once_and_then_the_rate_holds() -> None:
         assert times[0] == pytest.approx(1001, abs=0.05)
         assert times[-1] == pytest.approx(1020, abs=0.5)
 
-    in_time(scenario())
+    in_time(scenario)
 
 
 @settings(max_examples=60, deadline=None)
@@ -123,8 +130,7 @@ def test_no_window_of_time_sees_more_than_the_limit_allows(
 ) -> None:
     """However requests arrive, those that pass in any time are bounded, and all pass in order."""
 
-    async def scenario() -> None:
-        time = Time()
+    async def scenario(time: Time) -> None:
         async with asyncio.TaskGroup() as group:
             crowd = Crowd(Gate(limit, per, clock=time), time, group)
             for number, pause in enumerate(arrivals):
@@ -136,14 +142,13 @@ def test_no_window_of_time_sees_more_than_the_limit_allows(
         for i, j in itertools.combinations(range(len(times)), 2):
             assert j - i + 1 <= limit + (times[j] - times[i]) * limit / per + 1e-6
 
-    in_time(scenario())
+    in_time(scenario)
 
 
 def test_a_refusal_stops_all_and_then_one_tries() -> None:
     """After a 429 nobody passes for as long as it says; then one, and the rest at the rate."""
 
-    async def scenario() -> None:
-        time = Time()
+    async def scenario(time: Time) -> None:
         async with asyncio.TaskGroup() as group:
             gate = Gate(600, 60, clock=time)
             crowd = Crowd(gate, time, group)
@@ -159,14 +164,13 @@ def test_a_refusal_stops_all_and_then_one_tries() -> None:
         assert 1010 <= times[0] <= 1012
         assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(times))
 
-    in_time(scenario())
+    in_time(scenario)
 
 
 def test_who_was_sent_away_is_first() -> None:
     """Who has waited before and was refused stands in front of those who came later."""
 
-    async def scenario() -> None:
-        time = Time()
+    async def scenario(time: Time) -> None:
         async with asyncio.TaskGroup() as group:
             gate = Gate(60, 60, clock=time)
             crowd = Crowd(gate, time, group)
@@ -178,14 +182,13 @@ def test_who_was_sent_away_is_first() -> None:
             await time.run(10)
         assert crowd.names == ["refused", 0, 1, 2]
 
-    in_time(scenario())
+    in_time(scenario)
 
 
 def test_the_limit_of_low_credit_is_learnt_and_forgotten() -> None:
     """A refusal that names a lower limit sets it; an answer with more left than that lifts it."""
 
-    async def scenario() -> None:
-        time = Time()
+    async def scenario(time: Time) -> None:
         async with asyncio.TaskGroup() as group:
             gate = Gate(600, 60, clock=time)
             crowd = Crowd(gate, time, group)
@@ -203,7 +206,7 @@ def test_the_limit_of_low_credit_is_learnt_and_forgotten() -> None:
             await time.run(60)
             assert sum(gate.try_pass() for _ in range(700)) == 600
 
-    in_time(scenario())
+    in_time(scenario)
 
 
 def test_what_the_server_says_is_left_is_all_there_is() -> None:
@@ -238,15 +241,14 @@ def test_nonsense_of_the_server_changes_nothing(said: str) -> None:
 def test_nonsense_in_a_refusal_is_only_a_refusal(detail: str) -> None:
     """A refusal that names an absurd limit closes the gate, and later it opens."""
 
-    async def scenario() -> None:
-        time = Time()
+    async def scenario(time: Time) -> None:
         gate = Gate(60, 60, clock=time)
         gate.refused(1, detail)
         assert not gate.try_pass()
         await time.run(1000)
         assert gate.try_pass()
 
-    in_time(scenario())
+    in_time(scenario)
 
 
 def test_forced_passes_are_paid_for_by_the_rest() -> None:
@@ -281,8 +283,7 @@ def test_who_leaves_the_queue_costs_nobody_a_turn(
 ) -> None:
     """Cancelled waiters leave no hole: the others pass in order and at the rate."""
 
-    async def scenario() -> None:
-        time = Time()
+    async def scenario(time: Time) -> None:
         async with asyncio.TaskGroup() as group:
             gate = Gate(1, 1, clock=time)
             crowd = Crowd(gate, time, group)
@@ -299,7 +300,7 @@ def test_who_leaves_the_queue_costs_nobody_a_turn(
             assert all(b - a > 0.95 for a, b in itertools.pairwise(times))
             assert gate.try_pass()  # nobody is left in the queue
 
-    in_time(scenario())
+    in_time(scenario)
 
 
 def test_threads_share_a_gate() -> None:
@@ -332,7 +333,7 @@ def test_loops_on_threads_wait_at_one_gate() -> None:
 
     async def one() -> None:
         if not gate.try_pass():
-            await gate.wait(asyncio.sleep)
+            await gate.wait()
         done.append(1)
 
     threads = [threading.Thread(target=lambda: asyncio.run(several())) for _ in range(3)]
@@ -362,7 +363,7 @@ def test_accounts_have_gates_of_their_own() -> None:
 def test_slots_are_taken_in_order_of_arrival() -> None:
     """No more than the number hold a place; who waits longest is next."""
 
-    async def scenario() -> None:
+    async def scenario(time: Time) -> None:
         slots = Slots(2)
         order: list[int] = []
 
@@ -380,7 +381,7 @@ def test_slots_are_taken_in_order_of_arrival() -> None:
                 await settle()
                 assert order == list(range(expected))
 
-    in_time(scenario())
+    in_time(scenario)
 
 
 ACTIONS = st.lists(st.tuples(st.sampled_from(["come", "leave", "cancel"]), st.integers(0, 9)))
@@ -393,7 +394,7 @@ def test_slots_survive_every_order_of_events(
 ) -> None:
     """Arrivals, departures and cancellations at any moment neither lose nor add a place."""
 
-    async def scenario() -> None:
+    async def scenario(time: Time) -> None:
         slots = Slots(number)
         inside: set[int] = set()
         gates: dict[int, asyncio.Event] = {}
@@ -436,4 +437,4 @@ def test_slots_survive_every_order_of_events(
         extra.cancel()
         await asyncio.wait([extra])
 
-    in_time(scenario())
+    in_time(scenario)

@@ -38,6 +38,8 @@ class Session:
     """Proxies of the environment, by origin."""
     cleanups: set[Cleanup] = attrs.field(factory=set)
     """To be awaited before the session is closed."""
+    closing: _Closing | None = None
+    """Its end; None for a session that the caller brought."""
     guard: AsyncGenerator[None, None] | None = None
     """Closes the session when the event loop ends; None for a session that the caller brought."""
 
@@ -117,7 +119,8 @@ class Pool:
         client._retry_connection = False
         opened = Session(client, False, slots, creates)
         self._sessions[loop] = opened
-        opened.guard = _guard(client, opened.cleanups)
+        opened.closing = _Closing(client, opened.cleanups)
+        opened.guard = _guard(opened.closing)
         await anext(opened.guard)
         return opened
 
@@ -176,25 +179,49 @@ class Pool:
         if self._pid != os.getpid():
             return
         mine = self._sessions.pop(asyncio.get_running_loop(), None)
-        if mine is not None and mine.guard is not None:
+        if mine is None or mine.closing is None or mine.guard is None:
+            return  # a session that the caller brought
+        await mine.closing.close()
+        if not mine.closing.is_loop_ending:  # else the event loop closes the guard
             await mine.guard.aclose()
 
 
-async def _guard(
-    client: aiohttp.ClientSession, cleanups: set[Cleanup]
-) -> AsyncGenerator[None, None]:
-    """Close an aiohttp session when this generator is closed: by the pool, or by its event loop at its end.
+@attrs.define(eq=False, repr=False)
+class _Closing:
+    """The end of a session, which the pool and the event loop may both bring about, even at the same time.
 
     It must not refer to the session or the pool, which refer to it: in a cycle, the aiohttp session would be
     collected before it is closed.
     """
+
+    _client: aiohttp.ClientSession
+    _cleanups: set[Cleanup]
+    is_loop_ending: bool = False
+    """Whether the event loop shuts down its asynchronous generators."""
+    _closed: anyio.Event | None = attrs.field(default=None, init=False)
+
+    async def close(self) -> None:
+        """Finish what is pending and close the aiohttp session; or wait until another task has done so."""
+        if self._closed is not None:
+            await self._closed.wait()
+            return
+        self._closed = anyio.Event()
+        try:
+            await finish_pending(self._cleanups)
+        finally:
+            try:
+                await self._client.close()
+            finally:
+                self._closed.set()
+
+
+async def _guard(closing: _Closing) -> AsyncGenerator[None, None]:
+    """Close a session when its event loop shuts down its asynchronous generators."""
     try:
         yield
     finally:
-        try:
-            await finish_pending(cleanups)
-        finally:
-            await client.close()
+        closing.is_loop_ending = True
+        await closing.close()
 
 
 async def finish_pending(cleanups: set[Cleanup]) -> None:

@@ -103,10 +103,12 @@ class Outcomes(Unpicklable):
         `on_abandon` of `map` decides which. May be called more than once.
         """
         self._is_over = True
-        if self._owner is not None:
-            await end_fan_outs(self._context, [self._owner])
-        if self._fan_out is not None:
-            self._fan_out.close_receiver()
+        try:
+            if self._owner is not None:
+                await end_fan_outs(self._context, [self._owner])
+        finally:
+            if self._fan_out is not None:
+                self._fan_out.close_receiver()
 
     async def __aenter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -158,3 +158,34 @@ async def test_left_running() -> None:
         with pytest.raises(exceptions.ClientClosed):
             await task
         assert len(here.emulator.ledger.running()) == 1
+
+
+@pytest.mark.parametrize("is_given_up_first", [True, False])
+def test_closed_while_the_loop_ends(is_given_up_first: bool) -> None:
+    """The end of a loop closes sessions, and the generators that close their clients, at the same time."""
+    problems: list[str] = []
+    generators: list[AsyncGenerator[None, None]] = []
+    with Emulator(rate_limits=False) as emulator:
+        emulator.add_model("acme/slow", slow, official=True)
+
+        async def hold(client: Client) -> AsyncGenerator[None, None]:
+            async with client:
+                yield
+
+        async def program() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: problems.append(context["message"]))
+            client = Client(emulator.token, base_url=emulator.url, poll_interval=0.05)
+            if not is_given_up_first:
+                await client.accounts.current()
+            generators.append(hold(client))
+            await anext(generators[0])
+            task = asyncio.create_task(_run(client))
+            await until(emulator.ledger.created)
+            if is_given_up_first:
+                task.cancel()
+            del task
+
+        asyncio.run(program())
+        assert problems == []
+        assert emulator.ledger.running() == []

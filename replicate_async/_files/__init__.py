@@ -1,1 +1,1 @@
-"""_files."""
+"""Files in and out: inputs, uploads, downloads and outputs."""

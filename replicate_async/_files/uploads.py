@@ -169,6 +169,7 @@ class PendingUpload:
     """An upload in progress. Others with the same content wait for it."""
 
     loop: asyncio.AbstractEventLoop
+    """The event loop, as asyncio names it: anyio has a token for it since 4.11 only."""
     group: Group
     source: Source
     ended: anyio.Event = attrs.field(factory=anyio.Event, init=False)
@@ -238,7 +239,6 @@ class Uploads:
                     return uploaded
                 if source.digest is not None and uploaded.digest == source.digest:
                     return uploaded
-            # anyio has no name for an event loop.
             loop = asyncio.get_running_loop()
             unclear: PendingUpload | None = None
             for pending in self._pending:

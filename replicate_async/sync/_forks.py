@@ -27,7 +27,7 @@ _PACKAGES: Final = frozenset(
     }
 )
 
-_IN_THREADS: Final = ("aiohttp", "anyio._backends._asyncio")
+_IN_THREADS: Final = ("aiohttp",)
 """What is imported in a thread of its own at the first request."""
 
 

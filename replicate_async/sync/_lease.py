@@ -62,12 +62,13 @@ class Claim:
         try:
             portal.run(pending, start, work)
             return pending.result()
-        except (asyncio.CancelledError, exceptions.LoopClosed) as error:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            if self.closed or (cancelled and portal.open):
+        except asyncio.CancelledError:
+            if self.closed or portal.open:
                 raise exceptions.ClientClosed from None
-            if cancelled:
-                raise exceptions.LoopClosed("the sync facade was shut down meanwhile") from None
+            raise exceptions.LoopClosed("the sync facade was shut down meanwhile") from None
+        except exceptions.LoopClosed:
+            if self.closed:
+                raise exceptions.ClientClosed from None
             raise
 
     def start(self, pending: Pending, work: Work) -> None:

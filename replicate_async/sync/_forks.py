@@ -27,18 +27,13 @@ _PACKAGES: Final = frozenset(
     }
 )
 
-_IN_THREADS: Final = ("aiohttp",)
-"""What is imported in a thread of its own at the first request."""
-
 
 def _await_imports() -> None:
-    names = [name for name in list(sys.modules) if name.partition(".")[0] in _PACKAGES]
-    if "replicate_async.client" in names:
-        names += _IN_THREADS
-    for name in names:
-        # Returns at once, unless another thread is importing it. If that fails, so does this.
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in _PACKAGES:
+            # Returns at once, unless another thread is importing it. If that fails, so does this.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
 
 # Before a fork, the hooks that were registered last are called first. That of logging acquires a lock which

@@ -36,8 +36,8 @@ class Claim:
     """Whether the client is closed, or is being closed."""
     _lock: threading.RLock = attrs.field(init=False, factory=threading.RLock)
     _portal: Portal | None = attrs.field(default=None, init=False)
-    _running: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
-    """The tasks that are cancelled when the client is closed. Only used on the loop."""
+    _running: set[Pending] = attrs.field(init=False, factory=set)
+    """The work that is cancelled when the client is closed. Only used on the loop."""
     _closing: tuple[Portal, Pending] | None = attrs.field(default=None, init=False)
     """The portal that closes the client, and when that is done."""
 
@@ -74,13 +74,10 @@ class Claim:
     def start(self, pending: Pending, work: Work) -> None:
         """Start some work in a task that ends with the client. Only called on the loop."""
         portal = self._portal
-        if portal is None or self.closed:
-            pending.give_up()
-            return
-        portal.start(pending, work)
-        if pending.task is not None:
-            self._running.add(pending.task)
-            pending.task.add_done_callback(self._running.discard)
+        if portal is not None:
+            portal.start(pending, work, self._running)
+        else:
+            pending.give_up()  # the client is closed
 
     def close(self) -> None:
         """Cancel what runs, close the client, and with the last client the loop."""
@@ -91,7 +88,7 @@ class Claim:
         portal = self._give_up(pending)
         if portal is not None:
             try:
-                portal.run(pending, portal.start, self._wind_up)
+                portal.run(pending, portal.start, self._wind_up, set())
                 with contextlib.suppress(asyncio.CancelledError):  # the loop is shut down meanwhile
                     pending.result()
             finally:
@@ -108,7 +105,7 @@ class Claim:
         portal = self._give_up(pending)
         if portal is not None:
             with contextlib.suppress(exceptions.LoopClosed):
-                portal.post(portal.start, pending, self._wind_up_and_leave)
+                portal.post(portal.start, pending, self._wind_up_and_leave, set())
 
     def _give_up(self, closing: Pending) -> Portal | None:
         """Refuse further work. Return the portal, unless there is nothing to close."""
@@ -130,9 +127,10 @@ class Claim:
 
     async def _wind_up(self) -> None:
         """Cancel what runs, which cancels its predictions, and then close the client."""
-        if tasks := list(self._running):
-            for task in tasks:
-                task.cancel("the client is closed")
+        tasks = [pending.task for pending in self._running if pending.task is not None]
+        for task in tasks:
+            task.cancel("the client is closed")
+        if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
         await self._aclose()
 

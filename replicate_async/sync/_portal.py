@@ -74,8 +74,8 @@ class Pending:
     """The result, if the work succeeded."""
     error: BaseException | None = None
     """The exception, if it failed."""
-    task: asyncio.Task[None] | None = None
-    """The task that does the work, while it runs. Only used on the loop."""
+    task: asyncio.Task[Any] | None = None
+    """The task that does the work, from its first step on. Only used on the loop."""
     _unfinished: threading.Lock = attrs.field(init=False, factory=_locked)
 
     def finish(self, value: Any = None, error: BaseException | None = None) -> None:
@@ -115,8 +115,15 @@ class Pending:
         return self.done
 
 
-async def settle(pending: Pending, work: Work) -> None:
-    """Do some work and set its outcome. Not even a `SystemExit` escapes into the loop."""
+async def settle(pending: Pending, work: Work, running: set[Pending]) -> None:
+    """Do some work and set its outcome. Not even a `SystemExit` escapes into the loop.
+
+    Does nothing if the work was cancelled before. While it runs it is in *running*.
+    """
+    if pending.done:
+        return
+    pending.task = asyncio.current_task()
+    running.add(pending)
     try:
         value = await work()
     except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
@@ -126,6 +133,8 @@ async def settle(pending: Pending, work: Work) -> None:
         )
     else:
         pending.finish(value)
+    finally:
+        running.discard(pending)
 
 
 class _Executor(ThreadPoolExecutor):
@@ -242,14 +251,12 @@ class Portal:
                 )
             self._loop.call_soon_threadsafe(callback, *args)
 
-    def start(self, pending: Pending, work: Work) -> None:
+    def start(self, pending: Pending, work: Work, running: set[Pending]) -> None:
         """Start some work in a task of its own. Only called on the loop."""
-        if not self._open:
+        if self._open:
+            self._loop.create_task(settle(pending, work, running))
+        else:
             pending.give_up()
-        elif not pending.done:
-            pending.task = self._loop.create_task(settle(pending, work))
-            # A task that is cancelled before its first step never gets into `settle`.
-            pending.task.add_done_callback(lambda _: pending.give_up())
 
     def run(self, pending: Pending, start: Callable[..., object], *args: Any) -> None:
         """Post `start(pending, *args)`, and wait until *pending* is done.

@@ -43,6 +43,7 @@ class _Lane:
         self._queue: asyncio.Queue[tuple[Pending, Work] | None] = asyncio.Queue()
         self._ended = Pending()
         self._begun = False
+        self._ending = False
 
     def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in the task, and return its result."""
@@ -60,7 +61,7 @@ class _Lane:
 
     def _put(self, pending: Pending, work: Work) -> None:
         self._begin()
-        if self._ended.done:
+        if self._ending or self._ended.done:
             pending.give_up()
         else:
             self._queue.put_nowait((pending, work))
@@ -74,9 +75,6 @@ class _Lane:
         if not self._begun:
             self._begun = True
             self._claim.start(self._ended, self._run)
-            if self._ended.task is not None:
-                # Not at the end of `_run`, which never starts if the task is cancelled before.
-                self._ended.task.add_done_callback(self._refuse)
 
     async def _run(self) -> None:
         task = asyncio.current_task()
@@ -84,24 +82,18 @@ class _Lane:
         try:
             while (item := await self._queue.get()) is not None:
                 pending, work = item
-                if pending.done:
-                    continue  # interrupted while it waited in line
-                pending.task = task
-                await settle(pending, work)
+                await settle(pending, work, set())
                 while task.cancelling():
                     task.uncancel()  # it was the work that was cancelled
                 if self._claim.closed:
                     break
         finally:
+            self._ending = True
+            while not self._queue.empty():
+                if (item := self._queue.get_nowait()) is not None:
+                    item[0].give_up()
             if self.cleanup is not None:
                 await self.cleanup()
-
-    def _refuse(self, _: object) -> None:
-        """Give up the work that is still in line."""
-        while not self._queue.empty():
-            item = self._queue.get_nowait()
-            if item is not None:
-                item[0].give_up()
 
 
 class Stream(Unpicklable, Iterator[T]):

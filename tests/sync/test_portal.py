@@ -40,10 +40,10 @@ def test_outcome(portal: Portal) -> None:
         raise ZeroDivisionError
 
     pending: Pending = Pending()
-    portal.run(pending, portal.start, functools.partial(asyncio.sleep, 0, "result"))
+    portal.run(pending, portal.start, functools.partial(asyncio.sleep, 0, "result"), set())
     assert pending.result() == "result"
     pending = Pending()
-    portal.run(pending, portal.start, fail)
+    portal.run(pending, portal.start, fail, set())
     with pytest.raises(ZeroDivisionError):
         pending.result()
 
@@ -57,7 +57,7 @@ def test_several_wait(portal: Portal) -> None:
         return "result"
 
     with ThreadPoolExecutor(3) as pool:
-        portal.post(portal.start, pending, work)
+        portal.post(portal.start, pending, work, set())
         waits = [pool.submit(pending.wait, SECONDS) for _ in range(3)]
         assert not pending.wait(0.01)
         go.set()
@@ -73,10 +73,10 @@ def test_given_up_before_it_starts(portal: Portal) -> None:
         started = True
 
     portal.post(pending.cancel)
-    portal.run(pending, portal.start, work)
+    portal.run(pending, portal.start, work, set())
     with pytest.raises(asyncio.CancelledError):
         pending.result()
-    portal.run(Pending(), portal.start, nothing)
+    portal.run(Pending(), portal.start, nothing, set())
     assert not started
 
 
@@ -85,7 +85,7 @@ def test_cancelled_before_its_first_step(portal: Portal) -> None:
     pending = Pending()
 
     def start() -> None:
-        portal.start(pending, functools.partial(asyncio.sleep, SECONDS))
+        portal.start(pending, functools.partial(asyncio.sleep, SECONDS), set())
         pending.cancel()
 
     portal.post(start)
@@ -101,7 +101,7 @@ def test_stopped_before_it_starts(portal: Portal) -> None:
         started = True
 
     def stop_first() -> None:
-        portal.post(portal.start, pending, work)
+        portal.post(portal.start, pending, work, set())
         portal.stop(join=False)
 
     portal.post(stop_first)
@@ -127,7 +127,7 @@ def test_what_ends_the_loop(portal: Portal) -> None:
         await task
 
     pending = Pending()
-    portal.run(pending, portal.start, work)
+    portal.run(pending, portal.start, work, set())
     with pytest.raises(asyncio.CancelledError):
         pending.result()
     assert not portal.open
@@ -137,10 +137,10 @@ def test_on_the_loop(portal: Portal) -> None:
     """The thread of the loop does not wait for itself."""
 
     async def mistake() -> None:
-        portal.run(Pending(), portal.start, nothing)
+        portal.run(Pending(), portal.start, nothing, set())
 
     pending = Pending()
-    portal.run(pending, portal.start, mistake)
+    portal.run(pending, portal.start, mistake, set())
     with pytest.raises(WouldDeadlock):
         pending.result()
 
@@ -149,7 +149,7 @@ def test_parked(portal: Portal) -> None:
     """While it is parked the loop does nothing; then it goes on."""
     pending = Pending()
     resume = portal.park()
-    portal.post(portal.start, pending, nothing)
+    portal.post(portal.start, pending, nothing, set())
     assert not pending.wait(0.05)
     resume()
     assert pending.wait(SECONDS)

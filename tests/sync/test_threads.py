@@ -559,16 +559,18 @@ def test_fork_during_an_import(module: str) -> None:
                     time.sleep(0.5)
         importing = threading.Event()
         sys.meta_path.insert(0, Slow())
+        def say(text):  # at once, since two processes do
+            os.write(1, (text + "\\n").encode())
         def call():
-            print(replicate.run("replicate/hello-world", {{"text": "Alice"}}))
+            say(replicate.run("replicate/hello-world", {{"text": "Alice"}}))
         thread = threading.Thread(target=call)
         thread.start()
         importing.wait()
         if (pid := os.fork()) == 0:
             signal.alarm(20)
-            print("child", replicate.run("replicate/hello-world", {{"text": "Bob"}}))
+            say("child " + replicate.run("replicate/hello-world", {{"text": "Bob"}}))
             os._exit(0)
-        print(os.waitpid(pid, 0)[1])
+        say(str(os.waitpid(pid, 0)[1]))
         thread.join()
         """,
         QUIET_FORK,

@@ -34,9 +34,9 @@ COPIED: Final = frozenset(
 
 OF_THE_BASE: Final = frozenset(
     {"__init__", "__repr__", "__str__", "__eq__", "__hash__", "__reduce__", "__reduce_ex__"}
-    | {"__copy__", "__deepcopy__", "__del__"}
+    | {"__attrs_post_init__", "__copy__", "__deepcopy__", "__del__"}
 )
-"""What `Twin` does for all of them."""
+"""Special methods that all twins have from their base, or need not have."""
 
 OF_STREAMS: Final = frozenset(
     {"__aiter__", "__anext__", "aclose", "__aenter__", "__aexit__", "__await__"}

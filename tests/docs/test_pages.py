@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import operator
 import re
 import shlex
 import time
@@ -29,6 +30,7 @@ from replicate_async import Client, exceptions, sync, testing
 from replicate_async import types as data_types
 from replicate_async.__main__ import parser
 from replicate_async.testing import TOKEN, Emulator
+from replicate_async.testing._http import ROUTES
 
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): Document(path) for path in sorted(DOCS.rglob("*.md"))}
@@ -188,6 +190,17 @@ def test_exceptions() -> None:
     assert sorted(documented(page, exceptions.__name__)) == sorted(exceptions.__all__)
 
 
+def test_tree_of_exceptions() -> None:
+    """The tree, which the page includes from the docstring of the module, has every exception."""
+    included = r":start-at: (\w+)\n:end-at: (\w+)\n"
+    [(first, last)] = re.findall(included, PAGES["reference/exceptions.md"].text)
+    lines = inspect.cleandoc(exceptions.__doc__ or "").splitlines()
+    start = next(n for n, line in enumerate(lines) if first in line)
+    end = next(n for n, line in enumerate(lines) if last in line)
+    tree = re.findall(r"\b[A-Z]\w+\b", " ".join(lines[start : end + 1]))
+    assert set(tree) >= set(exceptions.__all__)
+
+
 def test_built_in_models() -> None:
     """The table has the models of the emulator."""
     named = [row[0].strip("`") for row in PAGES["guides/testing.md"].rows("From the shell")]
@@ -225,6 +238,24 @@ def test_public_names() -> None:
     }
     for module, names in expected.items():
         assert sorted(everywhere(module)) == sorted(names), module
+
+
+def test_endpoints() -> None:
+    """The table has every operation of the API once, and their methods exist."""
+    text, _, _ = PAGES["reference/operations.md"].text.partition("\n(namespace-")
+    client = Client("token")
+    shown = []
+    for endpoint, method in table(text):
+        found = re.fullmatch(
+            r"\{py:\w+\}`([\w.]+) <replicate_async\.(?:Client\.)?([\w.]+)>`", method
+        )
+        assert found, method
+        assert found[1] == found[2]
+        assert callable(operator.attrgetter(found[1])(client)), method
+        shown.append(re.sub(r"\{\w+\}", "*", endpoint.strip("`")))
+    assert sorted(shown) == sorted(
+        f"{method} {path.removeprefix('/v1')}" for method, path, _ in ROUTES
+    )
 
 
 @pytest.mark.parametrize("package", [replicate_async, sync], ids=["async", "sync"])

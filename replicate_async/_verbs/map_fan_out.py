@@ -16,7 +16,7 @@ from .._files.disk import ready_directory, remove_partial_files
 from .._files.inputs import is_file_input
 from .._jobs.context import Context
 from .._jobs.running import RunState
-from .map_fingerprint import Fingerprint, fingerprint
+from .map_fingerprint import Fingerprint, make_fingerprint
 from .map_inputs import Inputs, read
 from .map_item import Item, Shared, Stopped, finish_cleanup
 from .map_journal import Entry, Journal
@@ -149,7 +149,8 @@ class FanOut:
                 await self._window.acquire()
 
     async def _begin(self, index: int, value: Any, group: TaskGroup) -> None:
-        entry, mark = Entry(), None
+        entry: Entry = Entry()
+        fingerprint: Fingerprint | None = None
         journal = self._shared.journal
         try:
             if isinstance(value, Exception):
@@ -159,8 +160,8 @@ class FanOut:
                     f"inputs[{index}]", f"expected a mapping, got {type(value).__name__}"
                 )
             if journal is not None:
-                mark = await _fingerprint(value)
-                entry = await journal.find(index, mark)
+                fingerprint = await _fingerprint_of(value)
+                entry = await journal.find(index, fingerprint)
         except exceptions.JournalError:
             raise
         except Exception as error:  # noqa: BLE001  (that of the item)
@@ -170,7 +171,7 @@ class FanOut:
             return
         await self._places.acquire()
         run = RunState(self._shared.context, self._plan.on_abandon, failed_before=entry.attempt)
-        item = Item(self._shared, index, value, mark, entry, run)
+        item = Item(self._shared, index, value, fingerprint, entry, run)
         group.start_soon(self._complete, item, group)
 
     async def _complete(self, item: Item, group: TaskGroup) -> None:
@@ -210,7 +211,7 @@ class FanOut:
             self._sender.send_nowait(outcome)
 
 
-async def _fingerprint(value: Mapping[str, Any]) -> Fingerprint:
+async def _fingerprint_of(value: Mapping[str, Any]) -> Fingerprint:
     """Return the fingerprint of an input; in a thread, unless it is plain and small."""
     size = 0
     for item in value.values():
@@ -219,5 +220,5 @@ async def _fingerprint(value: Mapping[str, Any]) -> Fingerprint:
         elif item is not None and not isinstance(item, (int, float)):
             size += 100_000
     if size < 10_000:
-        return fingerprint(value, is_file_input)
-    return await in_thread(fingerprint, value, is_file_input)
+        return make_fingerprint(value, is_file_input)
+    return await in_thread(make_fingerprint, value, is_file_input)

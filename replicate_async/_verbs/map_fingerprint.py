@@ -29,7 +29,7 @@ class Fingerprint:
     """The input as JSON, unless it is large."""
 
 
-def fingerprint(value: Mapping[str, Any], is_file: Callable[[Any], bool]) -> Fingerprint:
+def make_fingerprint(value: Mapping[str, Any], is_file: Callable[[Any], bool]) -> Fingerprint:
     """Return the fingerprint of an input. Reads the files in it, so it is not for the event loop.
 
     Args:

@@ -75,7 +75,7 @@ class Item:
     """Zero-based index of the input."""
     value: Mapping[str, Any]
     """The input."""
-    _mark: Fingerprint | None
+    _fingerprint: Fingerprint | None
     """Its fingerprint; with a journal."""
     _entry: Entry
     """What the journal knows of its prediction."""
@@ -215,9 +215,11 @@ class Item:
             hashed = await in_thread(sent_hash, sent) if request.large else sent_hash(sent)
             mark(self._shared.context, request, run.pending)
             marked = run.pending.deadline if run.pending.proof == "mark" else None
-            assert self._mark is not None
+            assert self._fingerprint is not None
             self._is_intended = True
-            await journal.intend(self.index, self._mark, sent_text(hashed, marked), run.attempt)
+            await journal.intend(
+                self.index, self._fingerprint, sent_text(hashed, marked), run.attempt
+            )
         try:
             made = await create(
                 self._shared.context, self._shared.plan.target, request, run.pending

@@ -80,6 +80,10 @@ class SendState:
 
     sent: bool = False
     """Whether the server may have received the request; False again once it has certainly refused it."""
+    is_queued: bool = False
+    """Whether it waits for the rate limit or for a connection."""
+    failure: exceptions.ReplicateException | None = None
+    """The failure of the last attempt that is to be repeated."""
 
 
 @attrs.define(eq=False, repr=False)

@@ -20,6 +20,13 @@ _POLL_BACKOFF: Final = 5.0
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 
+_SPENT: Final = re.compile(
+    r"spend(?:ing)? limit|monthly (?:spend|limit)|quota|out of credit|insufficient credit|billing",
+    re.IGNORECASE,
+)
+"""Texts of a 429 that waiting does not help against."""
+
+
 class Kind(Enum):
     """Effect of repeating a request."""
 
@@ -69,7 +76,9 @@ def retry_delay(
     if asked is None:
         return pause
     if asked > retry.max_wait:
-        return None
+        if kind is not Kind.POLL:
+            return None
+        asked = retry.max_wait  # what is paid for is not given up because the server is busy
     # The jitter is added: a request that comes too early is refused again.
     return max(asked, 0.0) + pause * chance
 
@@ -81,7 +90,8 @@ def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:
     if isinstance(error, exceptions.ReplicateError):
         if kind in (Kind.READ, Kind.POLL):
             return error.status in RETRIED_STATUSES or (kind is Kind.POLL and error.status >= 500)
-        return error.status == 429  # refused before it was executed
+        # Refused before it was executed.
+        return error.status == 429 and not _SPENT.search(error.detail or error.title or "")
     if kind is Kind.POLL:
         return isinstance(error, exceptions.TransportError) and not isinstance(
             error, exceptions.AnswerTooLarge | exceptions.RefusedRedirect

@@ -19,6 +19,10 @@ from ..types import Stats
 from .call import Origin
 from .limits import Slots
 
+_LONGEST_HEADER = 64 * 1024
+"""Bytes of one header, or of the first line, of an answer. aiohttp's 8 KiB are fewer than some proxies add."""
+_MOST_HEADERS = 1024
+
 Cleanup = Callable[[], Coroutine[Any, Any, None]]
 """Stops what costs money. Must limit its own duration, and must not raise."""
 
@@ -134,6 +138,9 @@ class Pool:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=self._traces,
+            max_line_size=_LONGEST_HEADER,
+            max_field_size=_LONGEST_HEADER,
+            max_headers=_MOST_HEADERS,
         )
 
     def _forget(self) -> None:

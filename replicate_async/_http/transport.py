@@ -14,6 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import attrs
 import yarl
 
@@ -143,8 +144,9 @@ class Transport:
                 )
                 if delay is None or elapsed + delay > patience:
                     raise
+                send_state.failure = error
                 throttled = isinstance(error, exceptions.RateLimitError)
-                if throttled and self.config.rate_limit is not None:
+                if throttled and self.config.rate_limit is not None and not call.urgent:
                     delay = 0.0  # the gate makes the pause, for all requests of its class
                 level = logging.WARNING if attempt % 10 == 3 else logging.DEBUG
                 _logger.log(level, "%s; attempt %d in %.2f s", error, attempt + 1, delay)
@@ -168,7 +170,8 @@ class Transport:
         """Make one GET request, and leave the body to the caller; its duration is not limited.
 
         Args:
-            url: URL, used as it is. The token is sent to the API only.
+            url: URL, used as it is. It may come from a model or a server, so the token is never sent,
+                whatever its origin.
             headers: Additional headers.
             silence: Longest silence in seconds; the `read` timeout by default.
             buffer: Bytes of the body to hold in memory before the server has to wait.
@@ -211,6 +214,8 @@ class Transport:
         route = self._route(self.url_of(call))
         # The slot comes before the gate: a request that has passed the gate is sent at once.
         slots = session.creates if call.rate_class == "creates" else session.slots
+        send_state = call.send_state or SendState()
+        send_state.is_queued = True
         if not call.urgent:
             await slots.acquire(first=throttled)
         try:
@@ -221,13 +226,24 @@ class Transport:
                 if call.urgent:
                     gate.force()
                 elif throttled or not gate.try_pass():
-                    self.pool.stats.waited += 1
-                    self.pool.stats.waited_seconds += await gate.wait(first=throttled)
+                    await self._wait_at(gate, throttled)
                     account = self._account_now()  # the token may have been renewed meanwhile
+            if call.rate_class == "creates":
+                await _notice_closed_connections()
+            send_state.is_queued = False
             return await self._exchange(call, result, session, route, account, gate)
         finally:
             if not call.urgent:
                 slots.release()
+
+    async def _wait_at(self, gate: Gate, throttled: bool) -> None:
+        stats = self.pool.stats
+        stats.waited += 1
+        began = time.monotonic()
+        try:
+            await gate.wait(first=throttled)
+        finally:
+            stats.waited_seconds += time.monotonic() - began
 
     async def _exchange(
         self,
@@ -356,8 +372,8 @@ class Transport:
         body_headers: Mapping[str, str],
     ) -> dict[str, str]:
         own: Mapping[str, str]
-        if route.is_api:
-            own = (account or self._account_now()).headers
+        if account is not None and route.is_api:
+            own = account.headers
         else:
             own = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
         return {**own, **(headers or _NONE), **body_headers}
@@ -461,6 +477,20 @@ class _TimeLimit:
         # After its end, the rest of a body may still be on its way.
         with suppress(RuntimeError):
             self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
+
+
+_ITERATIONS: Final = 4
+"""Iterations of the event loop in which a connection that the server has closed leaves aiohttp's pool: its end is
+read in one, TLS closes in the next, and the pool is told in another."""
+
+
+async def _notice_closed_connections() -> None:
+    """Let the event loop read which connections were closed while it stood still.
+
+    A create that is sent on such a connection gets no answer, although the server never sees it.
+    """
+    for _ in range(_ITERATIONS):
+        await anyio.lowlevel.checkpoint()
 
 
 async def _encoded(

@@ -95,7 +95,8 @@ async def run(
     with anyio.move_on_after(seconds):
         request = await prepare(context, input, options)
         return await _output(state, target, request, retry_failed)
-    raise timed_out(state, seconds)
+    late = timed_out(state, seconds)
+    raise late from late.__cause__
 
 
 def with_deadline(
@@ -116,13 +117,17 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
             return exceptions.OutputNotSaved(prediction, f"the {seconds:g} s for the run were over")
         canceled = prediction.status in ("canceled", "aborted")
         return exceptions.RunTimeout(prediction, seconds, canceled=canceled)
-    fact = (
-        f"no answer to the create within {seconds:g} s, and the list does not show the prediction;"
-        " if there is one, its deadline ends it"
-        if state.pending.lost
-        else f"nothing was created within {seconds:g} s"
-    )
-    return exceptions.TransportTimeout("POST", state.context.transport.config.base_url, fact)
+    pending = state.pending
+    fact = f"nothing was created within {seconds:g} s"
+    if pending.lost:
+        fact = f"no answer to the create within {seconds:g} s, and {pending.fate}; its deadline ends it"
+    elif pending.is_queued:
+        fact += ": the create was waiting for the rate limit, or for a connection"
+    if pending.failure is not None:
+        fact += f"; the last attempt failed: {pending.failure}"
+    error = exceptions.TransportTimeout("POST", state.context.transport.config.base_url, fact)
+    error.__cause__ = pending.failure
+    return error
 
 
 async def _output(

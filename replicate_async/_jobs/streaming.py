@@ -149,7 +149,8 @@ class StreamFollower(Generic[J]):
             wanted = False
             seconds = self._timeout or _arguments.LONGEST_WAIT
             if self._late is not None:
-                raise self._late(seconds) from None
+                late = self._late(seconds)
+                raise late from late.__cause__
             assert self.job is not None
             raise exceptions.RunTimeout(self.job, seconds) from None
         except (exceptions.ReplicateError, exceptions.TransportError) as error:

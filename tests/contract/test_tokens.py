@@ -6,6 +6,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,13 +107,29 @@ async def test_hosts_of_output_files_do_not_see_the_token() -> None:
         assert all(map(shows_nothing, foreign.requests + first.requests))
 
 
-async def test_files_of_the_api_are_read_with_the_token() -> None:
-    """A file at the origin of the API is read with the token."""
+@pytest.mark.parametrize("path", ["/v1/files/x", "/v1/webhooks/default/secret", "/v1/account"])
+async def test_a_model_does_not_borrow_the_token(path: str, tmp_path: Path) -> None:
+    """An output that is a URL of the API is fetched without the token, however it is read."""
     with Wire(answer(200, b"file")) as wire:
         async with client_of(wire) as client:
-            file = file_at(client, f"{wire.url}/v1/files/x")
-            await file.read()
-        assert wire.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+            url = f"{wire.url}{path}"
+            await file_at(client, url).read()
+            await file_at(client, url).save(tmp_path / "file")
+            async for _ in file_at(client, url):
+                pass
+        assert len(wire.requests) == 3
+        assert not any("authorization" in request.headers for request in wire.requests)
+
+
+async def test_a_redirect_to_the_api_does_not_get_the_token() -> None:
+    """A foreign host that redirects to the API gets nothing that the token would open."""
+    with Wire(answer(200, b"secret")) as wire:
+        moved = answer(302, headers={"Location": f"{wire.url}/v1/webhooks/default/secret"})
+        with Wire(moved) as foreign:
+            async with client_of(wire) as client:
+                await file_at(client, f"{foreign.url}/picture.png").read()
+        for request in (*wire.requests, *foreign.requests):
+            assert "authorization" not in request.headers
 
 
 @pytest.mark.parametrize("userinfo", ["", "user:password@"])

@@ -113,10 +113,34 @@ def test_the_server_decides(asked: float, attempt: int, chance: float) -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_too_long_a_wait_is_refused(kind: Kind) -> None:
-    """If the server asks for more than `max_wait`, the error is raised instead."""
+    """If the server asks for more than `max_wait`, the error is raised instead; a poll waits less."""
     retry = Retry(max_wait=10)
     assert retry_delay(kind, _status(429, 10), 1, 0.0, retry, 0.0) is not None
-    assert retry_delay(kind, _status(429, 10.1), 1, 0.0, retry, 0.0) is None
+    delay = retry_delay(kind, _status(429, 121), 1, 0.0, retry, 0.0)
+    assert delay == (10 if kind is Kind.POLL else None)
+
+
+@pytest.mark.parametrize(
+    ("detail", "repeats"),
+    [
+        ("Request was throttled. Your rate limit resets in ~30s.", True),
+        (
+            "Request was throttled. Your rate limit for creating predictions is reduced to 6 requests per"
+            " minute with a burst of 1 requests while you have less than $5.0 in credit.",
+            True,
+        ),
+        ("You have reached your monthly spend limit.", False),
+        ("Quota exceeded for this organization", False),
+        (
+            "Your spending limit of $100 is used up. Go to https://replicate.com/account/billing",
+            False,
+        ),
+    ],
+)
+def test_refusals_that_waiting_does_not_help(detail: str, repeats: bool) -> None:
+    """A 429 for a spend limit or quota is raised at once, not repeated for ten minutes."""
+    error = exceptions.RateLimitError("POST", "https://example.com", 429, detail=detail)
+    assert may_repeat(Kind.CREATE, error) is repeats
 
 
 def test_refusals_count_by_time() -> None:

@@ -1,0 +1,97 @@
+"""A run whose time is over says what it was waiting for."""
+
+from __future__ import annotations
+
+import socket
+
+import anyio
+import pytest
+
+from replicate_async import Client, RateLimit, Retry, exceptions
+from replicate_async.testing import Emulator, Fault
+
+from .faults import world
+
+
+async def _refused() -> str:
+    """Return the URL of a port where nobody listens."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+
+async def test_in_the_queue_of_the_rate_limit() -> None:
+    """The queue is told apart from the network."""
+    limit = RateLimit(creates=1, others=1000, per=60)
+    async with world() as here, here.client(rate_limit=limit) as client:
+        await client.run("acme/echo", {"text": "a"})
+        with pytest.raises(
+            exceptions.TransportTimeout, match="waiting for the rate limit"
+        ) as caught:
+            await client.run("acme/echo", {"text": "b"}, timeout=0.3)
+        assert caught.value.__cause__ is None
+        assert client.stats.waited_seconds >= 0.2
+        assert here.made_of("b") == []
+
+
+async def test_refused_connections() -> None:
+    """A connection that is refused until the time is over is the cause."""
+    retry = Retry(backoff=0.01, max_backoff=0.05, attempts=1000)
+    async with Client("r8_x", base_url=await _refused(), retry=retry) as client:
+        with pytest.raises(exceptions.TransportTimeout, match="could not connect") as caught:
+            await client.run("acme/echo", {"text": "a"}, timeout=0.5)
+        assert isinstance(caught.value.__cause__, exceptions.ConnectError)
+
+
+async def test_throttled(emulator: Emulator) -> None:
+    """429s until the time is over are the cause."""
+    async with world() as here, here.client(rate_limit=False) as client:
+        here.emulator.wire.inject(Fault.THROTTLE, method="POST", seconds=1)
+        with pytest.raises(exceptions.TransportTimeout, match="429") as caught:
+            await client.run("acme/echo", {"text": "a"}, timeout=1.5)
+        assert isinstance(caught.value.__cause__, exceptions.RateLimitError)
+
+
+async def test_a_spend_limit_is_raised_at_once() -> None:
+    """A 429 that is no matter of rate is not repeated until the time is over."""
+    async with world() as here, here.client() as client:
+        here.emulator.wire.inject(
+            Fault.THROTTLE, method="POST", detail="You have reached your monthly spend limit."
+        )
+        with anyio.fail_after(3), pytest.raises(exceptions.RateLimitError, match="spend limit"):
+            await client.run("acme/echo", {"text": "a"}, timeout=60)
+        creates = here.emulator.ledger.requests(operation="models.predictions.create")
+        assert len(creates) <= 1
+
+
+async def test_a_stream_in_the_queue() -> None:
+    """A stream says it, too."""
+    limit = RateLimit(creates=1, others=1000, per=60)
+    async with world() as here, here.client(rate_limit=limit) as client:
+        await client.run("acme/echo", {"text": "a"})
+        with pytest.raises(exceptions.TransportTimeout, match="waiting for the rate limit"):
+            async for _ in client.stream("acme/echo", {"text": "b"}, timeout=0.3):
+                pass
+
+
+async def test_urgent_requests_wait_as_the_server_says() -> None:
+    """A 429 on a cancel is not repeated without a pause, and holds the queue of its class back, too."""
+    async with world() as here, here.client(rate_limit=RateLimit()) as client:
+        made = await client.predictions.create(model="acme/slow", input={"text": "a"})
+        here.emulator.wire.inject(Fault.THROTTLE, path="*/cancel", seconds=1, times=2)
+        await made.cancel()
+        cancels = [
+            each
+            for each in here.emulator.wire.log
+            if each.request and "cancel" in each.request.path
+        ]
+        assert len(cancels) == 2
+        assert made.status == "canceled"
+
+
+async def test_polls_outlast_a_long_retry_after() -> None:
+    """A server that asks one poll to wait for two minutes does not end a run that was paid for."""
+    async with world() as here, here.client(retry=Retry(max_wait=0.2)) as client:
+        here.emulator.wire.inject(Fault.THROTTLE, method="GET", seconds=121, times=1)
+        output = await client.run("acme/slow", {"text": "a", "seconds": 0.3}, wait=False)
+        assert output == "a"

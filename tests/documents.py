@@ -89,11 +89,6 @@ class Block:
         """Whether it holds tests for pytest."""
         return bool(re.search(r"^def test_", self.source, re.MULTILINE))
 
-    @property
-    def brings_emulator(self) -> bool:
-        """Whether it starts an emulator of its own."""
-        return "Emulator(" in self.source
-
     def __str__(self) -> str:
         return f"line-{self.example.line}"
 

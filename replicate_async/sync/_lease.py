@@ -63,6 +63,7 @@ class Claim:
             portal.run(pending, start, work)
             return pending.result()
         except asyncio.CancelledError:
+            # The client was closed, the loop was stopped, or the work has cancelled itself.
             if self.closed or portal.open:
                 raise exceptions.ClientClosed from None
             raise exceptions.LoopClosed("the sync facade was shut down meanwhile") from None

@@ -71,7 +71,7 @@ class Slots:
             self._free += 1
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class TokenBucket:
     """The arithmetic of a token bucket, for callers that have a clock and a lock."""
 
@@ -227,7 +227,7 @@ class Gate:
         return max(self._bucket.due(now), self._closed_until - now)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Gates:
     """The gates of one account."""
 

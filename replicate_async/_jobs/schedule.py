@@ -16,6 +16,7 @@ from typing import Final
 
 import attrs
 
+from .._http.limits import TokenBucket
 from .policy import poll_delay
 
 FEW: Final = 16
@@ -106,7 +107,7 @@ class Learned:
 
 
 class Share:
-    """A share of the account's requests: a bucket that all loops of a client share."""
+    """A share of the account's requests: a token bucket for all event loops of a client."""
 
     _BURST: Final = 2.0  # seconds
 
@@ -114,26 +115,20 @@ class Share:
         """Make a full bucket.
 
         Args:
-            rate: Requests per second; None: as many as are wanted.
+            rate: Requests per second; None for no limit.
         """
-        self._rate = rate
-        self._size = 0.0 if rate is None else max(1.0, rate * self._BURST)
-        self._left = self._size
-        self._at = float("-inf")
+        self._bucket = None if rate is None else TokenBucket(max(1.0, rate * self._BURST), rate)
         self._lock = threading.Lock()
 
     def take(self, now: float) -> float:
-        """Take one and return 0, or return the seconds until there is one."""
-        if self._rate is None:
+        """Take a token and return 0, or return the seconds until there is one."""
+        if self._bucket is None:
             return 0.0
         with self._lock:
-            if now > self._at:
-                self._left = min(self._size, self._left + (now - self._at) * self._rate)
-                self._at = now
-            if self._left > 1 - 1e-9:
-                self._left -= 1
-                return 0.0
-            return (1 - self._left) / self._rate
+            due = self._bucket.due(now)
+            if not due:
+                self._bucket.tokens -= 1
+            return due
 
 
 @attrs.define(eq=False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -60,12 +61,12 @@ def status_error(
     )
 
 
-NETWORK_ERRORS: Final = (aiohttp.ClientError, OSError)
+NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError)
 """What aiohttp raises where there is no usable answer; a `TimeoutError` is an `OSError`."""
 
 
 def translated(
-    error: aiohttp.ClientError | OSError, method: str, url: str, silence: float
+    error: Exception, method: str, url: str, silence: float
 ) -> exceptions.TransportError:
     """Return the exception of this package for one of `NETWORK_ERRORS`.
 

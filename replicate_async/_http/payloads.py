@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
 from .call import SendState
 
-_PIECE = 2**18
+_PIECE: Final = 2**18
 """Bytes to write at once: a large body must not hold up the event loop."""
 
 

@@ -332,6 +332,7 @@ class Transport:
             if _logger.isEnabledFor(logging.DEBUG):
                 _logger.debug("%s %s: %d", call.method, redacted(route.url), response.status)
             if response.status not in _REDIRECTS:
+                _fail_when_closed(response)
                 return response, route
             with closing(response):
                 route = self._route(_redirect_target(call, route.url, response))
@@ -513,6 +514,33 @@ async def _encoded(
 def _cannot_be_sent(call: Call, url: str, error: Exception) -> exceptions.TransportError:
     reason = f"{type(error).__name__}: {error}"
     return exceptions.TransportError(call.method, redacted(url), f"cannot be sent ({reason})")
+
+
+def _fail_when_closed(response: aiohttp.ClientResponse) -> None:
+    """Let the body of an answer fail when its connection is closed before its end.
+
+    After a malformed chunk, aiohttp closes the connection without telling the body, whose reader would wait for ever.
+    """
+    content, connection = response.content, response.connection
+    if content.is_eof() or connection is None or connection.protocol is None:
+        return
+    closed = connection.protocol.closed
+
+    def fail(_: object = None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # asyncio complains about exceptions that nobody has looked at
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
+
+    def end() -> None:
+        if closed is not None:
+            closed.remove_done_callback(fail)  # the connection lives on
+
+    if closed is None:
+        fail()
+    else:
+        closed.add_done_callback(fail)
+        content.on_eof(end)
 
 
 def _redirect_target(call: Call, url: str, response: aiohttp.ClientResponse) -> str:

@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -335,6 +336,14 @@ CLOSE = raw()
 STALL = raw(stall=True)
 HTML = b"<!doctype html><html><head><title>Bad gateway</title></head><body>Sorry</body></html>"
 
+
+def _malformed(connection: socket.socket, request: Request) -> None:
+    """Send a good chunk and, a moment later, a malformed one; the connection stays open."""
+    connection.sendall(head(200, {"Transfer-Encoding": "chunked"}) + b'5\r\n{"id"\r\n')
+    time.sleep(0.05)
+    raw(b"zz\r\n: 1}\r\n", stall=True).act(connection, request)
+
+
 LOST: dict[str, Step] = {
     "reset before reading": RESET_BEFORE_READING,
     "reset after reading": RESET,
@@ -346,6 +355,7 @@ LOST: dict[str, Step] = {
     "cut in the body": raw(head(200, {"Content-Length": "100"}), b'{"username"'),
     "reset in the body": raw(head(200, {"Content-Length": "100"}), b'{"username"', reset=True),
     "cut in the chunks": raw(head(200, {"Transfer-Encoding": "chunked"}), b'5\r\n{"id'),
+    "malformed chunk": Step(_malformed),
     "broken gzip": answer(200, b"no gzip at all", headers={"Content-Encoding": "gzip"}),
 }
 """Faults in which the connection ends before the answer does."""

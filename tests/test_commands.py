@@ -130,7 +130,7 @@ def test_run_fails(shell: Shell, emulator: Emulator) -> None:
             "'none' cannot be read: there is no such file",
         ),
         (["run", "no-reference", "text=a"], "got 'no-reference'"),
-        (["map", "replicate/hello-world", "none.jsonl"], "'none.jsonl' is no file"),
+        (["map", "replicate/hello-world", "none.jsonl"], "'none.jsonl' is not a file"),
         (["run"], "usage"),
     ):
         status, said, complained = shell.run(*arguments)

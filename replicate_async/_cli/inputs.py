@@ -120,7 +120,7 @@ class Lines:
         self.total: int | None = None
         """The number of inputs, if known."""
         if path != "-" and not Path(path).is_file():
-            raise exceptions.ArgumentError("FILE", f"{path!r} is no file")
+            raise exceptions.ArgumentError("FILE", f"{path!r} is not a file")
 
     def count(self) -> None:
         """Set `total`, unless the inputs come from standard input."""
@@ -171,9 +171,9 @@ def _parse_object(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except ValueError as error:
-        raise ValueError(f"it is no JSON ({error})") from None
+        raise ValueError(f"it is not JSON ({error})") from None
     if not isinstance(row, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return {name: _with_files(value, name) for name, value in row.items()}
 
 

@@ -18,7 +18,7 @@ from .. import exceptions
 Inputs: TypeAlias = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 
 _Requests: TypeAlias = SimpleQueue[Future[Any] | None]
-"""What a thread is asked for: the next input, or (None) to end."""
+"""Requests to a thread: for the next input, or (None) to end."""
 
 _END: Final = object()
 
@@ -27,7 +27,7 @@ _CLOSING: Final = 10.0
 
 
 def read(inputs: Inputs) -> AsyncGenerator[Any, None]:
-    """Return an iterator over the inputs. Each is read when it is asked for, and not before.
+    """Return an iterator over the inputs. Each is read when it is requested, and not before.
 
     Raises:
         ArgumentTypeError: They cannot be iterated over, or are a single input.

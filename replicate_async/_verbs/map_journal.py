@@ -231,7 +231,7 @@ class _Store:
         [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and application != _APPLICATION:
             raise exceptions.JournalError(
-                "unreadable", str(self._path), "it is a database, but no journal"
+                "unreadable", str(self._path), "it is a database, but not a journal"
             )
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
@@ -341,5 +341,5 @@ class _Store:
                 "in_use", path, "another process is using it. Wait for it, or use another journal"
             )
         if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-            return exceptions.JournalError("unreadable", path, f"it is no journal ({error})")
+            return exceptions.JournalError("unreadable", path, f"it is not a journal ({error})")
         return exceptions.JournalError("failed", path, str(error))

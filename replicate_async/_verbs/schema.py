@@ -483,7 +483,9 @@ def _problems(
             text = f"it has {len(value)} characters: {field.bounds}"
             return [Problem(path, text, False)]
         if field.is_file and not _URL.match(value):
-            text = f"{value[:100]!r} is not a URL; for a file on this machine, pass pathlib.Path(...)"
+            text = (
+                f"{value[:100]!r} is not a URL; for a file on this machine, pass pathlib.Path(...)"
+            )
             return [Problem(path, text, False)]
     if isinstance(value, (list, tuple)) and field.items is not None:
         found: list[Problem] = []

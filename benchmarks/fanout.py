@@ -1,7 +1,7 @@
 """Watch 10 to 10,000 predictions at a time, in a simulation: ``python benchmarks/fanout.py``.
 
-The decisions are those of the package (`replicate_async._jobs.schedule`); the clock, the network and the
-server are simulated. Compared are our poller and asking for each prediction every half second, which is what
+The decisions are those of the package, by the same code (`replicate_async._jobs.schedule`, which is private: it
+decides when to send which request, and sends none). The clock, the network and the server are simulated. Compared are our poller and asking for each prediction every half second, which is what
 the official clients do; both behind the account's limit of 3000 requests a minute. Printed are requests a
 minute, and how long after the end of a prediction its result is there.
 """
@@ -34,7 +34,7 @@ from replicate_async._jobs.schedule import (
 )
 
 LIMIT = 3000 / 60
-"""Requests per second that the account may make (HTTP API, section 3.1)."""
+"""Requests per second that the account may make (:api:`rate-limits`)."""
 GET = 0.1
 """Seconds that a GET of one prediction takes."""
 PAGE = 0.25

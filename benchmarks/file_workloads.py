@@ -87,7 +87,6 @@ def _url(adapter: Adapter, mebibytes: int) -> str:
     "down",
     f"{DOWNLOADED} MiB to the disk",
     columns=COLUMNS,
-    target="<= 1.5, lag <= 5 ms, growth <= 4 MiB",
 )
 async def down(adapter: Adapter) -> Figures:
     """Download one large file."""
@@ -105,7 +104,6 @@ async def down(adapter: Adapter) -> Figures:
     "read",
     f"1 MiB into memory, {READS} times",
     columns=COLUMNS,
-    target="<= 1.1, growth <= 7 MiB",
 )
 async def read(adapter: Adapter) -> Figures:
     """Read many files, one after the other."""
@@ -133,7 +131,6 @@ def _file(path: Path, mebibytes: int) -> Path:
     "up",
     f"{UPLOADED} MiB by files.create",
     columns=COLUMNS,
-    target="<= 0.85, lag <= 5 ms, growth <= 5 MiB",
 )
 async def up(adapter: Adapter) -> Figures:
     """Upload one large file."""
@@ -149,7 +146,6 @@ async def up(adapter: Adapter) -> Figures:
     "upin",
     f"{UPLOADED} MiB as an input of a run",
     columns=COLUMNS,
-    target="<= 0.85, lag <= 5 ms, growth <= 5 MiB",
 )
 async def upin(adapter: Adapter) -> Figures:
     """Run a model with one large file."""

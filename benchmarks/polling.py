@@ -3,7 +3,8 @@
 A policy says how long to wait before the next look at a prediction of a given age. For each it
 prints how late the end is seen, how many GETs a run takes, and how late that is relative to the
 duration, as means over many predictions of three mixes of durations. A GET takes no time here:
-with a network, all policies see the end later by the same half a round trip.
+with a network, all policies see the end later by the same half a round trip. The policy of the package is its
+own code (`replicate_async._jobs.policy`, which is private: a function of the age, without a network).
 """
 
 from __future__ import annotations

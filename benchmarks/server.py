@@ -5,7 +5,7 @@ API, and knows just enough HTTP for that: keep-alive, bodies by length or in chu
 An ``asyncio.Protocol`` that writes bytes made beforehand takes a fraction of what a client spends
 on the same call, so the client is what is measured. For anything else there is the emulator.
 
-Three models, told apart by name, so that most answers need no look at the request's body:
+Models, told apart by name, so that most answers need no look at the request's body:
 
 ``acme/greeter``
     is done at once.
@@ -14,6 +14,10 @@ Three models, told apart by name, so that most answers need no look at the reque
 ``acme/sleeper``
     is done after ``input.seconds``. Its output is the moment it was done, in seconds of the
     machine's monotonic clock, which all processes share: so a client can tell how late it is.
+``acme/linker``
+    is done at once. Its output is ``input.url``.
+``acme/talker``, ``acme/mumbler``
+    stream text, in one chunk for each event or in large ones.
 
 Run as a script, it prints its port on the first line. A line ``counters`` on its standard input
 is answered with a JSON object of what was counted so far. It ends when its input ends.
@@ -33,7 +37,7 @@ PAGES = 50
 """Pages of the list of predictions."""
 
 PAGE_SIZE = 100
-"""Predictions on a page (HTTP API, section 1.7)."""
+"""Predictions on a page (:api:`pagination`)."""
 
 EVENTS = 50_000
 """Events of output in the stream of a model that talks."""
@@ -66,7 +70,7 @@ _REASONS = {200: "OK", 201: "Created", 404: "Not Found"}
 
 
 def _response(status: int, body: bytes, *headers: str) -> bytes:
-    """Return a whole response, with the headers that the API sends (HTTP API, section 1.4)."""
+    """Return a whole response, with the headers that the API sends (:api:`response-headers`)."""
     lines = [
         f"HTTP/1.1 {status} {_REASONS[status]}",
         "Content-Type: application/json",
@@ -80,12 +84,12 @@ def _response(status: int, body: bytes, *headers: str) -> bytes:
 
 
 def _prediction_id(number: int) -> bytes:
-    """Return an identifier of 26 characters (HTTP API, section 1.6)."""
+    """Return an identifier of 26 characters (:api:`identifiers`)."""
     return b"bench%021d" % number
 
 
 def _prediction(prediction_id: str, base_url: str, **changes: Any) -> dict[str, Any]:
-    """Return a prediction in the style of the prediction service (HTTP API, section 4.10)."""
+    """Return a prediction in the style of the prediction service (:api:`predictions.get`)."""
     url = f"{base_url}/v1/predictions/{prediction_id}"
     prediction: dict[str, Any] = {
         "id": prediction_id,
@@ -119,7 +123,7 @@ def _words(source: random.Random, count: int) -> str:
 def _listed_prediction(source: random.Random, number: int, base_url: str) -> dict[str, Any]:
     """Return one of the list's predictions: some 1100 bytes, in the other style.
 
-    All keys are there, in alphabetical order, and times have six digits (HTTP API, section 1.5).
+    All keys are there, in alphabetical order, and times have six digits (:api:`json-styles`).
     A third each are images and token lists, the rest texts and failures, with as many inputs and
     metrics as such models have.
     """
@@ -194,7 +198,7 @@ def page_bodies(base_url: str) -> list[bytes]:
 
 
 def _version_body() -> bytes:
-    """Return a version with a schema of usual size, some 14 kB (HTTP API, section 9.5)."""
+    """Return a version with a schema of usual size, some 14 kB (:api:`models.versions.get`)."""
     source = random.Random(9)
     properties = {
         f"parameter_{number}": {
@@ -258,7 +262,7 @@ def _data_lines(text: str) -> bytes:
 
 
 def _file(base_url: str) -> dict[str, Any]:
-    """Return the record of an uploaded file (HTTP API, section 7.1)."""
+    """Return the record of an uploaded file (:api:`file-object`)."""
     return {
         "id": "cneqzikepnug6xezperrr4z55o",
         "name": "large.bin",
@@ -322,8 +326,13 @@ class Answers:
         body = _prediction(text, self.base_url, model="acme/sleeper", output=repr(moment))
         return _response(status, json.dumps(body).encode())
 
+    def linked(self, prediction_id: bytes, url: str) -> bytes:
+        """Return the answer for a prediction whose output is a URL."""
+        body = _prediction(prediction_id.decode(), self.base_url, model="acme/linker", output=url)
+        return _response(201, json.dumps(body).encode())
+
     def streaming(self, prediction_id: bytes, model: bytes) -> bytes:
-        """Return the answer for a prediction whose events can be had."""
+        """Return the answer for a prediction that streams."""
         text = prediction_id.decode()
         body = _prediction(text, self.base_url, model=f"acme/{model.decode()}", status="starting")
         for key in ("output", "metrics", "started_at", "completed_at"):
@@ -466,6 +475,8 @@ class ServerProtocol(asyncio.Protocol):
             else:
                 answers.unfinished[prediction_id] = time.monotonic() + seconds
                 self._send(answers.running(201, prediction_id))
+        elif b"/linker/" in target:
+            self._send(answers.linked(prediction_id, json.loads(body)["input"]["url"]))
         elif b"/talker/" in target or b"/mumbler/" in target:
             model = b"talker" if b"/talker/" in target else b"mumbler"
             self._send(answers.streaming(prediction_id, model))

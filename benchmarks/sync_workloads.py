@@ -37,7 +37,6 @@ def sync_workload(
     name: str,
     summary: str,
     *,
-    target: str,
     columns: tuple[Column, ...] = (CPU, WALL, PEAK),
     adapters: tuple[str, ...] = SYNC_ADAPTERS,
 ) -> Callable[[SyncMeasure], SyncMeasure]:
@@ -49,7 +48,6 @@ def sync_workload(
             summary=summary,
             compared="cpu_us",
             columns=columns,
-            target=target,
             measure=cast(Any, measure),
             adapters=adapters,
             baseline="raw-httpclient",
@@ -68,7 +66,6 @@ for _name in ("import", "cold"):
         name=f"sync-{_name}",
         adapters=SYNC_ADAPTERS,
         baseline="v1-sync",
-        target={"import": _same.target, "cold": "<= 1.0 of v1-sync"}[_name],
     )
 
 
@@ -82,7 +79,6 @@ def _run(adapter: SyncAdapter, ref: str, runs: int) -> None:
 @sync_workload(
     "sync-seq",
     f"{RUNS} run() in sync mode, one after the other",
-    target="<= 2.3",
 )
 def seq(adapter: SyncAdapter) -> Figures:
     """Run an official model."""
@@ -95,7 +91,6 @@ def seq(adapter: SyncAdapter) -> Figures:
 @sync_workload(
     "sync-seqv",
     f"{RUNS} run() of owner/name:version, one after the other",
-    target="<= 2.3",
 )
 def seqv(adapter: SyncAdapter) -> Figures:
     """Run a version."""
@@ -109,7 +104,6 @@ def seqv(adapter: SyncAdapter) -> Figures:
 @sync_workload(
     "sync-fan",
     f"{FAN_RUNS} run() in {FAN_THREADS} threads",
-    target="<= 1.15",
 )
 def fan(adapter: SyncAdapter) -> Figures:
     """Share a client between threads, each taking the next run."""
@@ -140,7 +134,6 @@ def fan(adapter: SyncAdapter) -> Figures:
 @sync_workload(
     "sync-list",
     f"{LISTINGS} times {PAGES} pages of {PAGE_SIZE} predictions; per prediction",
-    target="<= 2.1",
 )
 def listing(adapter: SyncAdapter) -> Figures:
     """Go through all pages."""
@@ -155,14 +148,13 @@ def listing(adapter: SyncAdapter) -> Figures:
 @sync_workload(
     "sync-sse",
     f"a stream of {EVENTS} events, each in a chunk of its own; per event",
-    target="<= 1.0",
 )
 def sse(adapter: SyncAdapter) -> Figures:
     """Read a stream whose every event is a chunk of its own."""
     return _streamed(adapter, "acme/talker")
 
 
-@sync_workload("sync-ssec", "the same in chunks of 16 KiB", target="<= 1.5")
+@sync_workload("sync-ssec", "the same in chunks of 16 KiB")
 def ssec(adapter: SyncAdapter) -> Figures:
     """Read a stream that comes in large chunks."""
     return _streamed(adapter, "acme/mumbler")
@@ -181,7 +173,6 @@ def _streamed(adapter: SyncAdapter, ref: str) -> Figures:
 @sync_workload(
     "sync-down",
     f"download of a file of {DOWNLOADED} MiB to the disk; per MiB",
-    target="<= 1.75",
 )
 def down(adapter: SyncAdapter) -> Figures:
     """Save a large file."""
@@ -198,7 +189,6 @@ def down(adapter: SyncAdapter) -> Figures:
 @sync_workload(
     "sync-chunks",
     f"iteration over a file of {DOWNLOADED} MiB; per MiB",
-    target="",
 )
 def chunks(adapter: SyncAdapter) -> Figures:
     """Iterate over a large file."""
@@ -210,7 +200,7 @@ def chunks(adapter: SyncAdapter) -> Figures:
     return meter.figures
 
 
-@sync_workload("sync-read", f"{READS} files of 1 MiB, read as a whole", target="<= 2.5")
+@sync_workload("sync-read", f"{READS} files of 1 MiB, read as a whole")
 def read(adapter: SyncAdapter) -> Figures:
     """Read small files."""
     adapter.read(_file(adapter, 1))
@@ -228,7 +218,6 @@ def _file(adapter: SyncAdapter, mebibytes: int) -> str:
 @sync_workload(
     "sync-bridge",
     f"{CROSSINGS} crossings to the thread of the event loop and back, on one core",
-    target="<= 30 us of CPU",
     columns=(CPU, WALL),
     adapters=("ours-sync",),
 )

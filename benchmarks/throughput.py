@@ -2,8 +2,7 @@
 
 `map` runs a model that ends at once, on an emulator without limits in a process of its own. Printed are
 predictions per second of wall time and per second of this process's CPU time, without and with a journal, and
-how much this process grows over a large number of inputs. The account's limit is 10 per second (HTTP API, section
-3.1).
+how much this process grows over a large number of inputs. The account's limit is 10 per second (:api:`rate-limits`).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from replicate_async import Client  # noqa: E402
 
 SERVER = """
 import sys
-from replicate_async.testing import Emulator, _ledger
+from replicate_async.testing import Emulator
 
 emulator = Emulator(rate_limits=False, built_in=False)
 
@@ -39,11 +38,7 @@ async def instant(text: str) -> str:
 
 with emulator:
     print(emulator.url, emulator.token, flush=True)
-    for line in sys.stdin:  # whatever comes: forget what was
-        emulator.ledger.clear()
-        store = emulator._store
-        store.predictions.clear()
-        emulator._account.predictions.clear()
+    sys.stdin.read()  # until this process is killed
 """
 
 

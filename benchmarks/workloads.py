@@ -2,7 +2,7 @@
 
 To add one, write a coroutine that takes an open ``Adapter`` and returns its figures by name, and
 decorate it with ``workload``. Its name, the figure that is compared and the columns to print are
-all that ``compare.py`` needs to know.
+all that ``compare.py`` needs to know; it has the targets.
 
 A workload warms up before it measures, so that connections, caches and lazy imports are paid for.
 CPU time is user and system time of all threads of the client's process; the server is in another.
@@ -63,8 +63,6 @@ class Workload:
     compared: str
     """The figure whose ratio to the baseline is taken."""
     columns: tuple[Column, ...]
-    target: str
-    """What this package is held to, for people to read."""
     measure: Measure | None
     """None for the two that start with the process, which the worker measures itself."""
     adapters: tuple[str, ...]
@@ -87,7 +85,6 @@ def _register(
     *,
     compared: str,
     columns: tuple[Column, ...],
-    target: str = "",
     measure: Measure | None = None,
     adapters: tuple[str, ...] = ("raw", "v1", "ours"),
     baseline: str = "raw",
@@ -99,7 +96,6 @@ def _register(
         summary,
         compared,
         columns,
-        target,
         measure,
         adapters,
         baseline,
@@ -114,7 +110,6 @@ def workload(
     *,
     compared: str = "cpu_us",
     columns: tuple[Column, ...] = (CPU, WALL, PEAK),
-    target: str = "",
     most_rounds: int = 1000,
 ) -> Callable[[Measure], Measure]:
     """Register the decorated coroutine under *name*."""
@@ -125,7 +120,6 @@ def workload(
             summary,
             compared=compared,
             columns=columns,
-            target=target,
             measure=measure,
             most_rounds=most_rounds,
         )
@@ -195,7 +189,6 @@ _register(
         Column("rss_mib", "RSS MiB", 1),
         Column("grown_mib", "of it grown", 1),
     ),
-    target="<= 60 ms, RSS <= 17 MiB",
     processes=5,
 )
 _register(
@@ -203,7 +196,6 @@ _register(
     "start of the process to the end of the first run()",
     compared="wall_ms",
     columns=(Column("wall_ms", "wall ms", 1), Column("cpu_ms", "CPU ms", 1), PEAK),
-    target="<= 1.10",
     processes=5,
 )
 
@@ -212,7 +204,6 @@ _register(
     "seq",
     f"{SYNC_RUNS} run() in sync mode, one after the other",
     columns=(CPU, WALL, PEAK, Column("requests_per_call", "requests", 2)),
-    target="<= 1.15",
 )
 async def seq(adapter: Adapter) -> Figures:
     """Run ``owner/name``, one after the other."""
@@ -223,7 +214,6 @@ async def seq(adapter: Adapter) -> Figures:
     "seqv",
     "the same with owner/name:version",
     columns=(CPU, WALL, PEAK, Column("requests_per_call", "requests", 2)),
-    target="<= 1.15, one request per run",
 )
 async def seqv(adapter: Adapter) -> Figures:
     """Run ``owner/name:version``, one after the other."""
@@ -242,7 +232,6 @@ async def _in_turn(adapter: Adapter, ref: str) -> Figures:
     "fan",
     f"{FAN_RUNS} run() in sync mode, {FAN_AT_ONCE} at a time",
     columns=(CPU, WALL, PEAK, Column("connections", "connections")),
-    target="<= 1.15, peak <= raw + 4 MiB",
 )
 async def fan(adapter: Adapter) -> Figures:
     """Fan out over a model that takes no time."""
@@ -258,7 +247,6 @@ async def fan(adapter: Adapter) -> Figures:
         PEAK,
         Column("connections", "connections"),
     ),
-    target="wall <= 1.1 x ideal, connections <= 100",
 )
 async def fanl(adapter: Adapter) -> Figures:
     """Fan out over a model that takes a while."""
@@ -278,7 +266,6 @@ async def _at_once(adapter: Adapter, ref: str) -> Figures:
 @workload(
     "list",
     f"{PAGES} pages of {PAGE_SIZE} predictions, listed and structured; per page",
-    target="<= 1.4",
 )
 async def list_pages(adapter: Adapter) -> Figures:
     """List all predictions and look at each."""
@@ -295,7 +282,6 @@ async def list_pages(adapter: Adapter) -> Figures:
     "parse",
     f"a page of {PAGE_SIZE} predictions, from bytes to objects; per page",
     columns=(CPU, Column("kept_bytes", "kept B/prediction")),
-    target="<= 1.45, kept <= 4 kB",
 )
 async def parse(adapter: Adapter) -> Figures:
     """Parse pages without a network, then weigh what is kept of them."""
@@ -317,14 +303,13 @@ async def parse(adapter: Adapter) -> Figures:
 @workload(
     "sse",
     f"a stream of {EVENTS} events, each in a chunk of its own; per event",
-    target="<= 1.3",
 )
 async def sse(adapter: Adapter) -> Figures:
     """Read a stream whose every event is a chunk of its own."""
     return await _streamed(adapter, "acme/talker")
 
 
-@workload("ssec", "the same in chunks of 16 KiB", target="<= 1.5")
+@workload("ssec", "the same in chunks of 16 KiB")
 async def ssec(adapter: Adapter) -> Figures:
     """Read a stream that comes in large chunks."""
     return await _streamed(adapter, "acme/mumbler")
@@ -347,7 +332,6 @@ async def _streamed(adapter: Adapter, ref: str) -> Figures:
         Column("reads_per_run", "GETs/run", 1),
         Column("cpu_us", "CPU us"),
     ),
-    target="mean <= 140 ms, <= 10 GETs",
     most_rounds=2,
 )
 async def poll(adapter: Adapter) -> Figures:
@@ -381,7 +365,6 @@ async def poll(adapter: Adapter) -> Figures:
         Column("p95_us", "p95 us"),
         Column("cpu_us", "CPU us"),
     ),
-    target="<= 1.2",
 )
 async def hold(adapter: Adapter) -> Figures:
     """Wait for held answers one after the other; the median, for a core may be taken away."""

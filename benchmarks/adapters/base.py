@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 TOKEN = "r8_benchmark000000000000000000000000000"
-"""A token of the usual shape (HTTP API, section 1.2)."""
+"""A token of the usual shape (:api:`authentication`)."""
 
 
 class Adapter:
@@ -29,7 +29,7 @@ class Adapter:
     async def run(self, ref: str, given: dict[str, Any], *, wait: bool = True) -> Any:
         """Create a prediction, wait for it, return its output.
 
-        With *wait* in sync mode (HTTP API, section 4.4), else by polling from the start.
+        With *wait* in sync mode (:api:`sync-mode`), else by polling from the start.
         """
         raise NotImplementedError
 

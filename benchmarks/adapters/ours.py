@@ -24,6 +24,7 @@ class Client(Adapter):
             base_url=self.base_url,
             rate_limit=RateLimit(creates=10**9, others=10**9),
         )
+        self.files: dict[str, replicate_async.FileOutput] = {}
 
     async def close(self) -> None:
         """Close the client."""
@@ -44,18 +45,19 @@ class Client(Adapter):
 
     async def download(self, url: str, path: Path) -> None:
         """Save an output."""
-        await self._output(url).save(path)
+        await (await self._file(url)).save(path)
 
     async def read(self, url: str) -> bytes:
         """Read an output."""
-        return await self._output(url).read()
+        return await (await self._file(url)).read()
 
-    def _output(self, url: str) -> replicate_async.FileOutput:
-        from replicate_async._files.output import to_output
-
-        output = to_output(url, self.client._context.transport, files=True)
-        assert isinstance(output, replicate_async.FileOutput)
-        return output
+    async def _file(self, url: str) -> replicate_async.FileOutput:
+        """Get the file as users do: as the output of a model, which is run once."""
+        if url not in self.files:
+            output = await self.client.run("acme/linker", {"url": url})
+            assert isinstance(output, replicate_async.FileOutput)
+            self.files[url] = output
+        return self.files[url]
 
     async def upload(self, path: Path) -> None:
         """Create a file."""
@@ -74,6 +76,8 @@ class Client(Adapter):
 
     def parse(self, page: bytes) -> Any:
         """Do what ``predictions.list`` does with the body of an answer."""
+        # Private, for users never meet the bytes of an answer. Here, so that the other workloads import
+        # only what a user imports.
         from replicate_async._codec import decode_json, structure
 
         content = decode_json(page)

@@ -8,7 +8,6 @@ from typing import Any
 from adapters.base import TOKEN
 from adapters.sync_base import SyncAdapter
 from replicate_async import sync
-from replicate_async.sync._twin import wrap
 
 
 class Client(SyncAdapter):
@@ -21,6 +20,7 @@ class Client(SyncAdapter):
             base_url=self.base_url,
             rate_limit=sync.RateLimit(creates=10**9, others=10**9),
         )
+        self.files: dict[str, sync.FileOutput] = {}
 
     def close(self) -> None:
         """Close the client."""
@@ -39,25 +39,23 @@ class Client(SyncAdapter):
 
     def download(self, url: str, path: Path) -> None:
         """Save an output."""
-        self._output(url).save(path)
+        self._file(url).save(path)
 
     def chunks(self, url: str) -> int:
         """Iterate over an output."""
-        return sum(len(chunk) for chunk in self._output(url))
+        return sum(len(chunk) for chunk in self._file(url))
 
     def read(self, url: str) -> bytes:
         """Read an output."""
-        return self._output(url).read()
+        return self._file(url).read()
 
-    def _output(self, url: str) -> sync.FileOutput:
-        from replicate_async._files.output import to_output
-
-        output = wrap(
-            self.client._lease,
-            to_output(url, self.client._async._context.transport, files=True),
-        )
-        assert isinstance(output, sync.FileOutput)
-        return output
+    def _file(self, url: str) -> sync.FileOutput:
+        """Get the file as users do: as the output of a model, which is run once."""
+        if url not in self.files:
+            output = self.client.run("acme/linker", {"url": url})
+            assert isinstance(output, sync.FileOutput)
+            self.files[url] = output
+        return self.files[url]
 
     def list_predictions(self) -> int:
         """Iterate over the predictions of all pages."""
@@ -68,6 +66,7 @@ class Client(SyncAdapter):
 
     def cross(self) -> None:
         """Await nothing on the loop."""
+        # Private, for every public method does more than to cross.
         self.client._lease.call(_nothing)
 
 

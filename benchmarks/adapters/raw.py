@@ -17,7 +17,7 @@ import aiohttp
 from adapters.base import TOKEN, Adapter
 
 POLL_SECONDS = 0.5
-"""The usual interval, which all official clients have (HTTP API, section 16)."""
+"""The interval of all official clients."""
 
 
 class Client(Adapter):

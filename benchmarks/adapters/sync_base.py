@@ -20,7 +20,7 @@ class SyncAdapter:
         """Close the client and its connections."""
 
     def run(self, ref: str, given: dict[str, Any]) -> Any:
-        """Create a prediction in sync mode (HTTP API, section 4.4), and return its output."""
+        """Create a prediction in sync mode (:api:`sync-mode`), and return its output."""
         raise NotImplementedError
 
     def list_predictions(self) -> int:

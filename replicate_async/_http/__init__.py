@@ -1,1 +1,1 @@
-"""_http."""
+"""Requests to the API: the only folder that talks HTTP."""

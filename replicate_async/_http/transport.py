@@ -1,4 +1,4 @@
-"""The attempts of a call: gate, timeouts, redirects, and reading the answer."""
+"""The attempts of a call: slot, gate, timeouts, and reading the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 import anyio
@@ -19,8 +19,9 @@ import attrs
 import yarl
 
 from .. import _arguments, exceptions
-from .._codec import decode_json, encode_json, structure
+from .._codec import encode_json
 from .._concurrency import in_thread
+from .answers import decode_body, fail_when_closed, redirect_target
 from .call import (
     LARGE,
     USER_AGENT,
@@ -282,9 +283,9 @@ class Transport:
         if gate is not None and route.is_api:
             gate.learn(response.headers)
         if len(body) < LARGE:
-            decoded = _decoded(call, result, route.url, response.status, body)
+            decoded = decode_body(call, result, route.url, response.status, body)
         else:
-            decoded = await in_thread(_decoded, call, result, route.url, response.status, body)
+            decoded = await in_thread(decode_body, call, result, route.url, response.status, body)
         return Answer(response.status, response.headers, decoded, call.method, route.url)
 
     async def _request(
@@ -332,10 +333,10 @@ class Transport:
             if _logger.isEnabledFor(logging.DEBUG):
                 _logger.debug("%s %s: %d", call.method, redacted(route.url), response.status)
             if response.status not in _REDIRECTS:
-                _fail_when_closed(response)
+                fail_when_closed(response)
                 return response, route
             with closing(response):
-                route = self._route(_redirect_target(call, route.url, response))
+                route = self._route(redirect_target(call, route.url, response))
         raise exceptions.RefusedRedirect(
             call.method, redacted(route.url), redacted(route.url), "too many redirects"
         )
@@ -470,7 +471,7 @@ class _TimeLimit:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError as expired:
             raise exceptions.TransportTimeout(
-                self._call.method, redacted(self._url), "the answer came too slowly"
+                self._call.method, redacted(self._url), "the response came too slowly"
             ) from expired
 
     def restart(self) -> None:
@@ -514,71 +515,6 @@ async def _encoded(
 def _cannot_be_sent(call: Call, url: str, error: Exception) -> exceptions.TransportError:
     reason = f"{type(error).__name__}: {error}"
     return exceptions.TransportError(call.method, redacted(url), f"cannot be sent ({reason})")
-
-
-def _fail_when_closed(response: aiohttp.ClientResponse) -> None:
-    """Let the body of an answer fail when its connection is closed before its end.
-
-    After a malformed chunk, aiohttp closes the connection without telling the body, whose reader would wait for ever.
-    """
-    content, connection = response.content, response.connection
-    if content.is_eof() or connection is None or connection.protocol is None:
-        return
-    closed = connection.protocol.closed
-
-    def fail(_: object = None) -> None:
-        if closed is not None and not closed.cancelled():
-            closed.exception()  # asyncio complains about exceptions that nobody has looked at
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
-
-    def end() -> None:
-        if closed is not None:
-            closed.remove_done_callback(fail)  # the connection lives on
-
-    if closed is None:
-        fail()
-    else:
-        closed.add_done_callback(fail)
-        content.on_eof(end)
-
-
-def _redirect_target(call: Call, url: str, response: aiohttp.ClientResponse) -> str:
-    """Return the URL that a redirect leads to.
-
-    Raises:
-        RefusedRedirect: The request is not a read, or the URL is not valid or less secure.
-    """
-    location = response.headers.get("Location", "")
-    shown = redacted(url)
-    if call.method not in {"GET", "HEAD"}:
-        raise exceptions.RefusedRedirect(
-            call.method, shown, redacted(location), f"{response.status} on a {call.method}"
-        )
-    try:
-        target = urljoin(url, location)
-        scheme = urlsplit(target).scheme
-    except ValueError:
-        scheme = target = ""
-    if not location or scheme not in {"http", "https"}:
-        where = redacted(location)[:200]
-        raise exceptions.RefusedRedirect(call.method, shown, where, "not an HTTP or HTTPS URL")
-    if urlsplit(url).scheme == "https" and scheme == "http":
-        raise exceptions.RefusedRedirect(call.method, shown, redacted(target), "from https to http")
-    return target
-
-
-def _decoded(call: Call, result: type[Any] | None, url: str, status: int, body: bytearray) -> Any:
-    """Return the object, JSON or text in the body of an answer; None if nothing is expected."""
-    if call.expects == "json":
-        try:
-            data = decode_json(body)
-            return data if result is None else structure(data, result)
-        except ValueError as error:
-            raise exceptions.UnreadableAnswer(
-                call.method, redacted(url), status, bytes(body[:1000]), str(error)
-            ) from error
-    return body.decode("utf-8", "replace") if call.expects == "text" else None
 
 
 def _text(value: Param) -> str:

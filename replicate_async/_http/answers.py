@@ -1,0 +1,79 @@
+"""How answers are read: redirects, bodies that break off, JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from .. import exceptions
+from .._codec import decode_json, structure
+from .call import Call, redacted
+
+
+def redirect_target(call: Call, url: str, response: aiohttp.ClientResponse) -> str:
+    """Return the URL that a redirect leads to.
+
+    Raises:
+        RefusedRedirect: The request is not a read, or the URL is not valid or less secure.
+    """
+    location = response.headers.get("Location", "")
+    shown = redacted(url)
+    if call.method not in {"GET", "HEAD"}:
+        raise exceptions.RefusedRedirect(
+            call.method, shown, redacted(location), f"{response.status} on a {call.method}"
+        )
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        scheme = target = ""
+    if not location or scheme not in {"http", "https"}:
+        where = redacted(location)[:200]
+        raise exceptions.RefusedRedirect(call.method, shown, where, "not an HTTP or HTTPS URL")
+    if urlsplit(url).scheme == "https" and scheme == "http":
+        raise exceptions.RefusedRedirect(call.method, shown, redacted(target), "from https to http")
+    return target
+
+
+def fail_when_closed(response: aiohttp.ClientResponse) -> None:
+    """Let the body of an answer fail when its connection is closed before its end.
+
+    After a malformed chunk, aiohttp closes the connection without telling the body, whose reader would wait for ever.
+    """
+    content, connection = response.content, response.connection
+    if content.is_eof() or connection is None or connection.protocol is None:
+        return
+    closed = connection.protocol.closed
+
+    def fail(_: object = None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # asyncio complains about exceptions that nobody has looked at
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
+
+    def end() -> None:
+        if closed is not None:
+            closed.remove_done_callback(fail)  # the connection lives on
+
+    if closed is None:
+        fail()
+    else:
+        closed.add_done_callback(fail)
+        content.on_eof(end)
+
+
+def decode_body(
+    call: Call, result: type[Any] | None, url: str, status: int, body: bytearray
+) -> Any:
+    """Return the object, JSON or text in the body of an answer; None if nothing is expected."""
+    if call.expects == "json":
+        try:
+            data = decode_json(body)
+            return data if result is None else structure(data, result)
+        except ValueError as error:
+            raise exceptions.UnreadableAnswer(
+                call.method, redacted(url), status, bytes(body[:1000]), str(error)
+            ) from error
+    return body.decode("utf-8", "replace") if call.expects == "text" else None

@@ -80,6 +80,7 @@ def types(session: nox.Session) -> None:
     session.install("nox")  # this file is checked, too
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "replicate_async", "--ignoreexternal")
 
 
 @nox.session

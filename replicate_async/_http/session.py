@@ -74,9 +74,9 @@ class Pool:
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._left_behind: list[object] = []
         self._closed = False
-        self.closing = False
+        self.closing: bool = False
         """Whether nothing new may begin; what has begun is finished."""
-        self.stats = Stats()
+        self.stats: Stats = Stats()
 
     async def session(self) -> Session:
         """Return the session of the running event loop; open it at the first request there.

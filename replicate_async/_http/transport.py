@@ -97,7 +97,7 @@ class Transport:
         self.pool = pool
         self._origin = origin(config.base_url)
         self._root = f"{config.base_url}/v1"
-        self.http_host = self._origin[1] if self._origin[0] == "http" else None
+        self.http_host: str | None = self._origin[1] if self._origin[0] == "http" else None
         """Host of an API without TLS, such as an emulator: its files have `http:` URLs, too."""
         self._account: Account | None = None
 

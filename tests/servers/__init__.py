@@ -1,0 +1,1 @@
+"""Web servers that are shut down while their handlers run models."""

@@ -64,14 +64,6 @@ async def test_web_app(emulator: Emulator) -> None:
     await check_web_app(block.run("app")["app"], emulator)
 
 
-def test_map_of_modules() -> None:
-    """The modules and tests that CONTRIBUTING.md explains exist."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    modules = re.findall(r"^\| `([\w/]+(?:\.py)?)` \| \d", text, re.MULTILINE)
-    assert modules
-    assert all((ROOT / "replicate_async" / module).exists() for module in modules)
-
-
 def test_dependencies() -> None:
     """The table has every dependency, and no other."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

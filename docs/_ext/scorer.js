@@ -1,9 +1,10 @@
-/* Search results: guides come first, then the reference; the twin and the HTTP API come after the client. */
+/* Search results: guides come first, then the reference; the twin and the HTTP API come after the client, and so does the
+ * map of the code. */
 var Scorer = {
   score: (result) => {
     const [page, , , , score] = result;
-    if (/^(tutorial$|guides\/|explanation\/)/.test(page)) return score + 5;
-    if (/^(reference\/(sync|http-api)|coming-from\/)/.test(page)) return score - 3;
+    if (/^(tutorial$|guides\/|explanation\/(?!map$))/.test(page)) return score + 5;
+    if (/^(reference\/(sync|http-api)|coming-from\/|explanation\/map$)/.test(page)) return score - 3;
     return score;
   },
   objNameMatch: 11,

@@ -102,6 +102,30 @@ def test_every_module_has_a_rank() -> None:
     assert len(MODULES) > 20
 
 
+def test_the_map() -> None:
+    """The map of the tree in CONTRIBUTING.md has every module, in a row of its own or of its folder, and its rank."""
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text("utf-8")
+    shown: dict[str, int] = {}
+    for row in re.findall(r"^\| (`[^|]*`) \| (\d+) \|", text, re.MULTILINE):
+        folder = ""
+        for place in re.findall(r"`([^`]*)`", row[0]):
+            if place.endswith("/"):
+                shown[place] = int(row[1])
+                continue
+            if "/" in place:
+                folder = place.rpartition("/")[0] + "/"
+            shown[place if "/" in place else folder + place] = int(row[1])
+    assert all((ROOT / place).exists() for place in shown)
+    for place, rank in shown.items():
+        assert rank == RANKS[_part(place.partition("/")[0].removesuffix(".py"))], place
+    for _, path in MODULES:
+        place = path.relative_to(ROOT).as_posix()
+        folder = place.rpartition("/")[0] + "/"
+        has_own_rows = any(each != folder and each.startswith(folder) for each in shown)
+        is_plain = path.name == "__init__.py" or place == "_version.py"
+        assert place in shown or is_plain or (folder in shown and not has_own_rows), place
+
+
 @pytest.mark.parametrize(("name", "path"), CLIENT, ids=[name for name, _ in CLIENT])
 def test_imports_go_down(name: str, path: Path) -> None:
     """A module imports only modules of lower ranks, or of its own folder."""

@@ -23,14 +23,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from replicate_async._jobs.schedule import (
-    ENDS_SHARE,
-    SHARE,
-    Learned,
-    Look,
-    Read,
+    ENDED_SHARE,
+    POLL_SHARE,
+    Durations,
+    ListEntry,
+    Poll,
+    RateShare,
+    ReadPage,
+    Request,
     Schedule,
-    Share,
-    Shown,
 )
 
 LIMIT = 3000 / 60
@@ -107,7 +108,7 @@ def lives(number: int, per_second: float, chance: random.Random) -> list[Life]:
 def ours(world: World, born: list[Life], lag: float) -> Outcome:
     """Watch with the poller of the package."""
     outcome = Outcome(born)
-    schedule = Schedule(Learned(), Share(SHARE * LIMIT), Share(ENDS_SHARE * LIMIT))
+    schedule = Schedule(Durations(), RateShare(POLL_SHARE * LIMIT), RateShare(ENDED_SHARE * LIMIT))
     watched = {}
     by_creation = sorted(born, key=lambda life: life.created)
     times = [life.created for life in by_creation]
@@ -120,42 +121,44 @@ def ours(world: World, born: list[Life], lag: float) -> Outcome:
             found = schedule.next(world.now)
             if found is None:
                 return
-            if not isinstance(found, (Look, Read)):
+            if not isinstance(found, Request):
                 # As the loop does, it wakes a little late.
                 world.at(found + 1e-3, lambda: arrange() if alarm[0] == this else None)
                 return
             outcome.requests.append(world.now)
-            if isinstance(found, Look):
+            if isinstance(found, Poll):
                 look(found)
             else:
                 read(found)
 
-    def look(work: Look) -> None:
-        life = lives_by_id[work.watched.id]
+    def look(work: Poll) -> None:
+        life = lives_by_id[work.awaited.id]
         server = world.now + GET / 2
 
         def answer() -> None:
             over = server >= life.ends
-            schedule.looked(work.watched, world.now, over=over)
+            schedule.polled(work.awaited, world.now, ended=over)
             if over:
                 life.seen = world.now
-                schedule.ended(work.watched, life.ends - life.created, life.ends - life.created)
-                schedule.remove(work.watched)
+                schedule.add_duration(
+                    work.awaited, life.ends - life.created, life.ends - life.created
+                )
+                schedule.remove(work.awaited)
             arrange()
 
         world.at(world.now + GET, answer)
 
-    def read(work: Read) -> None:
+    def read(work: ReadPage) -> None:
         outcome.pages += 1
         server = world.now + PAGE / 2
         end = bisect_left(times, min(work.before - EPOCH, server - lag))
         start = bisect_left(times, work.after - EPOCH)
         page = by_creation[max(start, end - 100) : end]
-        shown = [Shown(life.id, EPOCH + life.created, server >= life.ends) for life in page]
+        shown = [ListEntry(life.id, EPOCH + life.created, server >= life.ends) for life in page]
         more = start < end - 100
 
         def answer() -> None:
-            schedule.read(work, world.now, shown, more=more)
+            schedule.page_read(work, world.now, shown, more=more)
             arrange()
 
         world.at(world.now + PAGE, answer)
@@ -167,7 +170,7 @@ def ours(world: World, born: list[Life], lag: float) -> Outcome:
             now=world.now,
             began=life.created,
             created=EPOCH + life.created,
-            fixed=None,
+            poll_interval=None,
             is_new=True,
         )
         arrange()

@@ -83,6 +83,12 @@ class Context:
         made: R = answer.data
         return self.bind(made)
 
+    def with_file_output(self, use_file_output: bool | None) -> Context:
+        """Return a view with another choice of `use_file_output`; this context if that is None."""
+        if use_file_output is None or use_file_output == self.use_file_output:
+            return self
+        return attrs.evolve(self, use_file_output=use_file_output)
+
     @property
     def stats(self) -> Stats:
         """What this client and its views have done so far."""
@@ -133,9 +139,10 @@ class Bound(Record):
         return self._client
 
     def _replace(self, fresh: Bound) -> None:
-        """Take over the state of another object of the same class."""
+        """Take over what the API sent from another object of the same class."""
+        self._raw = fresh._raw
         for field in attrs.fields(type(self)):
-            if field.name != "_client":
+            if field.init:
                 setattr(self, field.name, getattr(fresh, field.name))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ from .._http.transport import Transport
 from . import policy
 from .context import Context
 from .finding import find
-from .job import LiveJob, log_end, name_of
+from .job import LiveJob, log_end, name_of, poll
 from .marks import marked_deadline
 from .pending import ListMatch, PendingCreate
 from .prediction import Prediction
@@ -129,7 +129,7 @@ async def _look_for(
     _logger.warning("%s %s of %s adopted", name_of(kind), found.id, shown)
     try:
         # Lists may leave things out.
-        await found._poll(context.timings.cancel)
+        await poll(found, context.timings.cancel)
     except (exceptions.TransportError, exceptions.ReplicateError) as failure:
         _logger.debug("the adopted one cannot be read now: %s", failure)
     return found
@@ -221,6 +221,7 @@ async def _create_on(
     context: Context, target: CreateTarget, request: CreateRequest, pending: PendingCreate
 ) -> Prediction:
     """Create a prediction on one of the three endpoints."""
+    context = context.with_file_output(request.use_file_output)
     while True:
         headers = {**request.headers}
         if pending.deadline is not None:
@@ -248,7 +249,6 @@ async def _create_on(
             context.marking.is_refused = True
             mark(context, request, pending)
         else:
-            prediction._files = request.use_file_output
             log_end(prediction)
             return prediction
 

@@ -1,4 +1,4 @@
-"""Live jobs: what predictions and trainings can do, and how they end (:api:`status`)."""
+"""Jobs that are bound to a client: what predictions and trainings have in common."""
 
 # Annotations are not postponed here: attrs copies those of the fields into the `__init__` of the subclasses in other
 # modules, where `typing.get_type_hints` would not find the names.
@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import anyio
@@ -20,6 +21,8 @@ from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from . import policy
 from .context import Bound
+from .policy import has_ended
+from .poller import PolledJob
 
 _logger = logging.getLogger("replicate_async")
 
@@ -28,46 +31,47 @@ _logger = logging.getLogger("replicate_async")
 class LiveJob(Bound):
     """A prediction or training that is bound to a client.
 
-    `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
+    `reload()`, `wait()` and `cancel()` update the object in place.
     """
 
     _path: ClassVar[str]
-    """The path of its collection."""
+    """Path of the collection."""
     _computed: ClassVar[frozenset[str]] = frozenset({"output", "urls"})
 
     id: str
     """Unique ID."""
     status: Status = ""
-    """Current status."""
+    """Current status (:api:`status`)."""
     model: str | None = None
-    """The model, `owner/name`."""
+    """Model, `owner/name`."""
     version: str | None = None
-    """The ID of the version; `"hidden"` for official models."""
+    """ID of the version; `"hidden"` for official models."""
     input: dict[str, Any] = attrs.field(factory=dict)
-    """The input."""
+    """Input."""
     logs: str = ""
-    """The logs so far."""
+    """Logs so far."""
     error: str | None = None
-    """The error text of a failure."""
+    """Error text, if it failed."""
     metrics: dict[str, Any] = attrs.field(factory=dict)
-    """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images."""
+    """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images (:api:`metrics`)."""
     source: str | None = None
-    """`"api"` or `"web"`."""
+    """Where it was created: `"api"` or `"web"`."""
     created_at: datetime | None = None
-    """When it was created."""
+    """Time at which it was created."""
     started_at: datetime | None = None
-    """When it started."""
+    """Time at which it started to run."""
     completed_at: datetime | None = None
-    """When it ended."""
+    """Time at which it ended."""
     webhook: str | None = None
-    """The URL that receives webhooks."""
+    """URL that receives webhooks."""
     webhook_events_filter: list[str] = attrs.field(factory=list)
-    """The events that trigger the webhook."""
+    """Events that trigger the webhook."""
     _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
+    """Time at which this process first saw it (monotonic)."""
 
     @property
     def output(self) -> Any:
-        """The output so far; None if there is none."""
+        """Output so far, or `None` if there is none."""
         return self._raw.get("output")
 
     @property
@@ -77,58 +81,59 @@ class LiveJob(Bound):
 
     @property
     def progress(self) -> Progress | None:
-        """The progress that the logs report; None if they report none (:api:`logs-and-progress`)."""
+        """Progress that the logs show, or `None` if they show none (:api:`logs-and-progress`)."""
         return policy.progress(self.logs)
 
     async def reload(self) -> Self:
         """Fetch the current state. Calls :api:`predictions.get` or :api:`trainings.get`.
 
         Returns:
-            The object itself.
+            The object itself, updated.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
-        await self._look(Kind.READ)
+        await fetch_state(self, Kind.READ)
         return self
 
     async def wait(self, *, timeout: float | timedelta | None = None) -> Self:
         """Wait until it has ended. Does not raise if it failed; check `status`.
 
-        Failed requests are repeated until the time is over. Calls :api:`predictions.get`,
-        :api:`predictions.list` or :api:`trainings.get`.
+        Failed requests are repeated until the timeout. Calls :api:`predictions.get`, :api:`predictions.list` or
+        :api:`trainings.get`.
 
         Args:
-            timeout: Seconds, or a timedelta; None means 24 hours.
+            timeout: Maximum time to wait: seconds, or a timedelta; `None` for 24 hours.
 
         Returns:
-            The object itself.
+            The object itself, in its final state.
 
         Raises:
-            RunTimeout: The time was over first. The job goes on.
-            ReplicateError: The API refuses.
+            ArgumentError: The timeout is invalid; nothing was sent.
+            RunTimeout: It did not end in time, and is still running.
+            ReplicateError: The API returned an error.
         """
-        await self._wait(timeout)
+        await wait_for_end(self, timeout)
         return self
 
     async def cancel(self) -> Self:
-        """Cancel it. One that has ended stays as it is.
+        """Cancel it. Has no effect if it has already ended.
 
         Calls :api:`predictions.cancel` or :api:`trainings.cancel`.
 
         Returns:
-            The object itself.
+            The object itself, in the state after the cancellation.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
-        # Cancelling twice is cancelling once, so it is repeated as a read is.
+        # Cancelling twice has the effect of cancelling once, so it may be repeated as a poll is.
         path = f"{self._path}/{identifier(self.id, 'id')}/cancel"
         call = Call("POST", path, Kind.POLL, urgent=True)
         context = self._context
-        self._adopt(await context.fetch(type(self), call, context.timings.search_patience))
+        self._replace(await context.fetch(type(self), call, context.timings.search_patience))
         context.stats.cancelled += 1
         _logger.info("%s %s cancelled", name_of(type(self)), self.id)
         return self
@@ -140,96 +145,108 @@ class LiveJob(Bound):
         :api:`trainings.get`.
 
         Raises:
-            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. Raised after
-                the last update.
-            ReplicateError: The API refuses.
+            PredictionFailed: It failed; raised after the last update.
+            PredictionCanceled: It was canceled; raised after the last update.
+            PredictionAborted: It ended before it started; raised after the last update.
+            ReplicateError: The API returned an error.
         """
-        seen = ""
+        logs = ""
         before: tuple[object, ...] | None = None
         while True:
             progress = self.progress
-            now = (self.status, self.logs, progress)
-            if now != before:
-                before = now
-                fresh = self.logs.removeprefix(seen)
-                seen = self.logs or seen
-                yield Update(self.status, fresh, progress)
+            state = (self.status, self.logs, progress)
+            if state != before:
+                before = state
+                new_logs = self.logs.removeprefix(logs)
+                logs = self.logs or logs
+                yield Update(self.status, new_logs, progress)
             if has_ended(self):
                 error = failure_of(self)
                 if error is not None:
                     raise error
                 return
-            await self._next_state()
-
-    # For the modules of this package
-
-    async def _wait(self, timeout: float | timedelta | None, *, at_once: bool = False) -> None:
-        """Wait until it has ended.
-
-        Args:
-            timeout: Seconds, or a timedelta; None means 24 hours.
-            at_once: Whether to poll before the first pause.
-        """
-        if has_ended(self):
-            return
-        seconds = _arguments.timeout_seconds(timeout)
-        limit = _arguments.LONGEST_WAIT if seconds is None else seconds
-        with anyio.move_on_after(limit):
-            if at_once:
-                await self._poll()
-            if not has_ended(self):
-                context = self._context
-                await context.pollers.of(context.transport).wait(
-                    self,
-                    self._poll,
-                    self._adopt_copy,
-                    since=self._since,
-                    poll_interval=context.poll_interval,
-                    is_listed=self._path == "/predictions",
-                )
-            return
-        raise exceptions.RunTimeout(self, limit)
-
-    async def _next_state(self) -> None:
-        """Return when the state was fetched again, here or by another one who follows the same job."""
-        context = self._context
-        await context.viewers.next_state(
-            context.transport, self, self._poll, self._adopt_copy, self._pause()
-        )
-
-    def _pause(self) -> float:
-        """Return the seconds until the next poll."""
-        fixed = self._context.poll_interval
-        return policy.poll_delay(time.monotonic() - self._since) if fixed is None else fixed
-
-    async def _poll(self, patience: float = _arguments.LONGEST_WAIT) -> None:
-        """Fetch the current state, and repeat failed requests for so many seconds."""
-        await self._look(Kind.POLL, patience)
-        log_end(self)
-
-    async def _look(self, kind: Kind, patience: float = _arguments.LONGEST_WAIT) -> None:
-        call = Call("GET", f"{self._path}/{identifier(self.id, 'id')}", kind)
-        self._adopt(await self._context.fetch(type(self), call, patience))
-
-    def _adopt(self, fresh: "LiveJob") -> None:
-        """Take over the state of a fresh object, but not what only this one knows."""
-        since = self._since
-        self._replace(fresh)
-        self._since = since
-
-    def _adopt_copy(self, other: Job) -> None:
-        """Take over the state of another object for the same job."""
-        fresh = structure(other.to_dict(), type(self))
-        self._adopt(self._context.bind(fresh))
+            await next_state(self)
 
 
-def has_ended(job: Job) -> bool:
-    """Tell whether a job has ended."""
-    return policy.is_over(job.status, job.completed_at is not None)
+# -- Updates of a job in place -----------------------------------------------------------------
+
+
+async def fetch_state(job: LiveJob, kind: Kind, patience: float = _arguments.LONGEST_WAIT) -> None:
+    """Fetch the current state of a job.
+
+    Args:
+        job: The job, which is updated in place.
+        kind: Which failures of the request may be repeated.
+        patience: Seconds for which it is repeated.
+    """
+    call = Call("GET", f"{job._path}/{identifier(job.id, 'id')}", kind)
+    job._replace(await job._context.fetch(type(job), call, patience))
+
+
+async def poll(job: LiveJob, patience: float = _arguments.LONGEST_WAIT) -> None:
+    """Poll a job, and log its end; failed requests are repeated for *patience* seconds."""
+    await fetch_state(job, Kind.POLL, patience)
+    log_end(job)
+
+
+async def wait_for_end(
+    job: LiveJob, timeout: float | timedelta | None, *, poll_first: bool = False
+) -> None:
+    """Wait until a job has ended.
+
+    Args:
+        job: The job, which is updated in place.
+        timeout: Seconds, or a timedelta; None for 24 hours.
+        poll_first: Whether to poll the job at once.
+
+    Raises:
+        RunTimeout: The job did not end in time.
+        ReplicateError: The API returned an error.
+    """
+    if has_ended(job):
+        return
+    seconds = _arguments.timeout_seconds(timeout)
+    limit = _arguments.LONGEST_WAIT if seconds is None else seconds
+    with anyio.move_on_after(limit):
+        if poll_first:
+            await poll(job)
+        if not has_ended(job):
+            context = job._context
+            await context.pollers.of(context.transport).wait(
+                _polled(job),
+                poll_interval=context.poll_interval,
+                is_listed=job._path == "/predictions",
+            )
+        return
+    raise exceptions.RunTimeout(job, limit)
+
+
+async def next_state(job: LiveJob) -> None:
+    """Wait until a job was polled again, by this task or by another one that follows it."""
+    context = job._context
+    await context.viewers.next_state(context.transport, _polled(job), polling_delay(job))
+
+
+def polling_delay(job: LiveJob) -> float:
+    """Return the seconds until the next poll of a job."""
+    fixed = job._context.poll_interval
+    return policy.poll_delay(time.monotonic() - job._since) if fixed is None else fixed
+
+
+def _polled(job: LiveJob) -> PolledJob:
+    return PolledJob(job, job._since, partial(poll, job), partial(_adopt, job))
+
+
+def _adopt(job: LiveJob, other: Job) -> None:
+    """Take over the state of another object for the same job."""
+    job._replace(structure(other.to_dict(), type(job)))
+
+
+# -- The end of a job --------------------------------------------------------------------------
 
 
 def failure_of(job: Job) -> exceptions.ModelError | None:
-    """Return the error of a job that ended without a result; None if it succeeded."""
+    """Return the exception for a job that ended without a result; None if it succeeded."""
     match job.status:
         case "succeeded":
             return None
@@ -240,7 +257,7 @@ def failure_of(job: Job) -> exceptions.ModelError | None:
         case "failed":
             return _failed(job)
         case _:
-            # An end that this version does not know: a result if there is one.
+            # A status that this version does not know: the job succeeded if it has an output.
             return None if job.output is not None else _failed(job)
 
 
@@ -250,11 +267,11 @@ def _failed(job: Job) -> exceptions.PredictionFailed:
 
 
 def log_end(job: Job) -> None:
-    """Log that a job has ended."""
+    """Log the end of a job, if it has ended."""
     if _logger.isEnabledFor(logging.INFO) and has_ended(job):
         _logger.info("%s %s %s", name_of(type(job)), job.id, job.status)
 
 
 def name_of(kind: type[Any]) -> str:
-    """Return the name of a class of jobs for log lines."""
+    """Return the name of a class of jobs for messages."""
     return kind.__name__.lower()

@@ -1,6 +1,6 @@
-"""Decisions about jobs on plain values: when they have ended, why they failed, when to poll again.
+"""Decisions about jobs: whether they have ended, why they failed, when to poll again.
 
-Pure functions, so that they can be tested without a loop, a clock or a server.
+Pure functions of plain values, which need no event loop, clock or server.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from typing import Final, Literal
 import attrs
 
 from .. import exceptions
-from ..types import Progress
+from ..types import Job, Progress
 
 TERMINAL: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
-"""The states that a job does not leave (:api:`status`)."""
+"""Statuses in which a job has ended (:api:`status`)."""
 
 
 @attrs.frozen
 class Timings:
-    """Durations in seconds that users cannot set; tests shorten them."""
+    """Durations in seconds that only tests change."""
 
     searches: tuple[float, ...] = (0.1, 0.4, 1.0, 2.0, 4.0, 8.0)
-    """Before each search of the list for a create without an answer, since the list may lag behind."""
+    """Pauses before the searches of the list for the result of a lost create. The list may lag behind."""
     search_patience: float = 30.0
-    """How long a failed request of such a search, or a failed cancel, is repeated."""
+    """Time for which a failed request of a search, or a failed cancel, is repeated."""
     rivals: float = 100.0
-    """How long to wait for the answers of equal creates, which tell what is theirs."""
+    """Longest wait for the answers of equal creates, which show which predictions are theirs."""
     cancel: float = 5.0
-    """How long cancelling an abandoned prediction may take."""
+    """Longest time to find and cancel an abandoned prediction."""
     last_searches: tuple[float, ...] = (0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
-    """Before each search for an abandoned create without an answer, within `cancel`."""
+    """Pauses before the searches for the result of an abandoned create, within `cancel`."""
     last_try: float = 1.2
-    """How long each request of such a search may take."""
+    """Longest time for each request that finds or cancels an abandoned prediction."""
     list_lag: float = 20.0
-    """After which the list shows everything that an earlier process has created."""
+    """Time after which the list is complete as to what an earlier process has created."""
 
 
 def is_ambiguous(error: exceptions.ReplicateException) -> bool:
-    """Tell whether a failed create may have happened all the same."""
+    """Return whether a create that raised an error may have succeeded on the server."""
     if isinstance(error, exceptions.ReplicateError):
         return error.status == 408 or error.status >= 500
     return isinstance(error, exceptions.TransportError) and not isinstance(
@@ -48,8 +48,18 @@ def is_ambiguous(error: exceptions.ReplicateException) -> bool:
 
 
 def is_over(status: str, completed: bool) -> bool:
-    """Tell whether a job has ended: by its status, or by `completed_at` if the status is unknown."""
+    """Return whether a job has ended.
+
+    Args:
+        status: Its status.
+        completed: Whether it has a `completed_at`, which decides if the status is unknown.
+    """
     return completed or status in TERMINAL
+
+
+def has_ended(job: Job) -> bool:
+    """Return whether a job has ended."""
+    return is_over(job.status, job.completed_at is not None)
 
 
 # -- Failures ----------------------------------------------------------------------------------
@@ -126,16 +136,14 @@ _BY_TEXT: Final[tuple[tuple[re.Pattern[str], FailureKind, bool], ...]] = (
 )
 
 _TEXT_READ: Final = 16 * 1024
-"""How many characters at the beginning and at the end of an error text are searched."""
+"""Number of characters at the beginning and at the end of an error text that are searched."""
 
 
 def failure_kind(error: str | None) -> tuple[str | None, FailureKind, bool]:
-    """Classify the error text of a job.
-
-    The code in the text decides, else its words. Without a sign of it, nothing counts as transient.
+    """Classify the error text of a job, by the code in it or else by its words.
 
     Returns:
-        The code, the kind of failure, and whether it is transient: the same input may succeed.
+        The code, the kind of failure, and whether it is known to be transient: the same input may succeed.
     """
     if not error:
         return None, "unknown", False
@@ -158,13 +166,13 @@ def failure_kind(error: str | None) -> tuple[str | None, FailureKind, bool]:
 def poll_delay(elapsed: float, usual: tuple[float, float] | None = None) -> float:
     """Return the seconds until the next poll of a job.
 
-    The polling interval grows with the age of the job: a tenth of it on top of a tenth of a second, three
-    seconds at most. So its end is noticed within a few percent of the time that it took.
+    The polling interval grows with the age of the job: 0.1 s plus a tenth of the age, up to 3 s. So the end
+    is noticed within a few percent of the job's duration.
 
     Args:
-        elapsed: Its age in seconds.
-        usual: The shortest and longest time in seconds that nine of ten similar jobs take, if known:
-            it is polled less often before, and more often between them.
+        elapsed: Age of the job in seconds.
+        usual: Shortest and longest usual duration of similar jobs in seconds, if known. The job is polled less
+            often before the shortest, and more often between the two.
     """
     delay = min(0.1 + 0.1 * max(elapsed, 0.0), 3.0)
     if usual is None:
@@ -172,7 +180,7 @@ def poll_delay(elapsed: float, usual: tuple[float, float] | None = None) -> floa
     low, high = usual
     early = 0.9 * low
     if elapsed < early:
-        # Some end early, such as those that fail at once.
+        # Some jobs end early, such as those that fail at once.
         return max(min(max(delay, low / 4), early - elapsed, 30.0), 0.1)
     if elapsed <= high:
         return min(delay, max((high - low) / 6, 0.1))
@@ -181,7 +189,7 @@ def poll_delay(elapsed: float, usual: tuple[float, float] | None = None) -> floa
 
 _TQDM: Final = re.compile(r"\s*(\d{1,3})%\s*\|[^|]+\|\s*(\d{1,12})/(\d{1,12})", re.ASCII)
 _LOG_READ: Final = 4096
-"""How many characters at the end of the logs are searched for progress."""
+"""Number of characters at the end of the logs that are searched for progress."""
 
 
 def progress(logs: str | None) -> Progress | None:

@@ -1,7 +1,7 @@
-"""One poller for each client, account and event loop: it sees to all predictions that are awaited there.
+"""Polls all jobs that are awaited: one poller for each account and event loop.
 
-It has no task of its own. `_schedule` decides what is to be looked at; one of the tasks that wait does it,
-while the others wait to be told. Whoever is cancelled gives the work back.
+A poller has no task of its own. The schedule decides which request is due, and one of the waiting tasks makes
+it on behalf of all that wait. A task that is cancelled returns its request to the schedule.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
 
+import anyio
 import attrs
 
 from .. import exceptions
@@ -19,78 +21,129 @@ from .._codec import parse_datetime
 from .._http.call import Call
 from .._http.transport import Transport
 from ..types import Job, RateLimit
-from . import policy
-from .schedule import ENDS_SHARE, SHARE, Learned, Look, Read, Schedule, Share, Shown, Watched
+from .policy import has_ended, is_over
+from .schedule import (
+    ENDED_SHARE,
+    POLL_SHARE,
+    Awaited,
+    Durations,
+    ListEntry,
+    Poll,
+    RateShare,
+    ReadPage,
+    Request,
+    Schedule,
+)
 
-_MOST_ACCOUNTS = 1024
-_PATIENCE = 0.0  # a page that cannot be read is read later, or not at all
+_MOST_ACCOUNTS: Final = 1024
+
+_PAGE_PATIENCE: Final = 0.0
+"""Seconds for which a failed read of a page is repeated: its jobs are polled one by one instead."""
+
+_CLOCK_ERROR: Final = 5.0
+"""Seconds by which the clocks of the server and of this machine may differ."""
+
+_PollerKey: TypeAlias = tuple[asyncio.AbstractEventLoop, Hashable]
+
+
+@attrs.frozen(eq=False)
+class PolledJob:
+    """A job, and how to update it."""
+
+    job: Job
+    since: float
+    """When it was created or first seen (monotonic)."""
+    poll: Callable[[], Awaitable[None]]
+    """Fetches its state into the object; repeats failed requests."""
+    adopt: Callable[[Job], None]
+    """Takes over the state of another object for the same job."""
+
+
+def account_of(transport: Transport) -> tuple[str, str]:
+    """Return a key for the account that a request would be made with now: base URL and token."""
+    return transport.config.base_url, transport.token()
+
+
+class RateShares:
+    """A share of the rate limit of each account. Of very many accounts, the oldest are forgotten."""
+
+    def __init__(self, fraction: float) -> None:
+        self._fraction = fraction
+        self._shares: dict[Hashable, RateShare] = {}
+
+    def of(self, account: Hashable, limit: RateLimit | None) -> RateShare:
+        """Return the share of an account; without a limit, that of the usual limit."""
+        found = self._shares.get(account)
+        if found is None:
+            limit = limit or RateLimit()
+            found = self._shares[account] = RateShare(self._fraction * limit.others / limit.per)
+            while len(self._shares) > _MOST_ACCOUNTS:
+                del self._shares[next(iter(self._shares))]
+        return found
 
 
 class Pollers:
-    """The pollers of one client and its views."""
+    """The pollers of a client and its views."""
 
     def __init__(self) -> None:
-        self._learned = Learned()
-        self._shares: dict[Hashable, tuple[Share, Share]] = {}
-        self._pollers: dict[tuple[asyncio.AbstractEventLoop, Hashable], Poller] = {}
+        self._durations = Durations()
+        self._poll_shares = RateShares(POLL_SHARE)
+        self._ended_shares = RateShares(ENDED_SHARE)
+        self._pollers: dict[_PollerKey, Poller] = {}
         self._pid = os.getpid()
 
     def of(self, transport: Transport) -> Poller:
-        """Return the poller of an account on the running loop."""
+        """Return the poller of an account on the running event loop."""
         if self._pid != os.getpid():
-            self._pollers.clear()  # those of the parent's loops
+            self._pollers.clear()  # they belong to the event loops of the parent process
             self._pid = os.getpid()
-        config = transport.config
-        account: Hashable = (config.base_url, transport.token())
-        key = (asyncio.get_running_loop(), account)
+        loop, account = asyncio.get_running_loop(), account_of(transport)
+        key = loop, account
         found = self._pollers.get(key)
         if found is None:
-            shares = self._shares.get(account)
-            if shares is None:
-                rate = rate_of(config.rate_limit)
-                shares = Share(SHARE * rate), Share(ENDS_SHARE * rate)
-                self._shares[account] = shares
-                while len(self._shares) > _MOST_ACCOUNTS:
-                    del self._shares[next(iter(self._shares))]
-            for other in [key for key in self._pollers if key[0].is_closed()]:
-                self._pollers.pop(other, None)
-            found = Poller(
-                key[0], transport, Schedule(self._learned, *shares), lambda: self._forget(key)
+            for other in list(self._pollers):
+                if other[0].is_closed():
+                    self._pollers.pop(other, None)
+            limit = transport.config.rate_limit
+            schedule = Schedule(
+                self._durations,
+                self._poll_shares.of(account, limit),
+                self._ended_shares.of(account, limit),
             )
+            found = Poller(loop, transport, schedule, lambda: self._forget(key))
             self._pollers[key] = found
         return found
 
     @property
     def waiting(self) -> bool:
-        """Whether anybody waits."""
+        """Whether any task waits."""
         return bool(self._pollers)
 
-    def _forget(self, key: tuple[asyncio.AbstractEventLoop, Hashable]) -> None:
+    def _forget(self, key: _PollerKey) -> None:
         self._pollers.pop(key, None)
 
 
-def rate_of(limit: RateLimit | None) -> float:
-    """Return how many requests a second an account may make; without a limit, the usual number."""
-    limit = limit or RateLimit()
-    return limit.others / limit.per
+@attrs.define(eq=False)
+class _Turn:
+    """What a waiting task waits for."""
+
+    event: anyio.Event = attrs.field(factory=anyio.Event)
+    """Set when there is a request to make, or when the job was updated."""
+    request: Request | None = None
+    """The request to make."""
 
 
 @attrs.define(eq=False)
 class _Waiter:
-    """A task that waits for a prediction."""
+    """A task that waits for the end of a job."""
 
-    job: Job
-    adopt: Callable[[Job], None]
-    """Takes over the state of another object for the same job."""
-    turn: asyncio.Future[Look | Read | None] | None = None
-    """Resolved with something to do, or with None when the prediction has been updated."""
-
-    def is_idle(self) -> bool:
-        return self.turn is not None and not self.turn.done()
+    polled: PolledJob
+    turn: _Turn | None = None
+    """None while the task makes a request."""
 
 
 class Poller:
-    """Sees to the predictions that one account awaits on one event loop."""
+    """Polls the jobs of one account that are awaited on one event loop."""
 
     def __init__(
         self,
@@ -99,149 +152,153 @@ class Poller:
         schedule: Schedule,
         forget: Callable[[], None],
     ) -> None:
+        """Make a poller.
+
+        Args:
+            loop: The event loop, whose time is the clock of the schedule.
+            transport: Makes the requests for pages of the list.
+            schedule: An empty schedule.
+            forget: Called when no task waits any more.
+        """
         self._loop = loop
         self._transport = transport
         self._schedule = schedule
         self._forget = forget
-        self._waiters: dict[Watched, list[_Waiter]] = {}
-        self._watched: dict[str, Watched] = {}
+        self._waiters: dict[Awaited, list[_Waiter]] = {}
+        self._awaited: dict[str, Awaited] = {}
+        # Of asyncio, since anyio has no timer without a task.
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(
-        self,
-        job: Job,
-        look: Callable[[], Awaitable[None]],
-        adopt: Callable[[Job], None],
-        *,
-        since: float,
-        poll_interval: float | None,
-        is_listed: bool,
+        self, polled: PolledJob, *, poll_interval: float | None, is_listed: bool
     ) -> None:
-        """Return when a prediction or training has ended; it is updated in place.
+        """Wait until a job has ended; the object is updated in place.
 
         Args:
-            job: What to wait for.
-            look: Updates it, and repeats failed requests.
-            adopt: Takes over the state of another object for the same job.
-            since: When it was created or first seen (monotonic).
-            poll_interval: Seconds between two polls; None: adaptive.
+            polled: The job.
+            poll_interval: Fixed polling interval in seconds; None: adaptive.
             is_listed: Whether the list of predictions shows it.
 
         Raises:
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
         """
-        watched = self._watched.get(job.id) or self._watch(job, since, poll_interval, is_listed)
-        waiter = _Waiter(job, adopt)
-        waiters = self._waiters[watched]
+        awaited = self._awaited.get(polled.job.id)
+        if awaited is None:
+            awaited = self._add(polled, poll_interval, is_listed)
+        waiter = _Waiter(polled)
+        waiters = self._waiters[awaited]
         waiters.append(waiter)
         try:
-            while not _is_over(job):
-                waiter.turn = self._loop.create_future()
-                self._arrange()
-                work = await self._turn(waiter.turn)
-                if isinstance(work, Look):
-                    await self._look(work, waiter, look)
-                elif isinstance(work, Read):
-                    await self._read(work)
+            while not has_ended(polled.job):
+                request = await self._next_request(waiter)
+                if isinstance(request, Poll):
+                    await self._poll(request, polled)
+                elif isinstance(request, ReadPage):
+                    await self._read(request)
         finally:
             waiters.remove(waiter)
             if not waiters:
-                del self._waiters[watched]
-                self._watched.pop(watched.id, None)
-                self._schedule.remove(watched)
+                del self._waiters[awaited]
+                self._awaited.pop(awaited.id, None)
+                self._schedule.remove(awaited)
             if self._waiters:
-                self._arrange()
+                self._assign()
             else:
                 if self._timer is not None:
                     self._timer.cancel()
                 self._forget()
 
-    def _watch(
-        self, job: Job, since: float, poll_interval: float | None, is_listed: bool
-    ) -> Watched:
-
+    def _add(self, polled: PolledJob, poll_interval: float | None, is_listed: bool) -> Awaited:
+        """Add a job to the schedule."""
+        job = polled.job
         now = self._loop.time()
-        age = max(time.monotonic() - since, 0.0)
-        created = job.created_at
-        is_new = created is not None and abs(time.time() - created.timestamp() - age) < 5.0
-        watched = self._schedule.add(
+        age = max(time.monotonic() - polled.since, 0.0)
+        created = None if job.created_at is None else job.created_at.timestamp()
+        awaited = self._schedule.add(
             job.id,
             model=f"{getattr(job, 'deployment', None)} {job.model} {job.version}",
             now=now,
             began=now - age,
-            created=created.timestamp() if created is not None and is_listed else None,
-            fixed=poll_interval,
-            is_new=is_new,
+            created=created if is_listed else None,
+            poll_interval=poll_interval,
+            is_new=created is not None and abs(time.time() - created - age) < _CLOCK_ERROR,
         )
-        self._watched[job.id] = watched
-        self._waiters[watched] = []
-        return watched
+        self._awaited[job.id] = awaited
+        self._waiters[awaited] = []
+        return awaited
 
-    async def _turn(self, turn: asyncio.Future[Look | Read | None]) -> Look | Read | None:
+    async def _next_request(self, waiter: _Waiter) -> Request | None:
+        """Wait for a request to make; return None if another task has updated the job."""
+        turn = waiter.turn = _Turn()
         try:
-            return await turn
+            self._assign()
+            await turn.event.wait()
         except BaseException:
-            if turn.done() and not turn.cancelled() and (work := turn.result()) is not None:
-                # It was handed over at the very moment of the cancellation.
-                self._schedule.release(work, self._loop.time())
-            turn.cancel()
+            if turn.request is not None:
+                # It was assigned at the moment of the cancellation.
+                self._schedule.release(turn.request, self._loop.time())
             raise
+        finally:
+            waiter.turn = None
+        return turn.request
 
-    async def _look(self, work: Look, waiter: _Waiter, look: Callable[[], Awaitable[None]]) -> None:
-        """Ask for one prediction, and tell the others who wait for the same."""
-        job, watched = waiter.job, work.watched
+    async def _poll(self, request: Poll, polled: PolledJob) -> None:
+        """Poll one job; if it has ended, update the objects of all tasks that wait for it."""
+        job, awaited = polled.job, request.awaited
         try:
-            await look()
+            await polled.poll()
         except BaseException:
-            self._schedule.release(work, self._loop.time())
+            self._schedule.release(request, self._loop.time())
             raise
         now = self._loop.time()
-        over = _is_over(job)
-        self._schedule.looked(watched, now, over=over)
-        if not over:
+        ended = has_ended(job)
+        self._schedule.polled(awaited, now, ended=ended)
+        if not ended:
             return
         running = job.metrics.get("predict_time")
-        total = now - watched.began if watched.is_new else None
+        total = now - awaited.began if awaited.is_new else None
         if job.completed_at is not None and job.created_at is not None:
             total = (job.completed_at - job.created_at).total_seconds()
-        self._schedule.ended(watched, running if isinstance(running, (int, float)) else None, total)
-        for other in self._waiters.get(watched, ()):
-            if other is not waiter:
-                if not _is_over(other.job):
-                    other.adopt(job)
-                if other.turn is not None and not other.turn.done():
-                    other.turn.set_result(None)
+        self._schedule.add_duration(
+            awaited, running if isinstance(running, (int, float)) else None, total
+        )
+        for other in self._waiters.get(awaited, ()):
+            if other.polled is not polled:
+                if not has_ended(other.polled.job):
+                    other.polled.adopt(job)
+                if other.turn is not None:
+                    other.turn.event.set()
 
-    async def _read(self, work: Read) -> None:
-        """Read a page of the list for all who are on it."""
+    async def _read(self, request: ReadPage) -> None:
+        """Read a page of the list, which shows many jobs."""
         call = Call(
             "GET",
             "/predictions",
             params={
-                "created_after": _timestamp(work.after),
-                "created_before": _timestamp(work.before),
+                "created_after": _timestamp(request.after),
+                "created_before": _timestamp(request.before),
             },
         )
         try:
-            answer = await self._transport.send(call, None, _PATIENCE)
+            answer = await self._transport.send(call, None, _PAGE_PATIENCE)
             page = answer.data
             if not isinstance(page, dict) or not isinstance(page.get("results"), list):
-                raise answer.unreadable(ValueError("this is no page: it has no list of results"))
-        except exceptions.ReplicateException as error:
-            if isinstance(error, exceptions.ClientClosed):
-                self._schedule.release(work, self._loop.time())
-                raise
-            self._schedule.failed(work, self._loop.time())
+                raise answer.unreadable(ValueError("it is not a page: it has no list of results"))
+        except exceptions.ClientClosed:
+            self._schedule.release(request, self._loop.time())
+            raise
+        except exceptions.ReplicateException:
+            self._schedule.failed(request, self._loop.time())
             return
         except BaseException:
-            self._schedule.release(work, self._loop.time())
+            self._schedule.release(request, self._loop.time())
             raise
-        shown = [each for entry in page["results"] if (each := _shown(entry)) is not None]
+        entries = [entry for raw in page["results"] if (entry := _list_entry(raw)) is not None]
         more = isinstance(page.get("next"), str)
-        self._schedule.read(work, self._loop.time(), shown, more=more)
+        self._schedule.page_read(request, self._loop.time(), entries, more=more)
 
-    def _arrange(self) -> None:
-        """Hand out what is to be done now, and come back when something else is due."""
+    def _assign(self) -> None:
+        """Assign all requests that are due to waiting tasks, and set the timer for the next one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -250,33 +307,37 @@ class Poller:
             found = self._schedule.next(now)
             if found is None:
                 return
-            if not isinstance(found, (Look, Read)):
-                # The clock of the loop may wake a little too early.
-                self._timer = self._loop.call_at(max(found, now) + 0.001, self._arrange)
+            if not isinstance(found, Request):
+                # The event loop may wake a little too early.
+                self._timer = self._loop.call_at(max(found, now) + 0.001, self._assign)
                 return
-            for each in [found.watched, *(found.claimed if isinstance(found, Read) else ())]:
-                idle = next((w for w in self._waiters.get(each, ()) if w.is_idle()), None)
-                if idle is not None and idle.turn is not None:
-                    idle.turn.set_result(found)
-                    break
-            else:
-                # All of them are on their way out, and come by here again.
+            turn = self._open_turn(found)
+            if turn is None:
+                # All of its tasks are being cancelled, or have not been resumed yet.
                 self._schedule.release(found, now, pause=0.01)
+            else:
+                turn.request = found
+                turn.event.set()
+
+    def _open_turn(self, request: Request) -> _Turn | None:
+        """Return the turn of a task that waits for one of the jobs of a request; None if there is none."""
+        for awaited in request.claimed:
+            for waiter in self._waiters.get(awaited, ()):
+                if waiter.turn is not None and not waiter.turn.event.is_set():
+                    return waiter.turn
+        return None
 
 
-def _is_over(job: Job) -> bool:
-    return policy.is_over(job.status, job.completed_at is not None)
-
-
-def _shown(entry: object) -> Shown | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+def _list_entry(raw: Any) -> ListEntry | None:
+    """Return what an entry of the list shows; None if it is not readable."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("id"), str):
         return None
     try:
-        created = parse_datetime(entry["created_at"]).timestamp()
+        created = parse_datetime(raw["created_at"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError):
         created = None
-    over = policy.is_over(str(entry.get("status")), entry.get("completed_at") is not None)
-    return Shown(entry["id"], created, over)
+    ended = is_over(str(raw.get("status")), raw.get("completed_at") is not None)
+    return ListEntry(raw["id"], created, ended)
 
 
 def _timestamp(seconds: float) -> str:

@@ -12,7 +12,8 @@ import attrs
 from .. import _arguments, exceptions
 from .._files.output import to_output
 from ..types import ServerSentEvent
-from .job import LiveJob, failure_of, has_ended
+from .job import LiveJob, failure_of, next_state
+from .policy import has_ended
 from .streaming import Stream, StreamFollower
 
 Output: TypeAlias = Any
@@ -23,96 +24,94 @@ Output: TypeAlias = Any
 class Prediction(LiveJob):
     """One run of a model (:api:`prediction-object`).
 
-    `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
+    `reload()`, `wait()` and `cancel()` update the object in place.
     """
 
     _path: ClassVar[str] = "/predictions"
 
     deployment: str | None = None
-    """The deployment that ran it."""
+    """Deployment that ran it, or `None`."""
     data_removed: bool = False
-    """Whether input, output and logs have been deleted, which happens after one hour."""
+    """Whether input, output and logs have been deleted, which happens after one hour (:api:`retention`)."""
     deadline: datetime | None = None
-    """When the server cancels it, if `cancel_after` was given."""
-    _files: bool | None = attrs.field(default=None, repr=False, init=False)
-    _output: tuple[Any, Any] | None = attrs.field(default=None, repr=False, init=False)
+    """Time at which the server cancels it if it is still running (:api:`deadline`)."""
+    _output: tuple[Any, Output] | None = attrs.field(default=None, repr=False, init=False)
+    """JSON of the output, and what it was made into."""
 
     @property
     def output(self) -> Output:
-        """The output so far; None if there is none. File URLs are `FileOutput` objects."""
+        """Output so far, or `None` if there is none. File URLs are `FileOutput` objects."""
         raw = self._raw.get("output")
         if self._output is None or self._output[0] is not raw:
-            self._output = raw, to_output(raw, self._context.transport, files=self._makes_files)
+            context = self._context
+            self._output = raw, to_output(raw, context.transport, files=context.use_file_output)
         return self._output[1]
 
     async def output_iterator(self) -> AsyncIterator[Output]:
         """Yield the items of the output as they appear, each once.
 
-        Output that is not a list is one item, yielded when it is complete. Leaving the loop early does not
-        cancel the prediction. Calls :api:`predictions.get`.
+        Output that is not a list is one item, which is yielded when it is complete. Leaving the loop early does
+        not cancel the prediction. Calls :api:`predictions.get`.
 
         Raises:
-            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. Raised after
-                the last item.
-            ReplicateError: The API refuses.
+            PredictionFailed: The prediction failed; raised after the last item.
+            PredictionCanceled: It was canceled; raised after the last item.
+            PredictionAborted: It ended before it started.
+            RunTimeout: It did not end within 24 hours.
+            ReplicateError: The API returned an error.
         """
         count = 0
         limit = time.monotonic() + _arguments.LONGEST_WAIT
-        # While a list grows, its first items do not tell whether all of them are files; the output of a
-        # model that streams text has none (:api:`stream-url`).
-        text = "/v1/streams/" in (self.urls.stream or "")
+        # While a list grows, its first items do not show whether all of them are files. The output of a
+        # model that streams text contains no files (:api:`stream-url`).
+        is_text = "/v1/streams/" in (self.urls.stream or "")
         while True:
-            over = has_ended(self)
-            output = self._raw.get("output") if text else self.output
+            ended = has_ended(self)
+            output = self._raw.get("output") if is_text else self.output
             if isinstance(output, list):
                 for item in output[count:]:
                     count += 1
                     yield item
-            elif over and output is not None and not count:
+            elif ended and output is not None and not count:
                 count = 1
                 yield output
-            if over:
+            if ended:
                 break
             if time.monotonic() > limit:
                 raise exceptions.RunTimeout(self, _arguments.LONGEST_WAIT)
-            await self._next_state()
+            await next_state(self)
         error = failure_of(self)
         if error is not None:
             raise error
 
     def stream(self, *, use_file_output: bool | None = None) -> EventStream:
-        """Return the events as they arrive: an async iterator and async context manager.
+        """Return the events of the prediction as they arrive (:api:`streaming`).
 
-        Nothing is sent before the first event is requested. A prediction that cannot be streamed is
+        The connection is opened when the first event is requested. A prediction that cannot be streamed is
         polled, and yields the same events. Leaving early does not cancel the prediction.
 
         Args:
-            use_file_output: Whether files become `FileOutput`; by default as for the prediction.
+            use_file_output: Whether files become `FileOutput`; by default as in `output`.
+
+        Returns:
+            The stream: an async iterator and async context manager.
 
         Raises, from the iteration:
-            StreamError: It failed; the error has the text so far.
-            ContactLost: It cannot be followed to its end.
+            StreamError: The prediction failed; the exception contains the text so far.
+            ContactLost: The prediction could not be followed to its end.
             StreamInUse: Another task is waiting for the next event.
         """
-        files = self._makes_files if use_file_output is None else use_file_output
-        return EventStream(StreamFollower(self._context.transport, job=self, files=files))
-
-    @property
-    def _makes_files(self) -> bool:
-        return self._context.use_file_output if self._files is None else self._files
-
-    def _adopt(self, fresh: LiveJob) -> None:
-        files = self._files
-        LiveJob._adopt(self, fresh)
-        self._files = files
+        context = self._context
+        files = context.use_file_output if use_file_output is None else use_file_output
+        return EventStream(StreamFollower(context.transport, job=self, files=files))
 
 
 class EventStream(Stream[ServerSentEvent, Prediction]):
     """The events of a prediction as they arrive (:api:`streaming`).
 
-    Opens when the first event is requested. Lost connections are resumed; where that is impossible,
-    or the model cannot stream, the prediction is polled, and the events are the same. The last event is
-    `done`; its reason is in `reason`. No event comes twice.
+    The connection is opened when the first event is requested. If it is lost, it is resumed. If that is
+    impossible, or the model cannot stream, the prediction is polled, and the events are the same. Each event is
+    yielded once. The last one is `done`.
 
     ```python
     async with client.stream("owner/name", {"prompt": "a poem"}) as events:
@@ -121,21 +120,21 @@ class EventStream(Stream[ServerSentEvent, Prediction]):
     ```
 
     Raises, from the iteration:
-        StreamError: The prediction failed; the error has the text so far.
-        RunTimeout: The time was over first.
-        ContactLost: The prediction cannot be followed to its end.
+        StreamError: The prediction failed; the exception contains the text so far.
+        RunTimeout: The prediction did not end within the timeout.
+        ContactLost: The prediction could not be followed to its end.
         AnswerTooLarge: An event exceeds `Limits.event`.
         StreamInUse: Another task is waiting for the next event.
     """
 
     @property
     def prediction(self) -> Prediction | None:
-        """The prediction, from the first event on."""
+        """The prediction, or `None` before the first event."""
         return self._follower.job
 
     @property
     def done(self) -> ServerSentEvent | None:
-        """The event that ended the stream; None before."""
+        """The event that ended the stream, or `None` before."""
         return self._follower.done
 
     def _items(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
@@ -143,19 +142,23 @@ class EventStream(Stream[ServerSentEvent, Prediction]):
 
 
 class OutputStream(Stream[Any, Prediction]):
-    """The pieces of a model's output as they arrive: text, files, or whatever the model makes.
+    """The pieces of a model's output as they arrive: text, files, or other JSON.
 
-    Opens when the first piece is requested, and raises what `EventStream` raises. A stream that was not
-    iterated over can be an input of another model function.
+    The prediction is created when the first piece is requested. The iteration raises what that of `EventStream`
+    raises. A stream can be an input of another model function, unless it has been iterated over.
     """
 
     @property
     def prediction(self) -> Prediction | None:
-        """The prediction, from the first piece on."""
+        """The prediction, or `None` before the first piece."""
         return self._follower.job
 
     async def collect(self) -> Output:
-        """Return the whole output from here on: pieces of text joined, else a list. Closes the stream."""
+        """Wait for the rest of the output, and close the stream.
+
+        Returns:
+            The pieces that have not been yielded: joined if they are text, else as a list.
+        """
         async with self:
             pieces = [piece async for piece in self]
         joined = self._follower.joined

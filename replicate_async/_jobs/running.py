@@ -19,8 +19,9 @@ from .._files.output import save_all
 from .context import Context
 from .creating import create
 from .finding import find
-from .job import failure_of, has_ended
+from .job import failure_of, wait_for_end
 from .pending import PendingCreate
+from .policy import has_ended
 from .prediction import Output, Prediction
 from .request import CreateOptions, CreateRequest, CreateTarget, prepare
 from .streaming import StreamFollower
@@ -141,7 +142,7 @@ async def _output(
     async def wait(prediction: Prediction) -> None:
         # Sync mode may answer `processing` with all outputs in place (:api:`sync-mode`): poll
         # again at once, since it has mostly ended meanwhile.
-        await prediction._wait(None, at_once=prediction.status == "processing")
+        await wait_for_end(prediction, None, poll_first=prediction.status == "processing")
 
     async def work() -> tuple[Prediction, exceptions.ModelError | None]:
         return await complete(state, create=create_prediction, wait=wait, retry_failed=retry_failed)

@@ -1,7 +1,7 @@
-"""When to look at which of the predictions that are awaited, and whether one by one or on pages of the list.
+"""Decides which of the awaited jobs to poll, and when: one by one, or many with a page of the list.
 
-No clock, no loop and no network: the time is an argument, and the requests are somebody else's. So the same
-decisions run in a program (`_poller`) and in a simulation (`benchmarks/fanout.py`).
+No clock, event loop or network: the time is an argument, and the caller makes the requests. So the same
+decisions run in the poller and in a simulation (`benchmarks/fanout.py`).
 """
 
 from __future__ import annotations
@@ -12,64 +12,55 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 from itertools import count
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
 from .._http.limits import TokenBucket
 from .policy import poll_delay
 
-FEW: Final = 16
-"""Up to so many predictions are asked for one by one."""
+LIST_ABOVE: Final = 16
+"""Number of awaited jobs above which pages of the list are read."""
 
+POLL_SHARE: Final = 0.5
+"""Share of the account's rate limit (for other requests than creates) that polls may use."""
 
-SHARE: Final = 0.5
-"""The share of the account's requests (other than creates) that looking may use up."""
+ENDED_SHARE: Final = 0.3
+"""Further share of it, for polls of jobs that the list shows as ended."""
 
+_PAGE_SIZE: Final = 100  # :api:`predictions.list`
 
-ENDS_SHARE: Final = 0.3
-"""The share on top of that for those of which a list has shown that they have ended."""
+_FEWEST_ON_PAGE: Final = 4
+"""Fewest jobs for which it is worth reading a page."""
 
+_MOST_READS: Final = 4
+"""Number of pages that may be read at the same time."""
 
-_PAGE: Final = 100  # :api:`predictions.list`
+_CLOCK_ERROR: Final = 0.1
+"""Seconds by which two timestamps of the same moment may differ (:api:`json-styles`)."""
 
+_SHORTEST_PAGE_DELAY: Final = 0.5
+"""Shortest time in seconds between two pages that show the same job."""
 
-_WORTH: Final = 4
-"""A page is read if it answers for so many predictions at least."""
-
-
-_READERS: Final = 4
-"""Pages that are read at a time."""
-
-
-_CLOCKS: Final = 0.1
-"""Seconds by which two views of the same moment may differ (:api:`json-styles`)."""
-
-
-_SHORTEST: Final = 0.5
-
-
-_LONGEST: Final = 1.0
-"""Seconds between two pages that show the same prediction, unless its end is far."""
-
+_LONGEST_PAGE_DELAY: Final = 1.0
+"""Longest time in seconds between two such pages, unless the job is expected to run for much longer."""
 
 _SOON: Final = 1.0
-"""Who is due within so many seconds counts as due, when pages are planned."""
-
+"""Seconds before its next poll in which a job counts as due for a page."""
 
 _LONGEST_LAG: Final = 30.0
+"""Age in seconds up to which a job may be missing in the list because the list lags behind."""
+
+_OWN_POLL: Final = 60.0
+"""Seconds after which a job is polled itself, since the list may be out of date."""
 
 
-_OWN_LOOK: Final = 60.0
-"""After so many seconds, a prediction is asked for itself: a list may be out of date."""
-
-
-class Learned:
-    """How long the predictions of each model took, of late. Safe from any thread."""
+class Durations:
+    """How long the recent jobs of each model took. Can be used from any thread."""
 
     _MOST_MODELS: Final = 256
-    _KEPT: Final = 64
-    _ENOUGH: Final = 5
+    _SAMPLES: Final = 64
+    _FEWEST_SAMPLES: Final = 5
 
     def __init__(self) -> None:
         self._samples: dict[str, tuple[deque[float], deque[float]]] = {}
@@ -77,156 +68,164 @@ class Learned:
         self._lock = threading.Lock()
 
     def add(self, model: str, running: float, total: float) -> None:
-        """Take note of one that has ended.
+        """Add a job that has ended.
 
         Args:
-            model: Whatever tells models apart.
+            model: Key of its model.
             running: Seconds that it ran.
             total: Seconds from its creation to its end.
         """
         with self._lock:
-            known = self._samples.get(model)
-            if known is None:
+            samples = self._samples.get(model)
+            if samples is None:
                 if len(self._samples) >= self._MOST_MODELS:
                     oldest = next(iter(self._samples))
                     del self._samples[oldest]
                     self._usual.pop(oldest, None)
-                known = deque(maxlen=self._KEPT), deque(maxlen=self._KEPT)
-                self._samples[model] = known
-            runnings, totals = known
+                samples = deque(maxlen=self._SAMPLES), deque(maxlen=self._SAMPLES)
+                self._samples[model] = samples
+            runnings, totals = samples
             runnings.append(min(running, total))
             totals.append(total)
-            if len(totals) >= self._ENOUGH:
+            if len(totals) >= self._FEWEST_SAMPLES:
                 low = sorted(runnings)[len(runnings) // 10]
                 high = sorted(totals)[-1 - len(totals) // 10]
                 self._usual[model] = low, high
 
     def usual(self, model: str) -> tuple[float, float] | None:
-        """Return what nine of ten take at least, and at most; None if too little is known."""
+        """Return the seconds that nine of ten jobs take at least, and at most; None if there are too few samples."""
         return self._usual.get(model)
 
 
-class Share:
-    """A share of the account's requests: a token bucket for all event loops of a client."""
+class RateShare:
+    """A share of an account's rate limit. Can be used from any thread."""
 
-    _BURST: Final = 2.0  # seconds
+    _BURST: Final = 2.0
+    """Seconds of its rate that may be used at once."""
 
-    def __init__(self, rate: float | None) -> None:
-        """Make a full bucket.
+    def __init__(self, rate: float) -> None:
+        """Make a full share.
 
         Args:
-            rate: Requests per second; None for no limit.
+            rate: Requests per second.
         """
-        self._bucket = None if rate is None else TokenBucket(max(1.0, rate * self._BURST), rate)
+        self._bucket = TokenBucket(max(1.0, rate * self._BURST), rate)
         self._lock = threading.Lock()
 
     def take(self, now: float) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
-        if self._bucket is None:
-            return 0.0
+        """Take one request and return 0, or return the seconds until there is one to take."""
         with self._lock:
-            due = self._bucket.due(now)
-            if not due:
+            wait = self._bucket.due(now)
+            if not wait:
                 self._bucket.tokens -= 1
-            return due
+            return wait
 
 
 @attrs.define(eq=False)
-class Watched:
-    """A prediction that is awaited."""
+class Awaited:
+    """A job that somebody waits for."""
 
     id: str
-    """Its id."""
+    """Its ID."""
     model: str
-    """What tells how long it may take."""
+    """Key of its model in `Durations`."""
     began: float
-    """When it was created, by the clock of the schedule."""
+    """Time of its creation, by the clock of the schedule."""
     created: float | None
-    """The same as the server tells it, in seconds since 1970; None: it cannot be found in lists."""
-    fixed: float | None
-    """Seconds between two looks, if the user wishes so."""
+    """Time of its creation by the server's clock, in seconds since 1970; None if the list does not show it."""
+    poll_interval: float | None
+    """Fixed polling interval in seconds; None: adaptive."""
     is_new: bool
-    """Whether `began` is right. Else it may have been running for long."""
+    """Whether `began` is right. If not, it may have been running for long."""
     due: float
-    """When to look next."""
-    looked: float
-    """When it was last asked for itself."""
-    ended: bool = False
-    """Whether a list shows its end. What came of it, it must be asked itself."""
-    busy: bool = False
-    """Whether somebody is looking."""
-    gone: bool = False
+    """Time of the next poll."""
+    polled: float
+    """Time of the last poll of the job itself."""
+    has_ended: bool = False
+    """Whether the list shows that it has ended. It is polled once more for its result."""
+    is_busy: bool = False
+    """Whether a request for it is under way."""
+    is_gone: bool = False
     """Whether nobody waits for it any more."""
     misses: int = 0
-    """How often it was missing in a list."""
+    """Number of pages in a row that should have shown it, and did not."""
     listed_from: float = float("-inf")
-    """When to look for it in a list again."""
+    """Time from which pages are read for it again."""
 
 
 @attrs.frozen
-class Look:
-    """Ask for one prediction."""
+class Poll:
+    """A request for one job."""
 
-    watched: Watched
+    awaited: Awaited
+
+    @property
+    def claimed(self) -> tuple[Awaited, ...]:
+        """The jobs that the request is for."""
+        return (self.awaited,)
 
 
 @attrs.frozen
-class Read:
-    """Read one page of the list, which shows many of them."""
+class ReadPage:
+    """A request for a page of the list, which shows many jobs."""
 
     after: float
     """`created_after`, in seconds since 1970."""
     before: float
-    """`created_before`."""
-    claimed: tuple[Watched, ...]
-    """Those whose turn it is."""
+    """`created_before`, in seconds since 1970."""
+    claimed: tuple[Awaited, ...]
+    """The jobs that the request is for; none of them is polled otherwise meanwhile."""
     began: float
-    """When it was asked for, by the clock of the schedule."""
+    """Time at which it was scheduled, by the clock of the schedule."""
 
-    @property
-    def watched(self) -> Watched:
-        """The one whose turn it is first."""
-        return self.claimed[0]
+
+Request: TypeAlias = Poll | ReadPage
 
 
 @attrs.frozen
-class Shown:
-    """What a list shows of one prediction."""
+class ListEntry:
+    """What a list shows of one job."""
 
     id: str
     created: float | None
-    over: bool
+    """Time of its creation, in seconds since 1970."""
+    has_ended: bool
 
 
 class Schedule:
-    """The predictions that one account awaits on one event loop."""
+    """The jobs of one account that are awaited on one event loop."""
 
     _MOST_PAST: Final = 20_000
+    """Number of past jobs that are remembered for the sake of one that takes long."""
 
-    def __init__(self, learned: Learned, looks: Share, ends: Share) -> None:
+    def __init__(self, durations: Durations, polls: RateShare, ended: RateShare) -> None:
         """Make an empty schedule.
 
         Args:
-            learned: How long predictions take.
-            looks: What may be spent on looking.
-            ends: What may be spent besides on those that have ended.
+            durations: How long jobs take.
+            polls: Share of the rate limit for polls.
+            ended: Further share for polls of jobs that the list shows as ended.
         """
-        self._learned = learned
-        self._looks = looks
-        self._ends = ends
+        self._durations = durations
+        self._poll_share = polls
+        self._ended_share = ended
         self._numbers = count()
-        self._by_id: dict[str, Watched] = {}
-        # By due time: those that lists show as ended, and the others.
-        self._ended: list[tuple[float, int, Watched]] = []
-        self._open: list[tuple[float, int, Watched]] = []
-        # By creation, the newest first. Those that have ended are in it, since they take up room on the
-        # pages between those that have not.
+        self._by_id: dict[str, Awaited] = {}
+        # Heaps by due time: the jobs that the list shows as ended, and the others. Entries may be outdated.
+        self._ended: list[tuple[float, int, Awaited]] = []
+        self._running: list[tuple[float, int, Awaited]] = []
+        # Negative creation times and IDs, the newest first. Past jobs are in it as long as they take up room on
+        # the pages between those that are awaited.
         self._order: list[tuple[float, str]] = []
         self._past: set[str] = set()
-        self._strangers = 0.0  # on a page, for each one of ours
-        self._readers = 0
+        self._strangers = 0.0
+        """Number of other jobs on a page for each one that is or was awaited."""
+        self._reads = 0
+        """Number of pages that are being read."""
         self._page_seconds = 0.1
-        self._lag = 0.0  # seconds until a new one appears in the list
+        """Seconds that reading a page takes."""
+        self._lag = 0.0
+        """Seconds until a new job appears in the list."""
         self._no_lists_until = float("-inf")
         self._suspended_for = 1.0
 
@@ -241,186 +240,188 @@ class Schedule:
         now: float,
         began: float,
         created: float | None,
-        fixed: float | None,
+        poll_interval: float | None,
         is_new: bool,
-    ) -> Watched:
-        """Begin to watch a prediction."""
-        watched = Watched(id, model, began, created, fixed, is_new, now, now)
-        self._by_id[id] = watched
+    ) -> Awaited:
+        """Add a job; the arguments are as in `Awaited`."""
+        awaited = Awaited(id, model, began, created, poll_interval, is_new, now, now)
+        self._by_id[id] = awaited
         if created is not None:
             if id in self._past:
                 self._past.remove(id)
                 self._order = [entry for entry in self._order if entry[1] != id]
             insort(self._order, (-created, id))
-        self._put(watched, now + self._pause(watched, now))
-        return watched
+        self._put(awaited, now + self._poll_delay(awaited, now))
+        return awaited
 
-    def remove(self, watched: Watched) -> None:
-        """Watch it no more."""
-        watched.gone = True
-        if self._by_id.get(watched.id) is not watched:
+    def remove(self, awaited: Awaited) -> None:
+        """Remove a job that nobody waits for any more."""
+        awaited.is_gone = True
+        if self._by_id.get(awaited.id) is not awaited:
             return
-        del self._by_id[watched.id]
-        if watched.created is not None:
-            self._past.add(watched.id)
+        del self._by_id[awaited.id]
+        if awaited.created is not None:
+            self._past.add(awaited.id)
             if len(self._past) > 2 * len(self._by_id) + 1000:
-                self._forget()
+                self._forget_past()
 
-    def next(self, now: float) -> Look | Read | float | None:
-        """Return what to do now, or when to ask again; None: nothing is awaited.
+    def next(self, now: float) -> Request | float | None:
+        """Return the next request, the time at which to ask again, or None if nothing is due by itself.
 
-        What is returned must be answered with `looked`, `read`, `failed` or `release`.
+        Each request must be reported back with `polled`, `page_read`, `failed` or `release`.
         """
         wake = float("inf")
-        tops = [top for heap in (self._ended, self._open) if (top := self._top(heap)) is not None]
-        for due, _, watched in sorted(tops):
+        tops = [top for heap in (self._ended, self._running) if (top := self._top(heap))]
+        for due, _, awaited in sorted(tops):
             if due > now:
                 wake = min(wake, due)
                 continue
-            is_listed = not watched.ended and self._is_listed(watched, now)
-            if is_listed and self._readers >= _READERS:
-                continue  # the next reader that is done comes by here
-            if wait := self._wait(watched, now):
+            is_listed = self._is_listed(awaited, now)
+            if is_listed and self._reads >= _MOST_READS:
+                continue  # until one of the pages has been read
+            if wait := self._take_request(awaited, now):
                 wake = min(wake, now + wait)
                 continue
-            heapq.heappop(self._ended if watched.ended else self._open)
-            read = self._page_for(watched, now) if is_listed else None
-            if read is None:
-                watched.busy = True
-                return Look(watched)
-            for each in read.claimed:
-                each.busy = True
-            self._readers += 1
-            return read
+            heapq.heappop(self._ended if awaited.has_ended else self._running)
+            read = self._page_for(awaited, now) if is_listed else None
+            request = Poll(awaited) if read is None else read
+            for each in request.claimed:
+                each.is_busy = True
+            self._reads += read is not None
+            return request
         return None if wake == float("inf") else wake
 
-    def looked(self, watched: Watched, now: float, *, over: bool) -> None:
-        """Note that somebody has asked for one."""
-        watched.busy = False
-        watched.looked = now
-        watched.ended = False
-        if not over and not watched.gone:
-            self._put(watched, now + self._pause(watched, now))
+    def polled(self, awaited: Awaited, now: float, *, ended: bool) -> None:
+        """Report that a job was polled, and whether it has ended."""
+        awaited.is_busy = False
+        awaited.polled = now
+        awaited.has_ended = False
+        if not ended and not awaited.is_gone:
+            self._put(awaited, now + self._poll_delay(awaited, now))
 
-    def ended(self, watched: Watched, running: float | None, total: float | None) -> None:
-        """Learn from one that has ended: the seconds that it ran, and those that it took in all."""
-        if total is not None and total >= 0:
-            self._learned.add(watched.model, total if running is None else running, total)
-
-    def read(self, read: Read, now: float, shown: Iterable[Shown], *, more: bool) -> None:
-        """Take over what a page shows.
+    def add_duration(self, awaited: Awaited, running: float | None, total: float | None) -> None:
+        """Report how long a job took that has ended.
 
         Args:
-            read: What was read.
+            awaited: The job.
+            running: Seconds that it ran, if known.
+            total: Seconds from its creation to its end, if known.
+        """
+        if total is not None and total >= 0:
+            self._durations.add(awaited.model, total if running is None else running, total)
+
+    def page_read(
+        self, read: ReadPage, now: float, entries: Iterable[ListEntry], *, more: bool
+    ) -> None:
+        """Report what a page shows.
+
+        Args:
+            read: The request.
             now: The time.
-            shown: What is on the page.
+            entries: What the page shows.
             more: Whether there is a page after it.
         """
-        self._readers -= 1
+        self._reads -= 1
         self._lag *= 0.99
         self._page_seconds += (max(now - read.began, 0.001) - self._page_seconds) / 4
-        claimed = dict.fromkeys(read.claimed)
+        missing = dict.fromkeys(read.claimed)
         oldest = float("inf")
-        useful = ours = entries = 0
-        for entry in shown:
-            entries += 1
+        useful = known = total = 0
+        for entry in entries:
+            total += 1
             if entry.created is not None:
                 oldest = min(oldest, entry.created)
-            watched = self._by_id.get(entry.id)
-            ours += watched is not None or entry.id in self._past
-            if watched is None or watched.ended:
+            awaited = self._by_id.get(entry.id)
+            known += awaited is not None or entry.id in self._past
+            if awaited is None or awaited.has_ended:
                 continue
             useful += 1
-            if watched in claimed:
-                del claimed[watched]
-                watched.busy = False
-            elif watched.busy:
+            if awaited in missing:
+                del missing[awaited]
+                awaited.is_busy = False
+            elif awaited.is_busy:
                 continue
-            watched.misses = 0
-            watched.ended = entry.over
-            self._put(watched, now if entry.over else now + self._pause_of_page(watched, now))
-        for watched in claimed:
-            watched.busy = False
-            if watched.gone:
+            awaited.misses = 0
+            awaited.has_ended = entry.has_ended
+            self._put(awaited, now + (0.0 if entry.has_ended else self._page_delay(awaited, now)))
+        for awaited in missing:
+            awaited.is_busy = False
+            if awaited.is_gone:
                 continue
-            if not more or (watched.created or 0.0) > oldest + _CLOCKS:
-                # It should have been there: the list lags behind, or leaves it out.
-                age = read.began - watched.began
-                if watched.is_new and age < _LONGEST_LAG:
+            if not more or (awaited.created or 0.0) > oldest + _CLOCK_ERROR:
+                # The page should have shown it: the list lags behind, or leaves it out.
+                age = read.began - awaited.began
+                if awaited.is_new and age < _LONGEST_LAG:
                     self._lag = max(self._lag, age + 0.5)
                     useful += 1
                 else:
-                    watched.misses += 1
-                    watched.listed_from = now + min(2.0 * 2**watched.misses, 120.0)
-            self._put(watched, min(watched.due, now))
-        if ours:
-            self._strangers += ((entries - ours) / ours - self._strangers) / 4
+                    awaited.misses += 1
+                    awaited.listed_from = now + min(2.0 * 2**awaited.misses, 120.0)
+            self._put(awaited, min(awaited.due, now))
+        if known:
+            self._strangers += ((total - known) / known - self._strangers) / 4
         if useful >= 2:
             self._suspended_for = 1.0
         else:
-            self._suspend(now)
+            self._suspend_lists(now)
 
-    def failed(self, work: Look | Read, now: float) -> None:
-        """Note that nothing came of it: lists are left alone for a while."""
-        if isinstance(work, Read):
-            self._suspend(now)
-        self.release(work, now)
+    def failed(self, request: Request, now: float) -> None:
+        """Report that a request has failed. After a page, no list is read for a while."""
+        if isinstance(request, ReadPage):
+            self._suspend_lists(now)
+        self.release(request, now)
 
-    def release(self, work: Look | Read, now: float, *, pause: float = 0.0) -> None:
-        """Give work back: whoever had it does it no more; somebody else may, after a pause."""
-        if isinstance(work, Read):
-            self._readers -= 1
-            claimed: tuple[Watched, ...] = work.claimed
-        else:
-            claimed = (work.watched,)
-        for watched in claimed:
-            watched.busy = False
-            if not watched.gone:
-                self._put(watched, now + pause if pause else min(watched.due, now))
+    def release(self, request: Request, now: float, *, pause: float = 0.0) -> None:
+        """Report that a request was not made; its jobs are due again after a pause in seconds."""
+        self._reads -= isinstance(request, ReadPage)
+        for awaited in request.claimed:
+            awaited.is_busy = False
+            if not awaited.is_gone:
+                self._put(awaited, now + pause if pause else min(awaited.due, now))
 
-    # Which one is next
+    # Which job is next
 
-    def _put(self, watched: Watched, due: float) -> None:
-        watched.due = due
-        heap = self._ended if watched.ended else self._open
-        heapq.heappush(heap, (due, next(self._numbers), watched))
+    def _put(self, awaited: Awaited, due: float) -> None:
+        awaited.due = due
+        heap = self._ended if awaited.has_ended else self._running
+        heapq.heappush(heap, (due, next(self._numbers), awaited))
 
-    def _top(self, heap: list[tuple[float, int, Watched]]) -> tuple[float, int, Watched] | None:
-        """Return the first entry of a heap that still holds."""
+    def _top(self, heap: list[tuple[float, int, Awaited]]) -> tuple[float, int, Awaited] | None:
+        """Drop outdated entries from the top of a heap, and return the first one that is left."""
         while heap:
-            due, _, watched = heap[0]
-            if not watched.gone and not watched.busy and watched.due == due:
+            due, _, awaited = heap[0]
+            if not awaited.is_gone and not awaited.is_busy and awaited.due == due:
                 return heap[0]
             heapq.heappop(heap)
         return None
 
-    def _wait(self, watched: Watched, now: float) -> float:
-        """Take a request for it, and return 0, or return the seconds until there is one."""
-        if not watched.ended:
-            return self._looks.take(now)
-        wait = self._ends.take(now)
-        return min(wait, self._looks.take(now)) if wait else 0.0
+    def _take_request(self, awaited: Awaited, now: float) -> float:
+        """Take a request from the shares of the rate limit and return 0, or return the seconds until there is one."""
+        if not awaited.has_ended:
+            return self._poll_share.take(now)
+        wait = self._ended_share.take(now)
+        return min(wait, self._poll_share.take(now)) if wait else 0.0
 
-    def _is_listed(self, watched: Watched, now: float) -> bool:
-        """Tell whether a page may answer for it."""
+    def _is_listed(self, awaited: Awaited, now: float) -> bool:
+        """Return whether a page of the list can tell its state."""
         return (
-            len(self._by_id) > FEW
-            and not watched.ended
-            and watched.created is not None
-            and watched.fixed is None
-            and now - watched.began >= self._lag
-            and now >= watched.listed_from
+            len(self._by_id) > LIST_ABOVE
+            and not awaited.has_ended
+            and awaited.created is not None
+            and awaited.poll_interval is None
+            and now - awaited.began >= self._lag
+            and now >= awaited.listed_from
             and now >= self._no_lists_until
-            and now - watched.looked < max(_OWN_LOOK, len(self._by_id) / 2.5)
+            and now - awaited.polled < max(_OWN_POLL, len(self._by_id) / 2.5)
         )
 
-    def _page_for(self, watched: Watched, now: float) -> Read | None:
-        """Return the page with it that answers for the most; None if that would tell of too few."""
-        assert watched.created is not None
-        here = bisect_left(self._order, (-watched.created, watched.id))
-        reach = max(int(_PAGE / (1 + self._strangers)), 1)
-        # It must not be at the far end, since the reach is an estimate.
-        first = here if watched.misses else max(here - 2 * reach // 3, 0)
+    def _page_for(self, awaited: Awaited, now: float) -> ReadPage | None:
+        """Return the page that shows a job and the most others that are due; None if these are too few."""
+        assert awaited.created is not None
+        here = bisect_left(self._order, (-awaited.created, awaited.id))
+        reach = max(int(_PAGE_SIZE / (1 + self._strangers)), 1)
+        # The job must not be at the far end of the page, since the reach is an estimate.
+        first = here if awaited.misses else max(here - 2 * reach // 3, 0)
         found = [self._claimable(each, now) for _, each in self._order[first : here + reach]]
         best, best_count = here - first, -1
         count = sum(each is not None for each in found[:reach])
@@ -430,62 +431,65 @@ class Schedule:
             count -= found[start] is not None
             if start + reach < len(found):
                 count += found[start + reach] is not None
-        if best_count < _WORTH:
+        if best_count < _FEWEST_ON_PAGE:
             return None
         claimed = tuple(each for each in found[best : best + reach] if each is not None)
         newest, oldest = claimed[0].created, claimed[-1].created
         assert newest is not None
         assert oldest is not None
-        return Read(oldest - _CLOCKS, newest + _CLOCKS, claimed, now)
+        return ReadPage(oldest - _CLOCK_ERROR, newest + _CLOCK_ERROR, claimed, now)
 
-    def _claimable(self, id: str, now: float) -> Watched | None:
-        watched = self._by_id.get(id)
+    def _claimable(self, id: str, now: float) -> Awaited | None:
+        """Return a job if it is due, or soon, and a page can tell its state."""
+        awaited = self._by_id.get(id)
         if (
-            watched is None
-            or watched.busy
-            or watched.ended
-            or watched.due > now + _SOON
-            or now < watched.listed_from
-            or now - watched.began < self._lag
+            awaited is None
+            or awaited.is_busy
+            or awaited.has_ended
+            or awaited.due > now + _SOON
+            or now < awaited.listed_from
+            or now - awaited.began < self._lag
         ):
             return None
-        return watched
+        return awaited
 
-    def _forget(self) -> None:
-        """Forget those that have ended and are on no page between the others."""
-        awaited = [w.created for w in self._by_id.values() if w.created is not None]
+    def _forget_past(self) -> None:
+        """Forget past jobs that are older than all awaited ones: no page shows them in between."""
+        awaited = [each.created for each in self._by_id.values() if each.created is not None]
         oldest = min(awaited, default=float("inf"))
         self._order = [
             entry for entry in self._order if entry[1] not in self._past or -entry[0] >= oldest
         ]
         if len(self._past) > 2 * len(self._by_id) + self._MOST_PAST:
-            # One that takes for ever shall not keep all that came after it.
+            # One job that takes very long must not keep all that were created after it.
             self._order = [entry for entry in self._order if entry[1] in self._by_id]
         self._past.intersection_update([each for _, each in self._order])
 
     # When
 
-    def _pause(self, watched: Watched, now: float) -> float:
-        """Return the seconds until the next look."""
-        if watched.fixed is not None:
-            return watched.fixed
-        usual = self._learned.usual(watched.model) if watched.is_new else None
-        return poll_delay(now - watched.began, usual)
+    def _usual(self, awaited: Awaited) -> tuple[float, float] | None:
+        return self._durations.usual(awaited.model) if awaited.is_new else None
 
-    def _pause_of_page(self, watched: Watched, now: float) -> float:
-        """Return the seconds until the next page that shows it.
+    def _poll_delay(self, awaited: Awaited, now: float) -> float:
+        """Return the seconds until the next poll of a job."""
+        if awaited.poll_interval is not None:
+            return awaited.poll_interval
+        return poll_delay(now - awaited.began, self._usual(awaited))
 
-        A page answers for many: it may be read more often, but not while the reading of the pages before
-        takes up all the time.
+    def _page_delay(self, awaited: Awaited, now: float) -> float:
+        """Return the seconds until the next page that shows a job.
+
+        A page tells of many jobs, so it may be read more often, unless reading all pages takes longer than that.
         """
-        age = now - watched.began
-        usual = self._learned.usual(watched.model) if watched.is_new else None
-        pause = poll_delay(age, usual)
+        age = now - awaited.began
+        usual = self._usual(awaited)
+        delay = poll_delay(age, usual)
         if usual is None or age >= 0.9 * usual[0]:
-            pause = min(pause, _LONGEST)
-        pages = 1 + len(self._order) // _PAGE
-        return max(pause, _SHORTEST, 2 * pages * self._page_seconds / _READERS)
+            delay = min(delay, _LONGEST_PAGE_DELAY)
+        pages = 1 + len(self._order) // _PAGE_SIZE
+        return max(delay, _SHORTEST_PAGE_DELAY, 2 * pages * self._page_seconds / _MOST_READS)
 
-    def _suspend(self, now: float) -> None:
+    def _suspend_lists(self, now: float) -> None:
+        """Read no list for a while, which doubles each time."""
         self._no_lists_until = now + self._suspended_for
         self._suspended_for = min(2 * self._suspended_for, 60.0)

@@ -27,7 +27,7 @@ from .._unpicklable import Unpicklable
 from ..types import ServerSentEvent
 from . import policy
 from .events import Parser, Position, done_reason, failure_text, missing
-from .job import LiveJob, failure_of, has_ended
+from .job import LiveJob, failure_of, fetch_state, poll, polling_delay
 
 T = TypeVar("T")
 J = TypeVar("J", bound=LiveJob)
@@ -380,12 +380,12 @@ class StreamFollower(Generic[J]):
         """Look at the prediction, and return what is new of its output as events."""
         prediction = self.job
         assert prediction is not None
-        if not has_ended(prediction) or (self._connections and not self._looked):
+        if not policy.has_ended(prediction) or (self._connections and not self._looked):
             if self._looked or (self._create is not None and not self._connections):
-                await self._in_time(lambda: anyio.sleep(prediction._pause()))
+                await self._in_time(lambda: anyio.sleep(polling_delay(prediction)))
             self._looked = True
-            await self._in_time(prediction._poll)
-        over = has_ended(prediction)
+            await self._in_time(lambda: poll(prediction))
+        over = policy.has_ended(prediction)
         events = self._polled_output(prediction, over=over)
         if over:
             if getattr(prediction, "data_removed", False) and self._incomplete(prediction):
@@ -436,10 +436,10 @@ class StreamFollower(Generic[J]):
         prediction = self.job
         assert prediction is not None
         await self._disconnect()
-        if not has_ended(prediction):
+        if not policy.has_ended(prediction):
             try:
                 with anyio.move_on_after(_LAST_LOOK):
-                    await prediction._look(Kind.READ, _LAST_LOOK)
+                    await fetch_state(prediction, Kind.READ, _LAST_LOOK)
             except (exceptions.ReplicateError, exceptions.TransportError) as error:
                 _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
         code, kind, retryable = policy.failure_kind(prediction.error or said)

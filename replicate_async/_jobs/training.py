@@ -13,15 +13,15 @@ from .job import LiveJob
 
 @attrs.define(eq=False)
 class Training(LiveJob):
-    """A run that makes a new version of a model (:api:`training-object`).
+    """One run that trains a new version of a model (:api:`training-object`).
 
-    `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
+    `reload()`, `wait()` and `cancel()` update the object in place.
     """
 
     _path: ClassVar[str] = "/trainings"
 
     @property
     def output(self) -> TrainingOutput | None:
-        """The new version and its weights; None before the end."""
+        """New version and its weights, or `None` before the end."""
         raw = self._raw.get("output")
         return None if raw is None else structure_part(raw, TrainingOutput)

@@ -1,84 +1,74 @@
-"""Polls on behalf of all who follow the progress of a job: one request for each, however many they are."""
+"""Polls a job on behalf of all that follow its progress: one request for each poll, however many follow."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Hashable
+from typing import Final
 
 import anyio
 import attrs
 
 from .._http.transport import Transport
 from ..types import Job
-from .poller import rate_of
-from .schedule import Share
+from .poller import PolledJob, RateShares, account_of
 
-_SHARE = 0.5
-"""The share of the account's rate limit that such polls may take."""
-
-_MOST_ACCOUNTS = 1024
+_SHARE: Final = 0.5
+"""Share of the account's rate limit that these polls may use."""
 
 
 @attrs.define(eq=False)
 class _Viewed:
-    """A job that somebody follows, on one event loop."""
+    """A job that is followed on one event loop."""
 
     viewers: int = 0
+    """Number of tasks that follow it."""
     is_polled: bool = False
-    """Whether one of the viewers polls, or waits to do so."""
+    """Whether one of them polls the job, or waits to do so."""
     polled: anyio.Event = attrs.field(factory=anyio.Event)
-    """Set when that viewer has polled, or has left."""
+    """Set when that task has polled the job, or was cancelled."""
     latest: Job | None = None
-    """The state at the last poll; None if the viewer has left instead."""
+    """State at the last poll; None if the task was cancelled instead."""
 
 
 class Viewers:
-    """Those who follow jobs with one client and its views."""
+    """The tasks that follow jobs with a client and its views."""
 
     def __init__(self) -> None:
         self._viewed: dict[tuple[asyncio.AbstractEventLoop, Hashable, str], _Viewed] = {}
-        self._shares: dict[Hashable, Share] = {}
+        self._shares = RateShares(_SHARE)
 
-    async def next_state(
-        self,
-        transport: Transport,
-        job: Job,
-        look: Callable[[], Awaitable[None]],
-        adopt: Callable[[Job], None],
-        pause: float,
-    ) -> None:
-        """Return when the state of a job was fetched again, by this viewer or by another one.
+    async def next_state(self, transport: Transport, polled: PolledJob, delay: float) -> None:
+        """Wait until the job was polled again, by this task or by another one; the object is updated in place.
 
         Args:
-            transport: Makes the requests.
-            job: The job; it is updated in place.
-            look: Updates it, and repeats failed requests.
-            adopt: Takes over the state of another object for the same job.
-            pause: Seconds before it is polled.
+            transport: Tells the account and its rate limit.
+            polled: The job.
+            delay: Seconds before it is polled.
 
         Raises:
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
         """
-        account = transport.config.base_url, transport.token()
-        key = asyncio.get_running_loop(), account, job.id
+        account = account_of(transport)
+        key = asyncio.get_running_loop(), account, polled.job.id
         viewed = self._viewed.setdefault(key, _Viewed())
         viewed.viewers += 1
         try:
             while viewed.is_polled:
                 await viewed.polled.wait()
                 if viewed.latest is not None:
-                    adopt(viewed.latest)
+                    polled.adopt(viewed.latest)
                     return
             viewed.is_polled, viewed.latest = True, None
             try:
-                await anyio.sleep(pause)
-                share = self._share(account, transport)
-                # Not an event: the share fills with time.
+                await anyio.sleep(delay)
+                share = self._shares.of(account, transport.config.rate_limit)
+                # Not an event: the share is refilled by time.
                 while wait := share.take(time.monotonic()):  # noqa: ASYNC110
                     await anyio.sleep(wait)
-                await look()
-                viewed.latest = job
+                await polled.poll()
+                viewed.latest = polled.job
             finally:
                 viewed.is_polled = False
                 viewed.polled.set()
@@ -87,11 +77,3 @@ class Viewers:
             viewed.viewers -= 1
             if not viewed.viewers:
                 self._viewed.pop(key, None)
-
-    def _share(self, account: Hashable, transport: Transport) -> Share:
-        found = self._shares.get(account)
-        if found is None:
-            found = self._shares[account] = Share(_SHARE * rate_of(transport.config.rate_limit))
-            while len(self._shares) > _MOST_ACCOUNTS:
-                del self._shares[next(iter(self._shares))]
-        return found

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any, Final
 
 from .._concurrency import gather_limited
-from .._jobs.job import has_ended
+from .._jobs.policy import has_ended
 from .._jobs.prediction import EventStream, OutputStream, Prediction
 from .._unpicklable import Unpicklable
 

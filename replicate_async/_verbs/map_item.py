@@ -20,7 +20,8 @@ from .._concurrency import in_thread
 from .._jobs import running
 from .._jobs.context import Context
 from .._jobs.creating import create, mark
-from .._jobs.job import has_ended
+from .._jobs.job import wait_for_end
+from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
 from .._jobs.running import RunState
@@ -157,10 +158,10 @@ class Item:
                 raw = entry.record or {"id": entry.prediction}
         if raw["id"] is None:
             return
-        prediction = shared.context.bind(structure(raw, Prediction))
+        context = shared.context.with_file_output(shared.plan.options.use_file_output)
+        prediction = context.bind(structure(raw, Prediction))
         _logger.debug("input %d has prediction %s of an earlier run", self.index, prediction.id)
         shared.context.creates.own(prediction.id)
-        prediction._files = shared.plan.options.use_file_output
         self._run.prediction = prediction
 
     async def _find_uncertain(self) -> str | None:
@@ -240,7 +241,7 @@ class Item:
         self._shared.in_flight += 1
         try:
             # One of an earlier run may have ended long ago.
-            await prediction._wait(timeout, at_once=self._entry.state != "new")
+            await wait_for_end(prediction, timeout, poll_first=self._entry.state != "new")
         except exceptions.RunTimeout:
             if not self._shared.plan.cancel_when_late or timeout is None:
                 raise

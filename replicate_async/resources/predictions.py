@@ -10,6 +10,7 @@ from .. import _arguments, exceptions
 from .._codec import structure
 from .._http.call import Call
 from .._jobs.creating import create
+from .._jobs.job import wait_for_end
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateOptions, CreateTarget, prepare
 from .._references import full_name, identifier, named, parse_name
@@ -200,7 +201,7 @@ class Predictions(Namespace):
         if isinstance(prediction, Prediction):
             return await prediction.wait(timeout=timeout)
         found = self._by_id(prediction, "prediction")
-        await found._wait(timeout, at_once=True)
+        await wait_for_end(found, timeout, poll_first=True)
         return found
 
     def _by_id(self, id: str, argument: str) -> Prediction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import random
 import sys
 import threading
@@ -19,16 +20,17 @@ from hypothesis import strategies as st
 from replicate_async import Client, RateLimit
 from replicate_async._jobs.policy import poll_delay
 from replicate_async._jobs.schedule import (
-    ENDS_SHARE,
-    FEW,
-    SHARE,
-    Learned,
-    Look,
-    Read,
+    ENDED_SHARE,
+    LIST_ABOVE,
+    POLL_SHARE,
+    Awaited,
+    Durations,
+    ListEntry,
+    Poll,
+    RateShare,
+    ReadPage,
+    Request,
     Schedule,
-    Share,
-    Shown,
-    Watched,
 )
 from replicate_async.testing import Emulator
 
@@ -96,7 +98,7 @@ def test_an_early_end_is_seen_in_time() -> None:
 
 def test_what_is_learned_is_bounded() -> None:
     """The durations of the last few predictions of some models are kept, no more."""
-    learned = Learned()
+    learned = Durations()
     for number in range(1000):
         for _ in range(5):
             learned.add(f"model {number}", 1.0, 2.0)
@@ -110,49 +112,54 @@ def test_what_is_learned_is_bounded() -> None:
 # -- The schedule ------------------------------------------------------------------------------
 
 
-def schedule(number: int, *, spacing: float = 0.01, rate: float | None = None) -> Schedule:
+def schedule(number: int, *, spacing: float = 0.01, rate: float = math.inf) -> Schedule:
     """Return a schedule with so many predictions, made one after the other before time 0."""
-    made = Schedule(Learned(), Share(rate), Share(rate))
+    made = Schedule(Durations(), RateShare(rate), RateShare(rate))
     for index in range(number):
         began = (index - number) * spacing
         add(made, f"p{index}", began)
     return made
 
 
-def add(made: Schedule, name: str, began: float, now: float = 0.0, **options: Any) -> Watched:
+def add(made: Schedule, name: str, began: float, now: float = 0.0, **options: Any) -> Awaited:
     """Watch one more."""
-    settings: dict[str, Any] = {"fixed": None, "is_new": True, "created": 1e9 + began, **options}
+    settings: dict[str, Any] = {
+        "poll_interval": None,
+        "is_new": True,
+        "created": 1e9 + began,
+        **options,
+    }
     return made.add(name, model="m", now=now, began=began, **settings)
 
 
-def work(made: Schedule, now: float) -> list[Look | Read]:
+def work(made: Schedule, now: float) -> list[Request]:
     """Return all that is to be done by now."""
-    found: list[Look | Read] = []
-    while isinstance(each := made.next(now), (Look, Read)):
+    found: list[Request] = []
+    while isinstance(each := made.next(now), Request):
         found.append(each)
     return found
 
 
 def test_few_are_asked_for_one_by_one() -> None:
     """A handful of predictions is watched without lists."""
-    assert {type(each) for each in work(schedule(FEW), 5.0)} == {Look}
-    assert Read in {type(each) for each in work(schedule(FEW + 30), 5.0)}
+    assert {type(each) for each in work(schedule(LIST_ABOVE), 5.0)} == {Poll}
+    assert ReadPage in {type(each) for each in work(schedule(LIST_ABOVE + 30), 5.0)}
 
 
 def test_a_page_answers_for_many() -> None:
     """What a page shows as running is looked at later; what it shows as ended is asked for itself, at once."""
     made = schedule(60)
     [read] = work(made, 5.0)
-    assert isinstance(read, Read)
+    assert isinstance(read, ReadPage)
     assert len(read.claimed) == 60
     shown = [
-        Shown(watched.id, watched.created, over=index < 3)
+        ListEntry(watched.id, watched.created, has_ended=index < 3)
         for index, watched in enumerate(read.claimed)
     ]
-    made.read(read, 5.1, shown, more=False)
+    made.page_read(read, 5.1, shown, more=False)
     ended = work(made, 5.1)
-    assert [each.watched.id for each in ended] == [watched.id for watched in read.claimed[:3]]
-    assert {type(each) for each in ended} == {Look}
+    assert [each.claimed[0].id for each in ended] == [watched.id for watched in read.claimed[:3]]
+    assert {type(each) for each in ended} == {Poll}
     assert work(made, 5.3) == []
 
 
@@ -160,11 +167,11 @@ def test_what_a_list_leaves_out_is_asked_for_itself() -> None:
     """A prediction that should have been on the page is not waited for in lists."""
     made = schedule(40)
     old = add(made, "unlisted", -100.0)
-    reads = [each for each in work(made, 50.0) if isinstance(each, Read)]
+    reads = [each for each in work(made, 50.0) if isinstance(each, ReadPage)]
     for read in reads:
-        shown = [Shown(w.id, w.created, over=False) for w in read.claimed if w is not old]
-        made.read(read, 50.1, shown, more=False)
-    assert Look(old) in work(made, 50.2)
+        shown = [ListEntry(w.id, w.created, has_ended=False) for w in read.claimed if w is not old]
+        made.page_read(read, 50.1, shown, more=False)
+    assert Poll(old) in work(made, 50.2)
 
 
 def test_lists_that_fail_are_left_alone() -> None:
@@ -174,10 +181,10 @@ def test_lists_that_fail_are_left_alone() -> None:
     made.failed(read, 5.1)
     instead = work(made, 5.1)
     assert len(instead) == 40
-    assert {type(each) for each in instead} == {Look}
+    assert {type(each) for each in instead} == {Poll}
     for each in instead:
-        made.looked(each.watched, 5.2, over=False)
-    assert Read in {type(each) for each in work(made, 30.0)}
+        made.polled(each.claimed[0], 5.2, ended=False)
+    assert ReadPage in {type(each) for each in work(made, 30.0)}
 
 
 def test_a_list_that_is_out_of_date_is_found_out() -> None:
@@ -185,13 +192,13 @@ def test_a_list_that_is_out_of_date_is_found_out() -> None:
     made, now, looked = schedule(40), 0.0, set[str]()
     while now < 200:
         for each in work(made, now):
-            if isinstance(each, Read):
-                made.read(
-                    each, now, [Shown(w.id, w.created, False) for w in each.claimed], more=False
+            if isinstance(each, ReadPage):
+                made.page_read(
+                    each, now, [ListEntry(w.id, w.created, False) for w in each.claimed], more=False
                 )
             else:
-                looked.add(each.watched.id)
-                made.looked(each.watched, now, over=False)
+                looked.add(each.awaited.id)
+                made.polled(each.awaited, now, ended=False)
         now += 0.25
     assert len(looked) == 40
 
@@ -202,8 +209,8 @@ def test_whoever_is_cancelled_gives_the_work_back() -> None:
     [read] = work(made, 5.0)
     made.release(read, 5.1)
     [again] = work(made, 5.1)
-    assert isinstance(read, Read)
-    assert isinstance(again, Read)
+    assert isinstance(read, ReadPage)
+    assert isinstance(again, ReadPage)
     assert set(again.claimed) == set(read.claimed)
     few = schedule(3)
     for each in work(few, 5.0):
@@ -213,16 +220,16 @@ def test_whoever_is_cancelled_gives_the_work_back() -> None:
 
 def test_a_fixed_interval_is_kept() -> None:
     """`poll_interval` is what it says, however many there are."""
-    made = Schedule(Learned(), Share(None), Share(None))
+    made = Schedule(Durations(), RateShare(math.inf), RateShare(math.inf))
     for index in range(50):
-        add(made, f"p{index}", -10.0, fixed=7.0)
+        add(made, f"p{index}", -10.0, poll_interval=7.0)
     assert made.next(0.0) == 7.0
-    assert {type(each) for each in work(made, 7.0)} == {Look}
+    assert {type(each) for each in work(made, 7.0)} == {Poll}
 
 
 def test_a_share_is_kept() -> None:
     """Whatever is asked of it, no more passes than its rate and a short burst."""
-    share, passed, now = Share(25.0), 0, 0.0
+    share, passed, now = RateShare(25.0), 0, 0.0
     while now < 60:
         wait = share.take(now)
         passed += not wait
@@ -239,7 +246,7 @@ def test_the_simulation(number: int, lag: float) -> None:
     _, busiest = ours.per_minute()
     delays = ours.delays()
     assert all(life.seen >= life.ends for life in born)
-    assert busiest <= (SHARE + ENDS_SHARE) * 3000 + 80
+    assert busiest <= (POLL_SHARE + ENDED_SHARE) * 3000 + 80
     assert sum(delays) / number <= 3.0
     assert delays[-1] <= 10.0
     naive = fanout.naive(fanout.World(), [fanout.Life(o.id, o.created, o.ends) for o in born])
@@ -251,7 +258,7 @@ def test_the_simulation(number: int, lag: float) -> None:
 def test_whatever_happens_each_is_seen(seed: int, number: int, limited: bool) -> None:
     """Failures, cancellations, lists that leave out: each end is seen at last, and nothing is forgotten."""
     dice = random.Random(seed)
-    made = Schedule(Learned(), *(Share(5.0 if limited else None) for _ in range(2)))
+    made = Schedule(Durations(), *(RateShare(5.0 if limited else math.inf) for _ in range(2)))
     ends = {f"p{index}": dice.uniform(0, 40) for index in range(number)}
     watched = {
         name: add(
@@ -259,7 +266,7 @@ def test_whatever_happens_each_is_seen(seed: int, number: int, limited: bool) ->
         )
         for name in ends
     }
-    now, under_way = 0.0, list[tuple[float, Look | Read]]()
+    now, under_way = 0.0, list[tuple[float, Request]]()
     while len(made):
         assert now < 2000
         under_way += [(now + dice.random(), each) for each in work(made, now)]
@@ -269,18 +276,18 @@ def test_whatever_happens_each_is_seen(seed: int, number: int, limited: bool) ->
             under_way.remove((done, each))
             if dice.random() < 0.1:
                 (made.failed if dice.random() < 0.5 else made.release)(each, now)
-            elif isinstance(each, Read):
+            elif isinstance(each, ReadPage):
                 shown = [
-                    Shown(w.id, w.created, now > ends[w.id])
+                    ListEntry(w.id, w.created, now > ends[w.id])
                     for w in watched.values()
                     if w.created is not None and dice.random() < 0.8
                 ]
-                made.read(each, now, shown, more=dice.random() < 0.2)
+                made.page_read(each, now, shown, more=dice.random() < 0.2)
             else:
-                over = now > ends[each.watched.id]
-                made.looked(each.watched, now, over=over)
+                over = now > ends[each.awaited.id]
+                made.polled(each.awaited, now, ended=over)
                 if over:
-                    made.remove(each.watched)
+                    made.remove(each.awaited)
         now += 0.3
 
 
@@ -323,7 +330,7 @@ async def test_many_waiters_share_the_list(emulator: Emulator) -> None:
     counted = gets(emulator)
     assert 1 <= counted["predictions.list"] <= 40
     # Of those that begin before the others, a few are looked at alone.
-    assert counted["predictions.get"] <= 100 + 4 * FEW
+    assert counted["predictions.get"] <= 100 + 4 * LIST_ABOVE
 
 
 async def test_few_waiters_read_no_list(emulator: Emulator) -> None:
@@ -409,7 +416,7 @@ async def test_the_share_of_the_account(emulator: Emulator) -> None:
                     group.start_soon(each.wait)
         seconds = asyncio.get_running_loop().time() - began
         looks = gets(emulator)["predictions.get"] + gets(emulator)["predictions.list"]
-        assert 1 <= looks <= SHARE * 10 * (seconds + 2.0) + 2
+        assert 1 <= looks <= POLL_SHARE * 10 * (seconds + 2.0) + 2
 
 
 def test_loops_do_not_share_waiters(emulator: Emulator) -> None:

@@ -88,7 +88,7 @@ class LiveJob(Bound):
         """Fetch the current state. Calls :api:`predictions.get` or :api:`trainings.get`.
 
         Returns:
-            The object itself, updated.
+            This object, updated.
 
         Raises:
             ReplicateError: The API returned an error.
@@ -107,7 +107,7 @@ class LiveJob(Bound):
             timeout: Maximum time to wait: seconds, or a timedelta; `None` for 24 hours.
 
         Returns:
-            The object itself, in its final state.
+            This object, in its final state.
 
         Raises:
             ArgumentError: The timeout is invalid; nothing was sent.
@@ -123,7 +123,7 @@ class LiveJob(Bound):
         Calls :api:`predictions.cancel` or :api:`trainings.cancel`.
 
         Returns:
-            The object itself, in the state after the cancellation.
+            This object, in the state after the cancellation.
 
         Raises:
             ReplicateError: The API returned an error.

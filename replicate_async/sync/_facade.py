@@ -1057,9 +1057,9 @@ class Deployments(Twin[AsyncDeployments]):
 class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
     """The events of a prediction as they arrive (:api:`streaming`).
 
-    Opens when the first event is requested. Lost connections are resumed; where that is impossible,
-    or the model cannot stream, the prediction is polled, and the events are the same. The last event is
-    `done`; its reason is in `reason`. No event comes twice.
+    The connection is opened when the first event is requested. If it is lost, it is resumed. If that is
+    impossible, or the model cannot stream, the prediction is polled, and the events are the same. Each event is
+    yielded once. The last one is `done`.
 
     ```python
     with client.stream("owner/name", {"prompt": "a poem"}) as events:
@@ -1068,20 +1068,20 @@ class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
     ```
 
     Raises, from the iteration:
-        StreamError: The prediction failed; the error has the text so far.
-        RunTimeout: The time was over first.
-        ContactLost: The prediction cannot be followed to its end.
+        StreamError: The prediction failed; the exception contains the text so far.
+        RunTimeout: The prediction did not end within the timeout.
+        ContactLost: The prediction could not be followed to its end.
         AnswerTooLarge: An event exceeds `Limits.event`.
     """
 
     @property
     def prediction(self) -> Prediction | None:
-        """The prediction, from the first event on."""
+        """The prediction, or `None` before the first event."""
         return cast("Prediction | None", wrap(self._lease, self._async.prediction))
 
     @property
     def done(self) -> ServerSentEvent | None:
-        """The event that ended the stream; None before."""
+        """The event that ended the stream, or `None` before."""
         return self._async.done
 
     @property
@@ -2060,19 +2060,23 @@ class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
 
 
 class OutputStream(StreamTwin[AsyncOutputStream, "Any"]):
-    """The pieces of a model's output as they arrive: text, files, or whatever the model makes.
+    """The pieces of a model's output as they arrive: text, files, or other JSON.
 
-    Opens when the first piece is requested, and raises what `EventStream` raises. A stream that was not
-    iterated over can be an input of another model function.
+    The prediction is created when the first piece is requested. The iteration raises what that of `EventStream`
+    raises. A stream can be an input of another model function, unless it has been iterated over.
     """
 
     @property
     def prediction(self) -> Prediction | None:
-        """The prediction, from the first piece on."""
+        """The prediction, or `None` before the first piece."""
         return cast("Prediction | None", wrap(self._lease, self._async.prediction))
 
     def collect(self) -> Output:
-        """Return the whole output from here on: pieces of text joined, else a list. Closes the stream."""
+        """Wait for the rest of the output, and close the stream.
+
+        Returns:
+            The pieces that have not been yielded: joined if they are text, else as a list.
+        """
         return collect_output(self)
 
     @property
@@ -2300,7 +2304,7 @@ class Page(Twin[AsyncPage[Any]], Generic[T]):
 class Prediction(Twin[AsyncPrediction]):
     """One run of a model (:api:`prediction-object`).
 
-    `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
+    `reload()`, `wait()` and `cancel()` update the object in place.
     """
 
     __slots__ = ()
@@ -2312,114 +2316,119 @@ class Prediction(Twin[AsyncPrediction]):
 
     @property
     def status(self) -> Status:
-        """Current status."""
+        """Current status (:api:`status`)."""
         return self._async.status
 
     @property
     def model(self) -> str | None:
-        """The model, `owner/name`."""
+        """Model, `owner/name`."""
         return self._async.model
 
     @property
     def version(self) -> str | None:
-        """The ID of the version; `"hidden"` for official models."""
+        """ID of the version; `"hidden"` for official models."""
         return self._async.version
 
     @property
     def input(self) -> dict[str, Any]:
-        """The input."""
+        """Input."""
         return self._async.input
 
     @property
     def logs(self) -> str:
-        """The logs so far."""
+        """Logs so far."""
         return self._async.logs
 
     @property
     def error(self) -> str | None:
-        """The error text of a failure."""
+        """Error text, if it failed."""
         return self._async.error
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images."""
+        """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images (:api:`metrics`)."""
         return self._async.metrics
 
     @property
     def source(self) -> str | None:
-        """`"api"` or `"web"`."""
+        """Where it was created: `"api"` or `"web"`."""
         return self._async.source
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was created."""
+        """Time at which it was created."""
         return self._async.created_at
 
     @property
     def started_at(self) -> datetime | None:
-        """When it started."""
+        """Time at which it started to run."""
         return self._async.started_at
 
     @property
     def completed_at(self) -> datetime | None:
-        """When it ended."""
+        """Time at which it ended."""
         return self._async.completed_at
 
     @property
     def webhook(self) -> str | None:
-        """The URL that receives webhooks."""
+        """URL that receives webhooks."""
         return self._async.webhook
 
     @property
     def webhook_events_filter(self) -> list[str]:
-        """The events that trigger the webhook."""
+        """Events that trigger the webhook."""
         return self._async.webhook_events_filter
 
     @property
     def deployment(self) -> str | None:
-        """The deployment that ran it."""
+        """Deployment that ran it, or `None`."""
         return self._async.deployment
 
     @property
     def data_removed(self) -> bool:
-        """Whether input, output and logs have been deleted, which happens after one hour."""
+        """Whether input, output and logs have been deleted, which happens after one hour (:api:`retention`)."""
         return self._async.data_removed
 
     @property
     def deadline(self) -> datetime | None:
-        """When the server cancels it, if `cancel_after` was given."""
+        """Time at which the server cancels it if it is still running (:api:`deadline`)."""
         return self._async.deadline
 
     @property
     def output(self) -> Output:
-        """The output so far; None if there is none. File URLs are `FileOutput` objects."""
+        """Output so far, or `None` if there is none. File URLs are `FileOutput` objects."""
         return wrap(self._lease, self._async.output)
 
     def output_iterator(self) -> Stream[Output]:
         """Yield the items of the output as they appear, each once.
 
-        Output that is not a list is one item, yielded when it is complete. Leaving the loop early does not
-        cancel the prediction. Calls :api:`predictions.get`.
+        Output that is not a list is one item, which is yielded when it is complete. Leaving the loop early does
+        not cancel the prediction. Calls :api:`predictions.get`.
 
         Raises:
-            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. Raised after
-                the last item.
-            ReplicateError: The API refuses.
+            PredictionFailed: The prediction failed; raised after the last item.
+            PredictionCanceled: It was canceled; raised after the last item.
+            PredictionAborted: It ended before it started.
+            RunTimeout: It did not end within 24 hours.
+            ReplicateError: The API returned an error.
         """
         return Stream(self._lease, self._async.output_iterator(), wrap_all)
 
     def stream(self, *, use_file_output: bool | None = None) -> EventStream:
-        """Return the events as they arrive: an iterator and context manager.
+        """Return the events of the prediction as they arrive (:api:`streaming`).
 
-        Nothing is sent before the first event is requested. A prediction that cannot be streamed is
+        The connection is opened when the first event is requested. A prediction that cannot be streamed is
         polled, and yields the same events. Leaving early does not cancel the prediction.
 
         Args:
-            use_file_output: Whether files become `FileOutput`; by default as for the prediction.
+            use_file_output: Whether files become `FileOutput`; by default as in `output`.
+
+        Returns:
+            The stream: an iterator and context manager.
 
         Raises, from the iteration:
-            StreamError: It failed; the error has the text so far.
-            ContactLost: It cannot be followed to its end.
+            StreamError: The prediction failed; the exception contains the text so far.
+            ContactLost: The prediction could not be followed to its end.
         """
         return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
 
@@ -2430,18 +2439,18 @@ class Prediction(Twin[AsyncPrediction]):
 
     @property
     def progress(self) -> Progress | None:
-        """The progress that the logs report; None if they report none (:api:`logs-and-progress`)."""
+        """Progress that the logs show, or `None` if they show none (:api:`logs-and-progress`)."""
         return self._async.progress
 
     def reload(self) -> Self:
         """Fetch the current state. Calls :api:`predictions.get` or :api:`trainings.get`.
 
         Returns:
-            The object itself.
+            This object, updated.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         self._lease.call(self._async.reload)
         return self
@@ -2449,33 +2458,34 @@ class Prediction(Twin[AsyncPrediction]):
     def wait(self, *, timeout: float | timedelta | None = None) -> Self:
         """Wait until it has ended. Does not raise if it failed; check `status`.
 
-        Failed requests are repeated until the time is over. Calls :api:`predictions.get`,
-        :api:`predictions.list` or :api:`trainings.get`.
+        Failed requests are repeated until the timeout. Calls :api:`predictions.get`, :api:`predictions.list` or
+        :api:`trainings.get`.
 
         Args:
-            timeout: Seconds, or a timedelta; None means 24 hours.
+            timeout: Maximum time to wait: seconds, or a timedelta; `None` for 24 hours.
 
         Returns:
-            The object itself.
+            This object, in its final state.
 
         Raises:
-            RunTimeout: The time was over first. The job goes on.
-            ReplicateError: The API refuses.
+            ArgumentError: The timeout is invalid; nothing was sent.
+            RunTimeout: It did not end in time, and is still running.
+            ReplicateError: The API returned an error.
         """
         self._lease.call(self._async.wait, timeout=timeout)
         return self
 
     def cancel(self) -> Self:
-        """Cancel it. One that has ended stays as it is.
+        """Cancel it. Has no effect if it has already ended.
 
         Calls :api:`predictions.cancel` or :api:`trainings.cancel`.
 
         Returns:
-            The object itself.
+            This object, in the state after the cancellation.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         self._lease.call(self._async.cancel)
         return self
@@ -2487,9 +2497,10 @@ class Prediction(Twin[AsyncPrediction]):
         :api:`trainings.get`.
 
         Raises:
-            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. Raised after
-                the last update.
-            ReplicateError: The API refuses.
+            PredictionFailed: It failed; raised after the last update.
+            PredictionCanceled: It was canceled; raised after the last update.
+            PredictionAborted: It ended before it started; raised after the last update.
+            ReplicateError: The API returned an error.
         """
         return Stream(self._lease, self._async.updates())
 
@@ -2845,9 +2856,9 @@ class StreamingRun(Twin[AsyncStreamingRun]):
 
 
 class Training(Twin[AsyncTraining]):
-    """A run that makes a new version of a model (:api:`training-object`).
+    """One run that trains a new version of a model (:api:`training-object`).
 
-    `reload()`, `wait()` and `cancel()` write what they learn into the object itself.
+    `reload()`, `wait()` and `cancel()` update the object in place.
     """
 
     __slots__ = ()
@@ -2859,72 +2870,72 @@ class Training(Twin[AsyncTraining]):
 
     @property
     def status(self) -> Status:
-        """Current status."""
+        """Current status (:api:`status`)."""
         return self._async.status
 
     @property
     def model(self) -> str | None:
-        """The model, `owner/name`."""
+        """Model, `owner/name`."""
         return self._async.model
 
     @property
     def version(self) -> str | None:
-        """The ID of the version; `"hidden"` for official models."""
+        """ID of the version; `"hidden"` for official models."""
         return self._async.version
 
     @property
     def input(self) -> dict[str, Any]:
-        """The input."""
+        """Input."""
         return self._async.input
 
     @property
     def logs(self) -> str:
-        """The logs so far."""
+        """Logs so far."""
         return self._async.logs
 
     @property
     def error(self) -> str | None:
-        """The error text of a failure."""
+        """Error text, if it failed."""
         return self._async.error
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images."""
+        """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images (:api:`metrics`)."""
         return self._async.metrics
 
     @property
     def source(self) -> str | None:
-        """`"api"` or `"web"`."""
+        """Where it was created: `"api"` or `"web"`."""
         return self._async.source
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was created."""
+        """Time at which it was created."""
         return self._async.created_at
 
     @property
     def started_at(self) -> datetime | None:
-        """When it started."""
+        """Time at which it started to run."""
         return self._async.started_at
 
     @property
     def completed_at(self) -> datetime | None:
-        """When it ended."""
+        """Time at which it ended."""
         return self._async.completed_at
 
     @property
     def webhook(self) -> str | None:
-        """The URL that receives webhooks."""
+        """URL that receives webhooks."""
         return self._async.webhook
 
     @property
     def webhook_events_filter(self) -> list[str]:
-        """The events that trigger the webhook."""
+        """Events that trigger the webhook."""
         return self._async.webhook_events_filter
 
     @property
     def output(self) -> TrainingOutput | None:
-        """The new version and its weights; None before the end."""
+        """New version and its weights, or `None` before the end."""
         return self._async.output
 
     @property
@@ -2934,18 +2945,18 @@ class Training(Twin[AsyncTraining]):
 
     @property
     def progress(self) -> Progress | None:
-        """The progress that the logs report; None if they report none (:api:`logs-and-progress`)."""
+        """Progress that the logs show, or `None` if they show none (:api:`logs-and-progress`)."""
         return self._async.progress
 
     def reload(self) -> Self:
         """Fetch the current state. Calls :api:`predictions.get` or :api:`trainings.get`.
 
         Returns:
-            The object itself.
+            This object, updated.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         self._lease.call(self._async.reload)
         return self
@@ -2953,33 +2964,34 @@ class Training(Twin[AsyncTraining]):
     def wait(self, *, timeout: float | timedelta | None = None) -> Self:
         """Wait until it has ended. Does not raise if it failed; check `status`.
 
-        Failed requests are repeated until the time is over. Calls :api:`predictions.get`,
-        :api:`predictions.list` or :api:`trainings.get`.
+        Failed requests are repeated until the timeout. Calls :api:`predictions.get`, :api:`predictions.list` or
+        :api:`trainings.get`.
 
         Args:
-            timeout: Seconds, or a timedelta; None means 24 hours.
+            timeout: Maximum time to wait: seconds, or a timedelta; `None` for 24 hours.
 
         Returns:
-            The object itself.
+            This object, in its final state.
 
         Raises:
-            RunTimeout: The time was over first. The job goes on.
-            ReplicateError: The API refuses.
+            ArgumentError: The timeout is invalid; nothing was sent.
+            RunTimeout: It did not end in time, and is still running.
+            ReplicateError: The API returned an error.
         """
         self._lease.call(self._async.wait, timeout=timeout)
         return self
 
     def cancel(self) -> Self:
-        """Cancel it. One that has ended stays as it is.
+        """Cancel it. Has no effect if it has already ended.
 
         Calls :api:`predictions.cancel` or :api:`trainings.cancel`.
 
         Returns:
-            The object itself.
+            This object, in the state after the cancellation.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         self._lease.call(self._async.cancel)
         return self
@@ -2991,9 +3003,10 @@ class Training(Twin[AsyncTraining]):
         :api:`trainings.get`.
 
         Raises:
-            PredictionFailed: It failed; likewise PredictionCanceled and PredictionAborted. Raised after
-                the last update.
-            ReplicateError: The API refuses.
+            PredictionFailed: It failed; raised after the last update.
+            PredictionCanceled: It was canceled; raised after the last update.
+            PredictionAborted: It ended before it started; raised after the last update.
+            ReplicateError: The API returned an error.
         """
         return Stream(self._lease, self._async.updates())
 

@@ -85,9 +85,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def readme(session: nox.Session) -> None:
-    """Run what the README shows."""
+    """Run what the README shows, and test what it says of the official client."""
     _install(session, "test")
-    session.run("python", "-X", "dev", "-m", "pytest", "tests/test_readme.py", *session.posargs)
+    paths = ("tests/test_readme.py", "tests/test_comparison.py")
+    session.run("python", "-X", "dev", "-m", "pytest", *paths, *session.posargs)
 
 
 @nox.session

@@ -66,6 +66,8 @@ class Call:
     """Headers in addition to those of the client."""
     held: float = 0.0
     """Seconds for which the server was asked to hold the answer back."""
+    may_skip_hold: bool = False
+    """Whether the server may be asked for its answer at once, where too many others are held."""
     urgent: bool = False
     """Whether to pass all queues, as a request does that stops costs."""
     rate_class: RateClass = "others"

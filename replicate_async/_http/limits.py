@@ -40,14 +40,20 @@ class Slots:
         self._free = number
         self._queue: deque[anyio.Event] = deque()
 
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free."""
+        if self._free > 0 and not self._queue:
+            self._free -= 1
+            return True
+        return False
+
     async def acquire(self, *, first: bool = False) -> None:
         """Take a slot; wait for one if none is free.
 
         Args:
             first: Whether to go to the front of the queue.
         """
-        if self._free > 0 and not self._queue:
-            self._free -= 1
+        if self.try_acquire():
             return
         turn = anyio.Event()
         if first:

@@ -38,6 +38,8 @@ class Session:
     """Connections for all requests but creates."""
     creates: Slots
     """Connections for creates, which may each hold one for a minute while they wait for a result."""
+    holds: Slots
+    """Creates that may be held by the server at a time, so that others find a connection."""
     proxies: dict[Origin, str | None] = attrs.field(factory=dict)
     """Proxies of the environment, by origin."""
     cleanups: set[Cleanup] = attrs.field(factory=set)
@@ -100,6 +102,7 @@ class Pool:
         self._forget()
         _keep_receive_buffers()
         slots, creates = Slots(self._connections), Slots(self._connections)
+        holds = Slots(self._connections - max(self._connections // 8, 1))
         if self._given is not None:
             if self._given.closed:
                 raise exceptions.ArgumentError("session", "this aiohttp session is closed")
@@ -108,7 +111,7 @@ class Pool:
                 raise exceptions.ArgumentError(
                     "session", "this aiohttp session belongs to another event loop"
                 )
-            opened = Session(self._given, True, slots, creates)
+            opened = Session(self._given, True, slots, creates, holds)
             self._sessions[loop] = opened
             return opened
         client = self._make_client()
@@ -121,7 +124,7 @@ class Pool:
         # aiohttp sends a GET or DELETE again by itself when a connection breaks, and has no public switch
         # for that. Here, only `retry_delay` decides what is repeated.
         client._retry_connection = False
-        opened = Session(client, False, slots, creates)
+        opened = Session(client, False, slots, creates, holds)
         self._sessions[loop] = opened
         opened.closing = _Closing(client, opened.cleanups)
         opened.guard = _guard(opened.closing)

@@ -217,8 +217,19 @@ class Transport:
         slots = session.creates if call.rate_class == "creates" else session.slots
         send_state = call.send_state or SendState()
         send_state.is_queued = True
-        if not call.urgent:
-            await slots.acquire(first=throttled)
+        is_held = call.may_skip_hold and call.held > 0 and session.holds.try_acquire()
+        if call.may_skip_hold and not is_held:
+            headers = {
+                name: value for name, value in (call.headers or _NONE).items() if name != "Prefer"
+            }
+            call = attrs.evolve(call, headers=headers, held=0.0)
+        try:
+            if not call.urgent:
+                await slots.acquire(first=throttled)
+        except BaseException:
+            if is_held:
+                session.holds.release()
+            raise
         try:
             account = self._account_now() if route.is_api else None
             gate = None
@@ -236,6 +247,8 @@ class Transport:
         finally:
             if not call.urgent:
                 slots.release()
+            if is_held:
+                session.holds.release()
 
     async def _wait_at(self, gate: Gate, throttled: bool) -> None:
         stats = self.pool.stats

@@ -236,6 +236,7 @@ async def _create_on(
             large=request.large,
             headers=headers,
             held=request.held,
+            may_skip_hold=request.may_skip_hold,
         )
         try:
             prediction = await send_create(

@@ -88,6 +88,8 @@ class CreateRequest:
     """Seconds of the deadline, without a mark."""
     is_net: bool = False
     """Whether the deadline is only the net beneath a timeout."""
+    may_skip_hold: bool = False
+    """Whether the prediction may be polled from the start, where the server holds too many creates."""
 
 
 async def prepare(

@@ -135,6 +135,7 @@ async def _output(
     state: RunState, target: CreateTarget | str, request: CreateRequest, retry_failed: int
 ) -> Output:
     """Return the output; create again after transient failures, as often as requested."""
+    request = attrs.evolve(request, may_skip_hold=True)
 
     async def create_prediction() -> None:
         state.prediction = await create(state.context, target, request, state.pending)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
-from replicate_async import Retry, exceptions
+from replicate_async import Limits, Retry, exceptions
 
 from .faults import echo, until, world
 
@@ -76,3 +77,18 @@ async def test_a_model_becomes_official() -> None:
             await client.run("acme/later", {"text": "a"})
         here.emulator.add_model("acme/later", echo)
         assert await client.run("acme/later", {"text": "a"}) == "a"
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_held_creates_do_not_starve_others(connections: int) -> None:
+    """Where the server holds as many creates as there are connections, the others are created all the same."""
+    limits = Limits(connections=connections)
+    async with world() as here, here.client(timeout=30, limits=limits) as client:
+        began = time.monotonic()
+        tasks = [
+            asyncio.create_task(client.run("acme/slow", {"text": "a", "seconds": 3}))
+            for _ in range(12)
+        ]
+        await until(lambda: len(here.made_of("a")) == 12)
+        assert time.monotonic() - began < 2.5
+        assert await asyncio.gather(*tasks) == ["a"] * 12

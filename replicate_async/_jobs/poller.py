@@ -40,6 +40,9 @@ _MOST_ACCOUNTS: Final = 1024
 _PAGE_PATIENCE: Final = 0.0
 """Seconds for which a failed read of a page is repeated: its jobs are polled one by one instead."""
 
+_PAGES_PER_SECOND: Final = 50.0
+"""Requests per second where client-side rate limiting is disabled."""
+
 _CLOCK_ERROR: Final = 5.0
 """Seconds by which the clocks of the server and of this machine may differ."""
 
@@ -65,18 +68,26 @@ def account_of(transport: Transport) -> tuple[str, str]:
 
 
 class RateShares:
-    """A share of the rate limit of each account. Of very many accounts, the oldest are forgotten."""
+    """A share of the rate limit of each account. Of very many accounts, the oldest are forgotten.
 
-    def __init__(self, fraction: float) -> None:
+    Args:
+        fraction: The share.
+        without_limit: Requests per second where client-side rate limiting is disabled; None for any number.
+    """
+
+    def __init__(self, fraction: float, *, without_limit: float | None = None) -> None:
         self._fraction = fraction
+        self._without_limit = without_limit
         self._shares: dict[Hashable, RateShare] = {}
 
     def of(self, account: Hashable, limit: RateLimit | None) -> RateShare:
-        """Return the share of an account; without a limit, that of the usual limit."""
+        """Return the share of an account."""
         found = self._shares.get(account)
         if found is None:
-            limit = limit or RateLimit()
-            found = self._shares[account] = RateShare(self._fraction * limit.others / limit.per)
+            rate = self._without_limit
+            if limit is not None:
+                rate = self._fraction * limit.others / limit.per
+            found = self._shares[account] = RateShare(rate)
             while len(self._shares) > _MOST_ACCOUNTS:
                 del self._shares[next(iter(self._shares))]
         return found
@@ -87,7 +98,8 @@ class Pollers:
 
     def __init__(self) -> None:
         self._durations = Durations()
-        self._poll_shares = RateShares(POLL_SHARE)
+        # A page of the list shows many jobs: more pages a second would show nothing new.
+        self._poll_shares = RateShares(POLL_SHARE, without_limit=_PAGES_PER_SECOND)
         self._ended_shares = RateShares(ENDED_SHARE)
         self._pollers: dict[_PollerKey, Poller] = {}
         self._pid = os.getpid()

@@ -19,28 +19,24 @@ _SHARE: Final = 0.5
 
 
 @attrs.define(eq=False)
-class _Viewed:
-    """A job that is followed on one event loop."""
+class _SharedPoll:
+    """A poll that one of the tasks that follow a job makes for all of them."""
 
-    viewers: int = 0
-    """Number of tasks that follow it."""
-    is_polled: bool = False
-    """Whether one of them polls the job, or waits to do so."""
-    polled: anyio.Event = attrs.field(factory=anyio.Event)
-    """Set when that task has polled the job, or was cancelled."""
-    latest: Job | None = None
-    """State at the last poll; None if the task was cancelled instead."""
+    done: anyio.Event = attrs.field(factory=anyio.Event)
+    """Set when the job was polled, and if the poll failed or its task was cancelled."""
+    state: Job | None = None
+    """The job after the poll; None if it failed."""
 
 
 class Viewers:
     """The tasks that follow jobs with a client and its views."""
 
     def __init__(self) -> None:
-        self._viewed: dict[tuple[asyncio.AbstractEventLoop, Hashable, str], _Viewed] = {}
+        self._polls: dict[tuple[asyncio.AbstractEventLoop, Hashable, str], _SharedPoll] = {}
         self._shares = RateShares(_SHARE)
 
     async def next_state(self, transport: Transport, polled: PolledJob, delay: float) -> None:
-        """Wait until the job was polled again, by this task or by another one; the object is updated in place.
+        """Wait until a job was polled again, by this task or by another one; the object is updated in place.
 
         Args:
             transport: Tells the account and its rate limit.
@@ -52,28 +48,20 @@ class Viewers:
         """
         account = account_of(transport)
         key = asyncio.get_running_loop(), account, polled.job.id
-        viewed = self._viewed.setdefault(key, _Viewed())
-        viewed.viewers += 1
+        while (other := self._polls.get(key)) is not None:
+            await other.done.wait()
+            if other.state is not None:
+                polled.adopt(other.state)
+                return
+        own = self._polls[key] = _SharedPoll()
         try:
-            while viewed.is_polled:
-                await viewed.polled.wait()
-                if viewed.latest is not None:
-                    polled.adopt(viewed.latest)
-                    return
-            viewed.is_polled, viewed.latest = True, None
-            try:
-                await anyio.sleep(delay)
-                share = self._shares.of(account, transport.config.rate_limit)
-                # Not an event: the share is refilled by time.
-                while wait := share.take(time.monotonic()):  # noqa: ASYNC110
-                    await anyio.sleep(wait)
-                await polled.poll()
-                viewed.latest = polled.job
-            finally:
-                viewed.is_polled = False
-                viewed.polled.set()
-                viewed.polled = anyio.Event()
+            await anyio.sleep(delay)
+            share = self._shares.of(account, transport.config.rate_limit)
+            # Not an event: the share is refilled by time.
+            while wait := share.take(time.monotonic()):  # noqa: ASYNC110
+                await anyio.sleep(wait)
+            await polled.poll()
+            own.state = polled.job
         finally:
-            viewed.viewers -= 1
-            if not viewed.viewers:
-                self._viewed.pop(key, None)
+            del self._polls[key]
+            own.done.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -37,6 +38,33 @@ async def test_many_viewers_of_one_prediction(follow: Any) -> None:
         assert polls < 60  # 1.5 s at 20 a second, and a few more
         assert all(task.result()[-1] in ("succeeded", "a") for task in tasks)
         assert all(viewer.status == "succeeded" for viewer in viewers)
+
+
+async def test_each_viewer_sees_each_poll() -> None:
+    """All who follow a prediction see its output grow, not only the one that polls."""
+    pieces = [f"piece {index}" for index in range(4)]
+    seen: list[list[Any]] = [[] for _ in range(3)]
+
+    async def produce() -> AsyncIterator[str]:
+        for index, piece in enumerate(pieces):
+            yield piece
+            # The next one comes when every viewer has this one.
+            while not all(len(items) > index for items in seen):  # noqa: ASYNC110 - another event loop
+                await anyio.sleep(0.01)
+
+    async def follow(viewer: Prediction, items: list[Any]) -> None:
+        async for item in viewer.output_iterator():
+            items.append(item)  # noqa: PERF401 - as it comes
+
+    async with world() as here, here.client(timeout=30, poll_interval=0.02) as client:
+        here.emulator.add_model("acme/pieces", produce, official=True)
+        made = await client.predictions.create(model="acme/pieces", input={})
+        viewers = [await client.predictions.get(made.id) for _ in seen]
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for viewer, items in zip(viewers, seen, strict=True):
+                    group.start_soon(follow, viewer, items)
+    assert seen == [pieces] * 3
 
 
 async def test_the_one_who_polls_leaves() -> None:

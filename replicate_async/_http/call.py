@@ -70,6 +70,8 @@ class Call:
     """Whether the server may be asked for its answer at once, where too many others are held."""
     urgent: bool = False
     """Whether to pass all queues, as a request does that stops costs."""
+    is_new: bool = False
+    """Whether the API may not know the object yet, since it was just created: then a 404 is repeated."""
     rate_class: RateClass = "others"
     """Rate limit that the request counts against."""
     send_state: SendState | None = None

@@ -47,6 +47,8 @@ def retry_delay(
     elapsed: float,
     retry: Retry,
     chance: float,
+    *,
+    is_new: bool = False,
 ) -> float | None:
     """Return the number of seconds to wait before the next attempt; None to give up.
 
@@ -57,10 +59,10 @@ def retry_delay(
         elapsed: Seconds since the first attempt began.
         retry: Retry policy.
         chance: Random number from 0 to 1, for the jitter.
+        is_new: Whether the object was just created, so that it may not be known everywhere yet.
     """
     if not may_repeat(kind, error) and not (
-        # A prediction that was just created may not be known everywhere yet.
-        kind is Kind.POLL and isinstance(error, exceptions.NotFoundError) and attempt < 4
+        is_new and isinstance(error, exceptions.NotFoundError) and attempt < 4
     ):
         return None
     if isinstance(error, exceptions.RateLimitError):

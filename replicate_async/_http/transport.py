@@ -141,7 +141,13 @@ class Transport:
                     raise
                 elapsed = time.monotonic() - started
                 delay = retry_delay(
-                    call.kind, error, attempt, elapsed, self.config.retry, random.random()
+                    call.kind,
+                    error,
+                    attempt,
+                    elapsed,
+                    self.config.retry,
+                    random.random(),
+                    is_new=call.is_new,
                 )
                 if delay is None or elapsed + delay > patience:
                     raise

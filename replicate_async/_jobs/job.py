@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import anyio
 import attrs
@@ -20,11 +20,13 @@ from .._http.retry import Kind
 from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from . import policy
-from .context import Bound
+from .context import Bound, Context
 from .policy import has_ended
 from .poller import PolledJob
 
 _logger = logging.getLogger("replicate_async")
+
+J = TypeVar("J", bound="LiveJob")
 
 
 @attrs.define(eq=False)
@@ -68,6 +70,8 @@ class LiveJob(Bound):
     """Events that trigger the webhook."""
     _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
     """Time at which this process first saw it (monotonic)."""
+    _is_unconfirmed: bool = attrs.field(default=False, repr=False, init=False)
+    """Whether only its ID is known, which the caller gave, so that there may be no such job."""
 
     @property
     def output(self) -> Any:
@@ -131,9 +135,10 @@ class LiveJob(Bound):
         """
         # Cancelling twice has the effect of cancelling once, so it may be repeated as a poll is.
         path = f"{self._path}/{identifier(self.id, 'id')}/cancel"
-        call = Call("POST", path, Kind.POLL, urgent=True)
+        call = Call("POST", path, Kind.POLL, urgent=True, is_new=not self._is_unconfirmed)
         context = self._context
         self._replace(await context.fetch(type(self), call, context.timings.search_patience))
+        self._is_unconfirmed = False
         context.stats.cancelled += 1
         _logger.info("%s %s cancelled", name_of(type(self)), self.id)
         return self
@@ -168,6 +173,19 @@ class LiveJob(Bound):
             await next_state(self)
 
 
+def job_by_id(context: Context, kind: type[J], id: str, argument: str = "id") -> J:
+    """Return a job of which only the ID is known, which the caller gave.
+
+    Raises:
+        InvalidReference: The ID cannot be one.
+        ArgumentTypeError: It is not a string.
+    """
+    identifier(id, argument)
+    job = context.bind(structure({"id": id}, kind))
+    job._is_unconfirmed = True
+    return job
+
+
 # -- Updates of a job in place -----------------------------------------------------------------
 
 
@@ -179,8 +197,11 @@ async def fetch_state(job: LiveJob, kind: Kind, patience: float = _arguments.LON
         kind: Which failures of the request may be repeated.
         patience: Seconds for which it is repeated.
     """
-    call = Call("GET", f"{job._path}/{identifier(job.id, 'id')}", kind)
+    path = f"{job._path}/{identifier(job.id, 'id')}"
+    is_new = kind is Kind.POLL and not job._is_unconfirmed
+    call = Call("GET", path, kind, is_new=is_new)
     job._replace(await job._context.fetch(type(job), call, patience))
+    job._is_unconfirmed = False
 
 
 async def poll(job: LiveJob, patience: float = _arguments.LONGEST_WAIT) -> None:

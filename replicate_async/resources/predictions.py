@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .. import _arguments, exceptions
-from .._codec import structure
 from .._http.call import Call
 from .._jobs.creating import create
-from .._jobs.job import wait_for_end
+from .._jobs.job import job_by_id, wait_for_end
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateOptions, CreateTarget, prepare
 from .._references import full_name, identifier, named, parse_name
@@ -175,7 +174,7 @@ class Predictions(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        return await self._by_id(id, "id").cancel()
+        return await job_by_id(self._context, Prediction, id).cancel()
 
     async def wait(
         self, prediction: Prediction | str, *, timeout: float | timedelta | None = None
@@ -200,10 +199,6 @@ class Predictions(Namespace):
         """
         if isinstance(prediction, Prediction):
             return await prediction.wait(timeout=timeout)
-        found = self._by_id(prediction, "prediction")
+        found = job_by_id(self._context, Prediction, prediction, "prediction")
         await wait_for_end(found, timeout, poll_first=True)
         return found
-
-    def _by_id(self, id: str, argument: str) -> Prediction:
-        identifier(id, argument)
-        return self._context.bind(structure({"id": id}, Prediction))

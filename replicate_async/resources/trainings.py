@@ -7,11 +7,11 @@ from typing import Any
 
 from .. import exceptions
 from .._arguments import check_events, check_webhook, given
-from .._codec import structure
 from .._files.inputs import encode_input
 from .._http.call import Call
 from .._http.retry import Kind
 from .._jobs.creating import send_create
+from .._jobs.job import job_by_id
 from .._jobs.pending import ListMatch, PendingCreate
 from .._jobs.training import Training
 from .._references import full_name, identifier, named, parse_name, parse_reference
@@ -161,5 +161,4 @@ class Trainings(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        identifier(id, "id")
-        return await self._context.bind(structure({"id": id}, Training)).cancel()
+        return await job_by_id(self._context, Training, id).cancel()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
 
 from replicate_async import Client, FileOutput, Prediction, Progress, Training
 from replicate_async.exceptions import (
@@ -24,7 +25,7 @@ from replicate_async.exceptions import (
     UnreadableAnswer,
     ValidationError,
 )
-from replicate_async.testing import Emulator, OutputFile
+from replicate_async.testing import Emulator, OutputFile, Request
 
 from .conftest import HELLO, rewrite, until
 
@@ -475,10 +476,35 @@ async def test_wait_picks_up_by_id(client: Client, emulator: Emulator) -> None:
     assert (await client.predictions.wait(found.id)).output == found.output
 
 
-async def test_wait_for_an_unknown_id(client: Client) -> None:
-    """An id that does not exist is a NotFoundError, soon."""
-    with anyio.fail_after(20), pytest.raises(NotFoundError):
-        await client.predictions.wait("none")
+async def test_an_unknown_id(client: Client, emulator: Emulator) -> None:
+    """An id that does not exist is a NotFoundError, at once."""
+    for operation in (
+        client.predictions.wait("none"),
+        client.predictions.cancel("none"),
+        client.trainings.cancel("none"),
+    ):
+        with pytest.raises(NotFoundError):
+            await operation
+    assert len(emulator.ledger.requests(status=404)) == 3
+
+
+async def test_a_new_id_that_is_not_known_yet(client: Client, emulator: Emulator) -> None:
+    """What was just created is cancelled, though the API does not know it everywhere yet."""
+    unknown = iter((True, True))
+
+    async def middleware(
+        request: web.BaseRequest,
+        record: Request,
+        answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        if record.operation == "predictions.cancel" and next(unknown, False):
+            return web.json_response({"title": "Not found", "status": 404}, status=404)
+        return await answer(request)
+
+    emulator.middlewares.append(middleware)
+    prediction = await client.predictions.create(model="emulator/sleeper", input={"seconds": 60})
+    await prediction.cancel()
+    assert prediction.status == "canceled"
 
 
 async def test_reload(client: Client, emulator: Emulator) -> None:

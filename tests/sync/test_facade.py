@@ -102,6 +102,14 @@ def test_in_place(client: Client) -> None:
     assert prediction.status == "succeeded"
 
 
+def test_an_unknown_id(client: Client, emulator: Emulator) -> None:
+    """An ID that does not exist is a NotFoundError at once, here, too."""
+    for operation in (client.predictions.cancel, client.predictions.wait, client.trainings.cancel):
+        with pytest.raises(exceptions.NotFoundError):
+            operation("none")
+    assert len(emulator.ledger.requests(status=404)) == 3
+
+
 def test_twins_as_arguments(client: Client) -> None:
     """A twin can be passed where the async client wants the real thing, also within an input."""
     version = client.models.get("replicate/hello-world").versions.get(HELLO)

@@ -60,17 +60,17 @@ ERRORS: list[tuple[exceptions.ReplicateException, str]] = [
 def test_what_is_repeated(kind: Kind, error: exceptions.ReplicateException, kinds: str) -> None:
     """What costs or changes something is repeated only if the first attempt did not happen."""
     assert may_repeat(kind, error) is (kind.value in kinds.split())
-    if kind is not Kind.POLL or not isinstance(error, exceptions.NotFoundError):
-        delay = retry_delay(kind, error, 1, 0.0, Retry(), 0.5)
-        assert (delay is not None) is (kind.value in kinds.split())
+    delay = retry_delay(kind, error, 1, 0.0, Retry(), 0.5)
+    assert (delay is not None) is (kind.value in kinds.split())
 
 
-def test_a_fresh_prediction_may_be_unknown() -> None:
-    """A poll asks again a few times after a 404; nothing else does."""
+def test_a_new_prediction_may_be_unknown() -> None:
+    """A 404 of what was just created is repeated a few times; any other one is final."""
     for attempt, again in ((1, True), (3, True), (4, False), (50, False)):
-        delay = retry_delay(Kind.POLL, _status(404), attempt, 0.0, Retry(), 0.0)
+        delay = retry_delay(Kind.POLL, _status(404), attempt, 0.0, Retry(), 0.0, is_new=True)
         assert (delay is not None) is again
-    assert retry_delay(Kind.READ, _status(404), 1, 0.0, Retry(), 0.0) is None
+    assert retry_delay(Kind.POLL, _status(404), 1, 0.0, Retry(), 0.0) is None
+    assert retry_delay(Kind.POLL, _status(403), 1, 0.0, Retry(), 0.0, is_new=True) is None
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0.01, 10), st.floats(0.01, 100))

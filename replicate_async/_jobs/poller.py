@@ -7,6 +7,7 @@ it on behalf of all that wait. A task that is cancelled returns its request to t
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -40,8 +41,9 @@ _MOST_ACCOUNTS: Final = 1024
 _PAGE_PATIENCE: Final = 0.0
 """Seconds for which a failed read of a page is repeated: its jobs are polled one by one instead."""
 
-_PAGES_PER_SECOND: Final = 50.0
-"""Requests per second where client-side rate limiting is disabled."""
+_POLLS_PER_SECOND: Final = 50.0
+"""Most requests per second if client-side rate limiting is disabled. Pages of the list show many jobs, so that
+more of them would show nothing new."""
 
 _CLOCK_ERROR: Final = 5.0
 """Seconds by which the clocks of the server and of this machine may differ."""
@@ -68,14 +70,15 @@ def account_of(transport: Transport) -> tuple[str, str]:
 
 
 class RateShares:
-    """A share of the rate limit of each account. Of very many accounts, the oldest are forgotten.
+    """A share of the rate limit of each account. Of very many accounts, the oldest are forgotten."""
 
-    Args:
-        fraction: The share.
-        without_limit: Requests per second where client-side rate limiting is disabled; None for any number.
-    """
+    def __init__(self, fraction: float, *, without_limit: float = math.inf) -> None:
+        """Make a share for each account.
 
-    def __init__(self, fraction: float, *, without_limit: float | None = None) -> None:
+        Args:
+            fraction: The share of the rate limit.
+            without_limit: Requests per second if client-side rate limiting is disabled.
+        """
         self._fraction = fraction
         self._without_limit = without_limit
         self._shares: dict[Hashable, RateShare] = {}
@@ -98,8 +101,7 @@ class Pollers:
 
     def __init__(self) -> None:
         self._durations = Durations()
-        # A page of the list shows many jobs: more pages a second would show nothing new.
-        self._poll_shares = RateShares(POLL_SHARE, without_limit=_PAGES_PER_SECOND)
+        self._poll_shares = RateShares(POLL_SHARE, without_limit=_POLLS_PER_SECOND)
         self._ended_shares = RateShares(ENDED_SHARE)
         self._pollers: dict[_PollerKey, Poller] = {}
         self._pid = os.getpid()

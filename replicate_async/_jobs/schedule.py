@@ -107,7 +107,7 @@ class RateShare:
         """Make a full share.
 
         Args:
-            rate: Requests per second.
+            rate: Requests per second; infinity for no limit.
         """
         self._bucket = TokenBucket(max(1.0, rate * self._BURST), rate)
         self._lock = threading.Lock()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -41,6 +43,53 @@ async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     if interrupted is not None:
         raise interrupted
     return work.result()
+
+
+class ThreadSafeLock:
+    """A lock for tasks of several event loops, in the order of arrival. Not reentrant."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._is_held = False
+        self._waiting: deque[tuple[asyncio.AbstractEventLoop, anyio.Event]] = deque()
+
+    async def acquire(self) -> None:
+        """Wait for the turn of this task."""
+        with self._guard:
+            if not self._is_held:
+                self._is_held = True
+                return
+            turn = asyncio.get_running_loop(), anyio.Event()
+            self._waiting.append(turn)
+        try:
+            await turn[1].wait()
+        except BaseException:
+            with self._guard:
+                is_next = turn not in self._waiting
+                if not is_next:
+                    self._waiting.remove(turn)
+            if is_next:  # it was this task's turn already
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Let the next task have its turn. May be called from any thread."""
+        with self._guard:
+            while self._waiting:
+                loop, event = self._waiting.popleft()
+                try:
+                    loop.call_soon_threadsafe(event.set)
+                except RuntimeError:  # its event loop is closed
+                    continue
+                return
+            self._is_held = False
+
+    async def __aenter__(self) -> Self:
+        await self.acquire()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.release()
 
 
 _TRIES = 3

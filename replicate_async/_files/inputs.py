@@ -67,22 +67,37 @@ async def encode_input(
         copier = _Copier(math.inf, copier.consumed)
         encoded = await in_thread(copier.copy_input, value)
     if copier.files:
-        # Each object once, wherever it stands; and all are inspected before any is sent.
-        files = {id(place.file): place for place in copier.files}
-        sources = await gather_limited(
-            lambda place: source_of(place.file, place.path), list(files.values()), at_once=_AT_ONCE
-        )
-
-        async def send(source: Source) -> str:
-            if strategy == "url":
-                return await uploads.url(transport, source)
-            return await data_uri(source)
-
-        urls = dict(zip(files, await gather_limited(send, sources, at_once=_AT_ONCE), strict=True))
-        for place in copier.files:
-            url = place.container[place.key] = urls[id(place.file)]
-            copier.size += len(url)
+        await _send_files(copier, transport, strategy, uploads)
     return encoded, copier.size > LARGE
+
+
+async def _send_files(
+    copier: _Copier, transport: Transport, strategy: FileEncodingStrategy, uploads: Uploads
+) -> None:
+    """Put URLs into the places of the files."""
+    # Each object once, wherever it stands; and all are inspected before any is sent.
+    files = {id(place.file): place for place in copier.files}
+    opened: list[Source] = []
+
+    async def inspect(place: FilePlace) -> Source:
+        source = await source_of(place.file, place.path)
+        opened.append(source)
+        return source
+
+    async def send(source: Source) -> str:
+        if strategy == "url":
+            return await uploads.url(transport, source)
+        return await data_uri(source)
+
+    try:
+        sources = await gather_limited(inspect, list(files.values()), at_once=_AT_ONCE)
+        urls = dict(zip(files, await gather_limited(send, sources, at_once=_AT_ONCE), strict=True))
+    finally:
+        for source in opened:
+            source.release()
+    for place in copier.files:
+        url = place.container[place.key] = urls[id(place.file)]
+        copier.size += len(url)
 
 
 @attrs.frozen

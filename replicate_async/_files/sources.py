@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import io
 import os
 import re
 import stat
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import anyio
 import attrs
 
 from .. import exceptions
 from .._concurrency import in_thread, shielded_in_thread
 from .disk import opened
 from .media import guess_extension, guess_type, sniff
+from .readers import Content, SharedReader, call, shared_reader
 
 MAX_BYTES: Final = 100 * 2**20
 """The maximum size of an uploaded file (:api:`size-limits`)."""
@@ -66,11 +65,21 @@ class Source:
     """The content, if it is in memory."""
     identity: tuple[int, ...] | None = attrs.field(default=None, kw_only=True)
     """Identifies an unchanged file on the disk; None if only the content can."""
-    shared: bool = attrs.field(default=False, kw_only=True)
-    """Whether reading moves a position that belongs to the caller."""
-    digest: str | None = attrs.field(default=None, init=False)
-    """The SHA-256 of the content in hex digits, once computed."""
-    _digesting: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
+    reader: SharedReader | None = attrs.field(default=None, kw_only=True)
+    """The reader of an object whose position moves when it is read."""
+    facts: Content = attrs.field(factory=Content, kw_only=True)
+    """What is known of the content."""
+
+    @property
+    def digest(self) -> str | None:
+        """The SHA-256 of the content in hex digits, once computed."""
+        return self.facts.digest
+
+    def release(self) -> None:
+        """Note that the source is not used any more."""
+        if self.reader is not None:
+            self.reader.release()
+            self.reader = None
 
     async def chunks(self, size: int = CHUNK) -> AsyncGenerator[bytes, None]:
         """Yield the content, and check its length.
@@ -112,23 +121,28 @@ class Source:
 
     async def find_digest(self) -> str:
         """Return the SHA-256 of the content in hex digits."""
-        async with self._digesting:
-            if self.digest is None:
-                found = hashlib.sha256()
+        facts = self.facts
+        async with facts.lock:
+            if facts.digest is None:
+                found, size = hashlib.sha256(), 0
                 if self.content is not None:
                     await in_thread(found.update, self.content)
+                    size = len(self.content)
                 else:
                     async with aclosing(self.chunks()) as chunks:
                         async for chunk in chunks:
                             await in_thread(found.update, chunk)
-                self.digest = found.hexdigest()
-            return self.digest
+                            size += len(chunk)
+                facts.digest, facts.size = found.hexdigest(), size
+            return facts.digest
 
 
 async def source_of(
     file: Any, argument: str, *, name: str | None = None, content_type: str | None = None
 ) -> Source:
     """Return the source for a path, for bytes, or for an object that can be read.
+
+    Call its `release` when it is not used any more.
 
     Args:
         file: The file, as the caller passed it.
@@ -151,15 +165,52 @@ async def source_of(
         )
     else:
         source = await _from_reader(file, argument)
+    try:
+        await _complete(source, name, content_type)
+    except BaseException:
+        source.release()
+        raise
+    return source
+
+
+async def _complete(source: Source, name: str | None, content_type: str | None) -> None:
+    """Check the size, and find the name and the media type."""
     if source.size is not None and source.size > MAX_BYTES:
-        raise _too_large(argument, source.name, source.size)
+        raise _too_large(source.argument, source.name, source.size)
     source.name = name or source.name
     # In a thread: `mimetypes` reads files of the system at its first use.
     kind = content_type or await in_thread(guess_type, source.name) or source.content_type or None
     kind = kind or sniff(await _first_bytes(source))
     source.name = source.name or f"file{guess_extension(kind)}"
     source.content_type = kind or "application/octet-stream"
-    return source
+
+
+async def digest_of(file: Any, argument: str) -> str:
+    """Return the SHA-256 of a file in hex digits.
+
+    Args:
+        file: A path, bytes, or an object that can be read more than once.
+        argument: Where the caller passed it.
+
+    Raises:
+        ArgumentError: It cannot be read, or is too large.
+        ArgumentTypeError: It can be read only once.
+    """
+    reads_once = "it can be read only once; pass a path or bytes"
+    if not isinstance(file, (bytes, bytearray, memoryview, os.PathLike)):
+        try:
+            can_repeat = _regular_file(file) is not None or await _can_seek(file)
+        except Exception as error:
+            raise exceptions.ArgumentError(argument, f"it cannot be read ({error!r})") from error
+        if not can_repeat:
+            raise exceptions.ArgumentTypeError(argument, reads_once)
+    source = await source_of(file, argument)
+    try:
+        if not source.repeatable:
+            raise exceptions.ArgumentTypeError(argument, reads_once)
+        return await source.find_digest()
+    finally:
+        source.release()
 
 
 async def _first_bytes(source: Source) -> bytes:
@@ -295,7 +346,7 @@ async def _from_reader(file: Any, argument: str) -> Source:
         raise _text_mode(argument)
     try:
         readable = getattr(file, "readable", None)
-        if callable(readable) and not await _call(readable):
+        if callable(readable) and not await call(readable):
             raise exceptions.ArgumentError(argument, "the file is not open for reading")
         if type(file) is io.BytesIO:
             return _in_memory(file.getvalue(), argument, _name_of(file))
@@ -306,9 +357,7 @@ async def _from_reader(file: Any, argument: str) -> Source:
             # A `FileOutput` that is to be kept: it is downloaded and uploaded at the same time.
             read = partial(_iterable_chunks, file)
             return Source(argument, _name_of(file), _type_of(file), read)
-        if await _can_seek(file):
-            return await _from_seekable(file, argument)
-        return await _from_stream(file, argument)
+        return await _from_shared(file, argument)
     except exceptions.ReplicateException:
         raise
     except Exception as error:
@@ -383,60 +432,36 @@ async def _iterable_chunks(
 async def _can_seek(file: Any) -> bool:
     seekable = getattr(file, "seekable", None)
     if callable(seekable):
-        return bool(await _call(seekable))
+        return bool(await call(seekable))
     return callable(getattr(file, "seek", None))
 
 
-async def _from_seekable(file: Any, argument: str) -> Source:
-    position = await _position(file)
-    size = await _size(file)
-    async with aclosing(_seekable_chunks(file, position, _SNIFFED)) as chunks:
-        start = _as_bytes(await anext(chunks), argument)
+async def _from_shared(file: Any, argument: str) -> Source:
+    """Return the source for an object whose position moves when it is read."""
+    reader = shared_reader(file)
+    try:
+        can_seek = await _can_seek(file)
+        if can_seek:
+            await reader.inspect(_SNIFFED)
+        else:
+            await reader.begin_stream(CHUNK, argument)
+        start = _as_bytes(reader.start, argument)
+    except BaseException:
+        reader.release()
+        raise
+    size = reader.size
     if (size == 0) != (not start):
         size = None  # it does not know its size
     return Source(
         argument,
         _name_of(file),
         _type_of(file) or sniff(start) or "application/octet-stream",
-        partial(_seekable_chunks, file, position),
+        reader.chunks if can_seek else lambda size: reader.rest(size, argument),
         size=size,
-        shared=True,
+        repeatable=can_seek,
+        reader=reader,
+        facts=reader.content,
     )
-
-
-async def _seekable_chunks(file: Any, position: int | None, size: int) -> AsyncGenerator[Any, None]:
-    """Read an object from its beginning, and restore its position."""
-    try:
-        await _call(file.seek, 0)
-        while True:
-            yield await _call(file.read, size)
-    finally:
-        if position is not None:
-            with suppress(Exception):
-                if inspect.iscoroutinefunction(file.seek):
-                    await file.seek(position)
-                else:
-                    await shielded_in_thread(file.seek, position)
-
-
-async def _from_stream(file: Any, argument: str) -> Source:
-    start = _as_bytes(await _call(file.read, CHUNK), argument)
-    return Source(
-        argument,
-        _name_of(file),
-        _type_of(file) or sniff(start) or "application/octet-stream",
-        partial(_stream_chunks, file, start),
-        repeatable=False,
-        shared=True,
-    )
-
-
-async def _stream_chunks(file: Any, start: bytes, size: int) -> AsyncGenerator[Any, None]:
-    """Read the rest of an object whose first chunk was read before."""
-    chunk: Any = start
-    while True:
-        yield chunk
-        chunk = await _call(file.read, size)
 
 
 def _name_of(file: Any) -> str:
@@ -455,28 +480,3 @@ def _type_of(file: Any) -> str:
     if isinstance(given, str) and given != "application/octet-stream" and is_media_type(given):
         return given
     return ""
-
-
-async def _position(file: Any) -> int | None:
-    tell = getattr(file, "tell", None)
-    if not callable(tell):
-        return None
-    found = await _call(tell)
-    return found if isinstance(found, int) else None
-
-
-async def _size(file: Any) -> int | None:
-    try:
-        await _call(file.seek, 0, os.SEEK_END)
-    except TypeError:  # its `seek` takes no second argument, such as Starlette's
-        said = getattr(file, "size", None)
-        return said if isinstance(said, int) and said >= 0 else None
-    return await _position(file)
-
-
-async def _call(method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a method of the caller's object, awaited or in a thread."""
-    if inspect.iscoroutinefunction(method):
-        return await method(*arguments)
-    found = await in_thread(method, *arguments)
-    return await found if inspect.isawaitable(found) else found

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
@@ -49,6 +50,14 @@ async def data_uri(source: Source) -> str:
     Raises:
         ArgumentError: It cannot be read.
     """
+    facts, kind = source.facts, source.content_type
+    async with facts.lock:
+        if facts.base64 is None or facts.base64[0] != kind:
+            facts.base64 = kind, await _encoded(source)
+        return facts.base64[1]
+
+
+async def _encoded(source: Source) -> str:
     encoded = io.BytesIO()
     encoded.write(f"data:{source.content_type};base64,".encode())
     rest = b""
@@ -148,7 +157,7 @@ def _frame(
 
 
 Group: TypeAlias = tuple[str, str, int, str]
-"""Base URL, token, size and media type. Only uploads of one group can have the same content."""
+"""Base URL, token, size (-1 for a stream) and media type. Only uploads of one group can have the same content."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -160,6 +169,8 @@ class UploadedFile:
     group: Group
     digest: str | None
     identity: tuple[int, ...] | None
+    stream: weakref.ref[Any] | None
+    """The stream that it was read from, which cannot be read again."""
     until: tuple[float, float]
     """When it is used for the last time: by the monotonic clock, and by the wall clock."""
 
@@ -205,9 +216,11 @@ class Uploads:
             ReplicateError: The API returned an error.
             TransportError: No usable response was received.
         """
-        if source.size is None or not source.repeatable:
-            return _url(transport, (await upload(transport, source, kind=Kind.READ)).data)
-        group = (transport.config.base_url, transport.token(), source.size, source.content_type)
+        if source.repeatable and source.size is None:
+            await source.find_digest()
+            source.size = source.facts.size
+        size = -1 if source.size is None else source.size
+        group = (transport.config.base_url, transport.token(), size, source.content_type)
         while True:
             match await self._find(group, source):
                 case None:
@@ -235,6 +248,10 @@ class Uploads:
         while True:
             known = self._usable(group)
             for uploaded in known:
+                if source.reader is not None and source.reader.is_taken:
+                    if uploaded.stream is not None and uploaded.stream() is source.reader.file:
+                        return uploaded
+                    continue
                 if source.identity is not None and uploaded.identity == source.identity:
                     return uploaded
                 if source.digest is not None and uploaded.digest == source.digest:
@@ -247,19 +264,22 @@ class Uploads:
                 same = _are_same(pending.source, source)
                 if same:
                     return pending
-                if same is None:
+                if same is None and source.repeatable:
                     unclear = unclear or pending
+            if not source.repeatable:
+                return None
             if source.digest is None and (unclear or any(found.digest for found in known)):
                 await source.find_digest()
             elif unclear is None:
                 return None
-            elif unclear.source.shared:
-                return unclear  # it cannot be read twice at the same time: await its result
+            elif unclear.source.reader is not None:
+                # Reading an object at two places can be slow, such as that of a compressed file.
+                await unclear.ended.wait()
             else:
                 try:
                     await unclear.source.find_digest()
                 except exceptions.ArgumentError:
-                    return unclear  # which will fail soon
+                    await unclear.ended.wait()  # which fails soon
 
     async def _upload(self, transport: Transport, group: Group, source: Source) -> str:
         pending = PendingUpload(asyncio.get_running_loop(), group, source)
@@ -269,7 +289,7 @@ class Uploads:
             file: File = (await upload(transport, source, kind=Kind.READ)).data
             url = pending.url = _url(transport, file)
             digest = _sha256(file)
-            if (digest or source.digest or source.identity) is None and not source.shared:
+            if (digest or source.digest or source.identity) is None and source.repeatable:
                 with suppress(exceptions.ArgumentError):
                     await source.find_digest()
             if digest is None or source.digest in (None, digest):
@@ -281,6 +301,7 @@ class Uploads:
                         group,
                         source.digest or digest,
                         source.identity,
+                        _stream_of(source),
                         (started[0] + usable, started[1] + usable),
                     )
                 )
@@ -302,7 +323,12 @@ class Uploads:
             return list(self._known.get(group, ()))
 
     def _remember(self, uploaded: UploadedFile) -> None:
+        stream = None if uploaded.stream is None else uploaded.stream()
         with self._lock:
+            if stream is not None:  # which has more than what it had the last time
+                for known in list(self._known.get(uploaded.group, ())):
+                    if known.stream is not None and known.stream() is stream:
+                        self._drop(known)
             self._known.setdefault(uploaded.group, []).append(uploaded)
             self._order.append(uploaded)
             while len(self._order) > _MAX_REMEMBERED:
@@ -316,9 +342,18 @@ class Uploads:
             del self._known[uploaded.group]
 
 
+def _stream_of(source: Source) -> weakref.ref[Any] | None:
+    if source.repeatable or source.reader is None:
+        return None
+    try:
+        return weakref.ref(source.reader.file)
+    except TypeError:  # it allows no weak references
+        return None
+
+
 def _are_same(one: Source, other: Source) -> bool | None:
     """Tell whether two sources of the same size have the same content; None if that is not known."""
-    if one is other or (one.content is not None and one.content is other.content):
+    if one.facts is other.facts or (one.content is not None and one.content is other.content):
         return True
     if one.identity is not None and one.identity == other.identity:
         return True

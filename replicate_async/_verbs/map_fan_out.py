@@ -13,10 +13,9 @@ from anyio.abc import TaskGroup
 from .. import exceptions
 from .._concurrency import in_thread
 from .._files.disk import ready_directory, remove_partial_files
-from .._files.inputs import is_file_input
 from .._jobs.context import Context
 from .._jobs.running import RunState
-from .map_fingerprint import Fingerprint, make_fingerprint
+from .map_fingerprint import Fingerprint, fingerprint_of
 from .map_inputs import Inputs, read
 from .map_item import Item, Shared, Stopped, finish_cleanup
 from .map_journal import Entry, Journal
@@ -160,7 +159,7 @@ class FanOut:
                     f"inputs[{index}]", f"expected a mapping, got {type(value).__name__}"
                 )
             if journal is not None:
-                fingerprint = await _fingerprint_of(value)
+                fingerprint = await fingerprint_of(value)
                 entry = await journal.find(index, fingerprint)
         except exceptions.JournalError:
             raise
@@ -209,16 +208,3 @@ class FanOut:
             return
         with suppress(anyio.BrokenResourceError):  # nobody takes it any more
             self._sender.send_nowait(outcome)
-
-
-async def _fingerprint_of(value: Mapping[str, Any]) -> Fingerprint:
-    """Return the fingerprint of an input; in a thread, unless it is plain and small."""
-    size = 0
-    for item in value.values():
-        if isinstance(item, str):
-            size += len(item)
-        elif item is not None and not isinstance(item, (int, float)):
-            size += 100_000
-    if size < 10_000:
-        return make_fingerprint(value, is_file_input)
-    return await in_thread(make_fingerprint, value, is_file_input)

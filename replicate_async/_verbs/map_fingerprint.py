@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
@@ -14,6 +14,15 @@ from typing import Any, Final
 import attrs
 
 from .. import exceptions
+from .._concurrency import in_thread
+from .._files.inputs import is_file_input
+from .._files.sources import digest_of
+
+_FILE: Final = "$file"
+"""The key of the digest of a file."""
+
+_LARGE: Final = 10_000
+"""Characters from which an input is hashed in a thread; for lists and objects, this is assumed."""
 
 _LONGEST_TEXT: Final = 64 * 1024
 """Characters up to which an input is kept as JSON."""
@@ -29,24 +38,46 @@ class Fingerprint:
     """The input as JSON, unless it is large."""
 
 
-def make_fingerprint(value: Mapping[str, Any], is_file: Callable[[Any], bool]) -> Fingerprint:
-    """Return the fingerprint of an input. Reads the files in it, so it is not for the event loop.
-
-    Args:
-        value: The input.
-        is_file: Tells whether a value is a file.
+async def fingerprint_of(value: Mapping[str, Any]) -> Fingerprint:
+    """Return the fingerprint of an input, with its files read.
 
     Raises:
         ArgumentError: A file cannot be read.
         ArgumentTypeError: A value cannot be represented in the journal.
     """
-    text = _canonical_json(value, "input", is_file)
+    size = 0
+    for item in value.values():
+        if isinstance(item, str):
+            size += len(item)
+        elif item is not None and not isinstance(item, (int, float)):
+            size += _LARGE
+    if size < _LARGE:
+        return _fingerprint(_to_plain(value, "input", []))
+    unread: list[_Unread] = []
+    plain = await in_thread(_to_plain, value, "input", unread)
+    for each in unread:
+        # In turns with other inputs that send the same object.
+        each.place[_FILE] = await digest_of(each.file, each.path)
+    return await in_thread(_fingerprint, plain)
+
+
+@attrs.frozen
+class _Unread:
+    """An object in an input that is still to be read."""
+
+    place: dict[str, str]
+    file: Any
+    path: str
+
+
+def _fingerprint(plain: Any) -> Fingerprint:
+    text = _json(plain, "input")
     return Fingerprint(_text_hash(text), text if len(text) <= _LONGEST_TEXT else None)
 
 
 def sent_hash(value: Mapping[str, Any]) -> str:
     """Return the hash of an input as it is sent, or as the list of predictions shows it."""
-    return _text_hash(_canonical_json(value, "input", lambda _: False))
+    return _text_hash(_json(_to_plain(value, "input", None), "input"))
 
 
 def _text_hash(text: str) -> str:
@@ -54,21 +85,41 @@ def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _canonical_json(value: Any, path: str, is_file: Callable[[Any], bool]) -> str:
+def _json(plain: Any, path: str) -> str:
     try:
-        return json.dumps(
-            _to_plain(value, path, is_file),
-            ensure_ascii=True,
-            sort_keys=True,
-            separators=(",", ":"),
-        )
+        return json.dumps(plain, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     except RecursionError:
-        raise exceptions.ArgumentError(
-            path, "it is nested too deeply, or contains itself"
-        ) from None
+        raise _too_deep(path) from None
 
 
-def _to_plain(value: Any, path: str, is_file: Callable[[Any], bool]) -> Any:
+def _too_deep(path: str) -> exceptions.ArgumentError:
+    return exceptions.ArgumentError(path, "it is nested too deeply, or contains itself")
+
+
+def _to_plain(value: Any, path: str, unread: list[_Unread] | None) -> Any:
+    """Return an input as JSON-like data.
+
+    Args:
+        value: The input.
+        path: Its path.
+        unread: A list for the objects that are still to be read; None if there are no files.
+    """
+    try:
+        return _plain(value, path, unread)
+    except RecursionError:
+        raise _too_deep(path) from None
+
+
+def _path_digest(file: os.PathLike[Any], path: str) -> str:
+    try:
+        with Path(os.fsdecode(file)).open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise exceptions.ArgumentError(path, f"{file!r} cannot be read ({reason})") from error
+
+
+def _plain(value: Any, path: str, unread: list[_Unread] | None) -> Any:
     kind = value.__class__
     if value is None or kind is str or kind is int or kind is bool:
         return value
@@ -76,63 +127,37 @@ def _to_plain(value: Any, path: str, is_file: Callable[[Any], bool]) -> Any:
         # JSON does not tell 1.0 from 1, and services that keep it need not either.
         return int(value) if value.is_integer() else value
     if kind is dict:
-        return {key: _to_plain(item, f"{path}.{key}", is_file) for key, item in value.items()}
+        return {key: _plain(item, f"{path}.{key}", unread) for key, item in value.items()}
     if isinstance(value, Enum):
-        return _to_plain(value.value, path, is_file)
-    if is_file(value):
-        return {"$file": _content_hash(value, path)}
+        return _plain(value.value, path, unread)
+    if unread is not None and is_file_input(value):
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return {_FILE: hashlib.sha256(value).hexdigest()}
+        if isinstance(value, os.PathLike):
+            return {_FILE: _path_digest(value, path)}
+        place = {_FILE: ""}
+        unread.append(_Unread(place, value, path))
+        return place
     match value:
         case str():
             return str(value)
         case int():
             return int(value)
         case float():
-            return _to_plain(float(value), path, is_file)
+            return _plain(float(value), path, unread)
         case datetime() | date():
             return value.isoformat()
         case Mapping():
-            return {
-                str(key): _to_plain(item, f"{path}.{key}", is_file) for key, item in value.items()
-            }
+            return {str(key): _plain(item, f"{path}.{key}", unread) for key, item in value.items()}
         case list() | tuple():
-            return [
-                _to_plain(item, f"{path}[{index}]", is_file) for index, item in enumerate(value)
-            ]
+            return [_plain(item, f"{path}[{index}]", unread) for index, item in enumerate(value)]
         case set() | frozenset():
-            items = [_to_plain(item, path, is_file) for item in value]
+            items = [_plain(item, path, unread) for item in value]
             return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
     if isinstance(url := getattr(value, "url", None), str):
         return url  # a file that a model made
     if hasattr(value, "tolist"):
-        return _to_plain(value.tolist(), path, is_file)
+        return _plain(value.tolist(), path, unread)
     raise exceptions.ArgumentTypeError(
         path, f"a {type(value).__name__} cannot be written into a journal"
     )
-
-
-def _content_hash(file: Any, path: str) -> str:
-    if isinstance(file, (bytes, bytearray, memoryview)):
-        return hashlib.sha256(file).hexdigest()
-    try:
-        if isinstance(file, (str, os.PathLike)):
-            with Path(file).open("rb") as opened:
-                return hashlib.file_digest(opened, "sha256").hexdigest()
-        if not (callable(getattr(file, "seekable", None)) and file.seekable()):
-            raise exceptions.ArgumentTypeError(
-                path,
-                "a file that can be read only once cannot be written into a journal: pass a path",
-            )
-        position = file.tell()
-        file.seek(0)
-        try:
-            made = hashlib.sha256()
-            while chunk := file.read(2**20):
-                made.update(chunk)
-        finally:
-            file.seek(position)
-        return made.hexdigest()
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, exceptions.ReplicateException):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise exceptions.ArgumentError(path, f"{file!r} cannot be read ({reason})") from error

@@ -67,7 +67,10 @@ class Files(Namespace):
                 ) from error
         given = Path(file) if isinstance(file, str) else file
         source = await source_of(given, "file", name=filename, content_type=content_type)
-        answer = await upload(self._context.transport, source, metadata)
+        try:
+            answer = await upload(self._context.transport, source, metadata)
+        finally:
+            source.release()
         created: File = answer.data
         return created
 

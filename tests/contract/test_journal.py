@@ -19,8 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicate_async import exceptions
-from replicate_async._files.inputs import is_file_input
-from replicate_async._verbs.map_fingerprint import Fingerprint, make_fingerprint, sent_hash
+from replicate_async._verbs.map_fingerprint import Fingerprint, fingerprint_of, sent_hash
 from replicate_async._verbs.map_journal import Entry, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,7 +208,7 @@ class Size(Enum):
 
 def mark(value: dict[str, Any]) -> str:
     """Return the hash of an input."""
-    return make_fingerprint(value, is_file_input).hash
+    return asyncio.run(fingerprint_of(value)).hash
 
 
 def test_files_are_told_apart_by_their_contents(tmp_path: Path) -> None:

@@ -1,0 +1,268 @@
+"""Objects with a `read` method, which several calls may read at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from .. import exceptions
+from .._concurrency import ThreadSafeLock, in_thread, shielded
+
+T = TypeVar("T")
+
+_NOT_READ: Final = object()
+
+
+@attrs.define(eq=False, repr=False)
+class Content:
+    """What is known of the content of a file; shared by all calls that use the same object."""
+
+    digest: str | None = attrs.field(default=None, init=False)
+    """The SHA-256 in hex digits."""
+    size: int | None = attrs.field(default=None, init=False)
+    """The size in bytes, as it was read."""
+    base64: tuple[str, str] | None = attrs.field(default=None, init=False)
+    """The media type, and the content as a data URI of that type."""
+    lock: ThreadSafeLock = attrs.field(factory=ThreadSafeLock, init=False)
+    """Held while the whole content is read to find one of them."""
+
+
+class SharedReader:
+    """An object that is read by one or more calls, of any event loop.
+
+    Each read of an object that can seek goes to its place first, and no other read comes in between. Obtain it from
+    `shared_reader`, and call `release` when the call has ended.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.content = Content()
+        self.start: Any = _NOT_READ
+        """The first bytes, from which the type is guessed; of a stream, its first chunk."""
+        self.size: int | None = None
+        """The size in bytes that the object claims."""
+        self._lock = ThreadSafeLock()
+        self._users = 0
+        self._passes: set[object] = set()
+        """Those that read it from beginning to end."""
+        self._position: int | None = None
+        """Where its owner left it."""
+        self._is_taken = False
+        """Whether the one pass through a stream has begun."""
+
+    def _acquire(self) -> None:
+        self._users += 1
+
+    def release(self) -> None:
+        """Note that a call has ended. After the last one, nothing of the content is remembered."""
+        with _registry_lock:
+            self._users -= 1
+            if self._users == 0:
+                self.content, self.start, self.size = Content(), _NOT_READ, None
+                self._is_taken = False
+
+    # Objects that can seek
+
+    async def inspect(self, size: int) -> None:
+        """Find the size and the first bytes, unless they are known."""
+
+        async def look() -> None:
+            if self.start is not _NOT_READ:
+                return
+            await self._enter(look)
+            try:
+                self.size = await self._find_size()
+                self.start = await self._read_at(0, size)
+            finally:
+                await self._leave(look)
+
+        await self._exclusively(look)
+
+    async def chunks(self, size: int) -> AsyncGenerator[Any, None]:
+        """Yield the content from its beginning, and restore the position after the last pass."""
+        this = object()
+        try:
+            await self._exclusively(partial(self._enter, this))
+            position = 0
+            while True:
+                chunk = await self._exclusively(partial(self._read_at, position, size))
+                yield chunk
+                position += len(chunk)
+        finally:
+            await shielded(partial(self._exclusively, partial(self._leave, this)))
+
+    async def _enter(self, reading: object) -> None:
+        if not self._passes:
+            self._position = await self._tell()
+        self._passes.add(reading)
+
+    async def _leave(self, reading: object) -> None:
+        if reading not in self._passes:
+            return  # it was cancelled before it began
+        self._passes.remove(reading)
+        if not self._passes and self._position is not None:
+            with suppress(Exception):  # it was closed meanwhile, or cannot go back
+                await call(self.file.seek, self._position)
+
+    async def _read_at(self, position: int, size: int) -> Any:
+        seek, read = self.file.seek, self.file.read
+        if inspect.iscoroutinefunction(seek) or inspect.iscoroutinefunction(read):
+            await call(seek, position)
+            return await call(read, size)
+
+        def seek_and_read() -> Any:
+            moved = seek(position)
+            return moved if inspect.isawaitable(moved) else read(size)
+
+        found = await in_thread(seek_and_read)
+        if inspect.isawaitable(found):
+            await found
+            return await call(read, size)
+        return found
+
+    async def _tell(self) -> int | None:
+        tell = getattr(self.file, "tell", None)
+        if not callable(tell):
+            return None
+        found = await call(tell)
+        return found if isinstance(found, int) else None
+
+    async def _find_size(self) -> int | None:
+        try:
+            await call(self.file.seek, 0, os.SEEK_END)
+        except TypeError:  # its `seek` takes no second argument, such as Starlette's
+            said = getattr(self.file, "size", None)
+            return said if isinstance(said, int) and said >= 0 else None
+        return await self._tell()
+
+    # Streams, which can be read once
+
+    async def begin_stream(self, size: int, argument: str) -> None:
+        """Read the first chunk of a stream, unless that was done.
+
+        Raises:
+            ArgumentError: An earlier call has read a part of it.
+        """
+
+        async def begin() -> None:
+            if self.start is not _NOT_READ:
+                return
+            state = _streams.get(self.file)
+            if state == "begun":
+                raise exceptions.ArgumentError(
+                    argument,
+                    "it can be read only once, and an earlier call has read a part of it. Pass a path or bytes",
+                )
+            start = await call(self.file.read, size)
+            self._is_taken = state == "ended" and not start
+            if not self._is_taken:
+                _streams.set(self.file, "begun")
+            self.start = start
+
+        await self._exclusively(begin)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the content of a stream was read before, or is being read."""
+        return self._is_taken
+
+    async def rest(self, size: int, argument: str) -> AsyncGenerator[Any, None]:
+        """Yield the content of a stream, once.
+
+        Raises:
+            ArgumentError: Another call has read it.
+        """
+        with _registry_lock:
+            is_taken, self._is_taken = self._is_taken, True
+        if is_taken:
+            raise exceptions.ArgumentError(
+                argument,
+                "it can be read only once, and another call has read it. Pass a path or bytes",
+            )
+        chunk = self.start
+        while chunk:
+            yield chunk
+            chunk = await call(self.file.read, size)
+        _streams.set(self.file, "ended")
+
+    async def _exclusively(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of *work*, during which no other call uses the object.
+
+        If the task is cancelled, *work* goes on to its end, since threads do, and then another call gets its turn.
+        """
+        await self._lock.acquire()
+        try:
+            task = asyncio.ensure_future(work())
+        except BaseException:
+            self._lock.release()
+            raise
+
+        def end(task: asyncio.Future[T]) -> None:
+            self._lock.release()
+            if not task.cancelled():
+                task.exception()  # it is raised below, unless nobody waits for it any more
+
+        task.add_done_callback(end)
+        return await asyncio.shield(task)
+
+
+async def call(method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of the caller's object, awaited or in a thread."""
+    if inspect.iscoroutinefunction(method):
+        return await method(*arguments)
+    found = await in_thread(method, *arguments)
+    return await found if inspect.isawaitable(found) else found
+
+
+# -- What is known of objects ------------------------------------------------------------------
+
+
+_registry_lock: Final = threading.Lock()
+
+_readers: Final = weakref.WeakValueDictionary[int, SharedReader]()
+"""The readers in use, by the ID of their object, which they keep alive."""
+
+
+def shared_reader(file: Any) -> SharedReader:
+    """Return the reader of an object, which all calls share that use the object at the same time."""
+    with _registry_lock:
+        reader = _readers.get(id(file))
+        if reader is None:
+            reader = _readers[id(file)] = SharedReader(file)
+        reader._acquire()
+        return reader
+
+
+class _Streams:
+    """How far streams were read, for as long as they exist."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Any], str]] = {}
+
+    def get(self, file: Any) -> str | None:
+        """Return `"begun"`, `"ended"`, or None."""
+        reference, state = self._known.get(id(file), (None, None))
+        return state if reference is not None and reference() is file else None
+
+    def set(self, file: Any, state: str) -> None:
+        """Note how far a stream was read, if it can be noted."""
+        key = id(file)
+
+        def forget(reference: weakref.ref[Any]) -> None:
+            if self._known.get(key, (None,))[0] is reference:
+                del self._known[key]
+
+        with suppress(TypeError):  # it allows no weak references
+            self._known[key] = weakref.ref(file, forget), state
+
+
+_streams: Final = _Streams()

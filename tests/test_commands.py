@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -64,16 +65,18 @@ class Shell:
         self,
         *arguments: str,
         stdin: int = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
+        within: Sequence[str] = (),
     ) -> subprocess.Popen[str]:
-        """Start a command."""
+        """Start a command, which another one may execute."""
         return subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*within, *COMMAND, *arguments],
             env=self.environment,
             cwd=self.directory,
             text=True,
             stdin=stdin,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
         )
 
@@ -157,6 +160,138 @@ def test_run_is_interrupted(shell: Shell, emulator: Emulator) -> None:
     assert status == 1
     assert "did not end within 1 s" in complained
     assert len(emulator.ledger.cancelled()) == 2
+
+
+SIGNALS = pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
+)
+
+
+@SIGNALS
+@pytest.mark.parametrize("command", ["run", "stream"])
+@pytest.mark.parametrize("presses", [1, 2])
+def test_signals(
+    shell: Shell, emulator: Emulator, command: str, number: int, code: int, presses: int
+) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP cancel the prediction and say so; a second one changes nothing."""
+    process = shell.start(command, "acme/slow", "text=a", "seconds=30")
+    _until(lambda: emulator.ledger.created())
+    for _ in range(presses):
+        process.send_signal(number)
+    said, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == code
+    assert (said, complained) == ("", "interrupted: the prediction was cancelled\n")
+    assert len(emulator.ledger.cancelled()) == 1
+
+
+def test_signal_before_the_create(shell: Shell, emulator: Emulator) -> None:
+    """A signal that comes before anything was created ends the command."""
+    emulator.latency = 1.0
+    process = shell.start("run", "acme/slow", "text=a")
+    _until(lambda: emulator.ledger.requests())
+    process.send_signal(signal.SIGTERM)
+    _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 143
+    assert complained == "interrupted\n"
+    assert emulator.ledger.created() == []
+
+
+def test_nohup(shell: Shell, emulator: Emulator) -> None:
+    """What nohup has ignored stays ignored."""
+    process = shell.start(
+        *("run", "acme/slow", "text=a", "seconds=1"),
+        within=["sh", "-c", 'trap "" HUP; exec "$@"', "-"],
+    )
+    _until(lambda: emulator.ledger.created())
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=SECONDS) == ("a\n", "")
+    assert process.returncode == 0
+
+
+def test_timeouts_are_checked_first(shell: Shell, emulator: Emulator) -> None:
+    """A timeout that cannot be one is refused before anything is sent."""
+    for command in ("run", "stream"):
+        for timeout in ("0", "-1", "nan", "inf", "soon"):
+            status, said, complained = shell.run(
+                command, "acme/slow", "text=a", "--timeout", timeout
+            )
+            assert (status, said) == (2, "")
+            assert "error: argument --timeout: expected " in complained
+    assert emulator.ledger.requests() == []
+
+
+# -- Where the output cannot be written --------------------------------------------------------
+
+
+def test_other_encodings(shell: Shell) -> None:
+    """What the encoding of standard output does not have is replaced, or escaped in JSON."""
+    shell.environment["PYTHONIOENCODING"] = "cp1252"
+    for arguments, expected in (
+        (["run"], "é?\n"),
+        (["stream"], "é?\n"),
+        (["run", "--json"], "é漢"),
+    ):
+        with (shell.directory / "out").open("wb") as out:
+            process = shell.start(arguments[0], "acme/slow", "text=é漢", *arguments[1:], stdout=out)
+            assert process.communicate(timeout=SECONDS)[1] == ""
+        text = (shell.directory / "out").read_text("cp1252")
+        assert (json.loads(text)["output"] if "--json" in arguments else text) == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["run", "--json"], ["stream"], ["stream", "--json"]], ids=" ".join
+)
+def test_full_device(shell: Shell, emulator: Emulator, arguments: list[str]) -> None:
+    """The way to an output that could not be written stands in the error."""
+    with Path("/dev/full").open("wb") as out:
+        process = shell.start(arguments[0], "acme/slow", "text=a", *arguments[1:], stdout=out)
+        _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    [life] = emulator.ledger.created()
+    assert complained == (
+        f"error: the output of prediction {life.id} could not be written to standard output (No space"
+        f" left on device). For one hour, `replicate-async predictions get {life.id}` shows it\n"
+    )
+    assert shell.run("predictions", "get", life.id)[1].endswith("\na\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_full_device_in_map(shell: Shell, emulator: Emulator) -> None:
+    """No more is created, and each output that was paid for is named."""
+    (shell.directory / "in.jsonl").write_text('{"text": "a", "seconds": 0.3}\n' * 500)
+    with Path("/dev/full").open("wb") as out:
+        process = shell.start("map", "acme/slow", "in.jsonl", "--concurrency", "4", stdout=out)
+        _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "no more is created: the outputs cannot be written" in complained
+    assert "Traceback" not in complained
+    assert len(emulator.ledger.created()) < 20
+    for life in emulator.ledger.created():
+        assert f"prediction {life.id} could not be written" in complained
+    assert emulator.ledger.cancelled() == []
+
+
+def test_closed_standard_output(shell: Shell, emulator: Emulator) -> None:
+    """Without a standard output, too."""
+    process = shell.start("run", "acme/slow", "text=a", within=["sh", "-c", 'exec "$@" >&-', "-"])
+    _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert f"predictions get {emulator.ledger.created()[0].id}" in complained
+
+
+@pytest.mark.parametrize("model", ["acme/slow", "acme/file"])
+def test_full_directory(shell: Shell, emulator: Emulator, model: str) -> None:
+    """If the output cannot be saved, the error names the prediction."""
+    limited = ["sh", "-c", 'ulimit -f 0; exec "$@"', "-"]
+    process = shell.start("run", model, "text=a", "-o", "out", within=limited)
+    said, complained = process.communicate(timeout=SECONDS)
+    assert (process.returncode, said) == (1, "")
+    [life] = emulator.ledger.created()
+    assert f"Prediction {life.id} of {model} succeeded, but its files could not be saved" in complained
+    assert "Traceback" not in complained
 
 
 def test_stream(shell: Shell) -> None:
@@ -328,6 +463,40 @@ def test_errors_that_all_would_meet(shell: Shell, emulator: Emulator) -> None:
     assert "Insufficient credit" in complained
     assert "no more is created" in complained
     assert len(emulator.ledger.requests(operation="models.predictions.create")) < 50
+
+
+@SIGNALS
+@pytest.mark.parametrize("journal", [False, True])
+def test_signals_in_map(
+    shell: Shell, emulator: Emulator, number: int, code: int, journal: bool
+) -> None:
+    """SIGTERM and SIGHUP leave at once, as a second Ctrl-C: they cancel what runs, or leave it to the next run."""
+    lines = [json.dumps({"text": f"t{n}", "seconds": 2.0}) for n in range(50)]
+    (shell.directory / "in.jsonl").write_text("\n".join(lines))
+    more = ["--journal", "run.db"] if journal else []
+    process = shell.start("map", "acme/slow", "in.jsonl", "--concurrency", "5", *more)
+    _until(lambda: len(emulator.ledger.created()) == 5)
+    if number == signal.SIGINT:
+        process.send_signal(number)
+        assert process.stderr is not None
+        assert "waiting" in process.stderr.readline()
+    process.send_signal(number)
+    _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == code
+    assert "interrupted: 0 done, 0 failed" in complained
+    assert "Traceback" not in complained
+    assert len(emulator.ledger.created()) == 5
+    if not journal:
+        assert "predictions that were cancelled: 5\n" in complained
+        assert len(emulator.ledger.cancelled()) == 5
+        return
+    assert "predictions that are running go on\n" in complained
+    assert "repeat the command: run.db\n" in complained
+    assert emulator.ledger.cancelled() == []
+    (shell.directory / "in.jsonl").write_text("\n".join(lines[:5]))
+    status, said, _ = shell.run("map", "acme/slow", "in.jsonl", *more)
+    assert (status, len(said.splitlines())) == (0, 5)
+    assert len(emulator.ledger.created()) == 5
 
 
 @pytest.mark.parametrize("journal", [False, True])

@@ -1,7 +1,7 @@
 """The commands `run`, `stream`, `map` and `predictions`.
 
 They print results to standard output, and everything else to standard error. Exit codes: 0, success; 1, something
-failed; 2, the command or its arguments are wrong; 130, interrupted.
+failed; 2, the command or its arguments are wrong; 130, 143 and 129, ended by Ctrl-C, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -21,19 +21,22 @@ from replicate_async import (
     Client,
     ModelFunction,
     Outcome,
-    Outcomes,
     Prediction,
     exceptions,
     testing,
 )
 
+from . import streams
 from .inputs import Line, Lines, names_of_texts, parse_value, split_pair
+from .interrupts import Interruption
 from .outputs import prepare_directory, printed, save_output, to_json
 from .report import Report
+from .streams import NotWritten, say, write, write_json
+
+E = TypeVar("E", bound=BaseException)
 
 FAILED: Final = 1
 WRONG: Final = 2
-INTERRUPTED: Final = 130
 
 _PROBLEMS_SHOWN: Final = 20
 """How many wrong lines `--strict` reports."""
@@ -51,14 +54,17 @@ _FATAL: Final = (
 def execute(options: argparse.Namespace) -> int:
     """Execute the command of parsed options, and return the exit code."""
     code = 0
+    streams.prepare()
     try:
         with _client_options(emulated=options.emulator) as settings:
-            code = anyio.run(_with_client, options, settings)
+            code = anyio.run(_execute, options, settings)
     except* KeyboardInterrupt:
-        code = INTERRUPTED
-    except* BrokenPipeError:
-        # Nobody reads standard output any more: let nothing be flushed into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGINT
+    except* NotWritten as errors:
+        streams.discard()
+        for error in _flat(errors):
+            if error.prediction is not None or not error.is_broken_pipe:
+                say(f"error: {error}")
         code = FAILED
     except* (
         exceptions.ArgumentError,
@@ -72,9 +78,18 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _report_errors(errors: ExceptionGroup[Any], code: int) -> int:
-    for error in errors.exceptions:
-        _say(f"error: {error}")
+    for error in _flat(errors):
+        say(f"error: {error}")
     return code
+
+
+def _flat(group: BaseExceptionGroup[E]) -> Iterator[E]:
+    """Yield the exceptions of a group and of the groups in it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flat(error)
+        else:
+            yield error
 
 
 @contextmanager
@@ -88,17 +103,28 @@ def _client_options(*, emulated: bool) -> Iterator[dict[str, str]]:
         yield {"api_token": emulator.token, "base_url": emulator.url}
 
 
-async def _with_client(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
-    async with Client(settings.get("api_token"), base_url=settings.get("base_url")) as client:
-        return await _COMMANDS[options.command](client, options)
+async def _execute(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+    """Execute a command, until it ends or a signal ends it."""
+    code = 0
+    interruption = Interruption()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(interruption.watch)
+        async with Client(settings.get("api_token"), base_url=settings.get("base_url")) as client:
+            with interruption.scope:
+                code = await _COMMANDS[options.command](client, options, interruption)
+            if interruption.scope.cancelled_caught:
+                code = interruption.exit_code
+                if options.command != "map":
+                    say(f"interrupted{_fate(client)}")
+        tasks.cancel_scope.cancel()
+    return code
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _print_json(value: object) -> None:
-    print(to_json(value, compact=True), flush=True)
+def _fate(client: Client) -> str:
+    """Return what has become of the prediction that an interrupted command has created."""
+    if client.stats.cancelled:
+        return ": the prediction was cancelled"
+    return ": the prediction may still be running" if client.stats.created else ""
 
 
 async def _parse_inputs(function: ModelFunction, pairs: Iterable[str]) -> dict[str, Any]:
@@ -113,7 +139,7 @@ async def _parse_inputs(function: ModelFunction, pairs: Iterable[str]) -> dict[s
 # -- run, stream -------------------------------------------------------------------------------
 
 
-async def _run(client: Client, options: argparse.Namespace) -> int:
+async def _run(client: Client, options: argparse.Namespace, _: Interruption) -> int:
     function = client.use(options.model, timeout=options.timeout)
     inputs = await _parse_inputs(function, [*options.given, *options.input])
     if options.output is not None:
@@ -125,39 +151,47 @@ async def _run(client: Client, options: argparse.Namespace) -> int:
         raise error
     saved = []
     if options.output is not None and error is None:
-        saved = await save_output(prediction, outcome.output, options.output)
+        try:
+            saved = await save_output(prediction, outcome.output, options.output)
+        except (OSError, exceptions.ReplicateException) as failure:
+            raise exceptions.OutputNotSaved(prediction, str(failure)) from failure
     if options.json:
-        _print_json({**prediction.to_dict(), "saved": [str(path) for path in saved]})
+        shown = {**prediction.to_dict(), "saved": [str(path) for path in saved]}
+        write_json(shown, prediction=prediction.id)
     elif error is None:
-        print("\n".join(map(str, saved)) if saved else printed(outcome.output))
+        text = "\n".join(map(str, saved)) if saved else printed(outcome.output)
+        write(text, prediction=prediction.id)
     if error is not None:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return FAILED
     return 0
 
 
-async def _stream(client: Client, options: argparse.Namespace) -> int:
+async def _stream(client: Client, options: argparse.Namespace, _: Interruption) -> int:
     function = client.use(options.model)
     inputs = await _parse_inputs(function, [*options.given, *options.input])
     function.check(**inputs)
     last = ""
     async with client.stream(options.model, inputs, timeout=options.timeout) as events:
         async for event in events:
+            assert events.prediction is not None
+            name = events.prediction.id
             if options.json:
-                _print_json({"event": event.event, "data": event.data, "id": event.id})
+                shown = {"event": event.event, "data": event.data, "id": event.id}
+                write_json(shown, prediction=name)
             elif event.event == "output":
                 last = str(event)
                 is_file = last.startswith(("https://", "http://", "data:"))
-                print(last, end="\n" if is_file else "", flush=True)
+                write(last, end="\n" if is_file else "", prediction=name)
     if last and not last.endswith("\n") and not options.json:
-        print(flush=True)
+        write("")
     return 0
 
 
 # -- predictions -------------------------------------------------------------------------------
 
 
-async def _list(client: Client, options: argparse.Namespace) -> int:
+async def _list(client: Client, options: argparse.Namespace, _: Interruption) -> int:
     count = 0
     if options.limit > 0:
         async for prediction in client.predictions.list():
@@ -168,7 +202,7 @@ async def _list(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _get(client: Client, options: argparse.Namespace) -> int:
+async def _get(client: Client, options: argparse.Namespace, _: Interruption) -> int:
     prediction = await client.predictions.get(options.id)
     if options.wait:
         await prediction.wait()
@@ -178,13 +212,13 @@ async def _get(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _cancel(client: Client, options: argparse.Namespace) -> int:
+async def _cancel(client: Client, options: argparse.Namespace, _: Interruption) -> int:
     code = 0
     for prediction_id in options.ids:
         try:
             prediction = await client.predictions.cancel(prediction_id)
         except exceptions.ReplicateError as error:
-            _say(f"error: {error}")
+            say(f"error: {error}")
             code = FAILED
         else:
             _print_summary(prediction, options)
@@ -193,30 +227,27 @@ async def _cancel(client: Client, options: argparse.Namespace) -> int:
 
 def _print_summary(prediction: Prediction, options: argparse.Namespace) -> None:
     if options.json:
-        _print_json(prediction.to_dict())
+        write_json(prediction.to_dict())
         return
     created = prediction.created_at
     when = "-" if created is None else created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    print(
-        f"{prediction.id}  {prediction.status:<10}  {when}  {prediction.model or '-'}", flush=True
-    )
+    write(f"{prediction.id}  {prediction.status:<10}  {when}  {prediction.model or '-'}")
 
 
 def _print_details(prediction: Prediction) -> None:
     for name in ("version", "deployment", "error"):
         if value := getattr(prediction, name):
-            print(f"{name}: {value}")
-    print(f"input: {to_json(prediction.input)}")
-    print(f"metrics: {to_json(prediction.metrics)}")
+            write(f"{name}: {value}")
+    write(f"input: {to_json(prediction.input)}")
+    write(f"metrics: {to_json(prediction.metrics)}")
     if prediction.output is not None:
-        print(printed(prediction.output))
-    sys.stdout.flush()
+        write(printed(prediction.output))
 
 
 # -- map ---------------------------------------------------------------------------------------
 
 
-async def _map(client: Client, options: argparse.Namespace) -> int:
+async def _map(client: Client, options: argparse.Namespace, interruption: Interruption) -> int:
     function = client.use(options.model)
     common = await _parse_inputs(function, options.input)
     lines = Lines(options.inputs, options.format, names_of_texts(function.signature), common)
@@ -224,9 +255,9 @@ async def _map(client: Client, options: argparse.Namespace) -> int:
         found = await to_thread.run_sync(lambda: list(lines.read()))
         problems = [text for line in found if (text := _problem(function, line)) is not None]
         for text in problems[:_PROBLEMS_SHOWN]:
-            _say(f"error: {text}")
+            say(f"error: {text}")
         if problems:
-            _say(f"{len(problems)} of {len(found)} lines are wrong; nothing was created")
+            say(f"{len(problems)} of {len(found)} lines are wrong; nothing was created")
             return WRONG
         lines.total = len(found)
         inputs = lines.inputs(found)
@@ -244,29 +275,41 @@ async def _map(client: Client, options: argparse.Namespace) -> int:
         retry_failed=options.retry_failed,
     )
     report = Report(sys.stderr, outcomes, lines)
+
+    def stop_creating() -> None:
+        outcomes.stop()
+        report.say("no more is created; waiting for what runs (Ctrl-C again exits)")
+
+    interruption.on_first_interrupt = stop_creating
     stopped = False
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(report.show)
-            tasks.start_soon(_watch_interrupts, outcomes, report, tasks.cancel_scope)
             async with outcomes:
                 async for outcome in outcomes:
                     number = lines.numbers.pop(outcome.index, outcome.index + 1)
                     report.add(outcome)
-                    _print_outcome(outcome, number, options, report)
-                    if isinstance(outcome.error, _FATAL) and not (stopped or report.interrupted):
-                        report.say("no more is created: nothing else would succeed")
+                    reason = _print_outcome(outcome, number, options, report)
+                    if isinstance(outcome.error, _FATAL):
+                        reason = "nothing else would succeed"
+                    if reason is not None and not stopped and interruption.signal is None:
+                        report.say(f"no more is created: {reason}")
                         stopped = True
                         outcomes.stop()
             tasks.cancel_scope.cancel()
     finally:
         report.clear()
-        _say(report.summary())
-        if options.journal is not None and (stopped or report.interrupted):
-            _say(f"to go on with the rest, repeat the command: {options.journal}")
-    if report.interrupted:
-        return INTERRUPTED
-    return FAILED if report.failed else 0
+        say(("interrupted: " if interruption.signal else "") + report.summary())
+        if options.journal is None:
+            if interruption.scope.cancel_called:
+                say(f"predictions that were cancelled: {client.stats.cancelled}")
+        elif stopped or interruption.signal:
+            if interruption.scope.cancel_called:
+                say("predictions that are running go on")
+            say(f"to go on with the rest, repeat the command: {options.journal}")
+    if interruption.signal is not None:
+        return interruption.exit_code
+    return FAILED if report.failed or stopped else 0
 
 
 def _problem(function: ModelFunction, line: Line) -> str | None:
@@ -280,49 +323,53 @@ def _problem(function: ModelFunction, line: Line) -> str | None:
     return None
 
 
-async def _watch_interrupts(
-    outcomes: Outcomes, report: Report, everything: anyio.CancelScope
-) -> None:
-    """At the first Ctrl-C, create nothing more; at the second one, cancel everything."""
-    try:
-        with anyio.open_signal_receiver(signal.SIGINT) as signals:
-            async for _ in signals:
-                if report.interrupted:
-                    everything.cancel()
-                else:
-                    report.interrupted = True
-                    outcomes.stop()
-                    report.say("no more is created; waiting for what runs (Ctrl-C again exits)")
-    except (NotImplementedError, RuntimeError, ValueError):
-        return  # on Windows, Ctrl-C raises KeyboardInterrupt
-
-
 def _print_outcome(
     outcome: Outcome, number: int, options: argparse.Namespace, report: Report
-) -> None:
+) -> str | None:
+    """Print an outcome; return why no further ones should be created, if so."""
     prediction, error = outcome.prediction, outcome.error
-    if options.json:
-        report.clear()
-        _print_json(
-            {
-                "index": outcome.index,
-                "line": number,
-                "id": None if prediction is None else prediction.id,
-                "status": None if prediction is None else prediction.status,
-                "output": None if prediction is None else prediction.to_dict().get("output"),
-                "error": None if error is None else str(error),
-                "saved": [str(path) for path in outcome.saved],
-            }
-        )
-    elif error is None and options.output is None:
-        report.clear()
-        print(f"{outcome.index:06d} {printed(outcome.output)}", flush=True)
     if error is not None:
         text = str(error)
         report.say(text if text.startswith("line ") else f"line {number}: {text}")
+    try:
+        if report.not_written is not None and prediction is not None:
+            raise NotWritten(report.not_written.cause, prediction.id)
+        _write_outcome(outcome, number, options, report)
+    except NotWritten as failure:
+        if failure.is_broken_pipe:
+            raise  # whoever has read the outputs wants no more of them
+        streams.discard()
+        report.not_written = failure
+        report.say(f"line {number}: {failure}")
+        return "the outputs cannot be written"
+    return None
 
 
-_COMMANDS: Final[Mapping[str, Callable[[Client, argparse.Namespace], Awaitable[int]]]] = {
+def _write_outcome(
+    outcome: Outcome, number: int, options: argparse.Namespace, report: Report
+) -> None:
+    prediction, error = outcome.prediction, outcome.error
+    name = None if prediction is None else prediction.id
+    if options.json:
+        report.clear()
+        shown = {
+            "index": outcome.index,
+            "line": number,
+            "id": name,
+            "status": None if prediction is None else prediction.status,
+            "output": None if prediction is None else prediction.to_dict().get("output"),
+            "error": None if error is None else str(error),
+            "saved": [str(path) for path in outcome.saved],
+        }
+        write_json(shown, prediction=name)
+    elif error is None and options.output is None:
+        report.clear()
+        write(f"{outcome.index:06d} {printed(outcome.output)}", prediction=name)
+
+
+_COMMANDS: Final[
+    Mapping[str, Callable[[Client, argparse.Namespace, Interruption], Awaitable[int]]]
+] = {
     "run": _run,
     "stream": _stream,
     "map": _map,

@@ -26,10 +26,10 @@ def printed(output: object) -> str:
     return to_json(output)
 
 
-def to_json(value: object, *, compact: bool = False) -> str:
+def to_json(value: object, *, compact: bool = False, ascii_only: bool = False) -> str:
     """Return a value as JSON; files are their URLs."""
     separators = (",", ":") if compact else None
-    return json.dumps(value, ensure_ascii=False, separators=separators, default=str)
+    return json.dumps(value, ensure_ascii=ascii_only, separators=separators, default=str)
 
 
 def prepare_directory(directory: Path) -> None:

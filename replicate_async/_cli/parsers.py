@@ -6,6 +6,7 @@ The modules that execute them are imported when they are needed, so that `--help
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +33,7 @@ def _add_run(commands: argparse._SubParsersAction[Any]) -> None:
     run: argparse.ArgumentParser = commands.add_parser(
         "run",
         help="run a model and print its output",
-        description="Run a model and print its output. Ctrl-C cancels the prediction.",
+        description="Run a model and print its output. Ctrl-C, SIGTERM and SIGHUP cancel the prediction.",
         epilog=_INPUTS,
     )
     _add_model(run)
@@ -46,7 +47,8 @@ def _add_stream(commands: argparse._SubParsersAction[Any]) -> None:
     stream: argparse.ArgumentParser = commands.add_parser(
         "stream",
         help="run a model and print its output while it is generated",
-        description="Run a model and print its output while it is generated. Ctrl-C cancels the prediction.",
+        description="Run a model and print its output while it is generated. Ctrl-C, SIGTERM and SIGHUP cancel"
+        " the prediction.",
         epilog=_INPUTS,
     )
     _add_model(stream)
@@ -61,7 +63,8 @@ def _add_map(commands: argparse._SubParsersAction[Any]) -> None:
         help="run a model on many inputs",
         description="Run a model on each line of a file. With --journal, an interrupted command can be"
         " repeated and pays for nothing twice. The first Ctrl-C stops creating predictions and waits for those"
-        " that are running; the second one exits.",
+        " that are running. The second one, SIGTERM and SIGHUP exit: they cancel what is running or, with"
+        " --journal, leave it to the repetition.",
         epilog="In FILE, a string that begins with @ is the path of a file; @@ stands for @ itself.",
     )
     _add_model(fan_out)
@@ -161,6 +164,16 @@ def _port(text: str) -> int:
     return port
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}") from None
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise argparse.ArgumentTypeError(f"expected more than 0 seconds, got {text}")
+    return seconds
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="owner/name, owner/name:version, or the ID of a version")
 
@@ -176,7 +189,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="cancel a prediction after this time"
+        "--timeout", type=_seconds, metavar="SECONDS", help="cancel a prediction after this time"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Final, TextIO
 
 import anyio
@@ -11,6 +12,7 @@ import anyio
 from replicate_async import Outcome, Outcomes
 
 from .inputs import Lines
+from .streams import NotWritten
 
 _REFRESH: Final = 0.2
 """Seconds between two states on a terminal."""
@@ -24,14 +26,14 @@ class Report:
     """Reports the state of a fan-out: on one line that changes on a terminal, else on a line now and then.
 
     Args:
-        file: Where to write.
+        file: Where to write; None to write nothing.
         outcomes: The fan-out.
         lines: Its inputs.
     """
 
-    def __init__(self, file: TextIO, outcomes: Outcomes, lines: Lines) -> None:
+    def __init__(self, file: TextIO | None, outcomes: Outcomes, lines: Lines) -> None:
         self._file = file
-        self._is_terminal = file.isatty()
+        self._is_terminal = file is not None and file.isatty()
         self._outcomes = outcomes
         self._lines = lines
         self._began = time.monotonic()
@@ -43,8 +45,8 @@ class Report:
         """Number of inputs that have failed."""
         self.seconds = 0.0
         """Seconds of prediction time."""
-        self.interrupted = False
-        """Whether Ctrl-C was pressed."""
+        self.not_written: NotWritten | None = None
+        """Why outcomes cannot be written."""
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -61,8 +63,7 @@ class Report:
         while True:
             if self._is_terminal:
                 await anyio.sleep(_REFRESH)
-                self._file.write(f"\r\x1b[K{self._state()}")
-                self._file.flush()
+                self._write(f"\r\x1b[K{self._state()}")
                 self._is_shown = True
             else:
                 await anyio.sleep(_PLAIN_REFRESH)
@@ -71,20 +72,24 @@ class Report:
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self.clear()
-        print(text, file=self._file, flush=True)
+        self._write(f"{text}\n")
 
     def clear(self) -> None:
         """Remove the line that changes."""
         if self._is_shown:
-            self._file.write("\r\x1b[K")
-            self._file.flush()
+            self._write("\r\x1b[K")
             self._is_shown = False
+
+    def _write(self, text: str) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # the terminal was closed, or the disk is full
+                self._file.write(text)
+                self._file.flush()
 
     def summary(self) -> str:
         """Return the totals."""
-        prefix = "interrupted: " if self.interrupted else ""
         return (
-            f"{prefix}{self.done} done, {self.failed} failed in"
+            f"{self.done} done, {self.failed} failed in"
             f" {_duration(time.monotonic() - self._began)}, {self.seconds:.1f} predict seconds"
         )
 

@@ -1,0 +1,88 @@
+"""Standard output and standard error."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from contextlib import suppress
+
+from .outputs import to_json
+
+
+class NotWritten(Exception):
+    """An output, or other text, could not be written to standard output."""
+
+    def __init__(self, cause: OSError | None, prediction: str | None = None) -> None:
+        super().__init__(cause, prediction)
+        self.cause: OSError | None = cause
+        """Why; None if it is closed."""
+        self.is_broken_pipe: bool = cause is not None and cause.errno == errno.EPIPE
+        """Whether the program that read standard output has ended."""
+        self.prediction: str | None = prediction
+        """ID of the prediction whose output it was."""
+        self._reason = "it is closed" if cause is None else cause.strerror or str(cause)
+
+    def __str__(self) -> str:
+        if self.prediction is None:
+            return f"standard output cannot be written to: {self._reason}"
+        return (
+            f"the output of prediction {self.prediction} could not be written to standard output"
+            f" ({self._reason}). For one hour, `replicate-async predictions get {self.prediction}` shows it"
+        )
+
+
+def prepare() -> None:
+    """Let characters that standard output cannot encode be replaced."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+def write(text: str, *, end: str = "\n", prediction: str | None = None) -> None:
+    """Write a text to standard output.
+
+    Args:
+        text: The text.
+        end: What follows it.
+        prediction: ID of the prediction whose output it is.
+
+    Raises:
+        NotWritten: It could not be written.
+    """
+    if sys.stdout is None:
+        raise NotWritten(None, prediction)
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        raise NotWritten(error, prediction) from error
+
+
+def write_json(value: object, *, prediction: str | None = None) -> None:
+    """Write a value as JSON to standard output, on one line.
+
+    Raises:
+        NotWritten: It could not be written.
+    """
+    text = to_json(value, compact=True)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = to_json(value, compact=True, ascii_only=True)
+    write(text, prediction=prediction)
+
+
+def discard() -> None:
+    """Discard what could not be written to standard output, and all that follows."""
+    with suppress(OSError, ValueError, AttributeError):  # it is closed, or no file
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, if that is possible."""
+    if sys.stderr is not None:
+        with suppress(OSError):  # its terminal was closed, or its disk is full
+            print(text, file=sys.stderr, flush=True)

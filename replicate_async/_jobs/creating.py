@@ -1,8 +1,8 @@
-"""Creating predictions and trainings: sent once, and found again where the answer is missing.
+"""Creates predictions and trainings. Each create is sent once.
 
-A create that was sent and got no answer may have happened. Then the account's list tells: what was created
-since, of the same model and with the same input, and belongs to no other call of this client, is adopted.
-Nothing is created a second time unless the caller has opted in.
+A create whose answer is missing may have succeeded on the server. Then the account's list is searched, and a job
+that is provably the result of this create is adopted. Nothing is created a second time unless the caller has opted
+in.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
@@ -26,112 +25,110 @@ from .context import Context
 from .finding import find
 from .job import LiveJob, log_end, name_of, poll
 from .marks import marked_deadline
-from .pending import ListMatch, PendingCreate
+from .pending import PendingCreate
 from .prediction import Prediction
 from .request import CreateRequest, CreateTarget
 from .versions import latest_version
 
 J = TypeVar("J", bound=LiveJob)
 
-
 _logger = logging.getLogger("replicate_async")
 
+_ABOUT_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime", re.IGNORECASE)
+"""Words in the error of a create whose deadline the API refuses."""
 
-async def send_create(
-    context: Context,
-    call: Call,
-    kind: type[J],
-    wanted: ListMatch,
-    input: Mapping[str, Any],
-    pending: PendingCreate,
-) -> J:
-    """Send a create once, and return what it created.
+
+async def send_create(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
+    """Send a create, and return what it created, even if its answer is missing.
 
     Args:
         context: The client.
-        call: The create; its send state is `pending`.
-        kind: What it creates.
-        wanted: What it asks for.
-        input: The input as it is sent.
-        pending: Where to note how far it came.
+        call: The create, whose send state is `pending`.
+        job_type: Class of what it creates.
+        pending: The create, with all that recognises its result.
 
     Raises:
-        AmbiguousCreateError: There was no answer, and the list does not show it.
-        ReplicateError: The API refuses; nothing was created.
+        AmbiguousCreateError: There was no answer, and the list does not show what was created.
+        ReplicateError: The API refused; nothing was created.
         ConnectError: Nothing was sent.
     """
-    pending.wanted = wanted
-    pending.input = input
-    transport, creates = context.transport, context.creates
+    assert pending.match is not None
+    label = pending.match.label
     attempt = 1
     while True:
-        pending.began = time.monotonic()
-        creates.begin(pending)
         try:
-            created: J = (await transport.send(call, kind)).data
+            return await _send_once(context, call, job_type, pending)
         except (exceptions.TransportError, exceptions.ReplicateError) as error:
-            creates.end(pending)
             if not pending.sent or not policy.is_ambiguous(error):
                 raise
             pending.lost = True
-            found = await _look_for(context, pending, kind, error)
+            _logger.warning("create of %s: no answer (%s); searching the list", label, error)
+            found = await _adopt_lost(context, pending, job_type)
             if found is not None:
                 pending.lost = False
                 return found
-            began = datetime.now(UTC) - timedelta(seconds=time.monotonic() - pending.began)
+            sent_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - pending.began)
             ambiguous = exceptions.AmbiguousCreateError(
-                error.method, error.url, wanted.shown, str(error), began, pending.candidates
+                error.method, error.url, label, str(error), sent_at, pending.candidates
             )
-            if context.on_ambiguous == "raise" or attempt >= transport.config.retry.attempts:
+            if (
+                context.on_ambiguous == "raise"
+                or attempt >= context.transport.config.retry.attempts
+            ):
                 raise ambiguous from error
             attempt += 1
-            _logger.warning("%s; creating it again, as `on_ambiguous` asks for", ambiguous)
+            _logger.warning('%s; creating it again, since `on_ambiguous` is "repeat"', ambiguous)
             context.stats.retried += 1
             pending.lost = False
-        except BaseException:
-            pending.lost = pending.sent
-            raise
-        else:
-            created._bind(context)
-            if not creates.own(created.id):
-                _logger.warning("%s %s is another call's, too", name_of(kind), created.id)
-            transport.pool.stats.created += 1
-            if _logger.isEnabledFor(logging.INFO):
-                _logger.info("%s %s of %s created", name_of(kind), created.id, wanted.shown)
-            return created
-        finally:
-            creates.end(pending)
 
 
-async def _look_for(
-    context: Context, pending: PendingCreate, kind: type[J], error: exceptions.ReplicateException
-) -> J | None:
-    """Find what a create without an answer has created; None if the list does not show it."""
-    assert pending.wanted is not None
-    shown = pending.wanted.shown
-    _logger.warning("the create of %s got no answer (%s); looking for it in the list", shown, error)
-    patience = time.monotonic() + context.timings.rivals
+async def _send_once(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
+    """Send a create, and return what it created according to the answer."""
+    assert pending.match is not None
+    creates = context.creates
+    pending.began = time.monotonic()
+    creates.begin(pending)
     try:
-        # Rivals may be on other event loops, so no event of anyio can tell.
-        while (  # noqa: ASYNC110
-            context.creates.has_rivals(pending) and time.monotonic() < patience
-        ):
+        created = await context.fetch(job_type, call)
+    except (exceptions.TransportError, exceptions.ReplicateError):
+        raise
+    except BaseException:
+        pending.lost = pending.sent
+        raise
+    else:
+        if not creates.own(created.id):
+            _logger.warning("%s %s belongs to another call, too", name_of(job_type), created.id)
+        context.stats.created += 1
+        _logger.info("%s %s of %s created", name_of(job_type), created.id, pending.match.label)
+        return created
+    finally:
+        creates.end(pending)
+
+
+async def _adopt_lost(context: Context, pending: PendingCreate, job_type: type[J]) -> J | None:
+    """Return what a create without an answer has created; None if the list does not show it."""
+    assert pending.match is not None
+    limit = time.monotonic() + context.timings.rivals
+    try:
+        # Not an event: the rivals may be on other event loops.
+        while context.creates.has_rivals(pending) and time.monotonic() < limit:  # noqa: ASYNC110
             await anyio.sleep(0.25)
-        found = await find(context, pending, kind, context.timings.searches)
-    except (exceptions.TransportError, exceptions.ReplicateError) as failure:
-        _logger.warning("the list cannot be read: %s", failure)
+        found = await find(context, pending, job_type, context.timings.searches)
+    except (exceptions.TransportError, exceptions.ReplicateError) as error:
+        _logger.warning("the list cannot be read: %s", error)
         return None
     if found is None:
         return None
     context.stats.created += 1
     context.stats.adopted += 1
     pending.found = found
-    _logger.warning("%s %s of %s adopted", name_of(kind), found.id, shown)
+    name = name_of(job_type)
+    _logger.warning("%s %s of %s adopted", name, found.id, pending.match.label)
     try:
-        # Lists may leave things out.
+        # An entry of a list may be incomplete.
         await poll(found, context.timings.cancel)
-    except (exceptions.TransportError, exceptions.ReplicateError) as failure:
-        _logger.debug("the adopted one cannot be read now: %s", failure)
+    except (exceptions.TransportError, exceptions.ReplicateError) as error:
+        _logger.debug("%s %s cannot be read now: %s", name, found.id, error)
     return found
 
 
@@ -143,22 +140,22 @@ async def create(
 ) -> Prediction:
     """Create a prediction.
 
-    A name, `owner/name`, is run as an official model or, on a 404, with the model's latest version.
+    A name, `owner/name`, is run as an official model or, if it is none, with the latest version of the model.
 
     Args:
         context: The client.
         target: What to run, or the name of a model.
-        request: What is sent.
-        pending: Where to note how far the create comes.
+        request: The request.
+        pending: Records how far the create has come.
 
     Raises:
-        AmbiguousCreateError: There was no answer, and the list does not show what it created.
-        ReplicateError: The API refuses; nothing was created.
+        AmbiguousCreateError: There was no answer, and the list does not show what was created.
+        ReplicateError: The API refused; nothing was created.
         ConnectError: Nothing was sent.
     """
     pending = pending or PendingCreate()
-    if not pending.is_decided:
-        mark(context, request, pending)
+    if not pending.has_deadline:
+        choose_deadline(context, request, pending)
     if isinstance(target, CreateTarget):
         return await _create_on(context, target, request, pending)
     return await _create_by_name(context, target, request, pending)
@@ -179,7 +176,7 @@ async def _create_by_name(
                 return await _create_on(context, _version_of(name, version), request, pending)
             made = await _create_on(context, CreateTarget.model(name), request, pending)
         except (exceptions.NotFoundError, exceptions.ValidationError) as error:
-            # Not official, or a version that is gone: nothing was created, nothing was billed.
+            # Not an official model, or a version that was deleted: nothing was created, nothing is billed.
             if error.status == 422 and (version is None or "version" not in str(error)):
                 raise
             latest = await _latest_or_raise(transport, name, error)
@@ -199,7 +196,11 @@ def _version_of(name: str, version: str) -> CreateTarget:
 async def _latest_or_raise(
     transport: Transport, name: str, refused: exceptions.ReplicateError
 ) -> str:
-    """Look up the latest version of a model that could not be run, or raise what is wrong with the model."""
+    """Return the latest version of a model that could not be run as it was known.
+
+    Raises:
+        NotFoundError: There is no such model, or it has no version.
+    """
     title = "Nothing to run"
     detail = f"the model {name} exists, but it is not official and has no version"
     try:
@@ -207,8 +208,8 @@ async def _latest_or_raise(
     except exceptions.NotFoundError:
         version, title = None, "No such model"
         detail = (
-            f"there is no model {name}, or it is not visible to this account. (A deployment is run with"
-            " predictions.create(deployment=...), or by passing the Deployment)"
+            f"there is no model {name}, or it is not visible to this account (to run a deployment,"
+            " use predictions.create(deployment=...), or pass a Deployment)"
         )
     if version is None:
         raise exceptions.NotFoundError(
@@ -222,6 +223,7 @@ async def _create_on(
 ) -> Prediction:
     """Create a prediction on one of the three endpoints."""
     context = context.with_file_output(request.use_file_output)
+    pending.match, pending.input = target.match, request.input
     while True:
         headers = {**request.headers}
         if pending.deadline is not None:
@@ -239,35 +241,30 @@ async def _create_on(
             may_skip_hold=request.may_skip_hold,
         )
         try:
-            prediction = await send_create(
-                context, call, Prediction, target.wanted, request.input, pending
-            )
+            prediction = await send_create(context, call, Prediction, pending)
         except (exceptions.BadRequestError, exceptions.ValidationError) as error:
-            if pending.proof != "mark" or not _refuses_deadline(error):
+            if pending.proof != "mark" or not _is_about_deadline(error):
                 raise
-            # Refused, so nothing was created: it is sent as it was meant.
+            # The API refused the marked deadline, so nothing was created.
             _logger.warning("%s; creates are not marked any more", error)
             context.marking.is_refused = True
-            mark(context, request, pending)
+            choose_deadline(context, request, pending)
         else:
             log_end(prediction)
             return prediction
 
 
-def mark(context: Context, request: CreateRequest, pending: PendingCreate) -> None:
-    """Choose the deadline of a create, with a mark if it may have one."""
+def choose_deadline(context: Context, request: CreateRequest, pending: PendingCreate) -> None:
+    """Choose the deadline of a create, with a mark if possible."""
     marked = None
     if context.marking.is_on and not context.marking.is_refused:
-        marked = marked_deadline(request.cancel_after, is_net=request.is_net)
-    pending.is_decided = True
+        marked = marked_deadline(request.cancel_after, is_backup=request.is_backup)
+    pending.has_deadline = True
     pending.deadline = request.cancel_after if marked is None else marked
     pending.proof = None if marked is None else "mark"
 
 
-def _refuses_deadline(error: exceptions.ReplicateError) -> bool:
-    """Tell whether the API has refused a create because of its deadline."""
-    said = f"{error.title} {error.detail} {list(error.invalid_fields)}"
-    return bool(_OF_DEADLINES.search(said[:10_000]))
-
-
-_OF_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime", re.IGNORECASE)
+def _is_about_deadline(error: exceptions.ReplicateError) -> bool:
+    """Return whether the API refused a create because of its deadline."""
+    text = f"{error.title} {error.detail} {list(error.invalid_fields)}"
+    return bool(_ABOUT_DEADLINES.search(text[:10_000]))

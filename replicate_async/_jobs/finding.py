@@ -1,10 +1,10 @@
-"""Searches the list of predictions or trainings for what a create without an answer has created."""
+"""Searches the list of predictions or trainings for the result of a create without an answer."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -16,46 +16,46 @@ from .._http.retry import Kind
 from .context import Context
 from .job import LiveJob
 from .marks import carries
-from .pending import ListMatch, PendingCreate
+from .pending import PendingCreate
 from .prediction import Prediction
 
 J = TypeVar("J", bound=LiveJob)
 
-_MARGIN: Final = timedelta(seconds=2)
-"""The difference that is allowed between the clocks of the API's machines."""
+_CLOCK_ERROR: Final = timedelta(seconds=2)
+"""Difference between the clocks of the API's machines."""
 
 _MOST_PAGES: Final = 10
 
 
 async def find(
-    context: Context, pending: PendingCreate, kind: type[J], pauses: Iterable[float]
+    context: Context, pending: PendingCreate, job_type: type[J], pauses: Iterable[float]
 ) -> J | None:
-    """Look for what a create has created after each of the pauses, and claim it.
+    """Search the list for the result of a create, once after each pause, and claim it.
 
-    Only what is provably its own is claimed. Where that is not known, the IDs of all that may be its own are
-    noted in `pending.candidates`.
+    A job is claimed only if it is provably the result. The IDs of all jobs that may be the result are kept in
+    `pending.candidates`.
 
     Args:
         context: The client.
         pending: The create.
-        kind: The class of what it creates.
-        pauses: Seconds before each look at the list.
+        job_type: Class of what it creates.
+        pauses: Seconds to wait before each search.
 
     Returns:
-        What it created; None if the list does not show it, or nothing proves which one it is.
+        What it created; None if the list does not show it, or nothing proves which job it is.
 
     Raises:
-        ReplicateError: The API refuses.
-        TransportError: The list cannot be read.
+        ReplicateError: The API returned an error.
+        TransportError: The list could not be read.
     """
     for pause in pauses:
         if pause:
             await anyio.sleep(pause)
         if context.creates.has_rivals(pending):
             continue
-        found = await _candidates(context, pending, kind)
+        found = await _candidates(context, pending, job_type)
         if context.creates.has_rivals(pending):
-            continue  # one was sent while the list was read, and the list may show its training
+            continue  # one was sent while the list was read, and may be what the list shows
         pending.candidates = tuple(job.id for job in found)
         own = [job for job in found if _is_own(job, pending)]
         if len(own) == 1 and context.creates.own(own[0].id):
@@ -66,7 +66,7 @@ async def find(
 
 
 def _is_own(job: LiveJob, pending: PendingCreate) -> bool:
-    """Tell whether a candidate is that of a create, as far as the list shows it."""
+    """Return whether a candidate is provably the result of a create."""
     if pending.proof == "mark":
         assert pending.deadline is not None
         return isinstance(job, Prediction) and carries(job, pending.deadline)
@@ -76,59 +76,57 @@ def _is_own(job: LiveJob, pending: PendingCreate) -> bool:
 async def list_pages(
     context: Context, call: Call, *, patience: float
 ) -> AsyncGenerator[tuple[Answer, list[Any]], None]:
-    """Yield the pages of a list as they are: each answer with its entries, up to an empty page.
+    """Yield the pages of a list as JSON, up to an empty one: the answers, and their entries.
 
     Args:
         context: The client.
-        call: Fetches the first page.
-        patience: Seconds for which each request is repeated if it fails.
+        call: Call for the first page.
+        patience: Seconds for which a failed request is repeated.
     """
-    following: Call | None = call
-    while following is not None:
-        call = following
-        answer = await context.transport.send(call, patience=patience)
+    next_page: Call | None = call
+    while next_page is not None:
+        page = next_page
+        answer = await context.transport.send(page, patience=patience)
         data = answer.data if isinstance(answer.data, dict) else {}
         entries = data.get("results")
         entries = entries if isinstance(entries, list) else []
         yield answer, entries
-        following = context.next_call(call, data.get("next")) if entries else None
-        if following is not None and following.path == call.path:
-            return  # a server that gives the same link again would be asked for ever
+        next_page = context.next_call(page, data.get("next")) if entries else None
+        if next_page is not None and next_page.path == page.path:
+            return  # the server returns the same link for ever
 
 
-def jobs_of(entries: Iterable[Any], kind: type[J]) -> Iterator[J]:
-    """Yield the entries of a list as objects; what is not readable is left out."""
+def jobs_of(entries: Iterable[Any], job_type: type[J]) -> Iterator[J]:
+    """Yield the entries of a list as objects, without those that are not readable."""
     for entry in entries:
-        try:
-            yield structure(entry, kind)
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            yield structure(entry, job_type)
 
 
-async def _candidates(context: Context, pending: PendingCreate, kind: type[J]) -> list[J]:
-    """Return the jobs in the list that a create may have created, and that no other call owns."""
-    assert pending.wanted is not None
-    wanted: ListMatch = pending.wanted
+async def _candidates(context: Context, pending: PendingCreate, job_type: type[J]) -> list[J]:
+    """Return the jobs in the list that may be the result of a create, and that no other call owns."""
+    match = pending.match
+    assert match is not None
     found: list[J] = []
     since: datetime | None = None
     pages = 0
-    call = Call("GET", wanted.listing, Kind.POLL, urgent=True)
+    call = Call("GET", match.list_path, Kind.POLL, urgent=True)
     patience = context.timings.search_patience
     async with aclosing(list_pages(context, call, patience=patience)) as listed:
         async for answer, entries in listed:
             pages += 1
             if since is None:
-                # By the clock of the server: that of this machine may be wrong.
+                # By the clock of the server, since that of this machine may be wrong.
                 elapsed = timedelta(seconds=time.monotonic() - pending.began)
-                since = (answer.server_time or datetime.now(UTC)) - elapsed - _MARGIN
+                since = (answer.server_time or datetime.now(UTC)) - elapsed - _CLOCK_ERROR
             recent = True
-            for job in jobs_of(entries, kind):
+            for job in jobs_of(entries, job_type):
                 recent = job.created_at is None or job.created_at >= since
                 if (
                     recent
                     and job.created_at is not None
                     and job.input == pending.input
-                    and wanted.matches(job)
+                    and match.matches(job)
                     and not context.creates.is_owned(job.id)
                 ):
                     found.append(context.bind(job))

@@ -1,11 +1,11 @@
-"""Creates under way, and how the list shows what they made."""
+"""Creates that are under way, and how the list shows what they created."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -15,68 +15,68 @@ from ..types import Job
 
 @attrs.frozen
 class ListMatch:
-    """What is to be run, as the list of predictions or trainings shows it."""
+    """How to recognise the jobs of a model, version or deployment in a list."""
 
-    shown: str
-    """How messages call it."""
+    label: str
+    """Its name in messages."""
     model: str | None = None
     """`owner/name`, if known."""
     version: str | None = None
-    """The version, if one was asked for."""
+    """ID of the version, if one is requested."""
     deployment: str | None = None
-    """The deployment, `owner/name`, if one was asked for."""
-    listing: str = "/predictions"
-    """The path of the list."""
+    """The deployment, `owner/name`, if one is requested."""
+    list_path: str = "/predictions"
+    """Path of the list."""
 
     def matches(self, job: Job) -> bool:
-        """Tell whether something in the list may be a run of it."""
+        """Return whether a job may be one of them."""
         if self.deployment is not None:
             found = getattr(job, "deployment", None)
             return found in (self.deployment, self.deployment.partition("/")[2])
         if self.version is not None:
-            # An old version may be served by another one (:api:`create-body`). Then nothing is
-            # found, which is better than to take the result of another version for it.
+            # The API may run another version in the place of an old one (:api:`create-body`). Then nothing is
+            # found, which is better than to adopt the result of another version.
             return job.version == self.version
         return self.model is not None and job.model == self.model
 
 
-Proof = Literal["mark", "input"]
-"""What shows that a job in the list is that of a create: its mark, or only its input and time."""
+Proof: TypeAlias = Literal["mark", "input"]
+"""What proves that a job in the list is the result of a create: its mark, or only its input and time."""
 
 
 @attrs.define(eq=False, repr=False)
 class PendingCreate(SendState):
-    """A create that is under way, and how far its request has come."""
+    """A create, and how far it has come."""
 
-    wanted: ListMatch | None = None
-    """What it asks for; None before that is known."""
+    match: ListMatch | None = None
+    """How to recognise its result in the list; None before that is known."""
     input: Mapping[str, Any] | None = None
     """The input as it is sent."""
     deadline: int | None = None
-    """The seconds of its deadline, which may carry its mark."""
+    """Seconds of its deadline, which may carry its mark."""
     proof: Proof | None = None
-    """What shows that a job is its own; None if nothing does."""
-    is_decided: bool = False
-    """Whether its deadline and mark have been chosen."""
+    """What proves that a job is its result; None if nothing does."""
+    has_deadline: bool = False
+    """Whether `deadline` and `proof` have been chosen."""
     began: float = 0.0
-    """When it was sent (monotonic)."""
+    """Time at which it was sent (monotonic)."""
     lost: bool = False
     """Whether it was sent and ended without an answer."""
     found: Any = None
-    """What it has created, if that was found in the list."""
+    """Its result, if that was found in the list."""
     candidates: tuple[str, ...] = ()
-    """IDs in the list that may be its own, where nothing shows that one of them is."""
+    """IDs of jobs in the list that may be its result, although nothing proves it."""
 
     @property
-    def fate(self) -> str:
-        """What the list shows of it, for messages."""
+    def search_result(self) -> str:
+        """What the search of the list has shown, for messages."""
         if not self.candidates:
             return "the list does not show it"
         return f"it is unknown which of these it is: {', '.join(self.candidates)}"
 
 
 class PendingCreates:
-    """All creates of one client: those that are under way, and which IDs belong to which call."""
+    """The creates of a client that are under way, and the IDs that belong to its calls."""
 
     _MOST_IDS: Final = 10_000
 
@@ -91,17 +91,17 @@ class PendingCreates:
         self._lock = threading.Lock()
 
     def begin(self, pending: PendingCreate) -> None:
-        """Note that a create is sent now."""
+        """Add a create that is about to be sent."""
         if self._pid != os.getpid():
-            self._start()  # after a fork: what was under way is the parent's
+            self._start()  # after a fork: the creates under way are those of the parent process
         self._under_way.add(pending)
 
     def end(self, pending: PendingCreate) -> None:
-        """Note that it has its answer, or that there will be none."""
+        """Remove a create that has its answer, or will get none."""
         self._under_way.discard(pending)
 
     def own(self, id: str) -> bool:
-        """Claim an ID for a call; False if it belongs to another one."""
+        """Claim an ID for a call; return False if it belongs to another one."""
         with self._lock:
             if self.is_owned(id):
                 return False
@@ -111,15 +111,15 @@ class PendingCreates:
             return True
 
     def is_owned(self, id: str) -> bool:
-        """Tell whether an ID belongs to a call."""
+        """Return whether an ID belongs to a call."""
         return id in self._owned or id in self._owned_before
 
     def has_rivals(self, pending: PendingCreate) -> bool:
-        """Tell whether equal creates, which only their input tells apart, wait for their answers."""
+        """Return whether equal creates, which only their input could tell apart, wait for their answers."""
         return pending.proof == "input" and any(
             other is not pending
             and other.sent
             and other.input == pending.input
-            and other.wanted == pending.wanted
+            and other.match == pending.match
             for other in list(self._under_way)
         )

@@ -1,4 +1,4 @@
-"""What to create: target, options and encoded input."""
+"""What to create: the target, the options and the encoded input."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .pending import ListMatch
 
 @attrs.frozen(eq=False, repr=False)
 class CreateTarget:
-    """What is to be run: one of the three endpoints that create predictions."""
+    """What to run, by one of the three endpoints that create predictions."""
 
     path: str
-    """The path of the endpoint."""
+    """Path of the endpoint."""
     fields: Mapping[str, Any]
-    """What its body has beside the input."""
-    wanted: ListMatch
-    """How to recognise its predictions."""
+    """Fields of the body in addition to the input and the options."""
+    match: ListMatch
+    """How to recognise the predictions in the list."""
 
     @classmethod
     @lru_cache(maxsize=256)
     def version(cls, text: str) -> CreateTarget:
-        """A version: its id, `owner/name:version`, or `owner/name` of an official model."""
+        """Return the target for a version: its ID, `owner/name:version`, or `owner/name` of an official model."""
         reference = parse_reference(text, "version")
         return cls(
             "/predictions",
@@ -43,13 +43,13 @@ class CreateTarget:
     @classmethod
     @lru_cache(maxsize=256)
     def model(cls, full_name: str) -> CreateTarget:
-        """An official model, `owner/name`."""
+        """Return the target for an official model, `owner/name`."""
         path = f"/models/{quoted_name(full_name, 'model')}/predictions"
         return cls(path, {}, ListMatch(full_name, model=full_name))
 
     @classmethod
     def deployment(cls, owner: str, name: str) -> CreateTarget:
-        """A deployment."""
+        """Return the target for a deployment."""
         full_name = f"{owner}/{name}"
         return cls(
             f"/deployments/{quoted_name(full_name, 'deployment')}/predictions",
@@ -60,12 +60,12 @@ class CreateTarget:
 
 @attrs.define(eq=False, repr=False)
 class CreateOptions:
-    """What a prediction is created with, beside its target and input."""
+    """The options of a create, as users give them."""
 
     wait: bool | float | None = None
     cancel_after: float | str | timedelta | None = None
-    net: int | None = None
-    """Seconds of a deadline that is only the net beneath a timeout, where `cancel_after` is not given."""
+    backup_deadline: int | None = None
+    """Deadline in seconds that only backs up a timeout, if `cancel_after` is not given."""
     webhook: str | None = None
     webhook_events_filter: Sequence[WebhookEvent] | None = None
     file_encoding_strategy: FileEncodingStrategy | None = None
@@ -75,52 +75,60 @@ class CreateOptions:
 
 @attrs.define(eq=False, repr=False)
 class CreateRequest:
-    """What is sent to create a prediction, except for where it is sent."""
+    """The request that creates a prediction, except for its target."""
 
     body: Mapping[str, Any]
+    """Body, except for the fields of the target."""
     input: Mapping[str, Any]
+    """Input as it is sent."""
     large: bool
+    """Whether to encode the body in a worker thread."""
     headers: Mapping[str, str]
+    """Headers, except for the deadline."""
     held: float
     """Seconds for which the server may hold its answer back."""
     use_file_output: bool | None
+    """Whether file URLs in the output become `FileOutput`; None for the choice of the client."""
     cancel_after: int | None = None
-    """Seconds of the deadline, without a mark."""
-    is_net: bool = False
-    """Whether the deadline is only the net beneath a timeout."""
+    """Deadline in seconds, without a mark."""
+    is_backup: bool = False
+    """Whether the deadline only backs up a timeout."""
     may_skip_hold: bool = False
-    """Whether the prediction may be polled from the start, where the server holds too many creates."""
+    """Whether to poll the prediction from the start if the server holds too many creates already."""
 
 
 async def prepare(
     context: Context, input: Mapping[str, Any] | None, options: CreateOptions
 ) -> CreateRequest:
-    """Check what is to be sent, and upload the files in the input."""
+    """Check the options, and upload the files in the input.
+
+    Raises:
+        ArgumentError: An option or the input is invalid.
+        ReplicateError: The API refused a file.
+        TransportError: A file could not be uploaded.
+    """
     preference, held = _arguments.wait_preference(options.wait)
     headers: dict[str, str] = {}
     if preference is not None:
         headers["Prefer"] = preference
-    cancel_after, is_net = options.net, options.net is not None
+    cancel_after = options.backup_deadline
     if options.cancel_after is not None:
-        cancel_after, is_net = _arguments.cancel_after_seconds(options.cancel_after), False
-    body: dict[str, Any] = {}
-    if options.webhook is not None:
-        body["webhook"] = check_webhook(options.webhook)
-    if options.webhook_events_filter is not None:
-        body["webhook_events_filter"] = check_events(options.webhook_events_filter)
-    if options.stream is not None:
-        body["stream"] = options.stream
+        cancel_after = _arguments.cancel_after_seconds(options.cancel_after)
+    body = _arguments.given(
+        webhook=check_webhook(options.webhook),
+        webhook_events_filter=check_events(options.webhook_events_filter),
+        stream=options.stream,
+    )
     strategy = options.file_encoding_strategy or context.file_encoding_strategy
-    if strategy != "url":
-        _arguments.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
-    body["input"], large = await encode_input(input, context.transport, strategy, context.uploads)
+    _arguments.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
+    encoded, large = await encode_input(input, context.transport, strategy, context.uploads)
     return CreateRequest(
-        body,
-        body["input"],
-        large,
-        headers,
-        held,
-        options.use_file_output,
-        cancel_after,
-        is_net,
+        body={**body, "input": encoded},
+        input=encoded,
+        large=large,
+        headers=headers,
+        held=held,
+        use_file_output=options.use_file_output,
+        cancel_after=cancel_after,
+        is_backup=options.cancel_after is None and options.backup_deadline is not None,
     )

@@ -31,25 +31,25 @@ _logger = logging.getLogger("replicate_async")
 T = TypeVar("T")
 
 OnAbandon: TypeAlias = Literal["cancel", "leave"]
-"""What becomes of a prediction whose caller gives up: it is cancelled, or left running."""
+"""What to do with the prediction of an abandoned run."""
 
 
 @attrs.define(eq=False, repr=False)
 class RunState:
-    """How far a run has come, which decides what abandoning it takes."""
+    """How far a run has come."""
 
     context: Context
     on_abandon: OnAbandon
     prediction: Prediction | None = None
-    """The prediction, once its create was answered."""
+    """The prediction, or None before the create was answered."""
     pending: PendingCreate = attrs.field(factory=PendingCreate)
-    """The create."""
+    """The create of the prediction."""
     failed: tuple[Prediction, ...] = ()
     """Earlier predictions of this run, which failed."""
     failed_before: int = 0
     """Number of predictions of the same input that failed in an earlier run."""
     directory: Path | None = None
-    """The directory for the files of the output."""
+    """Directory for the files of the output."""
 
     @property
     def attempt(self) -> int:
@@ -72,13 +72,13 @@ async def run(
 
     Args:
         context: The client.
-        target: What to run: a target, or the name of a model that may not be an official one.
-        input: The input of the model.
-        timeout: Seconds, or a timedelta, for all of it.
-        options: The options of the create; by default the server waits for the result.
-        on_abandon: What to do with the prediction if the caller gives up.
-        retry_failed: How often to create again after a transient failure.
-        directory: An existing directory for the files of the output.
+        target: What to run, or the name of a model.
+        input: Input of the model.
+        timeout: Maximum time for the whole run: seconds, or a timedelta; None for no limit.
+        options: Options of the create; by default, the server holds its answer until the result is there.
+        on_abandon: What to do with the prediction if the run is cancelled or times out.
+        retry_failed: How often to create a new prediction after a transient failure.
+        directory: Existing directory to save the files of the output in.
 
     Raises:
         ReplicateException: As `Client.run`.
@@ -96,32 +96,32 @@ async def run(
     with anyio.move_on_after(seconds):
         request = await prepare(context, input, options)
         return await _output(state, target, request, retry_failed)
-    late = timed_out(state, seconds)
-    raise late from late.__cause__
+    error = timed_out(state, seconds)
+    raise error from error.__cause__
 
 
 def with_deadline(
     options: CreateOptions, seconds: float | None, on_abandon: OnAbandon
 ) -> CreateOptions:
-    """Return options with a deadline for the server, so that a killed process stops paying, too."""
+    """Return options with a deadline that backs up a timeout: it ends the prediction if this process is killed."""
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     if seconds is None or options.cancel_after is not None or on_abandon == "leave":
         return options
-    return attrs.evolve(options, net=max(5, math.ceil(seconds)))
+    return attrs.evolve(options, backup_deadline=max(5, math.ceil(seconds)))
 
 
 def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
-    """Return the error for a run whose time is over."""
+    """Return the exception for a run that did not end within its timeout."""
     prediction = state.prediction
     if prediction is not None:
         if state.directory is not None and prediction.status == "succeeded":
-            return exceptions.OutputNotSaved(prediction, f"the {seconds:g} s for the run were over")
+            return exceptions.OutputNotSaved(prediction, f"the timeout of {seconds:g} s is over")
         canceled = prediction.status in ("canceled", "aborted")
         return exceptions.RunTimeout(prediction, seconds, canceled=canceled)
     pending = state.pending
     fact = f"nothing was created within {seconds:g} s"
     if pending.lost:
-        fact = f"no answer to the create within {seconds:g} s, and {pending.fate}; its deadline ends it"
+        fact = f"no answer to the create within {seconds:g} s, and {pending.search_result}; its deadline ends it"
     elif pending.is_queued:
         fact += ": the create was waiting for the rate limit, or for a connection"
     if pending.failure is not None:
@@ -134,21 +134,21 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
 async def _output(
     state: RunState, target: CreateTarget | str, request: CreateRequest, retry_failed: int
 ) -> Output:
-    """Return the output; create again after transient failures, as often as requested."""
+    """Create a prediction, wait for its end, and return its output."""
     request = attrs.evolve(request, may_skip_hold=True)
 
     async def create_prediction() -> None:
         state.prediction = await create(state.context, target, request, state.pending)
 
     async def wait(prediction: Prediction) -> None:
-        # Sync mode may answer `processing` with all outputs in place (:api:`sync-mode`): poll
-        # again at once, since it has mostly ended meanwhile.
+        # In sync mode the answer may be `processing`, with the output complete (:api:`sync-mode`): mostly
+        # the prediction has ended meanwhile.
         await wait_for_end(prediction, None, poll_first=prediction.status == "processing")
 
     async def work() -> tuple[Prediction, exceptions.ModelError | None]:
         return await complete(state, create=create_prediction, wait=wait, retry_failed=retry_failed)
 
-    prediction, error = await or_abandon(state, work)
+    prediction, error = await abandon_if_cancelled(state, work)
     if error is not None:
         raise error
     if state.directory is not None:
@@ -164,21 +164,21 @@ async def complete(
     ended: Callable[[Prediction], Awaitable[None]] | None = None,
     retry_failed: int,
 ) -> tuple[Prediction, exceptions.ModelError | None]:
-    """Create a prediction and wait for its end; after a transient failure, do so again.
+    """Create a prediction and wait for its end; repeat that after transient failures.
 
     Args:
-        state: The run. If it has a prediction already, that one is waited for.
+        state: The run. If it already has a prediction, the first one is not created.
         create: Creates a prediction, and sets `state.prediction`.
         wait: Waits for the end of a prediction.
-        ended: Takes note of a prediction that has ended.
-        retry_failed: How many predictions to create after failed ones.
+        ended: Called with each prediction that has ended.
+        retry_failed: Number of failed predictions after which a new one is created.
 
     Returns:
-        The last prediction, and its error.
+        The last prediction, and the exception for its failure.
 
     Raises:
         ContactLost: A prediction could not be followed to its end.
-        Exception: Whatever `create` and `ended` raise.
+        Exception: `create` or `ended` raised it.
     """
     while True:
         if state.prediction is None:
@@ -190,7 +190,7 @@ async def complete(
                 await wait(prediction)
             except exceptions.ModelError:
                 raise
-            except Exception as error:  # also one that nobody expects: the prediction must be named
+            except Exception as error:  # also an unexpected one: the prediction must be named
                 _logger.warning("prediction %s lost: %s", prediction.id, error)
                 raise exceptions.ContactLost(prediction, str(error) or repr(error)) from error
         if ended is not None:
@@ -198,20 +198,20 @@ async def complete(
         failure = _failure_or_loss(prediction)
         if failure is None:
             if state.failed:
-                _logger.info("prediction %s succeeded, %s", prediction.id, _costs(state.failed))
+                _logger.info("prediction %s succeeded, %s", prediction.id, _cost_of(state.failed))
             return prediction, None
         if not failure.retryable or state.attempt >= retry_failed:
             if state.failed:
-                failure.add_note(f"This was the last try, {_costs(state.failed)}.")
+                failure.add_note(f"This was the last try, {_cost_of(state.failed)}.")
             return prediction, failure
         state.context.stats.retried += 1
-        _logger.warning("%s; it is created again", failure)
+        _logger.warning("%s; creating a new one", failure)
         state.failed = (*state.failed, prediction)
         state.prediction, state.pending = None, PendingCreate()
 
 
 def _failure_or_loss(prediction: Prediction) -> exceptions.ModelError | None:
-    """Return the error of a prediction that has ended without an output, or whose output is deleted."""
+    """Return the exception for a prediction that has ended without output, or whose output was deleted."""
     failure = failure_of(prediction)
     if failure is None and prediction.data_removed and prediction.output is None:
         return exceptions.OutputRemoved(prediction)
@@ -219,21 +219,25 @@ def _failure_or_loss(prediction: Prediction) -> exceptions.ModelError | None:
 
 
 async def _save(prediction: Prediction, directory: Path) -> None:
-    """Save the files of an output, as many as possible."""
+    """Save the files of an output, as many as possible.
+
+    Raises:
+        OutputNotSaved: A file could not be saved.
+    """
     failures = await save_all(prediction.output, directory)
     if failures:
-        _logger.warning("prediction %s: its files could not be saved", prediction.id)
+        _logger.warning("prediction %s: not all files could be saved", prediction.id)
         raise exceptions.OutputNotSaved(prediction, str(failures[0]), failures) from failures[0]
 
 
 async def start(state: RunState, target: CreateTarget | str, request: CreateRequest) -> Prediction:
-    """Create a prediction that somebody else awaits; cancel it if this is abandoned before the answer."""
+    """Create a prediction without waiting for its end; abandon it if this is cancelled before the answer."""
 
     async def work() -> Prediction:
         state.prediction = await create(state.context, target, request, state.pending)
         return state.prediction
 
-    return await or_abandon(state, work)
+    return await abandon_if_cancelled(state, work)
 
 
 def follow(
@@ -245,24 +249,27 @@ def follow(
     on_abandon: OnAbandon,
     use_file_output: bool | None,
 ) -> StreamFollower[Prediction]:
-    """Return the follower of a prediction that it creates, and cancels if it is abandoned."""
+    """Return a follower that creates a prediction, and abandons it if the stream is not read to its end.
+
+    Args:
+        context: The client.
+        target: What to run, or the name of a model.
+        make_request: Checks the options, and encodes the input.
+        timeout: Maximum time for all of it in seconds; None for no limit.
+        on_abandon: What to do with the prediction if it is abandoned.
+        use_file_output: Whether files become `FileOutput`; None for the choice of the client.
+    """
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     state = RunState(context, on_abandon)
 
-    async def create_it() -> Prediction:
+    async def create_prediction() -> Prediction:
         return await start(state, target, await make_request())
-
-    async def give_up() -> None:
-        await abandon(state)
-
-    def late(seconds: float) -> exceptions.ReplicateException:
-        return timed_out(state, seconds)
 
     return StreamFollower(
         context.transport,
-        create=create_it,
-        abandon=give_up,
-        late=late,
+        create=create_prediction,
+        abandon=partial(abandon, state),
+        timed_out=partial(timed_out, state),
         timeout=timeout,
         files=context.use_file_output if use_file_output is None else use_file_output,
     )
@@ -271,10 +278,10 @@ def follow(
 # -- Abandoned runs ----------------------------------------------------------------------------
 
 
-async def or_abandon(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
-    """Await the work of a run; abandon the run if this is cancelled, or if the client is closed meanwhile.
+async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
+    """Await the work of a run; abandon the run if the task is cancelled, or the client is closed meanwhile.
 
-    The connections stay open until that is done.
+    The client closes its connections only after that.
 
     Raises:
         ClientClosed: The client was closed.
@@ -285,11 +292,11 @@ async def or_abandon(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
         raise exceptions.ClientClosed
     done = anyio.Event()
 
-    async def give_up() -> None:
+    async def stop() -> None:
         scope.cancel()
         await done.wait()
 
-    let_go = pool.before_close(give_up)
+    unregister = pool.before_close(stop)
     try:
         with anyio.CancelScope() as scope:
             try:
@@ -301,20 +308,20 @@ async def or_abandon(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
                 await abandon(state)
                 raise
     finally:
-        let_go()
+        unregister()
         done.set()
     raise exceptions.ClientClosed
 
 
 async def abandon(state: RunState) -> None:
-    """Cancel a prediction that nobody waits for any more, even if its ID is not known yet."""
+    """Do what `on_abandon` says with the prediction of a run, even if its ID is not known yet."""
     pending = state.pending
     if state.prediction is None:
         state.prediction = pending.found
     prediction = state.prediction
     if prediction is None and not pending.lost:
         return  # nothing was created
-    name = prediction.id if prediction else f"of {pending.wanted and pending.wanted.shown}"
+    name = prediction.id if prediction else f"of {pending.match and pending.match.label}"
     _logger.info("prediction %s abandoned", name)
     if state.on_abandon == "leave" or (prediction is not None and has_ended(prediction)):
         return
@@ -322,19 +329,19 @@ async def abandon(state: RunState) -> None:
 
 
 async def _cancel_abandoned(state: RunState, name: str) -> None:
-    """Find a prediction, if need be, and cancel it, within the time for it."""
+    """Find a prediction if its ID is not known, and cancel it, within a limited time."""
     prediction, timings = state.prediction, state.context.timings
     try:
         with anyio.fail_after(timings.cancel):
             for pause in () if prediction is not None else timings.last_searches:
-                # No single answer that stalls may use up the time.
+                # A single request that hangs must not use up the time.
                 with anyio.move_on_after(pause + timings.last_try):
                     prediction = await find(state.context, state.pending, Prediction, (pause,))
                 if prediction is not None:
                     state.prediction = prediction
                     break
             if prediction is None:
-                _logger.warning("prediction %s lost: %s", name, state.pending.fate)
+                _logger.warning("prediction %s lost: %s", name, state.pending.search_result)
             while prediction is not None and not has_ended(prediction):
                 with anyio.move_on_after(timings.last_try):
                     await prediction.cancel()
@@ -345,7 +352,8 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
         _logger.warning("prediction %s lost: it could not be cancelled (%s)", name, error)
 
 
-def _costs(failed: tuple[Prediction, ...]) -> str:
+def _cost_of(failed: tuple[Prediction, ...]) -> str:
+    """Return what failed predictions have cost, for messages."""
     spent = sum(
         time
         for prediction in failed

@@ -69,7 +69,7 @@ class StreamFollower(Generic[J]):
         create: Callable[[], Awaitable[J]] | None = None,
         job: J | None = None,
         abandon: Callable[[], Awaitable[None]] | None = None,
-        late: Callable[[float], exceptions.ReplicateException] | None = None,
+        timed_out: Callable[[float], exceptions.ReplicateException] | None = None,
         timeout: float | None = None,
         files: bool,
     ) -> None:
@@ -80,7 +80,7 @@ class StreamFollower(Generic[J]):
             create: Creates the prediction.
             job: Or the prediction, if there is one.
             abandon: What to do about it if nobody reads any more; bounds itself.
-            late: Makes the error for when the time is over, if there may be no prediction by then.
+            timed_out: Makes the error for when the time is over, if there may be no prediction by then.
             timeout: Seconds from the first batch on; None: 24 hours.
             files: Whether files become `FileOutput`.
         """
@@ -99,7 +99,7 @@ class StreamFollower(Generic[J]):
         self._transport = transport
         self._create = create
         self._abandon = abandon
-        self._late = late
+        self._timed_out = timed_out
         self._timeout = timeout
         self._limit = 0.0
         self._files = files
@@ -148,9 +148,9 @@ class StreamFollower(Generic[J]):
             await self._give_up()
             wanted = False
             seconds = self._timeout or _arguments.LONGEST_WAIT
-            if self._late is not None:
-                late = self._late(seconds)
-                raise late from late.__cause__
+            if self._timed_out is not None:
+                timeout_error = self._timed_out(seconds)
+                raise timeout_error from timeout_error.__cause__
             assert self.job is not None
             raise exceptions.RunTimeout(self.job, seconds) from None
         except (exceptions.ReplicateError, exceptions.TransportError) as error:

@@ -19,7 +19,7 @@ from .._codec import structure
 from .._concurrency import in_thread
 from .._jobs import running
 from .._jobs.context import Context
-from .._jobs.creating import create, mark
+from .._jobs.creating import choose_deadline, create
 from .._jobs.job import wait_for_end
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
@@ -214,7 +214,7 @@ class Item:
         if journal is not None:
             sent = request.input
             hashed = await in_thread(sent_hash, sent) if request.large else sent_hash(sent)
-            mark(self._shared.context, request, run.pending)
+            choose_deadline(self._shared.context, request, run.pending)
             marked = run.pending.deadline if run.pending.proof == "mark" else None
             assert self._fingerprint is not None
             self._is_intended = True

@@ -94,10 +94,10 @@ def make_plan(
     if options.cancel_after is not None:
         _arguments.cancel_after_seconds(options.cancel_after)
     options = with_deadline(options, seconds, on_abandon or "cancel")
-    wanted = ListMatch(target, model=target) if isinstance(target, str) else target.wanted
+    wanted = ListMatch(target, model=target) if isinstance(target, str) else target.match
     return Plan(
         target=target,
-        shown=wanted.shown,
+        shown=wanted.label,
         wanted=wanted,
         options=attrs.evolve(options, wait=None),
         concurrency=concurrency,

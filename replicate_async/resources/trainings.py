@@ -96,24 +96,27 @@ class Trainings(Namespace):
             file_encoding_strategy or context.file_encoding_strategy,
             context.uploads,
         )
-        pending = PendingCreate(proof="input")  # trainings have no deadline that could be a mark
+        version_id = reference.version
+        pending = PendingCreate(
+            match=ListMatch(
+                f"{owner}/{name}:{version_id}",
+                model=f"{owner}/{name}",
+                version=version_id,
+                list_path="/trainings",
+            ),
+            input=encoded,
+            proof="input",  # trainings have no deadline that could be a mark
+        )
         call = Call(
             "POST",
             f"/models/{identifier(owner, 'model')}/{identifier(name, 'model')}"
-            f"/versions/{identifier(reference.version, 'version')}/trainings",
+            f"/versions/{identifier(version_id, 'version')}/trainings",
             Kind.CREATE,
             send_state=pending,
             json={"destination": target, "input": encoded, **options},
             large=large,
         )
-        shown = f"{owner}/{name}:{reference.version}"
-        wanted = ListMatch(
-            shown,
-            model=f"{owner}/{name}",
-            version=reference.version,
-            listing="/trainings",
-        )
-        return await send_create(context, call, Training, wanted, encoded, pending)
+        return await send_create(context, call, Training, pending)
 
     async def get(self, id: str) -> Training:
         """Fetch a training. Calls :api:`trainings.get`.

@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from replicate_async._jobs.marks import DAY_MARKS, LONGEST_DEADLINE, carries, marked_deadline
 
 
-@given(seconds=st.integers(5, 100_000), is_net=st.booleans())
-def test_never_less_than_asked_for(seconds: int, is_net: bool) -> None:
+@given(seconds=st.integers(5, 100_000), is_backup=st.booleans())
+def test_never_less_than_asked_for(seconds: int, is_backup: bool) -> None:
     """A marked deadline is not shorter than the one asked for, and little longer; a day at most."""
-    marked = marked_deadline(seconds, is_net=is_net)
+    marked = marked_deadline(seconds, is_backup=is_backup)
     if marked is None:
         assert seconds > LONGEST_DEADLINE - 4
     else:
         assert seconds <= marked <= LONGEST_DEADLINE
-        assert marked < max(seconds * (1.5 if is_net else 1.1), seconds + 4)
+        assert marked < max(seconds * (1.5 if is_backup else 1.1), seconds + 4)
 
 
 @pytest.mark.parametrize(("seconds", "number"), [(None, DAY_MARKS), (600, 60), (60, 6), (5, 4)])
 def test_no_two_in_a_row_are_equal(seconds: int | None, number: int) -> None:
     """As many creates in a row as there are marks have different ones."""
-    assert len({marked_deadline(seconds, is_net=False) for _ in range(number)}) == number
+    assert len({marked_deadline(seconds, is_backup=False) for _ in range(number)}) == number
 
 
 @attrs.frozen

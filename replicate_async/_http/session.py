@@ -46,6 +46,8 @@ class Session:
     """To be awaited before the session is closed."""
     closing: _Closing | None = None
     """Its end; None for a session that the caller brought."""
+    answered_at: float = float("-inf")
+    """When the last answer was read (monotonic)."""
     guard: AsyncGenerator[None, None] | None = None
     """Closes the session when the event loop ends; None for a session that the caller brought."""
 

@@ -247,7 +247,7 @@ class Transport:
                     await self._wait_at(gate, throttled)
                     account = self._account_now()  # the token may have been renewed meanwhile
             if call.rate_class == "creates":
-                await _notice_closed_connections()
+                await _notice_closed_connections(session)
             send_state.is_queued = False
             return await self._exchange(call, result, session, route, account, gate)
         finally:
@@ -299,6 +299,7 @@ class Transport:
                 pause = 1.0 if error.retry_after is None else error.retry_after
                 gate.refused(min(pause, self.config.retry.max_wait), error.detail)
             raise error
+        session.answered_at = time.monotonic()
         if gate is not None and route.is_api:
             gate.learn(response.headers)
         if len(body) < LARGE:
@@ -505,13 +506,18 @@ _ITERATIONS: Final = 4
 read in one, TLS closes in the next, and the pool is told in another."""
 
 
-async def _notice_closed_connections() -> None:
+_STANDSTILL: Final = 0.05
+"""Seconds without an answer after which the event loop may have stood still."""
+
+
+async def _notice_closed_connections(session: Session) -> None:
     """Let the event loop read which connections were closed while it stood still.
 
     A create that is sent on such a connection gets no answer, although the server never sees it.
     """
-    for _ in range(_ITERATIONS):
-        await anyio.lowlevel.checkpoint()
+    if time.monotonic() - session.answered_at > _STANDSTILL:
+        for _ in range(_ITERATIONS):
+            await anyio.lowlevel.checkpoint()
 
 
 async def _encoded(

@@ -135,7 +135,7 @@ async def _output(
     state: RunState, target: CreateTarget | str, request: CreateRequest, retry_failed: int
 ) -> Output:
     """Create a prediction, wait for its end, and return its output."""
-    request = attrs.evolve(request, may_skip_hold=True)
+    request.may_skip_hold = True
 
     async def create_prediction() -> None:
         state.prediction = await create(state.context, target, request, state.pending)

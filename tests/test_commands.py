@@ -290,7 +290,9 @@ def test_full_directory(shell: Shell, emulator: Emulator, model: str) -> None:
     said, complained = process.communicate(timeout=SECONDS)
     assert (process.returncode, said) == (1, "")
     [life] = emulator.ledger.created()
-    assert f"Prediction {life.id} of {model} succeeded, but its files could not be saved" in complained
+    assert (
+        f"Prediction {life.id} of {model} succeeded, but its files could not be saved" in complained
+    )
     assert "Traceback" not in complained
 
 

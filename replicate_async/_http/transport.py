@@ -276,20 +276,17 @@ class Transport:
     ) -> Answer:
         """Make a request and read its answer; the gate learns what that states about the rate limit."""
         silence = self.config.timeout.read + call.held
-        async with _TimeLimit(call, route.url, _OVERALL * silence) as limit:
-            data, body_headers = await _encoded(call, route.url, limit.restart)
-            response, route = await self._request(
-                call,
-                session,
-                route,
-                account,
-                silence=silence,
-                data=data,
-                body_headers=body_headers,
+        if isinstance(call.content, Body):
+            async with _TimeLimit(call, route.url, _OVERALL * silence) as limit:
+                data, body_headers = await _encoded(call, route.url, limit.restart)
+                response, route, body = await self._read(
+                    call, session, route, account, silence, None, data, body_headers
+                )
+        else:
+            data, body_headers = await _encoded(call, route.url, _nothing)
+            response, route, body = await self._read(
+                call, session, route, account, silence, _OVERALL * silence, data, body_headers
             )
-            body = None
-            if 200 <= response.status < 300:
-                body = await self._body(call, route, response, silence)
         if body is None:
             with closing(response):
                 error = await self._error(call, route, response)
@@ -308,6 +305,32 @@ class Transport:
             decoded = await in_thread(decode_body, call, result, route.url, response.status, body)
         return Answer(response.status, response.headers, decoded, call.method, route.url)
 
+    async def _read(
+        self,
+        call: Call,
+        session: Session,
+        route: Route,
+        account: Account | None,
+        silence: float,
+        total: float | None,
+        data: Any,
+        body_headers: Mapping[str, str],
+    ) -> tuple[aiohttp.ClientResponse, Route, bytearray | None]:
+        """Make a request; return the answer, its route, and its body if it has a good status."""
+        response, route = await self._request(
+            call,
+            session,
+            route,
+            account,
+            silence=silence,
+            total=total,
+            data=data,
+            body_headers=body_headers,
+        )
+        if not 200 <= response.status < 300:
+            return response, route, None
+        return response, route, await self._body(call, route, response, silence)
+
     async def _request(
         self,
         call: Call,
@@ -316,13 +339,14 @@ class Transport:
         account: Account | None = None,
         *,
         silence: float,
+        total: float | None = None,
         data: Any = None,
         body_headers: Mapping[str, str] = _NONE,
         buffer: int = _RECEIVED,
     ) -> tuple[aiohttp.ClientResponse, Route]:
         """Make a request, follow redirects, and return the answer, its body unread, with its route."""
         timeout = aiohttp.ClientTimeout(
-            total=None,  # `_TimeLimit`, since the progress of an upload restarts it
+            total=total,
             sock_connect=self.config.timeout.connect,
             sock_read=silence,
         )
@@ -464,7 +488,9 @@ class Transport:
 
 
 class _TimeLimit:
-    """Limits the time for a request, but for as long as a body is sent and makes progress.
+    """Limits the time for a request whose body is streamed; each progress restarts it.
+
+    Other requests have aiohttp's own limit, which cannot be restarted.
 
     Raises:
         TransportTimeout: The time is over.
@@ -518,6 +544,10 @@ async def _notice_closed_connections(session: Session) -> None:
     if time.monotonic() - session.answered_at > _STANDSTILL:
         for _ in range(_ITERATIONS):
             await anyio.lowlevel.checkpoint()
+
+
+def _nothing() -> None:
+    """Ignore the progress of a body that is sent at once."""
 
 
 async def _encoded(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
@@ -165,7 +165,8 @@ async def _create_by_name(
     context: Context, name: str, request: CreateRequest, pending: PendingCreate
 ) -> Prediction:
     models, transport = context.models, context.transport
-    async with models.probing(transport, name) as known:
+    found = models.get(transport, name)
+    async with nullcontext(found) if found else models.probing(transport, name) as known:
         version = None if known is None else known.version
         if known is not None and known.is_stale:
             with suppress(exceptions.ReplicateError, exceptions.TransportError):
@@ -184,7 +185,8 @@ async def _create_by_name(
                 raise
             models.learn(transport, name, latest)
         else:
-            models.learn(transport, name, None)
+            if known is None:
+                models.learn(transport, name, None)
             return made
     return await _create_on(context, _version_of(name, latest), request, pending)
 

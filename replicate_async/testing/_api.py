@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 _OPEN = frozenset({"search", "files.download"})
-"""Operations that need no token (HTTP API, section 1.2)."""
+"""Operations that need no token (:api:`authentication`)."""
 
 
 class Api:

@@ -1,6 +1,7 @@
 """Operations on models, versions, deployments, collections, hardware, account and search.
 
-They rest on HTTP API, sections 6.4, 8 to 10 and 12 to 15.
+See :api:`models`, :api:`versions`, :api:`deployments`, :api:`collections`, :api:`search-results`,
+:api:`hardware`, :api:`account` and :api:`webhooks.default.secret.get`.
 """
 
 from __future__ import annotations
@@ -82,28 +83,28 @@ class CatalogApi:
     # --- account, hardware, webhook secret
 
     async def account(self, call: Call) -> web.StreamResponse:
-        """Return the account of the token (HTTP API, section 15.1)."""
+        """Return the account of the token (:api:`account.get`)."""
         return answer(self._views.account(call.account))
 
     async def hardware(self, call: Call) -> web.StreamResponse:
-        """Return the SKUs as a bare array (HTTP API, section 14.1)."""
+        """Return the SKUs as a bare array (:api:`hardware.list`)."""
         del call
         return answer([{"sku": sku, "name": name} for sku, name in HARDWARE])
 
     async def webhook_secret(self, call: Call) -> web.StreamResponse:
-        """Return the key of webhook signatures (HTTP API, section 6.4)."""
+        """Return the key of webhook signatures (:api:`webhooks.default.secret.get`)."""
         return answer({"key": call.account.webhook_secret})
 
     # --- collections and search
 
     async def list_collections(self, call: Call) -> web.StreamResponse:
-        """Return a page of collections (HTTP API, section 12.1)."""
+        """Return a page of collections (:api:`collections.list`)."""
         return self._ranked(
             call, list(self._store.collections.values()), self._views.collection, "collections"
         )
 
     async def get_collection(self, call: Call) -> web.StreamResponse:
-        """Return a collection with its models (HTTP API, section 12.2)."""
+        """Return a collection with its models (:api:`collections.get`)."""
         collection = self._store.collections.get(call.parameters[0])
         if collection is None:
             raise not_found_django()
@@ -111,7 +112,7 @@ class CatalogApi:
         return answer(self._views.collection(collection, models=models))
 
     async def search(self, call: Call) -> web.StreamResponse:
-        """Search models, collections and pages (HTTP API, section 13.1)."""
+        """Search models, collections and pages (:api:`search`)."""
         text, limit = call.query.get("query", ""), call.query.get("limit", "20")
         if not text.strip():
             raise Problem(400, {"detail": 'Query parameter "query" is required'})
@@ -164,7 +165,7 @@ class CatalogApi:
     # --- models
 
     async def list_models(self, call: Call) -> web.StreamResponse:
-        """Return a page of public models (HTTP API, section 8.2)."""
+        """Return a page of public models (:api:`models.list`)."""
         fields = Fields(dict(call.query))
         by = fields.text("sort_by", choices=_SORT_KEYS) or _SORT_KEYS[0]
         direction = fields.text("sort_direction", choices=("asc", "desc")) or "desc"
@@ -185,7 +186,7 @@ class CatalogApi:
         )
 
     async def search_models(self, call: Call) -> web.StreamResponse:
-        """Search models; the text comes bare or JSON-encoded (HTTP API, section 8.3)."""
+        """Search models; the text comes bare or JSON-encoded (:api:`models.search`)."""
         text = (await call.body()).decode(errors="replace")
         if text[:1] == '"':
             with suppress(ValueError):
@@ -196,7 +197,7 @@ class CatalogApi:
         )
 
     async def create_model(self, call: Call) -> web.StreamResponse:
-        """Create a model without versions (HTTP API, section 8.4)."""
+        """Create a model without versions (:api:`models.create`)."""
         fields = Fields(await call.object())
         owner = fields.text("owner", required=True)
         name = fields.text("name", required=True)
@@ -229,11 +230,11 @@ class CatalogApi:
         return answer(self._views.model(model), 201)
 
     async def get_model(self, call: Call) -> web.StreamResponse:
-        """Return a model (HTTP API, section 8.5)."""
+        """Return a model (:api:`models.get`)."""
         return answer(self._views.model(self._model(call)))
 
     async def update_model(self, call: Call) -> web.StreamResponse:
-        """Change a model's texts and links (HTTP API, section 8.6)."""
+        """Change a model's texts and links (:api:`models.update`)."""
         model = self._own_model(call)
         fields = Fields(await call.object())
         texts = {name: fields.text(name) for name in ("description", "readme")}
@@ -246,7 +247,7 @@ class CatalogApi:
         return answer(self._views.model(model))
 
     async def delete_model(self, call: Call) -> web.StreamResponse:
-        """Remove a private model without versions (HTTP API, section 8.7)."""
+        """Remove a private model without versions (:api:`models.delete`)."""
         model = self._own_model(call)
         if model.visibility != "private":
             raise refused("You can only delete private models.")
@@ -256,7 +257,7 @@ class CatalogApi:
         return web.Response(status=204)
 
     async def list_examples(self, call: Call) -> web.StreamResponse:
-        """Return a page of a model's examples (HTTP API, section 8.8)."""
+        """Return a page of a model's examples (:api:`models.examples.list`)."""
         model = self._model(call)
         return page_answer(
             call,
@@ -268,7 +269,7 @@ class CatalogApi:
         )
 
     async def readme(self, call: Call) -> web.StreamResponse:
-        """Return a model's README as plain text (HTTP API, section 8.9)."""
+        """Return a model's README as plain text (:api:`models.readme.get`)."""
         model = self._model(call)
         if model.readme is None:
             raise not_found_django()
@@ -279,7 +280,7 @@ class CatalogApi:
     # --- versions
 
     async def list_versions(self, call: Call) -> web.StreamResponse:
-        """Return a page of versions; official models show none (HTTP API, section 9.2)."""
+        """Return a page of versions; official models show none (:api:`models.versions.list`)."""
         model = self._model(call)
         return page_answer(
             call,
@@ -291,11 +292,11 @@ class CatalogApi:
         )
 
     async def get_version(self, call: Call) -> web.StreamResponse:
-        """Return a version (HTTP API, section 9.3)."""
+        """Return a version (:api:`models.versions.get`)."""
         return answer(self._views.version(self._version(call)))
 
     async def delete_version(self, call: Call) -> web.StreamResponse:
-        """Remove a version and its predictions (HTTP API, section 9.4)."""
+        """Remove a version and its predictions (:api:`models.versions.delete`)."""
         model, version = self._own_model(call), self._version(call)
         if model.visibility != "private":
             raise refused("You can only delete versions of private models.")
@@ -312,7 +313,7 @@ class CatalogApi:
     # --- deployments
 
     async def list_deployments(self, call: Call) -> web.StreamResponse:
-        """Return a page of deployments (HTTP API, section 10.2)."""
+        """Return a page of deployments (:api:`deployments.list`)."""
         return page_answer(
             call,
             self._url,
@@ -323,7 +324,7 @@ class CatalogApi:
         )
 
     async def create_deployment(self, call: Call) -> web.StreamResponse:
-        """Create a deployment; the answer is a 200 (HTTP API, section 10.3)."""
+        """Create a deployment; the answer is a 200 (:api:`deployments.create`)."""
         fields = Fields(await call.object())
         name = fields.text("name", required=True)
         full_name = fields.text("model", required=True) or ""
@@ -355,11 +356,11 @@ class CatalogApi:
         return answer(self._views.deployment(deployment))
 
     async def get_deployment(self, call: Call) -> web.StreamResponse:
-        """Return a deployment (HTTP API, section 10.4)."""
+        """Return a deployment (:api:`deployments.get`)."""
         return answer(self._views.deployment(self._deployment(call)))
 
     async def update_deployment(self, call: Call) -> web.StreamResponse:
-        """Make a new release; with both limits 0 it is disabled (HTTP API, section 10.5)."""
+        """Make a new release; with both limits 0 it is disabled (:api:`deployments.update`)."""
         deployment = self._deployment(call)
         old = deployment.release
         fields = Fields(await call.object())
@@ -390,7 +391,7 @@ class CatalogApi:
         return answer(self._views.deployment(deployment))
 
     async def delete_deployment(self, call: Call) -> web.StreamResponse:
-        """Remove a deployment that is offline and unused (HTTP API, section 10.6)."""
+        """Remove a deployment that is offline and unused (:api:`deployments.delete`)."""
         deployment = self._deployment(call)
         used = deployment.last_used
         recently = used is not None and (self._store.clock.time_ns() < used + UNUSED * NANOSECONDS)

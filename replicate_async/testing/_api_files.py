@@ -1,4 +1,4 @@
-"""Operations on uploaded files (HTTP API, section 7)."""
+"""Operations on uploaded files (:api:`files`)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from ._views import Views
 
 MAX_FILE = 100 * 1024 * 1024
-"""Greatest size of an upload in bytes (HTTP API, section 3.2)."""
+"""Greatest size of an upload in bytes (:api:`size-limits`)."""
 SIGNING_SECRET = "emulator-files-api-signing-secret"  # noqa: S105 - public by design
-"""Key of the signatures in download URLs (HTTP API, section 7.6)."""
+"""Key of the signatures in download URLs (:api:`files.download`)."""
 
 _DEFAULT_TYPE = "application/octet-stream"
 _MAX_NAME = 255
@@ -53,7 +53,7 @@ class FilesApi:
         self._sizes = page_sizes
 
     async def create(self, call: Call) -> web.StreamResponse:
-        """Take an upload in any of the clients' spellings (HTTP API, section 7.2)."""
+        """Take an upload in any of the clients' spellings (:api:`files.create`)."""
         upload = await _Upload.read(call)
         if upload.size > MAX_FILE:
             raise Problem(413, {"detail": "Files must be less than 100MB in size"})
@@ -74,7 +74,7 @@ class FilesApi:
         return answer(self._views.file(file), 201)
 
     async def list(self, call: Call) -> web.StreamResponse:
-        """Return a page of files (HTTP API, section 7.3)."""
+        """Return a page of files (:api:`files.list`)."""
         now = self._store.clock.time_ns()
         files = [file for file in call.account.files.values() if now < file.expires]
         return page_answer(
@@ -82,17 +82,17 @@ class FilesApi:
         )
 
     async def get(self, call: Call) -> web.StreamResponse:
-        """Return the metadata of a file (HTTP API, section 7.4)."""
+        """Return the metadata of a file (:api:`files.get`)."""
         return answer(self._views.file(self._find(call.account, call.parameters[0])))
 
     async def delete(self, call: Call) -> web.StreamResponse:
-        """Remove a file (HTTP API, section 7.5)."""
+        """Remove a file (:api:`files.delete`)."""
         file = self._find(call.account, call.parameters[0])
         del call.account.files[file.id]
         return web.Response(status=204)
 
     async def download(self, call: Call) -> web.StreamResponse:
-        """Return the content against a signature; anything wrong is a 404 (section 7.6)."""
+        """Return the content against a signature; anything wrong is a 404 (:api:`files.download`)."""
         query = call.query
         owner, expiry = query.get("owner", ""), query.get("expiry", "")
         account = self._store.owners.get(owner)

@@ -1,4 +1,4 @@
-"""Operations on predictions and trainings (HTTP API, sections 4 and 11)."""
+"""Operations on predictions and trainings (:api:`predictions` and :api:`trainings`)."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ class PredictionsApi:
     # --- creating
 
     async def create(self, call: Call) -> web.StreamResponse:
-        """Run any version, or an official model (HTTP API, section 4.7)."""
+        """Run any version, or an official model (:api:`predictions.create`)."""
         body = await call.json()
         reject(_body_violations(body, ("version", "input")))
         version, hidden = self._resolve(body["version"], call.account)
         return await self._run(call, body, version, hidden=hidden)
 
     async def create_on_model(self, call: Call) -> web.StreamResponse:
-        """Run an official model (HTTP API, section 4.8)."""
+        """Run an official model (:api:`models.predictions.create`)."""
         owner, name = call.parameters
         body = await call.json()
         model = self._store.visible_model(owner, name, call.account)
@@ -106,7 +106,7 @@ class PredictionsApi:
         return await self._run(call, body, model.latest, hidden=True)
 
     async def create_on_deployment(self, call: Call) -> web.StreamResponse:
-        """Run what a deployment releases (HTTP API, section 4.9)."""
+        """Run what a deployment releases (:api:`deployments.predictions.create`)."""
         owner, name = call.parameters
         body = await call.json()
         deployment = call.account.deployments.get(name)
@@ -202,7 +202,7 @@ class PredictionsApi:
     # --- the rest of predictions
 
     async def get(self, call: Call) -> web.StreamResponse:
-        """Return one prediction, in the style that fits its age (HTTP API, section 4.10)."""
+        """Return one prediction, in the style that fits its age (:api:`predictions.get`)."""
         prediction = self._mine(call)
         recent = self._views.recent(prediction, RECENT)
         if prediction.kind == "training":
@@ -213,7 +213,7 @@ class PredictionsApi:
         return answer(raw, service=recent)
 
     async def list(self, call: Call) -> web.StreamResponse:
-        """Return a page of predictions (HTTP API, section 4.11)."""
+        """Return a page of predictions (:api:`predictions.list`)."""
         query = call.query
         errors: list[tuple[str, str]] = []
         bounds: dict[str, int | None] = {}
@@ -250,7 +250,7 @@ class PredictionsApi:
         )
 
     async def cancel(self, call: Call) -> web.StreamResponse:
-        """Cancel a prediction; a terminal one is returned as it is (HTTP API, section 4.12)."""
+        """Cancel a prediction; a terminal one is returned as it is (:api:`predictions.cancel`)."""
         await call.body()
         prediction = self._mine(call)
         self._engine.cancel(prediction)
@@ -270,7 +270,7 @@ class PredictionsApi:
     # --- trainings
 
     async def create_training(self, call: Call) -> web.StreamResponse:
-        """Train a version into a destination model (HTTP API, section 11.2)."""
+        """Train a version into a destination model (:api:`trainings.create`)."""
         owner, name, version_id = call.parameters
         body = await call.json()
         version = self._store.versions.get(version_id)
@@ -296,7 +296,7 @@ class PredictionsApi:
         return model
 
     async def list_trainings(self, call: Call) -> web.StreamResponse:
-        """Return a page of trainings (HTTP API, section 11.3)."""
+        """Return a page of trainings (:api:`trainings.list`)."""
         return page_answer(
             call,
             self._url,
@@ -307,11 +307,11 @@ class PredictionsApi:
         )
 
     async def get_training(self, call: Call) -> web.StreamResponse:
-        """Return one training (HTTP API, section 11.4)."""
+        """Return one training (:api:`trainings.get`)."""
         return answer(self._views.prediction(self._mine(call, "training"), "django"))
 
     async def cancel_training(self, call: Call) -> web.StreamResponse:
-        """Cancel a training; its URLs then point at predictions (HTTP API, section 11.5)."""
+        """Cancel a training; its URLs then point at predictions (:api:`trainings.cancel`)."""
         await call.body()
         training = self._mine(call, "training")
         self._engine.cancel(training)
@@ -333,7 +333,7 @@ def _require_credit(account: Account) -> None:
 def _body_violations(
     body: Any, required: tuple[str, ...], *, closed: bool = True
 ) -> list[Violation]:
-    """Check the body of a create (HTTP API, sections 2.4 and 4.6)."""
+    """Check the body of a create (:api:`input-validation` and :api:`create-body`)."""
     if not isinstance(body, dict):
         return [wrong_type("", "object", body)]
     known = {*required, "input", "webhook", "webhook_events_filter", "stream"}
@@ -390,7 +390,7 @@ def _preference(headers: list[str] | tuple[()]) -> tuple[str, int | None]:
 
 
 def _lifetime(header: str | None) -> int | None:
-    """Read ``Cancel-After`` (HTTP API, section 4.5)."""
+    """Read ``Cancel-After`` (:api:`deadline`)."""
     if header is None:
         return None
     text = header.strip()

@@ -1,4 +1,4 @@
-"""The origin of output files, as ``replicate.delivery`` is (HTTP API, section 7.8).
+"""The origin of output files, as ``replicate.delivery`` is (:api:`file-outputs`).
 
 Files need no token, can be read in parts and are gone after an hour.
 """

@@ -92,7 +92,7 @@ PAGE_SIZES: Mapping[str, int] = {
     "files": 100,
     "collections": 100,
 }
-"""Items on a page (HTTP API, section 1.7)."""
+"""Items on a page (:api:`pagination`)."""
 
 _COLLECTIONS: Mapping[str, str] = {
     "examples": "Small models to try things with.",
@@ -128,7 +128,7 @@ class Emulator:
         clock: The clock to go by; a test may advance it or let it run faster.
         page_sizes: Items on a page, by kind: see `PAGE_SIZES`.
         sync_answers: How a sync create answers that ended in time: ``recorded`` (``processing``, files
-            as data URIs; HTTP API, section 4.4) or ``final`` (``succeeded``, files as URLs).
+            as data URIs; :api:`sync-mode`) or ``final`` (``succeeded``, files as URLs).
         expired_waits: How a sync create answers whose wait expired: as ``starting`` without output,
             or with the ``actual`` status and the output so far.
         list_lag: Seconds of the clock before a new prediction appears in the list.
@@ -543,7 +543,7 @@ class Emulator:
         raise KeyError(id)
 
     def download_url(self, id: str, *, expires_in: float = 3600.0) -> str:
-        """Return a signed download URL for an uploaded file (HTTP API, section 7.6)."""
+        """Return a signed download URL for an uploaded file (:api:`files.download`)."""
         expiry = int(self.clock.time() + expires_in)
         signature = download_signature(self.account, id, expiry)
         query = urlencode({"expiry": expiry, "owner": self.account, "signature": signature})

@@ -1,6 +1,6 @@
 """Requests and answers of the API's origin: routes, bodies, pages, JSON.
 
-Which operation answers which path is the table `ROUTES` (HTTP API, section 17).
+Which operation answers which path is the table `ROUTES`.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def page_answer(
     after: int | None = None,
     before: int | None = None,
 ) -> web.Response:
-    """Return one page of a list, with links that keep the query (HTTP API, section 1.7).
+    """Return one page of a list, with links that keep the query (:api:`pagination`).
 
     Args:
         call: The request; its ``cursor`` says which page.

@@ -1,8 +1,10 @@
 """Runs predictions and trainings: from ``starting`` to a terminal state.
 
 Each one is a task of its own, so they run concurrently. Every change goes through this module, which
-writes the ledger, feeds the stream and the webhooks and wakes whoever waits. It rests on HTTP API,
-sections 4.2 to 4.5, 5.3, 6.1 and 11.
+writes the ledger, feeds the stream and the webhooks, and wakes the requests that wait.
+
+See :api:`status`, :api:`metrics`, :api:`sync-mode`, :api:`deadline`, :api:`stream-events`, :api:`webhook-request` and
+:api:`trainings`.
 """
 
 from __future__ import annotations
@@ -426,7 +428,7 @@ def data_uri_content(url: str) -> bytes:
 
 
 def data_uri(file: OutputFile) -> str:
-    """Return a file as a data URI, as sync answers carry it (HTTP API, section 4.4)."""
+    """Return a file as a data URI, as sync answers carry it (:api:`sync-mode`)."""
     content_type = file.content_type or mimetypes.guess_type(file.name)[0]
     encoded = base64.b64encode(file.content).decode()
     return f"data:{content_type or 'application/octet-stream'};base64,{encoded}"

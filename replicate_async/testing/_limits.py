@@ -1,6 +1,6 @@
 """Rate limits of an account: token buckets for creates and for everything else.
 
-They rest on HTTP API, sections 2.3 and 3.1.
+They rest on :api:`known-errors` and :api:`rate-limits`.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class _Dice:
 
 
 def _progress(done: int, total: int, seconds: float) -> str:
-    """Return a line of a progress bar, as tqdm writes it (HTTP API, section 4.14).
+    """Return a line of a progress bar, as tqdm writes it (:api:`logs-and-progress`).
 
     Args:
         done: Steps done.

@@ -1,6 +1,6 @@
 """Error answers: one exception that carries status and body, and the known bodies.
 
-They rest on HTTP API, section 2.
+They rest on :api:`errors`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def refused(detail: str, *, status: int = 400) -> Problem:
 
 
 def invalid_input(violations: Sequence[Violation]) -> Problem:
-    """Return the 422 of the prediction service (HTTP API, section 2.4)."""
+    """Return the 422 of the prediction service (:api:`input-validation`)."""
     lines = (
         f"- {v.field}: {v.description}\n" if v.field else f"- {v.description}\n" for v in violations
     )

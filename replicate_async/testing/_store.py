@@ -1,7 +1,7 @@
 """What the emulator remembers: accounts, models, versions, predictions, files, deployments.
 
 Plain records and look-ups. How they look on the wire is in `_views`, what moves them in `_lifecycle`.
-Creation times are unique and increase, so they serve as cursor positions (HTTP API, section 1.7).
+Creation times are unique and increase, so they serve as cursor positions (:api:`pagination`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Visibility = Literal["public", "private"]
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "aborted"})
 RETENTION = 3600
-"""Seconds that data of API predictions, output files and streams are kept (HTTP API, section 3.3)."""
+"""Seconds that data of API predictions, output files and streams are kept (:api:`retention`)."""
 UPLOADS_KEPT = 24 * 3600
 """Seconds that uploaded files are kept."""
 

@@ -1,4 +1,4 @@
-"""Server-sent events: the stream of a prediction on an origin of its own (HTTP API, section 5)."""
+"""Server-sent events: the stream of a prediction on an origin of its own (:api:`streaming`)."""
 
 from __future__ import annotations
 

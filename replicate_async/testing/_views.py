@@ -1,6 +1,6 @@
 """How records look on the wire, in both JSON styles.
 
-They rest on HTTP API, sections 1.5, 4.1, 6.2, 7.1, 8.1, 9.1, 10.1 and 11.1.
+They rest on :api:`json-styles`, :api:`prediction-object`, :api:`webhook-delivery`, :api:`file-object`, :api:`model-object`, :api:`version-object`, :api:`deployment-object` and :api:`training-object`.
 """
 
 from __future__ import annotations

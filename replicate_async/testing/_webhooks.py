@@ -1,4 +1,4 @@
-"""Signed webhook deliveries (HTTP API, section 6).
+"""Signed webhook deliveries (:api:`webhooks`).
 
 Connections are made to loopback addresses only. Since the API takes only HTTPS URLs, hosts are mapped
 to local servers with `Emulator.webhook_hosts`; a delivery to any other host is recorded, not sent.
@@ -73,7 +73,7 @@ class Delivery:
 
 
 def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
-    """Return the ``webhook-signature`` header (HTTP API, section 6.3)."""
+    """Return the ``webhook-signature`` header (:api:`webhook-signature`)."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     digest = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"

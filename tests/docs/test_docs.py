@@ -83,17 +83,12 @@ def test_code_of_docstrings(code: str) -> None:
     compile(code, "docstring", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-NOT_YET_LINKED = PACKAGE / "testing"
-"""Where docstrings still count sections of a reference that is not shipped."""
-
-
 def test_no_sections_by_number() -> None:
     """What the package says of the API is a link to its reference, not the number of a section."""
     counted = re.compile(r"HTTP API, sections?|\(sections? \d")
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in sorted(PACKAGE.rglob("*.py"))
-        if not path.is_relative_to(NOT_YET_LINKED)
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
         if counted.search(line)
     ]

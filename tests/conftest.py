@@ -71,7 +71,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         if _stalls.seen == before or run == _MOST_RUNS or not any(each.failed for each in reports):
             break
-        item._initrequest()
+        item._initrequest()  # noqa: SLF001  (no public way to run a test again)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

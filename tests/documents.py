@@ -147,8 +147,8 @@ def local_emulator(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator
         monkeypatch.chdir(directory)
         Path("photo.png").write_bytes(_picture())
         yield running
-        if sync.client._default is not None:
-            sync.client._default.close()
+        if sync.client._default is not None:  # noqa: SLF001  (a fresh default client)
+            sync.client._default.close()  # noqa: SLF001  (a fresh default client)
 
 
 def _picture() -> bytes:

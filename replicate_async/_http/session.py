@@ -125,7 +125,7 @@ class Pool:
             )
         # aiohttp sends a GET or DELETE again by itself when a connection breaks, and has no public switch
         # for that. Here, only `retry_delay` decides what is repeated.
-        client._retry_connection = False
+        client._retry_connection = False  # noqa: SLF001  (see above)
         opened = Session(client, False, slots, creates, holds)
         self._sessions[loop] = opened
         opened.closing = _Closing(client, opened.cleanups)

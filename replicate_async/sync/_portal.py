@@ -316,7 +316,7 @@ class Portal:
         self._left_behind = asyncio.all_tasks(self._loop)
         for task in self._left_behind:
             # asyncio would log each of them when the child exits, and has no other switch for it.
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001  (no public switch)
 
 
 _warned = False
@@ -328,7 +328,7 @@ def _warn_of_running_loop() -> None:
     if _warned or "ipykernel" in sys.modules:
         return
     level = 1
-    frame: FrameType | None = sys._getframe()
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  (as `warnings` does)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
         level += 1

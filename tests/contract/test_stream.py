@@ -102,9 +102,9 @@ class Server:
         self._path = path
         self._lock = threading.Lock()
         self.cancelled = threading.Event()
-        self.wire = Wire(route(self._choose))
+        self.wire = Wire(route(self.choose))
 
-    def _choose(self, request: Request) -> Step:
+    def choose(self, request: Request) -> Step:
         if request.path == self._path:
             with self._lock:
                 return self._streams.pop(0) if len(self._streams) > 1 else self._streams[0]
@@ -293,7 +293,7 @@ async def test_nobody_listens() -> None:
                 return json(prediction(urls=urls), 201)
             return json(prediction(urls=urls, **DONE))
 
-        server.wire._script = [route(elsewhere)]
+        server.wire.script = [route(elsewhere)]
         assert await read(server) == SCRIPT
 
 
@@ -317,14 +317,14 @@ async def test_a_tail_that_grows() -> None:
                 DONE,
             ]
         )
-        choose = server._choose
+        choose = server.choose
 
         def growing(request: Request) -> Step:
             if request.method == "GET" and request.path == f"/v1/predictions/{ID}":
                 server.state = {"status": "processing", **next(states, DONE)}
             return choose(request)
 
-        server.wire._script = [route(growing)]
+        server.wire.script = [route(growing)]
         assert await read(server) == SCRIPT
         assert len(server.asked("poll")) == 5
 
@@ -789,7 +789,7 @@ async def test_the_token_stays_with_the_api() -> None:
     for same in (True, False):
         with Wire(streamed(WHOLE)) as elsewhere, serving(streamed(WHOLE)) as server:
             if not same:
-                choose = server._choose
+                choose = server.choose
 
                 def other(request: Request, choose: Callable[[Request], Step] = choose) -> Step:
                     if request.method == "POST":
@@ -797,7 +797,7 @@ async def test_the_token_stays_with_the_api() -> None:
                         return json(prediction(urls=urls), 201)
                     return choose(request)
 
-                server.wire._script = [route(other)]
+                server.wire.script = [route(other)]
             assert await read(server) == SCRIPT
             (request,) = server.asked("stream") if same else elsewhere.requests
             assert "authorization" not in request.headers

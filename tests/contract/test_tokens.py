@@ -61,7 +61,7 @@ async def test_redirects_elsewhere_do_not_take_the_token_along(status: int) -> N
 async def test_another_host_is_another_origin() -> None:
     """The same port under another name is somebody else."""
     with Wire(json(ACCOUNT)) as wire:
-        wire._script.insert(0, redirect(f"http://localhost:{wire.port}/a"))
+        wire.script.insert(0, redirect(f"http://localhost:{wire.port}/a"))
         async with client_of(wire) as client:
             await client.accounts.current()
         assert "authorization" in wire.requests[0].headers
@@ -71,7 +71,7 @@ async def test_another_host_is_another_origin() -> None:
 async def test_a_redirect_that_comes_back_has_the_token_again() -> None:
     """By way of another origin, a read still arrives at the API."""
     with Wire(json(ACCOUNT)) as wire, Wire(redirect(f"{wire.url}/v1/back")) as foreign:
-        wire._script.insert(0, redirect(f"{foreign.url}/a"))
+        wire.script.insert(0, redirect(f"{foreign.url}/a"))
         async with client_of(wire) as client:
             await client.accounts.current()
         assert all(map(shows_nothing, foreign.requests))

@@ -820,7 +820,7 @@ async def test_reads_follow_redirects(status: int) -> None:
     """A GET follows a redirect on the same origin, absolute or relative, with the token."""
     for location in ("{url}/v1/elsewhere?a=%2F", "/v1/elsewhere?a=%2F", "elsewhere?a=%2F"):
         with Wire(GOOD) as wire:
-            wire._script.insert(0, redirect(location.format(url=wire.url), status))
+            wire.script.insert(0, redirect(location.format(url=wire.url), status))
             async with client_of(wire) as client:
                 assert (await client.accounts.current()).username == "acme"
             assert wire.requests[1].target == "/v1/elsewhere?a=%2F"
@@ -841,9 +841,9 @@ async def test_a_create_is_not_redirected(status: int) -> None:
     """A POST does not follow a redirect, wherever it leads; nor does a DELETE or PATCH."""
     for call in (CREATES["models"], WRITES["DELETE"], WRITES["PATCH"]):
         with Wire(only_for_posts(redirect("/v1/elsewhere", status))) as wire:
-            wire._script = [redirect("/v1/elsewhere", status)]
+            wire.script = [redirect("/v1/elsewhere", status)]
             if call is CREATES["models"]:
-                wire._script = [only_for_posts(redirect("/v1/elsewhere", status))]
+                wire.script = [only_for_posts(redirect("/v1/elsewhere", status))]
             async with client_of(wire) as client:
                 with pytest.raises(exceptions.TransportError):
                     await call(client)

@@ -82,7 +82,7 @@ class Wire:
         """What came, in the order in which it was complete."""
         self.connections = 0
         """How many connections there were."""
-        self._script = list(script)
+        self.script = list(script)
         self._position = 0
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -140,13 +140,13 @@ class Wire:
 
     def _next(self) -> Step:
         with self._lock:
-            step = self._script[min(self._position, len(self._script) - 1)]
+            step = self.script[min(self._position, len(self.script) - 1)]
             self._position += 1
             return step
 
     def _peek(self) -> Step:
         with self._lock:
-            return self._script[min(self._position, len(self._script) - 1)]
+            return self.script[min(self._position, len(self.script) - 1)]
 
     def _serve(self, connection: socket.socket, number: int, peer: int) -> None:
         connection.settimeout(BOUND)
@@ -424,7 +424,7 @@ def file_at(client: Client, url: str) -> FileOutput:
 
 
 def _scripted(wire: Wire | str, steps: Mapping[str, Step]) -> bool:
-    return isinstance(wire, Wire) and any(step in wire._script for step in steps.values())
+    return isinstance(wire, Wire) and any(step in wire.script for step in steps.values())
 
 
 GENEROUS = RateLimit(creates=1e6, others=1e6)

@@ -31,8 +31,8 @@ def default(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """Let there be no default client before the test, and close that of the test."""
     monkeypatch.setattr("replicate_async.sync.client._default", None)
     yield
-    if sync_client._default is not None:
-        sync_client._default.close()
+    if sync_client._default is not None:  # noqa: SLF001  (a fresh default client)
+        sync_client._default.close()  # noqa: SLF001  (a fresh default client)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_deep_stack(client: Client) -> None:
 
 
 def _frames() -> Iterator[object]:
-    frame: FrameType | None = sys._getframe()
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  (the frame at which a signal strikes)
     while frame is not None:
         yield frame
         frame = frame.f_back
@@ -456,7 +456,7 @@ def test_interrupts_at_every_call() -> None:
                         signal.raise_signal(signal.SIGINT)  # what raises is not called any more
                 return trace
             try:
-                sys._getframe().f_trace_opcodes = True  # Python 3.12 traces none if no frame asks by now
+                sys._getframe().f_trace_opcodes = True  # Python 3.12 traces none if no frame asks by now  # noqa: SLF001  (the frame at which a signal strikes)
                 sys.settrace(trace)
                 client._lease.call(nap)
             except KeyboardInterrupt:

@@ -105,6 +105,7 @@ class Server:
         self.wire = Wire(route(self.choose))
 
     def choose(self, request: Request) -> Step:
+        """Choose what the server does with a request."""
         if request.path == self._path:
             with self._lock:
                 return self._streams.pop(0) if len(self._streams) > 1 else self._streams[0]

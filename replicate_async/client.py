@@ -339,6 +339,7 @@ class Client(Unpicklable):
             ContactLost: The prediction could not be followed to its end.
             AmbiguousCreateError: As for `run`.
             StreamInUse: Another task is waiting for the next event.
+            StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
         """
         return stream(
             self._context,

@@ -43,6 +43,7 @@ ReplicateException
 ├── JournalError                the journal of `map` cannot be used
 ├── ClientClosed                (also RuntimeError)
 ├── StreamInUse                 (also RuntimeError)
+├── StreamAbandoned             (also RuntimeError)
 ├── LoopClosed                  (also RuntimeError; sync client only)
 └── WouldDeadlock               (also RuntimeError; sync client only)
 ```
@@ -98,6 +99,7 @@ __all__ = (
     "ReplicateException",
     "RunTimeout",
     "ServerError",
+    "StreamAbandoned",
     "StreamError",
     "StreamInUse",
     "TransportError",
@@ -700,6 +702,33 @@ class StreamInUse(ReplicateException, RuntimeError):
         super().__init__(
             "another task is waiting for the next item of this stream; read a stream in one task only"
         )
+
+
+class StreamAbandoned(ReplicateException, RuntimeError):
+    """The stream ended before, when waiting for its next item was cancelled or interrupted.
+
+    Not raised after the stream was closed.
+    """
+
+    prediction: Job | None
+    """The prediction, in its last known state; `None` if no prediction is known to have been created."""
+
+    def __init__(self, prediction: Job | None) -> None:
+        self.prediction = prediction
+        message = "this stream ended when waiting for its next item was cancelled or interrupted"
+        if prediction is not None:
+            message += f". {_described(prediction)} {_fate(prediction)}"
+        super().__init__(message)
+
+
+def _fate(prediction: Job) -> str:
+    """Return what has become of a prediction that is not followed any more."""
+    if prediction.status in ("canceled", "aborted"):
+        return "was cancelled"
+    call = f"predictions.get({prediction.id!r})"
+    if prediction.status in ("succeeded", "failed"):
+        return f"has {prediction.status}: get it with {call}"
+    return f"may still be running: follow it again with {call} and its stream()"
 
 
 class LoopClosed(ReplicateException, RuntimeError):

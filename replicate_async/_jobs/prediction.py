@@ -100,6 +100,7 @@ class Prediction(LiveJob):
             StreamError: The prediction failed; the exception contains the text so far.
             ContactLost: The prediction could not be followed to its end.
             StreamInUse: Another task is waiting for the next event.
+            StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
         """
         context = self._context
         files = context.use_file_output if use_file_output is None else use_file_output
@@ -125,6 +126,7 @@ class EventStream(Stream[ServerSentEvent, Prediction]):
         ContactLost: The prediction could not be followed to its end.
         AnswerTooLarge: An event exceeds `Limits.event`.
         StreamInUse: Another task is waiting for the next event.
+        StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
     """
 
     @property

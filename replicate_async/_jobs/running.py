@@ -265,10 +265,14 @@ def follow(
     async def create_prediction() -> Prediction:
         return await start(state, target, await make_request())
 
+    async def give_up() -> Prediction | None:
+        await abandon(state)
+        return state.prediction
+
     return StreamFollower(
         context.transport,
         create=create_prediction,
-        abandon=partial(abandon, state),
+        abandon=give_up,
         timed_out=partial(timed_out, state),
         timeout=timeout,
         files=context.use_file_output if use_file_output is None else use_file_output,

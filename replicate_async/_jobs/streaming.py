@@ -68,7 +68,7 @@ class StreamFollower(Generic[J]):
         *,
         create: Callable[[], Awaitable[J]] | None = None,
         job: J | None = None,
-        abandon: Callable[[], Awaitable[None]] | None = None,
+        abandon: Callable[[], Awaitable[J | None]] | None = None,
         timed_out: Callable[[float], exceptions.ReplicateException] | None = None,
         timeout: float | None = None,
         files: bool,
@@ -79,7 +79,7 @@ class StreamFollower(Generic[J]):
             transport: Makes the requests.
             create: Creates the prediction.
             job: Or the prediction, if there is one.
-            abandon: What to do about it if nobody reads any more; bounds itself.
+            abandon: What to do about it if nobody reads any more, which returns the prediction; bounds itself.
             timed_out: Makes the error for when the time is over, if there may be no prediction by then.
             timeout: Seconds from the first batch on; None: 24 hours.
             files: Whether files become `FileOutput`.
@@ -183,7 +183,8 @@ class StreamFollower(Generic[J]):
             return
         self._given_up = anyio.Event()
         try:
-            await self._abandon()
+            found = await self._abandon()
+            self.job = self.job or found
         except (asyncio.CancelledError, GeneratorExit):
             # The end of the loop cancels those, too, who tidy up; before Python 3.13, a generator whose
             # closing is cancelled is then closed again in the middle. Costs have to stop all the same.
@@ -472,6 +473,8 @@ class Stream(Unpicklable, Generic[T, J]):
         """Entered by the task that waits for the next batch."""
         self._closing: anyio.Event | None = None
         """Set when the stream is closed; None before anyone closes it."""
+        self._is_abandoned: bool = False
+        """Whether waiting for a batch was cancelled, which has ended the follower."""
 
     @property
     def reason(self) -> str | None:
@@ -499,10 +502,13 @@ class Stream(Unpicklable, Generic[T, J]):
 
         Raises:
             StopAsyncIteration: There is no more.
+            StreamAbandoned: The stream was given up before.
         """
         rest = list(self._ready)
         if rest:
             return rest
+        if self._closing is None and (abandonment := self._abandonment()) is not None:
+            raise abandonment
         if self._reading is not None:
             raise exceptions.StreamInUse
         batch: list[T] = []
@@ -510,6 +516,11 @@ class Stream(Unpicklable, Generic[T, J]):
             with anyio.CancelScope() as self._reading:
                 while not batch:
                     batch = self._items(await anext(self._batches))
+        except Exception:
+            raise
+        except BaseException:
+            self._is_abandoned = True
+            raise
         finally:
             self._reading = None
             if self._closing is not None:
@@ -520,6 +531,10 @@ class Stream(Unpicklable, Generic[T, J]):
 
     def _items(self, events: list[ServerSentEvent]) -> list[T]:
         raise NotImplementedError
+
+    def _abandonment(self) -> exceptions.StreamAbandoned | None:
+        """Return the error for what follows, if the stream was given up; the sync facade asks for it, too."""
+        return exceptions.StreamAbandoned(self._follower.job) if self._is_abandoned else None
 
     async def aclose(self) -> None:
         """Close the connection and drop the items that are left. It can be called twice, and by any task.

@@ -201,12 +201,13 @@ def exceptions_source(sources: Sources) -> str:
 
 
 def _fields_of_jobs(node: ast.ClassDef) -> Iterator[str]:
-    """Yield the fields of an exception that hold a job."""
+    """Yield the fields of an exception that hold a job, with their types in the facade."""
     for each in node.body:
         if isinstance(each, ast.AnnAssign) and JOB in names(each.annotation):
-            if ast.unparse(each.annotation) != JOB:
+            annotation = ast.unparse(each.annotation)
+            if annotation not in (JOB, f"{JOB} | None"):
                 raise Unsupported(f"exceptions.{node.name}", each, "more than a job in a field")
-            yield ast.unparse(each.target)
+            yield f"{ast.unparse(each.target)}: {annotation.replace(JOB, ' | '.join(JOBS))}"
 
 
 def _typed_exception(node: ast.ClassDef, bases: list[str], fields: list[str]) -> Iterator[str]:
@@ -220,4 +221,4 @@ def _typed_exception(node: ast.ClassDef, bases: list[str], fields: list[str]) ->
     yield f'    """{translated(doc, node.name)}"""'
     for field in fields:
         yield ""
-        yield f"    {field}: {' | '.join(JOBS)}  # type: ignore[assignment]"
+        yield f"    {field}  # type: ignore[assignment]"

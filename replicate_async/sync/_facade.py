@@ -382,6 +382,7 @@ class Client(Twin[AsyncClient]):
             RunTimeout: The timeout has passed.
             ContactLost: The prediction could not be followed to its end.
             AmbiguousCreateError: As for `run`.
+            StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
         """
         return EventStream(
             self._lease,
@@ -1072,6 +1073,7 @@ class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
         RunTimeout: The prediction did not end within the timeout.
         ContactLost: The prediction could not be followed to its end.
         AnswerTooLarge: An event exceeds `Limits.event`.
+        StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
     """
 
     @property
@@ -2429,6 +2431,7 @@ class Prediction(Twin[AsyncPrediction]):
         Raises, from the iteration:
             StreamError: The prediction failed; the exception contains the text so far.
             ContactLost: The prediction could not be followed to its end.
+            StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
         """
         return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
 

@@ -117,6 +117,8 @@ class Stream(Unpicklable, Iterator[T]):
         self._lane: _Lane | None = None
         self._step: Callable[[], Awaitable[list[Any]]]
         self._ready: deque[T] = deque()
+        self._abandonment: Callable[[], Exception | None] | None = None
+        """Makes the error for what follows, if the stream was given up."""
 
     def __iter__(self) -> Iterator[T]:  # noqa: PYI034 - resuming a generator costs less than `__next__`
         ready = self._ready
@@ -140,6 +142,8 @@ class Stream(Unpicklable, Iterator[T]):
     def _fetch(self) -> bool:
         """Cross to the loop for the items that are ready; return False at the end."""
         if self._source is None:
+            if self._abandonment is not None and (error := self._abandonment()) is not None:
+                raise error
             return False
         try:
             if self._lane is None:
@@ -171,8 +175,10 @@ class Stream(Unpicklable, Iterator[T]):
 
     def _close_after(self, error: BaseException) -> None:
         """Close, and add a note to the exception if that fails, too."""
+        abandonment = getattr(self._source, "_abandonment", None)
         try:
             self.close()
+            self._abandonment = abandonment
         except Exception as further:  # noqa: BLE001 - it must not hide the first
             error.add_note(f"Closing the stream failed, too: {further}")
 
@@ -180,6 +186,7 @@ class Stream(Unpicklable, Iterator[T]):
     def close(self) -> None:
         """Stop iterating, and wait until everything is cleaned up. May be called twice."""
         lane, self._lane, self._source = self._lane, None, None
+        self._abandonment = None
         self._ready.clear()
         if lane is not None:
             lane.finish()

@@ -90,6 +90,7 @@ else:
         "ReplicateException",
         "RunTimeout",
         "ServerError",
+        "StreamAbandoned",
         "StreamError",
         "StreamInUse",
         "TransportError",
@@ -131,3 +132,11 @@ else:
 
     class OutputRemoved(ModelError, _exceptions.OutputRemoved):  # pyright: ignore[reportIncompatibleVariableOverride]
         """The prediction succeeded, but its output has been deleted, which happens after one hour (:api:`retention`)."""
+
+    class StreamAbandoned(_exceptions.StreamAbandoned):
+        """The stream ended before, when waiting for its next item was cancelled or interrupted.
+
+        Not raised after the stream was closed.
+        """
+
+        prediction: Prediction | Training | None  # type: ignore[assignment]

@@ -17,7 +17,14 @@ import anyio.lowlevel
 import pytest
 
 import replicate_async
-from replicate_async import Client, EventStream, FileOutput, Limits, Prediction, Timeout
+from replicate_async import (
+    Client,
+    EventStream,
+    FileOutput,
+    Limits,
+    Prediction,
+    Timeout,
+)
 from replicate_async.exceptions import (
     AnswerTooLarge,
     ArgumentError,
@@ -26,6 +33,7 @@ from replicate_async.exceptions import (
     ContactLost,
     PredictionFailed,
     RunTimeout,
+    StreamAbandoned,
     StreamError,
     StreamInUse,
     ValidationError,
@@ -33,7 +41,7 @@ from replicate_async.exceptions import (
 from replicate_async.testing import ConcatenateIterator, Emulator, OutputFile
 from replicate_async.types import ServerSentEvent
 
-from .conftest import HELLO
+from .conftest import HELLO, until
 from .wire import (
     RESET,
     STALL,
@@ -553,9 +561,10 @@ async def test_cancelled_while_it_is_created() -> None:
 
     with Wire(route(choose)) as wire:
         async with client_of(wire) as client:
+            events = client.stream("acme/poet")
 
             async def consume() -> None:
-                async for _ in client.stream("acme/poet"):
+                async for _ in events:
                     pass
 
             task = asyncio.create_task(consume())
@@ -563,6 +572,10 @@ async def test_cancelled_while_it_is_created() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            with pytest.raises(
+                StreamAbandoned, match=f"Prediction {ID} of acme/poet was cancelled"
+            ):
+                await anext(events)
         assert [r.path for r in wire.requests if r.path.endswith("/cancel")] == [
             f"/v1/predictions/{ID}/cancel"
         ]
@@ -643,6 +656,71 @@ async def test_another_task_closes_it() -> None:
             assert got == [TOKENS[0]]
             assert after.is_set()
         assert len(server.asked("cancel")) == 1
+
+
+async def _timed_out(events: EventStream) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(events), 0.1)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+async def test_after_a_wait_that_timed_out(existing: bool) -> None:
+    """A stream that was given up in the middle is not taken for one that has ended."""
+    with serving(streamed(*EVENTS[:2], stall=True)) as server:
+        async with client_of(server.wire) as client:
+            if existing:
+                events = (await client.predictions.create(model="acme/poet")).stream()
+            else:
+                events = client.stream("acme/poet")
+            assert str(await anext(events)) == TOKENS[0]
+            await _timed_out(events)
+            fate = "may still be running: follow it again" if existing else "was cancelled"
+            for _ in range(2):
+                with pytest.raises(StreamAbandoned, match=f"Prediction {ID} of acme/poet {fate}"):
+                    await anext(events)
+            with pytest.raises(StreamAbandoned) as caught:
+                [item async for item in events]
+            assert caught.value.prediction is events.prediction
+            assert events.reason is None
+            assert len(server.asked("cancel")) == (0 if existing else 1)
+            await events.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await anext(events)
+
+
+async def test_given_up_and_left_running() -> None:
+    """With `on_abandon="leave"`, the error says how to follow it again."""
+    with serving(streamed(*EVENTS[:2], stall=True)) as server:
+        async with client_of(server.wire) as client:
+            events = client.stream("acme/poet", on_abandon="leave")
+            await anext(events)
+            await _timed_out(events)
+            with pytest.raises(StreamAbandoned, match=rf"may still be running.*get\('{ID}'\)"):
+                await anext(events)
+        assert server.asked("cancel") == []
+
+
+async def test_given_up_pieces(client: Client, emulator: Emulator) -> None:
+    """The stream of a model function, likewise."""
+    pieces = client.use("emulator/sleeper", streaming=True)(seconds=60)
+    reading = asyncio.ensure_future(anext(pieces))
+    await until(emulator.ledger.running)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    with pytest.raises(StreamAbandoned, match="was cancelled"):
+        await pieces.collect()
+    assert len(emulator.ledger.cancelled()) == 1
+
+
+async def test_given_up_before_the_create() -> None:
+    """If nothing was created, the error names no prediction."""
+    async with Client("t", base_url="http://127.0.0.1:1") as client:
+        events = client.stream("acme/poet")
+        await _timed_out(events)
+        with pytest.raises(StreamAbandoned, match=r"interrupted$") as caught:
+            await anext(events)
+        assert caught.value.prediction is None
 
 
 async def test_two_consumers() -> None:

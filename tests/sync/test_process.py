@@ -55,6 +55,29 @@ def test_interrupted_stream(emulator: Emulator) -> None:
     assert took < 5
 
 
+def test_stream_after_an_interrupt(emulator: Emulator) -> None:
+    """A stream that was interrupted is not taken for one that has ended; a closed one ends quietly."""
+    out, err, _ = interrupt(
+        """
+        from replicate_async import sync as replicate
+        events = replicate.stream("emulator/sleeper", {"seconds": 60})
+        try:
+            next(events)
+        except KeyboardInterrupt:
+            for step in (next, list):
+                try:
+                    step(events)
+                except replicate.exceptions.StreamAbandoned as error:
+                    print(type(error.prediction) is replicate.Prediction, error.prediction.status)
+                    print("was cancelled" in str(error))
+        events.close()
+        print(list(events))
+        """,
+        emulator.ledger.running,
+    )
+    assert (out, complaints(err)) == ("True canceled\nTrue\n" * 2 + "[]\n", [])
+
+
 def test_killed_script(emulator: Emulator) -> None:
     """A script that does not catch Ctrl-C ends with its own line last, and its prediction ends, too."""
     out, err, took = interrupt(

@@ -184,6 +184,14 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
         ["/d/x.journal", "another process has it"],
     )
     yield e.StreamInUse(), {}, ["another task"]
+    yield e.StreamAbandoned(None), {"prediction": None}, ["cancelled or interrupted"]
+    for status, told in (
+        ("processing", ["may still be running", f"predictions.get({prediction.id!r})"]),
+        ("canceled", ["was cancelled"]),
+        ("succeeded", ["has succeeded", f"predictions.get({prediction.id!r})"]),
+    ):
+        prediction = _prediction(status=status)
+        yield e.StreamAbandoned(prediction), {"prediction": prediction}, [prediction.id, *told]
     yield e.LoopClosed("it is gone"), {}, ["it is gone"]
     yield e.WouldDeadlock(), {}, ["own event loop", "async client"]
 

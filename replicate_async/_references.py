@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -47,6 +48,11 @@ def parse_reference(text: str, argument: str = "ref") -> Reference:
     """
     if not isinstance(text, str):
         raise ArgumentTypeError(argument, f"expected a string, got {type(text).__name__}")
+    return _parsed(text, argument)
+
+
+@lru_cache(maxsize=256)  # a program runs few models, many times
+def _parsed(text: str, argument: str) -> Reference:
     if _VERSION.fullmatch(text):
         return Reference(None, None, text)
     full_name, colon, version = text.partition(":")

@@ -385,6 +385,9 @@ def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
     if not files or value is None:
         return value
     http_host = None if transport is None else transport.http_host
+    if isinstance(value, str):
+        is_file = is_file_url(value, http_host)
+        return FileOutput(value, transport=transport) if is_file else value
     root = [value]
     for tree in _copied(root):
         for key in _file_keys(tree, http_host):

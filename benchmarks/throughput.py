@@ -98,6 +98,11 @@ async def main() -> None:
                 "plain": {},
                 "journal": {"journal": Path(directory) / "run.db"},
                 "journal, files": {"journal": Path(directory) / "2.db", "save_to": directory},
+                "not durable": {
+                    "journal": Path(directory) / "3.db",
+                    "save_to": Path(directory) / "3",
+                    "durable": False,
+                },
             }
             for name, options in cases.items():
                 wall, cpu = time.perf_counter(), time.process_time()

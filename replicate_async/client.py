@@ -225,6 +225,7 @@ class Client(Unpicklable):
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
         save_to: str | os.PathLike[str] | None = None,
+        durable: bool = True,
     ) -> Output:
         """Run a model and wait for its final output.
 
@@ -259,6 +260,8 @@ class Client(Unpicklable):
                 that are `retryable`).
             save_to: Directory for the files of the output, which is created if necessary. The files are fully
                 written when `run` returns; their `path` is set.
+            durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
+                them to the disk.
 
         Returns:
             The final output: JSON in which files are `FileOutput` objects.
@@ -283,6 +286,7 @@ class Client(Unpicklable):
             on_abandon=on_abandon,
             retry_failed=retry_failed,
             save_to=save_to,
+            durable=durable,
             options=CreateOptions(
                 wait=wait,
                 cancel_after=cancel_after,
@@ -450,6 +454,7 @@ class Client(Unpicklable):
         concurrency: int | None = None,
         ordered: bool = False,
         save_to: str | os.PathLike[str] | None = None,
+        durable: bool = True,
         journal: str | os.PathLike[str] | None = None,
         timeout: float | timedelta | None = None,
         retry_failed: int = 0,
@@ -480,6 +485,8 @@ class Client(Unpicklable):
                 `output.json`, and the record `prediction.json`, each with the index in front
                 (`000042-out.png`). Files are fully written before their outcome is yielded. Files that are
                 there already are not fetched again.
+            durable: Whether files in `save_to` must survive a power cut: the system writes them to the disk before
+                the journal notes them, and before their outcome is yielded.
             journal: SQLite file, which is created if necessary. With it, an interrupted fan-out can be repeated
                 with the same inputs: nothing that has been paid for is created again.
             timeout: Seconds, or a timedelta, for each prediction after its create; then it is cancelled. None
@@ -517,6 +524,7 @@ class Client(Unpicklable):
             concurrency=concurrency,
             ordered=ordered,
             save_to=save_to,
+            durable=durable,
             journal=journal,
             timeout=timeout,
             retry_failed=retry_failed,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -67,7 +69,7 @@ class NewFile:
 
 
 @asynccontextmanager
-async def new_file(path: Path, *, replace: bool) -> AsyncIterator[NewFile]:
+async def new_file(path: Path, *, replace: bool, durable: bool = True) -> AsyncIterator[NewFile]:
     """Write a file that appears under its name at the end of the block, when it is complete.
 
     If the block fails or is cancelled, nothing is left behind.
@@ -75,6 +77,7 @@ async def new_file(path: Path, *, replace: bool) -> AsyncIterator[NewFile]:
     Args:
         path: Path of the file, in an existing directory.
         replace: Whether to replace an existing file. If not, the new file gets a number.
+        durable: Whether the file survives a power cut once the block has ended.
 
     Raises:
         OSError: The file could not be written.
@@ -84,20 +87,31 @@ async def new_file(path: Path, *, replace: bool) -> AsyncIterator[NewFile]:
         async with opened(partial, "xb") as file:
             new = NewFile(path, file)
             yield new
+            if durable:
+                await file.flush()
+                # Before it gets its name: a file system may keep the name, and lose the content.
+                await in_thread(_sync_and_close, os.dup(file.fileno()))
             await file.close()  # raises if something could not be written
         new.path = await shielded_in_thread(_publish, partial, path, replace)
+        if durable:
+            await in_thread(sync_directory, path.parent)
     except BaseException:
         await shielded_in_thread(_remove, partial)
         raise
 
 
-async def write_file(path: Path, content: bytes) -> None:
+async def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write or replace a file, which appears under its name only when it is complete.
+
+    Args:
+        path: Path of the file, in an existing directory.
+        content: The content.
+        durable: Whether the file survives a power cut once this returns.
 
     Raises:
         OSError: The file could not be written.
     """
-    async with new_file(path, replace=True) as file:
+    async with new_file(path, replace=True, durable=durable) as file:
         await file.write(content)
 
 
@@ -120,6 +134,70 @@ def _publish(partial: Path, path: Path, replace: bool) -> Path:
         partial.unlink()
         return candidate
     raise AssertionError("unreachable: there is always another number")
+
+
+# What survives a power cut
+
+_NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""Errors of file systems that cannot sync."""
+
+
+def _sync_and_close(descriptor: int) -> None:
+    """Write what the system still has in memory of a file."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@attrs.define(eq=False)
+class _DirectorySync:
+    """The syncs of a directory that are requested at a time."""
+
+    users: int = 0
+    requested: int = 0
+    done: int = 0
+    """Up to which request everything is on the disk."""
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+
+_syncs: Final[dict[Path, _DirectorySync]] = {}
+
+_syncs_lock: Final = threading.Lock()
+
+
+def sync_directory(directory: Path) -> None:
+    """Write the names of a directory to the disk; once for all threads that ask at the same time."""
+    if os.name == "nt":
+        return  # directories cannot be opened there
+    with _syncs_lock:
+        sync = _syncs.setdefault(directory, _DirectorySync())
+        sync.users += 1
+        sync.requested += 1
+        number = sync.requested
+    try:
+        with sync.lock:
+            if sync.done < number:
+                covered = sync.requested
+                _sync_and_close(os.open(directory, os.O_RDONLY))
+                sync.done = covered
+    finally:
+        with _syncs_lock:
+            sync.users -= 1
+            if not sync.users:
+                del _syncs[directory]
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory and those above it, unless they exist, so that they survive a power cut."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        with suppress(OSError):  # it may not be readable
+            sync_directory(each.parent)
 
 
 def _remove(path: Path) -> None:
@@ -162,7 +240,7 @@ async def destination(path: object, name: str) -> tuple[Path, bool]:
         target = Path(given)
         if not given.endswith(("/", os.sep)) and not target.is_dir():
             return target, False
-        target.mkdir(parents=True, exist_ok=True)
+        make_directory(target)
         return target / name, True
 
     return await in_thread(find)
@@ -178,7 +256,7 @@ async def ready_directory(path: str | os.PathLike[str]) -> Path:
     def ready() -> Path:
         try:
             directory = Path(path)
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise PermissionError("it is not writable")
         except TypeError:

@@ -135,16 +135,17 @@ class FileOutput:
             async for chunk in chunks:
                 yield chunk
 
-    async def save(self, path: str | os.PathLike[str]) -> Path:
+    async def save(self, path: str | os.PathLike[str], *, durable: bool = True) -> Path:
         """Download the file and save it to disk.
 
-        The file appears under its name only when it is complete. If saving fails or is cancelled, nothing
-        is left behind.
+        The file appears under its name only when it is complete, and then survives a power cut. If saving
+        fails or is cancelled, nothing is left behind.
 
         Args:
             path: Path of the file, which is replaced if it exists. Or a directory: an existing one, or a
                 path that ends with a slash, which is created. In a directory the file is saved under its
                 `name`, with a number if another file has that name.
+            durable: Whether to wait until the system has written the file to the disk (`fsync`).
 
         Returns:
             The path of the saved file.
@@ -156,21 +157,24 @@ class FileOutput:
             TransportError: No usable response was received.
             ArgumentError: *path* is not a path.
         """
-        return await self._save(path, self.name, known=self._path)
+        return await self._save(path, self.name, known=self._path, durable=durable)
 
-    async def _save_in(self, directory: Path, name: str) -> Path:
+    async def _save_in(self, directory: Path, name: str, *, durable: bool = True) -> Path:
         """Save the file in a directory, under this name, or with a number if the name is taken."""
-        return await self._save(f"{directory}{os.sep}", name, known=None)
+        return await self._save(f"{directory}{os.sep}", name, known=None, durable=durable)
 
     def _saved_at(self, path: Path | None) -> None:
         """Set the path where the file was saved."""
         self._path = path
 
-    async def _save(self, path: str | os.PathLike[str], name: str, known: Path | None) -> Path:
+    async def _save(
+        self, path: str | os.PathLike[str], name: str, *, known: Path | None, durable: bool
+    ) -> Path:
         target: str | os.PathLike[str] = path
         try:
             target, in_directory = await destination(path, name)
-            async with new_file(target, replace=not in_directory or target == known) as file:
+            replace = not in_directory or target == known
+            async with new_file(target, replace=replace, durable=durable) as file:
                 await self._write(file)
         except (OSError, ValueError) as error:
             if isinstance(error, exceptions.ReplicateException):
@@ -298,7 +302,9 @@ def _transport_without_client() -> Transport:
     return Transport(config, Pool())
 
 
-async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateException]:
+async def save_all(
+    output: Any, directory: Path, *, durable: bool
+) -> list[exceptions.ReplicateException]:
     """Save all files of an output in a directory.
 
     Returns:
@@ -310,7 +316,7 @@ async def save_all(output: Any, directory: Path) -> list[exceptions.ReplicateExc
     async def save(job: tuple[FileOutput, str]) -> exceptions.ReplicateException | None:
         file, name = job
         try:
-            await file._save_in(directory, name)
+            await file._save_in(directory, name, durable=durable)
         except exceptions.ReplicateException as error:
             return error
         return None

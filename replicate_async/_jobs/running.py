@@ -50,6 +50,8 @@ class RunState:
     """Number of predictions of the same input that failed in an earlier run."""
     directory: Path | None = None
     """Directory for the files of the output."""
+    durable: bool = True
+    """Whether these files must survive a power cut."""
 
     @property
     def attempt(self) -> int:
@@ -67,6 +69,7 @@ async def run(
     on_abandon: OnAbandon = "cancel",
     retry_failed: int = 0,
     directory: Path | None = None,
+    durable: bool = True,
 ) -> Output:
     """Create a prediction, wait for its end, and return its output.
 
@@ -79,13 +82,14 @@ async def run(
         on_abandon: What to do with the prediction if the run is cancelled or times out.
         retry_failed: How often to create a new prediction after a transient failure.
         directory: Existing directory to save the files of the output in.
+        durable: Whether these files must survive a power cut.
 
     Raises:
         ReplicateException: As `Client.run`.
     """
     options = options or CreateOptions(wait=True)
     seconds = _arguments.timeout_seconds(timeout)
-    state = RunState(context, on_abandon, directory=directory)
+    state = RunState(context, on_abandon, directory=directory, durable=durable)
     if seconds is None:
         request = await prepare(context, input, options)
         return await _output(state, target, request, retry_failed)
@@ -152,7 +156,7 @@ async def _output(
     if error is not None:
         raise error
     if state.directory is not None:
-        await _save(prediction, state.directory)
+        await _save(prediction, state.directory, durable=state.durable)
     return prediction.output
 
 
@@ -218,13 +222,13 @@ def _failure_or_loss(prediction: Prediction) -> exceptions.ModelError | None:
     return failure
 
 
-async def _save(prediction: Prediction, directory: Path) -> None:
+async def _save(prediction: Prediction, directory: Path, *, durable: bool) -> None:
     """Save the files of an output, as many as possible.
 
     Raises:
         OutputNotSaved: A file could not be saved.
     """
-    failures = await save_all(prediction.output, directory)
+    failures = await save_all(prediction.output, directory, durable=durable)
     if failures:
         _logger.warning("prediction %s: not all files could be saved", prediction.id)
         raise exceptions.OutputNotSaved(prediction, str(failures[0]), failures) from failures[0]

@@ -27,7 +27,7 @@ from .._jobs.request import CreateRequest, prepare
 from .._jobs.running import RunState
 from .map_fingerprint import Fingerprint, sent_hash
 from .map_journal import Entry, Journal
-from .map_outputs import record_name, save_output
+from .map_outputs import are_saved, save_output, saved_names
 from .map_plan import Plan
 from .map_uncertain import UncertainCreates, UnprovenError, sent_text
 from .outcome import Outcome
@@ -268,15 +268,22 @@ class Item:
         self, prediction: Prediction, output: Output, directory: Path
     ) -> tuple[Path, ...]:
         """Put the output and the record on the disk, and return the paths of the output's files."""
-        if self._entry.state == "saved":
-            paths = tuple(directory / name for name in self._entry.files)
-            record = directory / record_name(self.index)
-            if await in_thread(lambda: all(path.is_file() for path in (*paths, record))):
-                return paths
-        names = await save_output(self._shared.context, directory, self.index, prediction, output)
-        if self._shared.journal is not None:
-            await self._shared.journal.saved(self.index, names)
-        return tuple(directory / name for name in names)
+        known, plan = self._entry.files, self._shared.plan
+        files = known
+        is_complete = bool(known) and await in_thread(are_saved, directory, known)
+        if not is_complete:
+            files = await save_output(
+                self._shared.context,
+                directory,
+                self.index,
+                prediction,
+                output,
+                known=known,
+                durable=plan.durable,
+            )
+            if self._shared.journal is not None:
+                await self._shared.journal.saved(self.index, files)
+        return tuple(directory / name for name in saved_names(self.index, files))
 
 
 async def finish_cleanup(clean_up: Callable[[], Awaitable[None]], seconds: float) -> None:

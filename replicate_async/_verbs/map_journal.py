@@ -24,6 +24,7 @@ import anyio.to_thread
 import attrs
 
 from .. import exceptions
+from .._files.disk import make_directory, sync_directory
 from .map_fingerprint import Fingerprint
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ CREATE TABLE items (
     intended REAL,               -- when, in seconds since 1970 by the clock of this machine
     prediction TEXT,             -- the id
     record TEXT,                 -- the prediction as it ended
-    files TEXT                   -- names of the saved files
+    files TEXT                   -- names of the saved files, with their sizes
 );
 CREATE INDEX uncertain ON items (state) WHERE state = 'intended';
 CREATE TABLE predictions (id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
@@ -72,8 +73,8 @@ class Entry:
     """ID of the prediction."""
     record: dict[str, Any] | None = None
     """The prediction as it ended."""
-    files: tuple[str, ...] = ()
-    """Names of the saved files."""
+    files: Mapping[str, int | None] = attrs.field(factory=dict)
+    """Names of the saved files, with their sizes; None if a size is not known."""
 
 
 @attrs.define(eq=False)
@@ -137,8 +138,8 @@ class Journal:
         text = json.dumps(record, ensure_ascii=True, separators=(",", ":"))
         await self._do(lambda: self._store.ended(number, text))
 
-    async def saved(self, number: int, files: tuple[str, ...]) -> None:
-        """Record that the files of the output are on the disk."""
+    async def saved(self, number: int, files: Mapping[str, int | None]) -> None:
+        """Record that the files of the output are on the disk, with their sizes."""
         await self._do(lambda: self._store.saved(number, files))
 
     async def owns(self, id: str) -> bool:
@@ -174,7 +175,7 @@ class _Store:
     def open(self, target: str) -> None:
         with self._lock:
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                make_directory(self._path.parent)
                 self._database = sqlite3.connect(
                     self._path,
                     timeout=0.0,
@@ -182,6 +183,7 @@ class _Store:
                     check_same_thread=False,  # since they are locked
                 )
                 self._prepare(self._database, target)
+                sync_directory(self._path.parent)
             except (sqlite3.Error, OSError) as error:
                 self._close()
                 raise self._problem(error) from error
@@ -281,7 +283,7 @@ class _Store:
             intended or 0.0,
             prediction,
             None if record is None else json.loads(record),
-            tuple(json.loads(files)) if files else (),
+            _sizes(json.loads(files)) if files else {},
         )
 
     def intend(
@@ -314,10 +316,10 @@ class _Store:
             number,
         )
 
-    def saved(self, number: int, files: tuple[str, ...]) -> None:
+    def saved(self, number: int, files: Mapping[str, int | None]) -> None:
         self._query(
             "UPDATE items SET state = 'saved', files = ? WHERE number = ?",
-            json.dumps(files),
+            json.dumps(dict(files)),
             number,
         )
 
@@ -343,3 +345,8 @@ class _Store:
         if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             return exceptions.JournalError("unreadable", path, f"it is not a journal ({error})")
         return exceptions.JournalError("failed", path, str(error))
+
+
+def _sizes(files: list[str] | dict[str, int | None]) -> dict[str, int | None]:
+    """Return the sizes of files; earlier versions noted the names alone."""
+    return files if isinstance(files, dict) else dict.fromkeys(files)

@@ -7,7 +7,8 @@ the files that are there under the names of its output are complete, and belong 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -35,9 +36,34 @@ def _name_prefix(index: int) -> str:
     return f"{index:06d}-"
 
 
+def saved_names(index: int, files: Mapping[str, int | None]) -> tuple[str, ...]:
+    """Return the names of an output's files, of all that were saved."""
+    return tuple(name for name in files if name != record_name(index))
+
+
+def are_saved(directory: Path, files: Mapping[str, int | None]) -> bool:
+    """Tell whether files are in a directory, with their sizes if these are known."""
+    return all(_is_saved(directory / name, size) for name, size in files.items())
+
+
+def _is_saved(path: Path, size: int | None) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and size in (None, found.st_size)
+
+
 async def save_output(
-    context: Context, directory: Path, index: int, prediction: Prediction, output: Output
-) -> tuple[str, ...]:
+    context: Context,
+    directory: Path,
+    index: int,
+    prediction: Prediction,
+    output: Output,
+    *,
+    known: Mapping[str, int | None],
+    durable: bool,
+) -> dict[str, int | None]:
     """Save an output and the record of its prediction. Files that are there already are not fetched again.
 
     Args:
@@ -46,9 +72,11 @@ async def save_output(
         index: Zero-based index of the input.
         prediction: The prediction.
         output: Its output as users see it; None after a failure.
+        known: The files that the journal says are there, with their sizes.
+        durable: Whether the files must survive a power cut.
 
     Returns:
-        The names of the output's files.
+        All files, with their sizes.
 
     Raises:
         FileOutputError: A file could not be retrieved or written.
@@ -56,24 +84,40 @@ async def save_output(
     """
     raw = prediction._raw.get("output")
     files = await in_thread(_files_of, output, raw, context, _name_prefix(index))
-    await _save_record(directory, index, prediction._raw, files.names)
+
+    def is_complete(path: Path) -> bool:
+        if path.name in known:
+            return _is_saved(path, known[path.name])
+        # An empty one may be what a power cut has left of a file that was not durable.
+        return _is_saved(path, None) and path.stat().st_size > 0
+
+    def is_known(path: Path) -> bool:
+        return path.name in known and is_complete(path)
+
+    await _save_record(
+        directory, index, prediction._raw, files.names, is_known, durable=durable
+    )
 
     async def save(entry: tuple[str, FileOutput]) -> None:
         name, file = entry
         path = directory / name
-        if await in_thread(path.is_file):
+        if await in_thread(is_complete, path):
             file._saved_at(path)
         elif await in_thread(path.is_dir):
             raise exceptions.FileNotSaved(
                 file.url, str(path), IsADirectoryError("it is a directory")
             )
         else:
-            await file.save(path)
+            await file.save(path, durable=durable)
 
     await gather_limited(save, list(files.downloads.items()), at_once=_SAVED_AT_ONCE)
     for name, content in files.texts.items():
-        await write_file(directory / name, content)
-    return files.names
+        await write_file(directory / name, content, durable=durable)
+    return await in_thread(_sizes, directory, (*files.names, record_name(index)))
+
+
+def _sizes(directory: Path, names: Iterable[str]) -> dict[str, int | None]:
+    return {name: (directory / name).stat().st_size for name in names}
 
 
 @attrs.frozen
@@ -126,7 +170,13 @@ def _is_files(tree: Any) -> bool:
 
 
 async def _save_record(
-    directory: Path, index: int, raw: Mapping[str, Any], names: Iterable[str]
+    directory: Path,
+    index: int,
+    raw: Mapping[str, Any],
+    names: Iterable[str],
+    is_known: Callable[[Path], bool],
+    *,
+    durable: bool,
 ) -> None:
     """Write the record of a prediction, and remove the files of another one."""
     record = directory / record_name(index)
@@ -141,10 +191,11 @@ async def _save_record(
             if known is not None:
                 stale += directory.glob(f"{_name_prefix(index)}*")
             for path in stale:
-                with suppress(OSError):
-                    path.unlink()
+                if not is_known(path):
+                    with suppress(OSError):
+                        path.unlink()
         return known == raw
 
     if not await in_thread(prepare):
         text = json.dumps(raw, ensure_ascii=False, indent=1)
-        await write_file(record, text.encode("utf-8", "surrogatepass"))
+        await write_file(record, text.encode("utf-8", "surrogatepass"), durable=durable)

@@ -36,6 +36,8 @@ class Plan:
     concurrency: int
     ordered: bool
     save_to: Path | None
+    durable: bool
+    """Whether files in it must survive a power cut."""
     journal: Path | None
     timeout: float | None
     retry_failed: int
@@ -52,6 +54,7 @@ def make_plan(
     concurrency: int | None,
     ordered: bool,
     save_to: str | os.PathLike[str] | None,
+    durable: bool,
     journal: str | os.PathLike[str] | None,
     timeout: float | timedelta | None,
     retry_failed: int,
@@ -103,6 +106,7 @@ def make_plan(
         concurrency=concurrency,
         ordered=bool(ordered),
         save_to=_checked_path(save_to, "save_to"),
+        durable=bool(durable),
         journal=_checked_path(journal, "journal"),
         timeout=seconds,
         retry_failed=retry_failed,

@@ -35,6 +35,7 @@ async def run(
     on_abandon: OnAbandon,
     retry_failed: int,
     save_to: str | os.PathLike[str] | None = None,
+    durable: bool = True,
 ) -> Output:
     """Run a model and return its output, as `Client.run`."""
     _arguments.timeout_seconds(timeout)
@@ -59,6 +60,7 @@ async def run(
         on_abandon=on_abandon,
         retry_failed=retry_failed,
         directory=directory,
+        durable=durable,
     )
 
 

@@ -268,6 +268,7 @@ class Client(Twin[AsyncClient]):
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
         save_to: str | os.PathLike[str] | None = None,
+        durable: bool = True,
     ) -> Output:
         """Run a model and wait for its final output.
 
@@ -302,6 +303,8 @@ class Client(Twin[AsyncClient]):
                 that are `retryable`).
             save_to: Directory for the files of the output, which is created if necessary. The files are fully
                 written when `run` returns; their `path` is set.
+            durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
+                them to the disk.
 
         Returns:
             The final output: JSON in which files are `FileOutput` objects.
@@ -334,6 +337,7 @@ class Client(Twin[AsyncClient]):
                 on_abandon=on_abandon,
                 retry_failed=retry_failed,
                 save_to=save_to,
+                durable=durable,
             ),
         )
 
@@ -500,6 +504,7 @@ class Client(Twin[AsyncClient]):
         concurrency: int | None = None,
         ordered: bool = False,
         save_to: str | os.PathLike[str] | None = None,
+        durable: bool = True,
         journal: str | os.PathLike[str] | None = None,
         timeout: float | timedelta | None = None,
         retry_failed: int = 0,
@@ -529,6 +534,8 @@ class Client(Twin[AsyncClient]):
                 `output.json`, and the record `prediction.json`, each with the index in front
                 (`000042-out.png`). Files are fully written before their outcome is yielded. Files that are
                 there already are not fetched again.
+            durable: Whether files in `save_to` must survive a power cut: the system writes them to the disk before
+                the journal notes them, and before their outcome is yielded.
             journal: SQLite file, which is created if necessary. With it, an interrupted fan-out can be repeated
                 with the same inputs: nothing that has been paid for is created again.
             timeout: Seconds, or a timedelta, for each prediction after its create; then it is cancelled. None
@@ -561,6 +568,7 @@ class Client(Twin[AsyncClient]):
                 concurrency=concurrency,
                 ordered=ordered,
                 save_to=save_to,
+                durable=durable,
                 journal=journal,
                 timeout=timeout,
                 retry_failed=retry_failed,
@@ -1176,16 +1184,17 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         """
         return file_stream(self._lease, self._async)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], *, durable: bool = True) -> Path:
         """Download the file and save it to disk.
 
-        The file appears under its name only when it is complete. If saving fails or is cancelled, nothing
-        is left behind.
+        The file appears under its name only when it is complete, and then survives a power cut. If saving
+        fails or is cancelled, nothing is left behind.
 
         Args:
             path: Path of the file, which is replaced if it exists. Or a directory: an existing one, or a
                 path that ends with a slash, which is created. In a directory the file is saved under its
                 `name`, with a number if another file has that name.
+            durable: Whether to wait until the system has written the file to the disk (`fsync`).
 
         Returns:
             The path of the saved file.
@@ -1197,7 +1206,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
             TransportError: No usable response was received.
             ArgumentError: *path* is not a path.
         """
-        return self._lease.call(self._async.save, path)
+        return self._lease.call(self._async.save, path, durable=durable)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """Return what a notebook displays: the image, a player for audio and video, or else a link."""

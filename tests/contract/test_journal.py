@@ -60,13 +60,13 @@ async def test_the_life_of_an_item(tmp_path: Path) -> None:
     async with opened(path) as journal:
         entry = await journal.find(0, MARK)
         assert (entry.state, entry.record) == ("ended", {"id": "p1", "output": "ä\ud800"})
-        await journal.saved(0, ("000000-a.png",))
+        await journal.saved(0, {"000000-a.png": 17})
     async with opened(path) as journal:
         entry = await journal.find(0, MARK)
-        assert (entry.state, entry.files) == ("saved", ("000000-a.png",))
+        assert (entry.state, entry.files) == ("saved", {"000000-a.png": 17})
         await journal.intend(0, MARK, "again", 1)
         entry = await journal.find(0, MARK)
-        assert (entry.state, entry.attempt, entry.record, entry.files) == ("intended", 1, None, ())
+        assert (entry.state, entry.attempt, entry.record, entry.files) == ("intended", 1, None, {})
         assert await journal.owns("p1")
         await journal.refused(0)
         assert (await journal.find(0, MARK)).state == "new"

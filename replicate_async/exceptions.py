@@ -35,6 +35,7 @@ ReplicateException
 │   ├── IncompleteFile
 │   ├── FileTooLarge
 │   └── FileNotSaved                    (also OSError)
+├── DirectoryNotWritable        `save_to` of `map` cannot be written any more (also OSError)
 ├── ArgumentError               (also ValueError)
 │   ├── MissingToken
 │   ├── InvalidReference
@@ -73,6 +74,7 @@ __all__ = (
     "ConnectError",
     "ConnectionLost",
     "ContactLost",
+    "DirectoryNotWritable",
     "FileExpired",
     "FileNotSaved",
     "FileOutputError",
@@ -410,10 +412,11 @@ class OutputNotSaved(ModelError):
         self, prediction: Job, reason: str, failures: Sequence[ReplicateException] = ()
     ) -> None:
         self.failures = tuple(failures)
+        advice = "They can be downloaded from prediction.output for one hour."
+        if any(isinstance(failure, FileExpired) for failure in failures):
+            advice = "They are deleted after one hour: run it again if you need them; it will be paid for again."
         super().__init__(
-            prediction,
-            f"succeeded, but its files could not be saved ({reason})",
-            "They can be downloaded from prediction.output for one hour.",
+            prediction, f"succeeded, but its files could not be saved ({reason})", advice
         )
 
 
@@ -579,8 +582,7 @@ class FileExpired(FileOutputError):
             " invalid"
             if signed
             else f"the file is gone ({status}). Output files of predictions created through the API are"
-            " deleted after one hour: save them in time, as run(save_to=...) does, or run the model"
-            " again",
+            " deleted after one hour: save them in time, as run(save_to=...) does",
         )
 
 
@@ -620,6 +622,22 @@ class FileNotSaved(FileOutputError, OSError):
         self.path = path
         super().__init__(url, f"could not be saved as {path!r} ({error})")
         self.errno = getattr(error, "errno", None)
+
+
+class DirectoryNotWritable(ReplicateException, OSError):
+    """Nothing more can be saved to `save_to`, such as on a full disk: the prediction was not created."""
+
+    path: str
+    """The directory."""
+    errno: int | None
+    """Error number of the operating system."""
+
+    def __init__(self, path: str, number: int, reason: str) -> None:
+        self.path = path
+        super().__init__(
+            f"not created, since nothing more can be saved in {path!r} ({reason}); nothing is billed"
+        )
+        self.errno = number
 
 
 # -- Arguments and state -----------------------------------------------------------------------

@@ -392,6 +392,26 @@ def test_map(shell: Shell, emulator: Emulator) -> None:
     assert "input 0 is not what it was" in complained
 
 
+def test_redo(shell: Shell, emulator: Emulator) -> None:
+    """What an earlier run has cancelled is said each time, and run again on request."""
+    command = ["map", "acme/slow", "in.jsonl", "--journal", "run.db"]
+    (shell.directory / "in.jsonl").write_text('{"text": "a", "seconds": 3}\n{"text": "b"}\n')
+    status, _, first = shell.run(*command, "--timeout", "1", "--ordered")
+    assert status == 1
+    assert "did not end within 1 s" in first
+    assert "--redo runs them again" in first
+    status, _, second = shell.run(*command)
+    assert status == 1
+    assert "did not end within 1 s" in second
+    assert len(emulator.ledger.created()) == 2
+    status, said, complained = shell.run(*command, "--ordered", "--redo", "failed,timeout")
+    assert (status, said) == (0, "000000 a\n000001 b\n"), complained
+    assert len(emulator.ledger.created()) == 3
+    status, _, complained = shell.run(*command, "--redo", "everything")
+    assert status == 2
+    assert "'everything' is none of failed, canceled, timeout, expired, lost" in complained
+
+
 BAD = (
     b'{"text": "good"}\n'
     b"not json\n"

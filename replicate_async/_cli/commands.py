@@ -47,6 +47,7 @@ _FATAL: Final = (
     exceptions.PermissionDeniedError,
     exceptions.NotFoundError,
     exceptions.MissingToken,
+    exceptions.DirectoryNotWritable,
 )
 """Errors that every further create would meet, too."""
 
@@ -273,6 +274,7 @@ async def _map(client: Client, options: argparse.Namespace, interruption: Interr
         journal=options.journal,
         timeout=options.timeout,
         retry_failed=options.retry_failed,
+        redo=options.redo,
     )
     report = Report(sys.stderr, outcomes, lines)
 
@@ -307,6 +309,8 @@ async def _map(client: Client, options: argparse.Namespace, interruption: Interr
             if interruption.scope.cancel_called:
                 say("predictions that are running go on")
             say(f"to go on with the rest, repeat the command: {options.journal}")
+        elif report.failed:
+            say("the journal has the failures, too: --redo runs them again (see map --help)")
     if interruption.signal is not None:
         return interruption.exit_code
     return FAILED if report.failed or stopped else 0

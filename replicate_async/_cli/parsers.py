@@ -99,6 +99,14 @@ def _add_map(commands: argparse._SubParsersAction[Any]) -> None:
         help="after transient failures, create and pay for up to N further predictions",
     )
     fan_out.add_argument(
+        "--redo",
+        type=_reasons,
+        default=frozenset(),
+        metavar="WHICH",
+        help="with --journal, create and pay once more for predictions of earlier runs that have no output:"
+        f" {', '.join(_REASONS)}; several are separated by commas",
+    )
+    fan_out.add_argument(
         "--strict", action="store_true", help="check all lines before creating anything"
     )
     _add_common(fan_out, "map")
@@ -155,6 +163,18 @@ def _add_emulator(commands: argparse._SubParsersAction[Any]) -> None:
     emulator.add_argument("--account", default="acme", help="user name of the account")
     emulator.add_argument("--no-rate-limits", action="store_true", help="disable the rate limits")
     emulator.set_defaults(run=_execute_in("emulator"))
+
+
+_REASONS = ("failed", "canceled", "timeout", "expired", "lost")
+
+
+def _reasons(text: str) -> frozenset[str]:
+    reasons = frozenset(part.strip() for part in text.split(","))
+    if unknown := reasons.difference(_REASONS):
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(sorted(unknown))!r} is none of {', '.join(_REASONS)}"
+        )
+    return reasons
 
 
 def _port(text: str) -> int:

@@ -200,6 +200,21 @@ def make_directory(directory: Path) -> None:
             sync_directory(each.parent)
 
 
+_UNUSABLE: Final = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ENODEV)
+    if os.name != "nt"
+    else (errno.ENOSPC, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR)
+)
+"""Errors that every other file in the same directory would meet."""
+
+
+def is_unusable(directory: Path, number: int | None) -> bool:
+    """Tell whether nothing more can be written in a directory, by the error number of a failed write."""
+    if number in (errno.EACCES, errno.EPERM):
+        return not os.access(directory, os.W_OK | os.X_OK)
+    return number in _UNUSABLE
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -17,10 +18,12 @@ import attrs
 from .. import exceptions
 from .._codec import structure
 from .._concurrency import in_thread
+from .._files.disk import is_unusable
 from .._jobs import running
 from .._jobs.context import Context
 from .._jobs.creating import choose_deadline, create
 from .._jobs.job import wait_for_end
+from .._jobs.pending import PendingCreate
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
@@ -28,7 +31,7 @@ from .._jobs.running import RunState
 from .map_fingerprint import Fingerprint, sent_hash
 from .map_journal import Entry, Journal
 from .map_outputs import are_saved, save_output, saved_names
-from .map_plan import Plan
+from .map_plan import Plan, RedoReason
 from .map_uncertain import UncertainCreates, UnprovenError, sent_text
 from .outcome import Outcome
 
@@ -53,6 +56,8 @@ class Shared:
     """The creates of earlier runs; with a journal."""
     stopping: bool = False
     """Whether nothing more is to be created."""
+    disk_failure: int | None = None
+    """The error number, once nothing more can be saved."""
     in_flight: int = 0
     """Number of predictions that are running."""
     creating: anyio.Semaphore = attrs.field(factory=lambda: anyio.Semaphore(1))
@@ -95,8 +100,34 @@ class Item:
             JournalError: The journal cannot be used any more.
             Exception: The input has failed.
         """
-        plan = self._shared.plan
         await self._resume()
+        earlier = self._run.prediction
+        if earlier is None:
+            return await self._finish()
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._finish()
+            error = outcome.error
+        except (Stopped, exceptions.JournalError):
+            raise
+        except Exception as failure:
+            if not self._is_redone(earlier, failure):
+                raise
+            error = failure
+        if outcome is not None and not self._is_redone(earlier, error):
+            return outcome
+        _logger.info("input %d is run again: %s", self.index, error)
+        self._run.prediction, self._run.pending = None, PendingCreate()
+        self._run.failed, self._run.failed_before = (), 0
+        self._late = None
+        return await self._finish()
+
+    def _is_redone(self, earlier: Prediction, error: Exception | None) -> bool:
+        """Tell whether to create a prediction again which an earlier run has created."""
+        return self._run.prediction is earlier and _redo_reason(error) in self._shared.plan.redo
+
+    async def _finish(self) -> Outcome:
+        plan = self._shared.plan
         prediction, error = await running.complete(
             self._run,
             create=self._create,
@@ -104,6 +135,8 @@ class Item:
             ended=self._note_end,
             retry_failed=plan.retry_failed,
         )
+        if self._entry.timeout is not None:  # that of an earlier run
+            self._late = exceptions.RunTimeout(prediction, self._entry.timeout, canceled=True)
         if self._late is not None:
             raise self._late
         output = self._output(prediction) if error is None else None
@@ -114,6 +147,7 @@ class Item:
             except exceptions.JournalError:
                 raise
             except (exceptions.ReplicateException, OSError) as failure:
+                await self._note_disk_failure(plan.save_to, failure)
                 if error is None:
                     failures = (
                         [failure] if isinstance(failure, exceptions.ReplicateException) else []
@@ -121,6 +155,12 @@ class Item:
                     error = exceptions.OutputNotSaved(prediction, str(failure), failures)
                     error.__cause__ = failure
         return Outcome(self.index, self.value, prediction, output, error, saved)
+
+    async def _note_disk_failure(self, directory: Path, failure: Exception) -> None:
+        """Let nothing more be created if its output could not be saved either."""
+        number = failure.errno if isinstance(failure, OSError) else None
+        if number is not None and await in_thread(is_unusable, directory, number):
+            self._shared.disk_failure = number
 
     def failed(self, error: Exception) -> Outcome:
         """Return the outcome of an input that has failed with an error."""
@@ -172,6 +212,11 @@ class Item:
         try:
             found = await shared.uncertain.find(self._entry)
         except (UnprovenError, exceptions.TransportError, exceptions.ReplicateError) as error:
+            if isinstance(error, UnprovenError) and "lost" in shared.plan.redo:
+                _logger.warning(
+                    "input %d is run again, although it may exist: %s", self.index, error
+                )
+                return None
             candidates: tuple[str, ...] = ()
             reason = f"now the list cannot be read: {error}"
             if isinstance(error, UnprovenError):
@@ -205,6 +250,12 @@ class Item:
             try:
                 if shared.stopping:
                     raise Stopped
+                if shared.disk_failure is not None:
+                    raise exceptions.DirectoryNotWritable(
+                        str(shared.plan.save_to),
+                        shared.disk_failure,
+                        os.strerror(shared.disk_failure),
+                    )
                 await self._send(self._request)
             finally:
                 shared.warm_up()
@@ -256,7 +307,8 @@ class Item:
 
     async def _note_end(self, prediction: Prediction) -> None:
         if self._shared.journal is not None and self._entry.record is None:
-            await self._shared.journal.ended(self.index, prediction._raw)
+            timeout = None if self._late is None else self._late.timeout
+            await self._shared.journal.ended(self.index, prediction._raw, timeout)
 
     def _output(self, prediction: Prediction) -> Output:
         interface = self._shared.plan.interface
@@ -284,6 +336,25 @@ class Item:
             if self._shared.journal is not None:
                 await self._shared.journal.saved(self.index, files)
         return tuple(directory / name for name in saved_names(self.index, files))
+
+
+def _redo_reason(error: Exception | None) -> RedoReason | None:
+    """Return why a prediction has no output that is of use; None if it may still get one."""
+    match error:
+        case exceptions.PredictionFailed():
+            return "failed"
+        case exceptions.RunTimeout(prediction=prediction):
+            return "timeout" if has_ended(prediction) else None
+        case exceptions.PredictionCanceled() | exceptions.PredictionAborted():
+            return "canceled"
+        case exceptions.OutputRemoved():
+            return "expired"
+        case exceptions.OutputNotSaved(failures=[*failures]):
+            is_expired = any(isinstance(failure, exceptions.FileExpired) for failure in failures)
+            return "expired" if is_expired else None
+        case exceptions.ContactLost(__cause__=exceptions.NotFoundError()):
+            return "lost"
+    return None
 
 
 async def finish_cleanup(clean_up: Callable[[], Awaitable[None]], seconds: float) -> None:

@@ -55,6 +55,11 @@ CREATE INDEX uncertain ON items (state) WHERE state = 'intended';
 CREATE TABLE predictions (id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+_TIMEOUTS: Final = """
+CREATE TABLE IF NOT EXISTS timeouts (number INTEGER PRIMARY KEY, seconds REAL NOT NULL)
+"""
+"""The predictions that were cancelled because their time was over; older journals have no such table."""
+
 
 @attrs.frozen
 class Entry:
@@ -75,6 +80,8 @@ class Entry:
     """The prediction as it ended."""
     files: Mapping[str, int | None] = attrs.field(factory=dict)
     """Names of the saved files, with their sizes; None if a size is not known."""
+    timeout: float | None = None
+    """The timeout in seconds, if the prediction was cancelled because it was over."""
 
 
 @attrs.define(eq=False)
@@ -133,10 +140,12 @@ class Journal:
         """Record that no prediction was created after all, or none that counts."""
         await self._do(lambda: self._store.refused(number))
 
-    async def ended(self, number: int, record: Mapping[str, Any]) -> None:
-        """Record how the prediction ended."""
+    async def ended(
+        self, number: int, record: Mapping[str, Any], timeout: float | None = None
+    ) -> None:
+        """Record how the prediction ended, and the timeout in seconds if it was cancelled for it."""
         text = json.dumps(record, ensure_ascii=True, separators=(",", ":"))
-        await self._do(lambda: self._store.ended(number, text))
+        await self._do(lambda: self._store.ended(number, text, timeout))
 
     async def saved(self, number: int, files: Mapping[str, int | None]) -> None:
         """Record that the files of the output are on the disk, with their sizes."""
@@ -169,6 +178,8 @@ class _Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
+        self._files: dict[Path, tuple[int, int]] = {}
+        """The files of the database, with what identifies each."""
         self._lock = threading.Lock()
         """Two threads can be at work: the first one goes on when `Task.cancel` ends the wait for it."""
 
@@ -184,6 +195,7 @@ class _Store:
                 )
                 self._prepare(self._database, target)
                 sync_directory(self._path.parent)
+                self._files = {path: _identity(path) for path in (self._path, self._log)}
             except (sqlite3.Error, OSError) as error:
                 self._close()
                 raise self._problem(error) from error
@@ -211,15 +223,35 @@ class _Store:
                     except exceptions.JournalError as error:
                         step.error = error
                 self._query("COMMIT")
+                self._check_files()
             except sqlite3.Error as error:
                 problem = self._problem(error)
                 with suppress(sqlite3.Error):
                     self._query("ROLLBACK")
-            except exceptions.JournalError as error:  # it is closed
+            except exceptions.JournalError as error:  # it is closed, or gone
                 problem = error
             for step in batch:
                 step.error = problem or step.error
                 step.is_done = True
+
+    @property
+    def _log(self) -> Path:
+        """The write-ahead log."""
+        return self._path.with_name(f"{self._path.name}-wal")
+
+    def _check_files(self) -> None:
+        """Check that what was written can be found: the system keeps deleted files as long as they are open."""
+        for path, identity in self._files.items():
+            try:
+                is_same = _identity(path) == identity
+            except OSError:
+                is_same = False
+            if not is_same:
+                raise exceptions.JournalError(
+                    "failed",
+                    str(self._path),
+                    f"{path.name} was deleted or replaced while it was used",
+                )
 
     def _close(self) -> None:
         if self._database is not None:
@@ -257,17 +289,18 @@ class _Store:
                     str(self._path),
                     f"it belongs to {known}, not to {target}. Use another journal for another model",
                 )
+        database.execute(_TIMEOUTS)
         database.execute("COMMIT")
 
     def find(self, number: int, fingerprint: Fingerprint) -> Entry:
         row = self._query(
-            "SELECT hash, state, attempt, sent, intended, prediction, record, files FROM items"
-            " WHERE number = ?",
+            "SELECT hash, state, attempt, sent, intended, prediction, record, files, seconds"
+            " FROM items LEFT JOIN timeouts USING (number) WHERE number = ?",
             number,
         ).fetchone()
         if row is None:
             return Entry()
-        known, state, attempt, sent, intended, prediction, record, files = row
+        known, state, attempt, sent, intended, prediction, record, files, seconds = row
         if known != fingerprint.hash:
             raise exceptions.JournalError(
                 "mismatch",
@@ -284,6 +317,7 @@ class _Store:
             prediction,
             None if record is None else json.loads(record),
             _sizes(json.loads(files)) if files else {},
+            seconds,
         )
 
     def intend(
@@ -296,6 +330,7 @@ class _Store:
             " intended = excluded.intended, prediction = NULL, record = NULL, files = NULL",
             *(number, fingerprint.hash, fingerprint.text, attempt, sent, now),
         )
+        self._query("DELETE FROM timeouts WHERE number = ?", number)
 
     def created(self, number: int, id: str) -> None:
         self._query(
@@ -309,7 +344,9 @@ class _Store:
             number,
         )
 
-    def ended(self, number: int, record: str) -> None:
+    def ended(self, number: int, record: str, timeout: float | None) -> None:
+        if timeout is not None:
+            self._query("INSERT OR REPLACE INTO timeouts VALUES (?, ?)", number, timeout)
         self._query(
             "UPDATE items SET state = 'ended', record = ?, files = NULL WHERE number = ?",
             record,
@@ -345,6 +382,11 @@ class _Store:
         if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             return exceptions.JournalError("unreadable", path, f"it is not a journal ({error})")
         return exceptions.JournalError("failed", path, str(error))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _sizes(files: list[str] | dict[str, int | None]) -> dict[str, int | None]:

@@ -94,9 +94,7 @@ async def save_output(
     def is_known(path: Path) -> bool:
         return path.name in known and is_complete(path)
 
-    await _save_record(
-        directory, index, prediction._raw, files.names, is_known, durable=durable
-    )
+    await _save_record(directory, index, prediction._raw, files.names, is_known, durable=durable)
 
     async def save(entry: tuple[str, FileOutput]) -> None:
         name, file = entry

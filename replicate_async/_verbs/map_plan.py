@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 import attrs
 
@@ -20,6 +21,10 @@ from .use import ModelFunction, StreamingFunction
 
 CONCURRENCY: Final = 64
 """The default number of predictions in flight."""
+
+
+RedoReason: TypeAlias = Literal["failed", "canceled", "timeout", "expired", "lost"]
+"""Why a prediction of an earlier run has no output that is of use."""
 
 
 @attrs.frozen
@@ -41,6 +46,8 @@ class Plan:
     journal: Path | None
     timeout: float | None
     retry_failed: int
+    redo: frozenset[RedoReason]
+    """The predictions of earlier runs that are created again."""
     on_abandon: OnAbandon
     cancel_when_late: bool
     interface: ModelInterface | None = None
@@ -58,6 +65,7 @@ def make_plan(
     journal: str | os.PathLike[str] | None,
     timeout: float | timedelta | None,
     retry_failed: int,
+    redo: Iterable[RedoReason],
     on_abandon: OnAbandon | None,
 ) -> Plan:
     """Check the options of `map`.
@@ -110,10 +118,23 @@ def make_plan(
         journal=_checked_path(journal, "journal"),
         timeout=seconds,
         retry_failed=retry_failed,
+        redo=_checked_reasons(redo, journal),
         on_abandon=on_abandon or ("cancel" if journal is None else "leave"),
         cancel_when_late=on_abandon != "leave",
         interface=interface,
     )
+
+
+def _checked_reasons(redo: Iterable[RedoReason], journal: object) -> frozenset[RedoReason]:
+    reasons: frozenset[RedoReason] = frozenset() if isinstance(redo, str) else frozenset(redo)
+    known = get_args(RedoReason)
+    if isinstance(redo, str) or not reasons.issubset(known):
+        raise exceptions.ArgumentError(
+            "redo", f"expected a set of {', '.join(known)}, got {redo!r}"
+        )
+    if reasons and journal is None:
+        raise exceptions.ArgumentError("redo", "only a journal knows of earlier runs: pass one")
+    return reasons
 
 
 def _checked_path(value: str | os.PathLike[str] | None, argument: str) -> Path | None:

@@ -508,6 +508,7 @@ class Client(Twin[AsyncClient]):
         journal: str | os.PathLike[str] | None = None,
         timeout: float | timedelta | None = None,
         retry_failed: int = 0,
+        redo: Iterable[Literal["failed", "canceled", "timeout", "expired", "lost"]] = (),
         on_abandon: Literal["cancel", "leave"] | None = None,
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
@@ -542,6 +543,10 @@ class Client(Twin[AsyncClient]):
                 means 24 hours.
             retry_failed: Number of further predictions to create for an input, and pay for, after transient
                 failures. With a journal, failures in earlier runs count.
+            redo: Which predictions of earlier runs in the journal to create, and pay for, once more: those that
+                `"failed"`, were `"canceled"`, or were cancelled after a `"timeout"`; those whose output has
+                `"expired"` before it was saved; and those that were `"lost"`: a create without an answer
+                of which nothing proves what became of it, or a prediction that does not exist any more.
             on_abandon: What happens to the predictions in flight if the loop is left, cancelled or
                 interrupted: `"cancel"` cancels them, `"leave"` leaves them running. Defaults to `"cancel"`;
                 with a journal to `"leave"`, so that the next run collects them.
@@ -572,6 +577,7 @@ class Client(Twin[AsyncClient]):
                 journal=journal,
                 timeout=timeout,
                 retry_failed=retry_failed,
+                redo=redo,
                 on_abandon=on_abandon,
                 use_file_output=use_file_output,
                 file_encoding_strategy=file_encoding_strategy,

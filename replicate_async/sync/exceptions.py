@@ -25,6 +25,7 @@ else:
     from ..exceptions import ConflictError as ConflictError
     from ..exceptions import ConnectError as ConnectError
     from ..exceptions import ConnectionLost as ConnectionLost
+    from ..exceptions import DirectoryNotWritable as DirectoryNotWritable
     from ..exceptions import FileExpired as FileExpired
     from ..exceptions import FileNotSaved as FileNotSaved
     from ..exceptions import FileOutputError as FileOutputError
@@ -64,6 +65,7 @@ else:
         "ConnectError",
         "ConnectionLost",
         "ContactLost",
+        "DirectoryNotWritable",
         "FileExpired",
         "FileNotSaved",
         "FileOutputError",

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -63,7 +64,7 @@ class Disk:
         self.path = directory / "mounted"
         self._left = directory / "left"
 
-    def __enter__(self) -> Disk:
+    def __enter__(self) -> Self:
         self._image.touch()
         os.truncate(self._image, 32 * 2**20)
         self.path.mkdir()

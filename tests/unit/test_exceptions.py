@@ -172,6 +172,11 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
         {"url": "https://f/x", "path": "/d/x", "errno": 28},
         ["/d/x", "No space left"],
     )
+    yield (
+        e.DirectoryNotWritable("/d", 28, "No space left on device"),
+        {"path": "/d", "errno": 28},
+        ["not created", "/d", "No space left", "nothing is billed"],
+    )
     yield e.ArgumentError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
     yield e.ArgumentTypeError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
     yield e.MissingToken(), {"argument": "api_token"}, ["REPLICATE_API_TOKEN", "api_token"]

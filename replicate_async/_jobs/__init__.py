@@ -1,1 +1,1 @@
-"""_jobs."""
+"""Predictions and trainings, from their create to their end."""

@@ -1,4 +1,4 @@
-"""What a client knows: its transport, its options, and what it has learned."""
+"""The state of a client, and the objects that are bound to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
-from typing import Any, Literal, Self, TypeGuard, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeGuard, TypeVar
 
 import attrs
 
@@ -36,7 +36,8 @@ from .viewers import Viewers
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
-Token = str | Callable[[], str]
+Token: TypeAlias = str | Callable[[], str]
+OnAmbiguous: TypeAlias = Literal["raise", "repeat"]
 
 
 @attrs.define(eq=False, repr=False)
@@ -44,7 +45,7 @@ class Marking:
     """Whether creates are marked."""
 
     is_on: bool = True
-    """Whether the user wants them to be."""
+    """Whether the option `mark_creates` is set."""
     is_refused: bool = False
     """Whether the API has refused a marked create."""
 
@@ -60,28 +61,33 @@ class Context:
     """How files in inputs are sent."""
     poll_interval: float | None
     """Seconds between two polls of a prediction; None: adaptive."""
-    on_ambiguous: Literal["raise", "repeat"]
-    """What to do about a create that got no answer and is not found."""
-    # The rest is shared by the views of a client:
+    on_ambiguous: OnAmbiguous
+    """What to do about a create without an answer whose result is not found."""
+    # All views of a client share the rest:
     timings: Timings = attrs.field(factory=Timings)
     marking: Marking = attrs.field(factory=Marking)
     creates: PendingCreates = attrs.field(factory=PendingCreates)
     models: KnownModels = attrs.field(factory=KnownModels)
     uploads: Uploads = attrs.field(factory=Uploads)
     schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict)
-    """For each model or version: when it expires (monotonic), and its schema."""
+    """For each model or version: the time at which it expires (monotonic), and its schema."""
     pollers: Pollers = attrs.field(factory=Pollers)
     viewers: Viewers = attrs.field(factory=Viewers)
     fan_outs: set[asyncio.Task[None]] = attrs.field(factory=set)
-    """The tasks of `map`, on any event loop: they end before the connections are closed."""
+    """The tasks of `map`, which belong to no task group. They end before the connections are closed."""
 
     async def fetch(
-        self, kind: type[R], call: Call, patience: float = _arguments.LONGEST_WAIT
+        self, result: type[R], call: Call, patience: float = _arguments.LONGEST_WAIT
     ) -> R:
-        """Send a call and return the object in its answer, bound to this client."""
-        answer = await self.transport.send(call, kind, patience)
-        made: R = answer.data
-        return self.bind(made)
+        """Send a call, and return the object in its answer, bound to this client.
+
+        Args:
+            result: Class of the object.
+            call: The call.
+            patience: Seconds after which no further attempt begins.
+        """
+        fetched: R = (await self.transport.send(call, result, patience)).data
+        return self.bind(fetched)
 
     def with_file_output(self, use_file_output: bool | None) -> Context:
         """Return a view with another choice of `use_file_output`; this context if that is None."""
@@ -95,10 +101,10 @@ class Context:
         return self.transport.pool.stats
 
     def next_call(self, call: Call, link: object) -> Call | None:
-        """Return the call for the next page of a listing; None if there is none.
+        """Return the call for the next page of a list; None if there is none.
 
-        A link to the API is used as it is. Of any other link, as a gateway may send it, only the query is
-        used, so that the token goes nowhere else (:api:`pagination`).
+        A link to the API is used as it is. Of another link, which a gateway may send, only the query is used, so
+        that the token is sent to the API only (:api:`pagination`).
         """
         if not is_link(link):
             return None
@@ -108,24 +114,24 @@ class Context:
         return attrs.evolve(call, path=link, params=None)
 
     async def command(self, method: str, path: str) -> None:
-        """Send a call that changes something and has no result."""
+        """Send a call that changes something, and expects nothing in the answer."""
         await self.transport.send(Call(method, path, Kind.WRITE, expects="nothing"))
 
-    def bind(self, made: T) -> T:
-        """Bind a live object to this client, and return it; plain data is returned as it is."""
-        if isinstance(made, Bound):
-            made._bind(self)
-        return made
+    def bind(self, value: T) -> T:
+        """Bind an object to this client, and return it; plain data is returned as it is."""
+        if isinstance(value, Bound):
+            value._bind(self)
+        return value
 
 
 def is_link(value: object) -> TypeGuard[str]:
-    """Tell whether a value is a link to a page."""
+    """Return whether the `next` or `previous` of a page is a link."""
     return isinstance(value, str) and value not in ("", "null")
 
 
 @attrs.define(eq=False)
 class Bound(Record):
-    """An object that can make requests about itself."""
+    """An object of the API that is bound to a client."""
 
     _client: Context | None = attrs.field(default=None, repr=False, init=False)
 
@@ -156,7 +162,7 @@ class Bound(Record):
 
 
 def _restore(kind: type[T], raw: dict[str, Any]) -> T:
-    """Make an unpickled object; it belongs to the default client."""
+    """Return an unpickled object, bound to the default client."""
     return default_context().bind(structure(raw, kind))
 
 
@@ -173,7 +179,7 @@ def make_context(
     retry: Retry | None = None,
     limits: Limits | None = None,
     rate_limit: RateLimit | Literal[False] | None = None,
-    on_ambiguous: Literal["raise", "repeat"] = "raise",
+    on_ambiguous: OnAmbiguous = "raise",
     mark_creates: bool = True,
     poll_interval: float | None = None,
     use_file_output: bool = True,
@@ -183,14 +189,15 @@ def make_context(
     trace_configs: Sequence[TraceConfig] | None = None,
     session: ClientSession | None = None,
 ) -> Context:
-    """Check the options of `Client`, and return the context that they describe.
+    """Return the context of a client with these options, which are those of `Client`.
 
     Raises:
         ArgumentError: An option has an impossible value.
     """
     if session is not None and (proxy is not None or ssl is not None or trace_configs):
         raise exceptions.ArgumentError(
-            "session", "`proxy`, `ssl` and `trace_configs` belong to the session you bring"
+            "session",
+            "it cannot be combined with `proxy`, `ssl` or `trace_configs`: set them on the session itself",
         )
     limits = limits or Limits()
     config = Config(
@@ -216,7 +223,7 @@ def make_context(
         use_file_output=use_file_output,
         file_encoding_strategy=_strategy(file_encoding_strategy),
         poll_interval=_poll_interval(poll_interval),
-        on_ambiguous=_ambiguous(on_ambiguous),
+        on_ambiguous=_on_ambiguous(on_ambiguous),
         marking=Marking(bool(mark_creates)),
     )
 
@@ -229,12 +236,12 @@ def changed_context(
     headers: Mapping[str, str] | None,
     user_agent: str | None,
     retry: Retry | None,
-    on_ambiguous: Literal["raise", "repeat"] | None,
+    on_ambiguous: OnAmbiguous | None,
     poll_interval: float | None,
     use_file_output: bool | None,
     file_encoding_strategy: FileEncodingStrategy | None,
 ) -> Context:
-    """Return a view of a context with other options; what is None stays as it is."""
+    """Return a view of a context with other options; those that are None do not change."""
     config = context.transport.config
     config = attrs.evolve(
         config,
@@ -255,7 +262,7 @@ def changed_context(
         poll_interval=context.poll_interval
         if poll_interval is None
         else _poll_interval(poll_interval),
-        on_ambiguous=_ambiguous(on_ambiguous or context.on_ambiguous),
+        on_ambiguous=_on_ambiguous(on_ambiguous or context.on_ambiguous),
     )
 
 
@@ -263,7 +270,7 @@ _default: Context | None = None
 
 
 def default_context() -> Context:
-    """Return the context of the default client, which the environment configures."""
+    """Return the context of the default client, which is configured by the environment."""
     global _default
     if _default is None:
         _default = make_context()
@@ -279,8 +286,8 @@ def _checked_token(token: Token | None) -> Token | None:
 
 
 def _headers(headers: Mapping[str, str] | None, user_agent: str | None) -> dict[str, str]:
-    further = {} if headers is None else check_headers(headers)
-    return check_headers({"User-Agent": user_agent or USER_AGENT, **further})
+    checked = {} if headers is None else check_headers(headers)
+    return check_headers({"User-Agent": user_agent or USER_AGENT, **checked})
 
 
 def _timeout(timeout: float | Timeout | None) -> Timeout:
@@ -298,20 +305,20 @@ def _strategy(strategy: FileEncodingStrategy) -> FileEncodingStrategy:
     return strategy
 
 
-def _ambiguous(choice: Literal["raise", "repeat"]) -> Literal["raise", "repeat"]:
+def _on_ambiguous(choice: OnAmbiguous) -> OnAmbiguous:
     _arguments.one_of(choice, ("raise", "repeat"), "on_ambiguous")
     return choice
 
 
 def _poll_interval(seconds: float | None) -> float | None:
     if seconds is None:
-        said = os.environ.get("REPLICATE_POLL_INTERVAL")
-        if not said:
+        text = os.environ.get("REPLICATE_POLL_INTERVAL")
+        if not text:
             return None
         try:
-            seconds = float(said)
+            seconds = float(text)
         except ValueError:
             raise exceptions.ArgumentError(
-                "REPLICATE_POLL_INTERVAL", f"{said!r} is no number of seconds"
+                "REPLICATE_POLL_INTERVAL", f"expected a number of seconds, got {text!r}"
             ) from None
     return _arguments.timeout_seconds(seconds, "poll_interval")

@@ -49,6 +49,7 @@ _CLOCK_ERROR: Final = 5.0
 """Seconds by which the clocks of the server and of this machine may differ."""
 
 _PollerKey: TypeAlias = tuple[asyncio.AbstractEventLoop, Hashable]
+"""Event loop and account. The loop is asyncio's: anyio has a token for it since 4.11 only."""
 
 
 @attrs.frozen(eq=False)

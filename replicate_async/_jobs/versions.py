@@ -1,4 +1,4 @@
-"""What a model's name stands for: an official model, or the latest version of another one."""
+"""Finds out what the name of a model stands for: an official model, or the latest version of another one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 import anyio
 import attrs
@@ -15,32 +15,34 @@ import attrs
 from .._http.call import Call
 from .._http.transport import Transport
 from .._references import quoted_name
+from .poller import account_of
 
-_REFRESHED_AFTER: Final = 300.0
-"""Seconds after which the latest version is looked up again."""
+_LIFETIME: Final = 300.0
+"""Seconds after which the latest version of a model is looked up again."""
 
 _LONGEST_PROBE: Final = 2.0
-"""Seconds to wait for another call to find out whether a model is official: one that is held by the server is."""
+"""Longest wait in seconds for a call that finds out whether a model is official. If it takes longer, the server
+holds its answer until the result is there, so the model is official."""
 
 _MOST_MODELS: Final = 1024
 
-_Key = tuple[str, str, str]
-"""Base URL, token, and `owner/name`: what one account may see, another may not."""
+_Key: TypeAlias = tuple[tuple[str, str], str]
+"""Account and `owner/name`: a model may be visible to some accounts only."""
 
 
-@attrs.define
+@attrs.frozen
 class KnownModel:
-    """What is known of a model."""
+    """What is known about a model."""
 
     version: str | None
-    """The latest version; None for an official model, which is run without one."""
+    """The latest version; None for an official model, which is run without a version."""
     found_at: float
-    """When that was found out (monotonic)."""
+    """Time at which that was found out (monotonic)."""
 
     @property
     def is_stale(self) -> bool:
-        """Whether the version should be looked up again."""
-        return self.version is not None and time.monotonic() - self.found_at > _REFRESHED_AFTER
+        """Whether the latest version should be looked up again."""
+        return self.version is not None and time.monotonic() - self.found_at > _LIFETIME
 
 
 class KnownModels:
@@ -48,15 +50,16 @@ class KnownModels:
 
     def __init__(self) -> None:
         self._known: OrderedDict[_Key, KnownModel] = OrderedDict()
+        # By event loop as asyncio names it: anyio has a token for it since 4.11 only.
         self._probes: dict[tuple[asyncio.AbstractEventLoop, _Key], anyio.Event] = {}
 
     def get(self, transport: Transport, name: str) -> KnownModel | None:
-        """Return what is known of a model."""
-        return self._known.get(_key(transport, name))
+        """Return what is known about a model, if anything is."""
+        return self._known.get((account_of(transport), name))
 
     def learn(self, transport: Transport, name: str, version: str | None) -> None:
-        """Note the latest version of a model, or None for an official one."""
-        key = _key(transport, name)
+        """Store the latest version of a model; None for an official model."""
+        key = account_of(transport), name
         self._known[key] = KnownModel(version, time.monotonic())
         self._known.move_to_end(key)
         while len(self._known) > _MOST_MODELS:
@@ -64,8 +67,11 @@ class KnownModels:
 
     @asynccontextmanager
     async def probing(self, transport: Transport, name: str) -> AsyncIterator[KnownModel | None]:
-        """Hold what is known of a model; of many first calls, one finds it out, and the others wait for that."""
-        key = asyncio.get_running_loop(), _key(transport, name)
+        """Enter a context with what is known about a model; None if the caller has to find it out.
+
+        Of several calls at a time, only the first one finds it out. The others wait until it leaves its context.
+        """
+        key = asyncio.get_running_loop(), (account_of(transport), name)
         if self.get(transport, name) is None and key in self._probes:
             with anyio.move_on_after(_LONGEST_PROBE):
                 await self._probes[key].wait()
@@ -81,15 +87,12 @@ class KnownModels:
             event.set()
 
 
-def _key(transport: Transport, name: str) -> _Key:
-    return transport.config.base_url, transport.token(), name
-
-
 async def latest_version(transport: Transport, name: str) -> str | None:
-    """Look up the latest version of a model; None if it has none. Calls :api:`models.get`.
+    """Return the latest version of a model; None if it has none. Calls :api:`models.get`.
 
     Raises:
-        ReplicateError: The API refuses; NotFoundError if there is no such model.
+        NotFoundError: There is no such model.
+        ReplicateError: The API returned another error.
         TransportError: There was no usable answer.
     """
     model = (await transport.send(Call("GET", f"/models/{quoted_name(name, 'model')}"))).data

@@ -32,6 +32,7 @@ class Viewers:
     """The tasks that follow jobs with a client and its views."""
 
     def __init__(self) -> None:
+        # By event loop as asyncio names it: anyio has a token for it since 4.11 only.
         self._polls: dict[tuple[asyncio.AbstractEventLoop, Hashable, str], _SharedPoll] = {}
         self._shares = RateShares(_SHARE)
 

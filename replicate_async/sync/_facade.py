@@ -1102,12 +1102,12 @@ class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
 
     @property
     def reason(self) -> str | None:
-        """Why it ended: `"canceled"` or `"error"`; None on success, and before the end."""
+        """Why it ended: `"canceled"` or `"error"`; `None` on success, and before the end."""
         return self._async.reason
 
     @property
     def text(self) -> str:
-        """The text of all output so far."""
+        """Text of the whole output so far."""
         return self._async.text
 
 
@@ -2098,12 +2098,12 @@ class OutputStream(StreamTwin[AsyncOutputStream, "Any"]):
 
     @property
     def reason(self) -> str | None:
-        """Why it ended: `"canceled"` or `"error"`; None on success, and before the end."""
+        """Why it ended: `"canceled"` or `"error"`; `None` on success, and before the end."""
         return self._async.reason
 
     @property
     def text(self) -> str:
-        """The text of all output so far."""
+        """Text of the whole output so far."""
         return self._async.text
 
 

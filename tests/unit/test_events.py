@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from replicate_async._jobs.events import Parser, Position, done_reason, failure_text, missing
+from replicate_async._jobs.events import Parser, SeenEvents, done_reason, failure_text, missing
 from replicate_async.types import ServerSentEvent
 
 LIMIT = 2**20
@@ -331,13 +331,13 @@ STREAM = [event(f"t{number}", f"9:{number}") for number in range(6)]
 @pytest.mark.parametrize("cut", range(7))
 @pytest.mark.parametrize("back", range(7))
 def test_replays_with_ids(cut: int, back: int) -> None:
-    """Whatever part a server replays after a cut anywhere, each event is fresh once."""
-    position = Position()
-    seen = position.fresh(STREAM[:cut])
-    position.reconnected()
-    seen += position.fresh(STREAM[max(cut - back, 0) :])
-    position.reconnected()
-    seen += position.fresh(STREAM)
+    """Whatever part a server replays after a cut anywhere, each event is new once."""
+    received = SeenEvents()
+    seen = received.new(STREAM[:cut])
+    received.reconnected()
+    seen += received.new(STREAM[max(cut - back, 0) :])
+    received.reconnected()
+    seen += received.new(STREAM)
     assert seen == STREAM
 
 
@@ -345,31 +345,31 @@ def test_replays_with_ids(cut: int, back: int) -> None:
 def test_replays_without_ids(cut: int) -> None:
     """Without ids, a stream that begins anew is recognised by its content, repetitions and all."""
     stream = [event(text) for text in ("a", "a", "b", "a", "a", "c")]
-    position = Position()
-    seen = position.fresh(stream[:cut])
+    received = SeenEvents()
+    seen = received.new(stream[:cut])
     for _ in range(2):
-        position.reconnected()
-        seen += position.fresh(stream)
+        received.reconnected()
+        seen += received.new(stream)
     assert seen == stream
 
 
 def test_events_that_share_an_id() -> None:
     """Of several events with one id, as many are dropped as came before."""
     stream = [event("a", "1"), event("b", "1"), event("c", "1"), event("d", "2")]
-    position = Position()
-    seen = position.fresh(stream[:2])
-    position.reconnected()
-    seen += position.fresh(stream)
+    received = SeenEvents()
+    seen = received.new(stream[:2])
+    received.reconnected()
+    seen += received.new(stream)
     assert seen == stream
 
 
 def test_resumed_without_replay() -> None:
-    """What a server goes on with is fresh, without an id, too."""
-    position = Position()
-    position.fresh([event("a", "1"), event("b", "2")])
-    position.reconnected()
+    """What a server goes on with is new, without an id, too."""
+    received = SeenEvents()
+    received.new([event("a", "1"), event("b", "2")])
+    received.reconnected()
     rest = [event("c"), event("d"), event("e", "5")]
-    assert position.fresh(rest) == rest
+    assert received.new(rest) == rest
 
 
 # -- What a stream that broke off has not given ----------------------------------------------------

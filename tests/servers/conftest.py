@@ -186,6 +186,8 @@ class Server:
         """Return the lines of the log that report problems: exceptions but cancellation, and warnings."""
         found: list[str] = []
         is_traceback = False
+        # Its own sockets, which servers that are interrupted may leave open.
+        own = set(re.findall(rf" (fd=\d+),.* laddr=\('127.0.0.1', {self.port}\)", self.log))
         for line in self.log.splitlines():
             line = re.sub(r"^ *\|? *", "", line) if "|" in line[:12] else line
             if line.startswith("Traceback"):
@@ -195,10 +197,10 @@ class Server:
                 found.append(line)
             elif line.startswith("During handling of the above exception"):
                 del found[-1:]
-            elif re.search("never retrieved|[Uu]nclosed", line) and not re.search(
-                # Of the parent of uvicorn's workers, which leaves its listening socket and their stdin open.
-                rf"laddr=\('127.0.0.1', {self.port}\)>|unclosed file",
-                line,
+            elif (
+                re.search("never retrieved|ResourceWarning: [Uu]nclosed|^Unclosed", line)
+                and not own & set(re.findall(r"fd=\d+", line))
+                and "unclosed file" not in line  # of the parent of uvicorn's workers
             ):
                 found.append(line)
         expected = ("asyncio.exceptions.CancelledError", "KeyboardInterrupt")

@@ -165,6 +165,11 @@ class Reply:
         return cls(0, pieces, end=end, pause=pause, reads=reads, is_raw=True)
 
     @property
+    def name(self) -> str:
+        """`REPLY`, where a fault of the list has its name."""
+        return "REPLY"
+
+    @property
     def executes(self) -> bool:
         """False: the emulator does not carry the request out, unless `executed` says otherwise."""
         return False

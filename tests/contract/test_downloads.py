@@ -29,7 +29,6 @@ from .wire import (
     head,
     problem,
     raw,
-    route,
 )
 
 CONTENT = bytes(range(256)) * 5000
@@ -191,7 +190,7 @@ async def test_a_cancelled_download_leaves_nothing(tmp_path: Path) -> None:
         loop.call_soon_threadsafe(arrived.set)
         return stall
 
-    with Wire(route(tell), FILE) as wire:
+    with Wire(tell, FILE) as wire:
         async with client_of(wire) as client:
             file = file_at(client, f"{wire.url}/f.png")
             task = asyncio.create_task(file.save(tmp_path))

@@ -12,7 +12,6 @@ import gzip
 import io
 import os
 import tempfile
-import threading
 import types
 import uuid
 import zipfile
@@ -35,10 +34,10 @@ from replicate_async.exceptions import (
     ReplicateException,
     TransportTimeout,
 )
-from replicate_async.testing import Emulator
+from replicate_async.testing import Emulator, Reply
 
 from .conftest import HELLO
-from .wire import Step, Wire, client_of
+from .wire import Wire, client_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9000
 MIB = 2**20
@@ -754,8 +753,7 @@ async def test_cancelling_anywhere_leaves_nothing_open(
 
 async def test_an_upload_that_stalls_ends() -> None:
     """A server that stops reading does not hold an upload for ever."""
-    stall = Step(lambda connection, request: threading.Event().wait(2) and None, body=False)
-    with Wire(stall) as wire:
+    with Wire(Reply.raw(end="stall", reads=False)) as wire:
         async with client_of(wire, timeout=Timeout(read=0.1), retry=Retry(attempts=1)) as client:
             with pytest.raises(TransportTimeout):
                 await asyncio.wait_for(client.files.create(bytes(60 * MIB)), 2.5)

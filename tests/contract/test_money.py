@@ -17,7 +17,7 @@ from replicate_async.testing import Clock, Fault
 
 from . import faults
 from .faults import CREATES, LOST, NOT_EXECUTED, World, until, world
-from .wire import PREDICTION, RESET, Request, Step, Wire, client_of, json, route
+from .wire import PREDICTION, RESET, Request, Step, Wire, client_of, json
 
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 
@@ -231,7 +231,7 @@ async def test_rivals_may_be_spelled_in_two_ways() -> None:
         time.sleep(0.5)  # in the server's thread
         return json(made[0], 201)
 
-    with Wire(route(answers)) as wire:
+    with Wire(answers) as wire:
         async with faults.with_timings(client_of(wire), faults.QUICK) as client:
             given = {"text": "Alice"}
             lost = asyncio.create_task(client.predictions.create(f"acme/greeter:{VERSION}", given))

@@ -20,7 +20,7 @@ from replicate_async.exceptions import (
 from replicate_async.testing import AsyncConcatenateIterator, Emulator, OutputFile
 
 from .conftest import HELLO
-from .wire import Request, Step, Wire, client_of, json, problem, route
+from .wire import Request, Step, Wire, client_of, json, problem
 
 ID = "wm41d8ffq9rgj0cjb2ysrvzve0"
 ENDED = {"status": "succeeded", "completed_at": "2025-12-02T10:15:33Z"}
@@ -38,7 +38,7 @@ def states(*states: dict[str, Any], stream: str | None = None) -> Wire:
         urls = {} if stream is None else {"stream": stream}
         return json({"id": ID, "urls": urls, "input": {}, **state})
 
-    return Wire(route(choose))
+    return Wire(choose)
 
 
 async def items_of(wire: Wire, **options: Any) -> list[Any]:
@@ -122,7 +122,7 @@ async def test_what_is_refused_is_raised() -> None:
         return problem(404)
 
     with pytest.raises((NotFoundError, ContactLost)):
-        await items_of(Wire(route(choose)))
+        await items_of(Wire(choose))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from replicate_async.exceptions import ServerError, UnreadableAnswer
 from replicate_async.testing import Emulator
 
 from .conftest import HELLO, rewrite
-from .wire import PREDICTION, Request, Step, Wire, client_of, json, problem, route
+from .wire import PREDICTION, Request, Step, Wire, client_of, json, problem
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ async def test_an_iteration_goes_on_after_an_error() -> None:
         following = f"{wire.url}/v1/predictions?cursor=2" if number == 1 else None
         return json({"results": [{**PREDICTION, "id": f"p{number}"}], "next": following})
 
-    with Wire(route(answers)) as wire:
+    with Wire(answers) as wire:
         async with client_of(wire, retry=Retry(attempts=1)) as client:
             items = aiter(client.predictions.list())
             assert (await anext(items)).id == "p1"

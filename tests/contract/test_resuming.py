@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import itertools
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicate_async import FileOutput, Limits, Retry, Timeout, exceptions
+from replicate_async.testing import Reply
 
-from .wire import QUICK, Request, Step, Wire, answer, client_of, file_at, head, problem, raw
+from .faults import until
+from .wire import QUICK, Request, Wire, answer, client_of, file_at, head, problem, raw
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(100_000))
 TAG = '"d41d8cd98f00b204e9800998ecf8427e"'
@@ -42,11 +44,8 @@ class Origin:
         self.changes = changes
         self.served = 0
 
-    def step(self) -> Step:
-        """Return what serves it."""
-        return Step(self._act)
-
-    def _act(self, connection: socket.socket, request: Request) -> bool:
+    def __call__(self, request: Request) -> Reply:
+        """Answer a request."""
         cut = self.cuts.pop(0) if self.cuts else None
         self.served += 1
         start, status = 0, 200
@@ -61,8 +60,8 @@ class Origin:
         if self.changes:
             self.changes(self.served, headers)
         stop = len(self.content) if cut is None else start + cut
-        connection.sendall(head(status, headers) + self.content[start:stop])
-        return cut is None
+        end: Literal["keep", "close"] = "keep" if cut is None else "close"
+        return Reply(status, self.content[start:stop], headers, end=end)
 
 
 def _ranges(wire: Wire) -> list[str | None]:
@@ -81,7 +80,7 @@ async def _saved(file: FileOutput, directory: Path) -> bytes:
 async def test_a_cut_is_resumed(way: str, tmp_path: Path) -> None:
     """A download goes on where it broke off, and says which file it means."""
     origin = Origin(100_000, 150_000)
-    with Wire(origin.step()) as wire:
+    with Wire(origin) as wire:
         async with client_of(wire) as client:
             file = file_at(client, f"{wire.url}/f.png")
             if way == "read":
@@ -100,7 +99,7 @@ async def test_a_cut_is_resumed(way: str, tmp_path: Path) -> None:
 async def test_progress_renews_the_attempts() -> None:
     """As long as it gets on, a download is resumed more often than there are attempts."""
     origin = Origin(*[70_000] * 5)
-    with Wire(origin.step()) as wire:
+    with Wire(origin) as wire:
         async with client_of(wire, retry=Retry(attempts=2, backoff=0.001)) as client:
             assert await file_at(client, f"{wire.url}/f").read() == CONTENT
         assert origin.served == 6
@@ -109,7 +108,7 @@ async def test_progress_renews_the_attempts() -> None:
 async def test_crumbs_are_no_progress() -> None:
     """A server that gives a byte at a time does not keep a download alive for ever."""
     origin = Origin(*[1] * 100)
-    with Wire(origin.step()) as wire:
+    with Wire(origin) as wire:
         async with client_of(wire) as client:
             with pytest.raises(exceptions.IncompleteFile, match=f"of {len(CONTENT)} bytes"):
                 await file_at(client, f"{wire.url}/f").read()
@@ -118,7 +117,7 @@ async def test_crumbs_are_no_progress() -> None:
 
 async def test_attempts_of_one_resume_nothing() -> None:
     """`Retry(attempts=1)` switches resuming off."""
-    with Wire(Origin(1000).step()) as wire:
+    with Wire(Origin(1000)) as wire:
         async with client_of(wire, retry=Retry(attempts=1)) as client:
             with pytest.raises(exceptions.IncompleteFile):
                 await file_at(client, f"{wire.url}/f").read()
@@ -128,7 +127,7 @@ async def test_attempts_of_one_resume_nothing() -> None:
 async def test_errors_in_between_are_survived() -> None:
     """An error that passes does not end a download that has begun."""
     origin = Origin(100_000)
-    with Wire(origin.step(), problem(503), problem(429), origin.step()) as wire:
+    with Wire(origin, problem(503), problem(429), origin) as wire:
         async with client_of(wire) as client:
             assert await file_at(client, f"{wire.url}/f").read() == CONTENT
         assert _ranges(wire)[1:] == ["bytes=100000-"] * 3
@@ -136,7 +135,7 @@ async def test_errors_in_between_are_survived() -> None:
 
 async def test_a_file_that_expires_in_between() -> None:
     """A file that is deleted while it is downloaded says so."""
-    with Wire(Origin(100_000).step(), problem(404)) as wire, Wire(problem(500)) as api:
+    with Wire(Origin(100_000), problem(404)) as wire, Wire(problem(500)) as api:
         async with client_of(api) as client:
             with pytest.raises(exceptions.FileExpired, match="one hour") as caught:
                 await file_at(client, f"{wire.url}/f").read()
@@ -174,13 +173,13 @@ NO_RESUME = {
 @pytest.mark.parametrize("origin", NO_RESUME.values(), ids=NO_RESUME.keys())
 async def test_what_does_not_fit_is_not_joined(origin: dict[str, Any], tmp_path: Path) -> None:
     """Without a sign that it is the same file, iteration ends; `read` and `save` begin anew."""
-    with Wire(Origin(100_000, **origin).step()) as wire:
+    with Wire(Origin(100_000, **origin)) as wire:
         async with client_of(wire) as client:
             with pytest.raises(exceptions.IncompleteFile):
                 await _gathered(file_at(client, f"{wire.url}/f"))
     for finish in (lambda file: file.read(), lambda file: _saved(file, tmp_path)):
         served = Origin(100_000, **origin)
-        with Wire(served.step()) as wire:
+        with Wire(served) as wire:
             async with client_of(wire) as client:
                 assert await finish(file_at(client, f"{wire.url}/f")) == CONTENT
             assert served.served in (2, 3)
@@ -188,7 +187,7 @@ async def test_what_does_not_fit_is_not_joined(origin: dict[str, Any], tmp_path:
 
 async def test_a_server_without_ranges_sends_it_again() -> None:
     """If all comes again with the same tag, what was received is passed over."""
-    with Wire(Origin(100_000, ranges=False).step()) as wire:
+    with Wire(Origin(100_000, ranges=False)) as wire:
         async with client_of(wire) as client:
             assert await _gathered(file_at(client, f"{wire.url}/f")) == CONTENT
 
@@ -197,20 +196,18 @@ async def test_a_part_may_be_smaller_than_asked_for() -> None:
     """A server that gives a part of the rest is asked for what is still missing."""
     origin = Origin(100_000)
 
-    def act(connection: socket.socket, request: Request) -> bool | None:
+    def act(request: Request) -> Reply:
         if "range" not in request.headers:
-            return origin.step().act(connection, request)
+            return origin(request)
         start = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
         part = CONTENT[start : start + 90_000]
         headers = {
             "Content-Range": f"bytes {start}-{start + len(part) - 1}/{len(CONTENT)}",
-            "Content-Length": str(len(part)),
             "ETag": TAG,
         }
-        connection.sendall(head(206, headers) + part)
-        return True
+        return Reply(206, part, headers)
 
-    with Wire(Step(act)) as wire:
+    with Wire(act) as wire:
         async with client_of(wire) as client:
             assert await file_at(client, f"{wire.url}/f").read() == CONTENT
         assert len(wire.requests) == 5
@@ -219,7 +216,7 @@ async def test_a_part_may_be_smaller_than_asked_for() -> None:
 async def test_beginning_anew_is_bounded() -> None:
     """A server that always cuts, and cannot resume, is not asked for ever."""
     origin = Origin(*[200_000] * 100, tag=None)
-    with Wire(origin.step()) as wire:
+    with Wire(origin) as wire:
         async with client_of(wire) as client:
             with pytest.raises(exceptions.IncompleteFile):
                 await file_at(client, f"{wire.url}/f").read()
@@ -238,7 +235,7 @@ def test_whatever_is_cut_the_content_is_whole_or_an_error(
     """No series of cuts makes other content of a file: it is all there, or it is an error."""
 
     async def main() -> None:
-        with Wire(Origin(*cuts, tag=tag, ranges=ranges).step()) as wire:
+        with Wire(Origin(*cuts, tag=tag, ranges=ranges)) as wire:
             async with client_of(wire) as client:
                 for get in (FileOutput.read, _gathered):
                     try:
@@ -253,15 +250,12 @@ def test_whatever_is_cut_the_content_is_whole_or_an_error(
 # -- Servers that lie --------------------------------------------------------------------------
 
 
-def _endless(length: str | None) -> Step:
-    def act(connection: socket.socket, request: Request) -> None:
-        headers = {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": length}
-        connection.sendall(head(200, headers))
-        piece = bytes(2**16)
-        while True:
-            connection.sendall(piece if length else b"10000\r\n" + piece + b"\r\n")
-
-    return Step(act)
+def _endless(length: str | None) -> Reply:
+    headers = {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": length}
+    piece = bytes(2**16)
+    return Reply(
+        200, itertools.repeat(piece if length else b"10000\r\n" + piece + b"\r\n"), headers
+    )
 
 
 @pytest.mark.parametrize("length", [None, str(10**15), "1000001"])
@@ -297,13 +291,8 @@ async def test_memory_stays_flat(way: str, tmp_path: Path) -> None:
     """A large file goes through memory in pieces."""
     size = 48 * 2**20
 
-    def act(connection: socket.socket, request: Request) -> None:
-        connection.sendall(head(200, {"Content-Length": str(size)}))
-        piece = bytes(2**18)
-        for _ in range(size // len(piece)):
-            connection.sendall(piece)
-
-    with Wire(Step(act)) as wire:
+    pieces = [bytes(2**18)] * (size // 2**18)
+    with Wire(Reply(200, pieces, {"Content-Length": str(size)}, end="close")) as wire:
         async with client_of(wire) as client:
             file = file_at(client, f"{wire.url}/f.bin")
             tracemalloc.start()
@@ -328,12 +317,12 @@ async def test_cancelling_leaves_nothing(how: str, tmp_path: Path) -> None:
     """A save that is cancelled in the middle leaves no file, however often it is cancelled."""
     reached = threading.Event()
 
-    def act(connection: socket.socket, request: Request) -> None:
-        connection.sendall(head(200, {"Content-Length": "10000000"}) + bytes(3_000_000))
+    def body() -> Iterator[bytes]:
+        yield bytes(3_000_000)
         reached.set()
-        connection.recv(1)
 
-    with Wire(Step(act)) as wire:
+    headers = {"Content-Length": "10000000"}
+    with Wire(lambda request: Reply(200, body(), headers, end="stall")) as wire:
         async with client_of(wire) as client:
             file = file_at(client, f"{wire.url}/f.bin")
             if how == "anyio":
@@ -378,21 +367,13 @@ async def test_cancelling_anywhere_leaves_all_or_nothing(tmp_path: Path) -> None
 
 async def test_leaving_an_iteration_closes_the_connection() -> None:
     """Who stops iterating over a file does not hold its connection."""
-    left = threading.Event()
-
-    def act(connection: socket.socket, request: Request) -> None:
-        connection.sendall(head(200, {"Content-Length": "10000000"}) + bytes(1_000_000))
-        try:
-            while connection.recv(2**16):
-                pass
-        finally:
-            left.set()
-
-    with Wire(Step(act)) as wire:
+    headers = {"Content-Length": "10000000"}
+    with Wire(Reply(200, bytes(1_000_000), headers, end="stall")) as wire:
         async with client_of(wire, timeout=Timeout(read=30)) as client:
             async for _ in file_at(client, f"{wire.url}/f"):
+                assert wire.open == 1
                 break
-            assert await asyncio.to_thread(left.wait, 5)
+            await until(lambda: wire.open == 0)
 
 
 async def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:

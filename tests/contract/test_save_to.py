@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,6 @@ from .wire import (
     client_of,
     json,
     problem,
-    route,
 )
 
 
@@ -64,7 +63,7 @@ async def test_files_of_many_runs_do_not_meet(
         assert file.path.read_bytes() == await file.read()
 
 
-def _serving(output: Any, files: dict[str, Step], **more: Any) -> Step:
+def _serving(output: Any, files: Mapping[str, Step], **more: Any) -> Step:
     def act(request: Request) -> Step:
         if request.method == "GET" and request.path in files:
             return files[request.path]
@@ -81,7 +80,7 @@ def _serving(output: Any, files: dict[str, Step], **more: Any) -> Step:
 
         return json({**PREDICTION, "output": placed(output), **more}, 201)
 
-    return route(act)
+    return act
 
 
 async def test_files_anywhere_in_the_output(tmp_path: Path) -> None:
@@ -149,11 +148,11 @@ async def test_cancelling_while_files_are_saved(tmp_path: Path) -> None:
     """A run that is cancelled while it saves leaves nothing unfinished, and cancels nothing at the API."""
     asked = threading.Event()
 
-    def stall(connection: socket.socket, request: Request) -> None:
+    def stall(request: Request) -> Step:
         asked.set()
-        connection.recv(1)
+        return STALL
 
-    with Wire(_serving("HOST/1.png", {"/1.png": Step(stall)})) as wire:
+    with Wire(_serving("HOST/1.png", {"/1.png": stall})) as wire:
         async with client_of(wire) as client:
             task = asyncio.create_task(client.run("acme/greeter", {}, save_to=tmp_path))
             await asyncio.to_thread(asked.wait, 10)

@@ -32,7 +32,6 @@ from .wire import (
     client_of,
     json,
     problem,
-    route,
 )
 
 CONTENT = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8000
@@ -204,7 +203,7 @@ async def test_an_uploaded_file_is_used_until_shortly_before_its_end(
         count += 1
         return _created(request, count, **dates)
 
-    with Wire(route(act)) as wire:
+    with Wire(act) as wire:
         async with client_of(wire) as client:
             transport = client._context.transport
 
@@ -228,7 +227,7 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
         count += 1
         return _created(request, count)
 
-    with Wire(route(act)) as wire:
+    with Wire(act) as wire:
         async with client_of(wire) as client:
             uploads = client._context.uploads
             for number in range(50):
@@ -267,7 +266,7 @@ class Held:
             digest = hashlib.sha256(CONTENT).hexdigest()
             return _created(request, number, checksums={"sha256": digest})
 
-        return route(act)
+        return act
 
 
 async def _run(client: Client, file: Any) -> None:
@@ -395,7 +394,7 @@ async def test_uploads_for_inputs_are_repeated(fault: Step) -> None:
         bodies.append(request.body)
         return _created(request, 1)
 
-    with Wire(fault, route(act)) as wire:
+    with Wire(fault, act) as wire:
         async with client_of(wire) as client:
             await _run(client, io.BytesIO(CONTENT))
         assert _sent(wire) == ["https://api.invalid/f1"]

@@ -54,7 +54,6 @@ from .wire import (
     json,
     problem,
     raw,
-    route,
 )
 
 ID = "wm41d8ffq9rgj0cjb2ysrvzve0"
@@ -110,7 +109,7 @@ class Server:
         self._path = path
         self._lock = threading.Lock()
         self.cancelled = threading.Event()
-        self.wire = Wire(route(self.choose))
+        self.wire = Wire(self.choose)
 
     def choose(self, request: Request) -> Step:
         """Choose what the server does with a request."""
@@ -302,7 +301,7 @@ async def test_nobody_listens() -> None:
                 return json(prediction(urls=urls), 201)
             return json(prediction(urls=urls, **DONE))
 
-        server.wire.script = [route(elsewhere)]
+        server.wire.script = [elsewhere]
         assert await read(server) == SCRIPT
 
 
@@ -333,7 +332,7 @@ async def test_a_tail_that_grows() -> None:
                 server.state = {"status": "processing", **next(states, DONE)}
             return choose(request)
 
-        server.wire.script = [route(growing)]
+        server.wire.script = [growing]
         assert await read(server) == SCRIPT
         assert len(server.asked("poll")) == 5
 
@@ -356,7 +355,7 @@ async def test_a_poll_that_is_refused() -> None:
             return json(prediction(), 201)
         return problem(401, title="Unauthenticated")
 
-    with Wire(route(choose)) as wire:
+    with Wire(choose) as wire:
         async with client_of(wire, poll_interval=0.01) as client:
             with pytest.raises(ContactLost) as caught:
                 [event async for event in client.stream("acme/poet")]
@@ -559,7 +558,7 @@ async def test_cancelled_while_it_is_created() -> None:
         listed = prediction(created_at=created.isoformat(), deadline=deadlines[0].isoformat())
         return json({"next": None, "previous": None, "results": [listed]})
 
-    with Wire(route(choose)) as wire:
+    with Wire(choose) as wire:
         async with client_of(wire) as client:
             events = client.stream("acme/poet")
 
@@ -876,7 +875,7 @@ async def test_the_token_stays_with_the_api() -> None:
                         return json(prediction(urls=urls), 201)
                     return choose(request)
 
-                server.wire.script = [route(other)]
+                server.wire.script = [other]
             assert await read(server) == SCRIPT
             (request,) = server.asked("stream") if same else elsewhere.requests
             assert "authorization" not in request.headers

@@ -7,7 +7,6 @@ import pickle
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,6 @@ from .wire import (
     PREDICTION,
     TOKEN,
     Request,
-    Step,
     Wire,
     answer,
     client_of,
@@ -61,7 +59,7 @@ async def test_redirects_elsewhere_do_not_take_the_token_along(status: int) -> N
 async def test_another_host_is_another_origin() -> None:
     """The same port under another name is somebody else."""
     with Wire(json(ACCOUNT)) as wire:
-        wire.script.insert(0, redirect(f"http://localhost:{wire.port}/a"))
+        wire.script = [redirect(f"http://localhost:{wire.port}/a"), *wire.script]
         async with client_of(wire) as client:
             await client.accounts.current()
         assert "authorization" in wire.requests[0].headers
@@ -71,7 +69,7 @@ async def test_another_host_is_another_origin() -> None:
 async def test_a_redirect_that_comes_back_has_the_token_again() -> None:
     """By way of another origin, a read still arrives at the API."""
     with Wire(json(ACCOUNT)) as wire, Wire(redirect(f"{wire.url}/v1/back")) as foreign:
-        wire.script.insert(0, redirect(f"{foreign.url}/a"))
+        wire.script = [redirect(f"{foreign.url}/a"), *wire.script]
         async with client_of(wire) as client:
             await client.accounts.current()
         assert all(map(shows_nothing, foreign.requests))
@@ -83,10 +81,7 @@ async def test_creates_are_not_sent_elsewhere() -> None:
     with Wire(json(PREDICTION, 201)) as foreign:
         steps = (redirect(f"{foreign.url}/a", 307), problem(403))
 
-        def act(connection: Any, request: Request) -> bool | None:
-            return steps[request.method != "POST"].act(connection, request)
-
-        with Wire(Step(act)) as wire:
+        with Wire(lambda request: steps[request.method != "POST"]) as wire:
             async with client_of(wire) as client:
                 with pytest.raises(exceptions.TransportError):
                     await client.predictions.create(model="acme/greeter", input={"text": "secret"})

@@ -6,7 +6,6 @@ import asyncio
 import email.utils
 import json as jsonlib
 import logging
-import socket
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicate_async import Client, Limits, Retry, Timeout, exceptions
+from replicate_async.testing import Reply
 
 from .wire import (
     ACCOUNT,
@@ -43,12 +43,10 @@ from .wire import (
     drip,
     file_at,
     gzipped,
-    head,
     json,
     problem,
     raw,
     redirect,
-    route,
 )
 
 GOOD = json(ACCOUNT)
@@ -189,11 +187,7 @@ def sent_creates(wire: Wire) -> list[Request]:
 def only_for_posts(step: Step) -> Step:
     """Answer POSTs with a step, and refuse all else: nobody shall find a lost create in the list."""
     refusal = problem(403)
-    return Step(
-        lambda connection, request: (step if request.method == "POST" else refusal).act(
-            connection, request
-        )
-    )
+    return lambda request: step if request.method == "POST" else refusal
 
 
 @pytest.mark.parametrize("create", CREATES.values(), ids=CREATES.keys())
@@ -619,7 +613,7 @@ async def test_a_wait_that_was_asked_for_is_no_silence() -> None:
         time.sleep(0.6)  # in the server's thread
         return CREATED
 
-    with Wire(route(late)) as wire:
+    with Wire(late) as wire:
         async with client_of(wire, timeout=Timeout(read=0.2)) as client:
             prediction = await client.predictions.create(VERSION, {"text": "a"}, wait=1)
         assert prediction.status == "succeeded"
@@ -648,7 +642,7 @@ async def test_a_loop_that_was_held_up_is_no_silent_server() -> None:
         time.sleep(0.1)  # in the server's thread
         return GOOD
 
-    with Wire(route(block)) as wire:
+    with Wire(block) as wire:
         async with client_of(wire, timeout=Timeout(read=0.2), retry=Retry(attempts=1)) as client:
             assert (await client.accounts.current()).username == "acme"
 
@@ -657,13 +651,9 @@ async def test_silence_counts_anew_with_each_piece_of_an_answer() -> None:
     """An answer that takes longer than `Timeout.read`, but is never silent for so long, is read."""
     body = jsonlib.dumps(ACCOUNT).encode()
 
-    def slowly(connection: socket.socket, request: Request) -> None:
-        connection.sendall(head(200, {"Content-Length": str(len(body)), "Connection": "close"}))
-        for number in range(0, len(body), 10):
-            time.sleep(0.1)
-            connection.sendall(body[number : number + 10])
-
-    with Wire(Step(slowly)) as wire:
+    headers = {"Content-Length": str(len(body)), "Connection": "close"}
+    pieces = [body[number : number + 10] for number in range(0, len(body), 10)]
+    with Wire(Reply(200, pieces, headers, pause=0.1, end="close")) as wire:
         async with client_of(wire, timeout=Timeout(read=0.4), retry=Retry(attempts=1)) as client:
             assert (await client.accounts.current()).username == "acme"
 
@@ -672,13 +662,12 @@ async def test_a_body_that_comes_long_after_its_head_is_read() -> None:
     """The head of an answer ends the silence: a create that was answered so is no ambiguous one."""
     body = jsonlib.dumps(PREDICTION).encode()
 
-    def late(connection: socket.socket, request: Request) -> None:
-        time.sleep(0.3)
-        connection.sendall(head(201, {"Content-Length": str(len(body)), "Connection": "close"}))
-        time.sleep(0.3)
-        connection.sendall(body)
+    def late(request: Request) -> Step:
+        time.sleep(0.3)  # in the server's thread
+        headers = {"Content-Length": str(len(body)), "Connection": "close"}
+        return Reply(201, [body], headers, pause=0.3, end="close")
 
-    with Wire(Step(late)) as wire:
+    with Wire(late) as wire:
         async with client_of(wire, timeout=Timeout(read=0.5)) as client:
             created = await client.predictions.create(VERSION, {"text": "a"})
         assert created.id == PREDICTION["id"]
@@ -694,7 +683,7 @@ async def test_the_callers_timeout_wins_over_silence() -> None:
         loop.call_soon_threadsafe(loop.call_later, 0.15, time.sleep, 0.15)
         return STALL
 
-    with Wire(route(stall)) as wire:
+    with Wire(stall) as wire:
         async with client_of(wire, timeout=Timeout(read=0.25)) as client:
             began = time.monotonic()
             with pytest.raises(TimeoutError) as caught:
@@ -710,12 +699,12 @@ async def test_the_callers_timeout_wins_over_slowness() -> None:
     loop = asyncio.get_running_loop()
     dripping = drip(30, every=0.05)
 
-    def act(connection: socket.socket, request: Request) -> bool | None:
+    def act(request: Request) -> Step:
         # What is due from 0.5 to 0.7 seconds after the request is done at once.
         loop.call_soon_threadsafe(loop.call_later, 0.5, time.sleep, 0.2)
-        return dripping.act(connection, request)
+        return dripping
 
-    with Wire(Step(act)) as wire:
+    with Wire(act) as wire:
         async with client_of(wire, timeout=Timeout(read=0.2)) as client:
             with pytest.raises(TimeoutError) as caught:
                 async with asyncio.timeout(0.65):
@@ -752,7 +741,7 @@ async def test_a_cancelled_request_is_cancelled() -> None:
         loop.call_soon_threadsafe(arrived.set)
         return STALL
 
-    with Wire(route(tell), GOOD) as wire:
+    with Wire(tell, GOOD) as wire:
         async with client_of(wire) as client:
             task = asyncio.create_task(client.accounts.current())  # awaited below
             await arrived.wait()
@@ -786,7 +775,7 @@ async def test_connections_are_counted_and_come_back() -> None:
         together -= 1
         return json(ACCOUNT, keep=True)
 
-    with Wire(Step(lambda c, r: count(r).act(c, r))) as wire:
+    with Wire(count) as wire:
         limits = Limits(connections=2)
         async with client_of(wire, limits=limits, timeout=Timeout(read=2)) as client:
             tasks = [asyncio.create_task(client.accounts.current()) for _ in range(20)]
@@ -820,7 +809,7 @@ async def test_reads_follow_redirects(status: int) -> None:
     """A GET follows a redirect on the same origin, absolute or relative, with the token."""
     for location in ("{url}/v1/elsewhere?a=%2F", "/v1/elsewhere?a=%2F", "elsewhere?a=%2F"):
         with Wire(GOOD) as wire:
-            wire.script.insert(0, redirect(location.format(url=wire.url), status))
+            wire.script = [redirect(location.format(url=wire.url), status), *wire.script]
             async with client_of(wire) as client:
                 assert (await client.accounts.current()).username == "acme"
             assert wire.requests[1].target == "/v1/elsewhere?a=%2F"

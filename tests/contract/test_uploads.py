@@ -28,7 +28,6 @@ from .wire import (
     client_of,
     json,
     problem,
-    route,
 )
 
 CONTENT = random.Random(7).randbytes(3 * 2**20 + 17)
@@ -196,7 +195,7 @@ async def test_a_file_in_many_places_arrives_whole() -> None:
         uploads.append(request)
         return CREATED
 
-    with Wire(route(act)) as wire:
+    with Wire(act) as wire:
         async with client_of(wire, timeout=Timeout(read=2)) as client:
             file = io.BytesIO(CONTENT)
             order = {"a": file, "b": [file, {"c": file}]}
@@ -216,7 +215,7 @@ async def test_uploads_of_one_input_run_together() -> None:
         number = content_of(request).decode()
         return json({"id": number, "urls": {"get": f"https://api.invalid/{number}"}}, 201)
 
-    with Wire(route(act)) as wire:
+    with Wire(act) as wire:
         async with client_of(wire) as client:
             order = {"images": [str(number).encode() for number in range(20)]}
             await client.predictions.create(model="acme/greeter", input=order)
@@ -231,7 +230,7 @@ async def test_one_upload_that_fails_ends_the_others() -> None:
     def act(request: Request) -> Step:
         return problem(400, detail="bad") if content_of(request) == b"3" else CREATED
 
-    with Wire(route(act)) as wire:
+    with Wire(act) as wire:
         async with client_of(wire) as client:
             order = {"images": [str(number).encode() for number in range(8)]}
             with pytest.raises(exceptions.BadRequestError):

@@ -1,7 +1,6 @@
-"""A raw TCP server that answers byte by byte as a test's script says, and records what it was sent.
+"""A server that answers as the script of a test says: the emulator's wire, with nothing behind it.
 
-It runs in threads of its own: one server serves several event loops, threads and processes, and it is never
-held up by the loop of the test.
+The words of a script are those of `replicate_async.testing`: a `Fault`, a `Reply`, or a function that chooses one.
 """
 
 from __future__ import annotations
@@ -11,238 +10,100 @@ import gzip
 import json as jsonlib
 import socket
 import ssl
-import struct
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self
-
-import attrs
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeAlias
 
 from replicate_async import Client, FileOutput, RateLimit, Retry, Timeout
+from replicate_async.testing import Emulator, Fault, Reply, WireRequest
 
+Request = WireRequest
 TOKEN = "r8_TestTokenThatMustNeverLeak012345678901"
 QUICK = Retry(backoff=0.001, max_backoff=0.001)
 BOUND = 10.0
-"""Seconds after which a connection of a test ends by itself."""
+"""Seconds that a test waits at most for something that must not take long."""
 
-
-@attrs.frozen
-class Request:
-    """A request as it came."""
-
-    line: str
-    """The first line, without its end."""
-    headers: Mapping[str, str]
-    """The headers, names in lower case."""
-    body: bytes
-    """The body, without the framing of chunks."""
-    connection: int
-    """The number of its connection, from 1."""
-    peer: int
-    """The port that it came from."""
-
-    @property
-    def method(self) -> str:
-        """The method."""
-        return self.line.partition(" ")[0]
-
-    @property
-    def target(self) -> str:
-        """The target, as it was sent."""
-        return self.line.split(" ")[1]
-
-    @property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition("?")[0]
-
-    def json(self) -> Any:
-        """Return the decoded body."""
-        return jsonlib.loads(self.body)
-
-
-@attrs.frozen
-class Step:
-    """What happens to one request."""
-
-    act: Callable[[socket.socket, Request], bool | None]
-    """Answers, or does not; returns True to keep the connection."""
-    early: bool = False
-    """Whether it happens before a byte is read."""
-    body: bool = True
-    """Whether the body is read before."""
+Step: TypeAlias = "Fault | Reply | Callable[[Request], Step]"
+"""What happens to one request. A function runs in a thread of the server and may block."""
 
 
 class Wire:
-    """Serves one step for each request; when the script is over, its last step again and again."""
+    """Serves one step for each request; when the script is over, its last step again and again.
+
+    It runs in a thread of its own: one server serves several event loops, threads and processes, and is
+    never held up by the loop of the test.
+    """
 
     def __init__(self, *script: Step, listening: bool = True, tls: ssl.SSLContext | None = None):
         self.requests: list[Request] = []
         """What came, in the order in which it was complete."""
-        self.connections = 0
-        """How many connections there were."""
-        self.script = list(script)
+        self.script: Sequence[Step] = script
         self._position = 0
         self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._tls = tls
-        self._stopped = False
-        self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        scheme = "http" if tls is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
-        self._listening = False
-        if listening:
-            self.listen()
-
-    def listen(self) -> None:
-        """Accept connections from now on; before, they are refused."""
-        with self._lock:
-            if self._listening:
-                return
-            self._listening = True
-        self._listener.listen(128)
-        thread = threading.Thread(target=self._accept)
-        self._threads.append(thread)
-        thread.start()
+        self._emulator = Emulator(built_in=False, wire=True, tls=tls)
+        self._emulator.wire.inject(self._next)
+        if not listening:
+            self._emulator.wire.refuse()
 
     def __enter__(self) -> Self:
+        self._arm()
+        self._emulator.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stopped = True
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        with self._lock:
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-        for thread in list(self._threads):
-            thread.join(BOUND)
-            assert not thread.is_alive()
-        self._listener.close()
+        self._emulator.stop()
+        assert self.open == 0
 
-    def _accept(self) -> None:
-        while not self._stopped:
-            try:
-                connection, peer = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self.connections += 1
-                number = self.connections
-            thread = threading.Thread(target=self._serve, args=(connection, number, peer[1]))
-            self._threads.append(thread)
-            thread.start()
+    @property
+    def url(self) -> str:
+        """Its origin."""
+        return self._emulator.url
 
-    def _next(self) -> Step:
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def connections(self) -> int:
+        """How many connections there were."""
+        return self._emulator.wire.accepted
+
+    @property
+    def open(self) -> int:
+        """How many connections clients hold."""
+        return self._emulator.wire.connections
+
+    def listen(self) -> None:
+        """Accept connections from now on; before, they are refused."""
+        self._emulator.wire.accept()
+
+    def _next(self, request: Request) -> Fault | Reply:
         with self._lock:
+            self.requests.append(request)
             step = self.script[min(self._position, len(self.script) - 1)]
             self._position += 1
-            return step
+            self._arm()
+        while not isinstance(step, Fault | Reply):
+            step = step(request)
+        return step
 
-    def _peek(self) -> Step:
-        with self._lock:
-            return self.script[min(self._position, len(self.script) - 1)]
-
-    def _serve(self, connection: socket.socket, number: int, peer: int) -> None:
-        connection.settimeout(BOUND)
-        try:
-            if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_side=True)
-            with self._lock:
-                if self._stopped:
-                    return
-                self._open.add(connection)
-            while True:
-                if self._peek().early:
-                    self._next().act(connection, Request("", {}, b"", number, peer))
-                    return
-                head = _read_head(connection)
-                if head is None:
-                    return
-                step = self._next()
-                line, headers = head
-                body = _read_body(connection, headers) if step.body else b""
-                request = Request(line, headers, body, number, peer)
-                self.requests.append(request)
-                if not step.act(connection, request):
-                    return
-        except OSError:
-            pass  # the client went away, or the server was stopped
-        finally:
-            with self._lock:
-                self._open.discard(connection)
-            connection.close()
-
-
-def _read_head(connection: socket.socket) -> tuple[str, dict[str, str]] | None:
-    data = b""
-    while not data.endswith(b"\r\n\r\n"):
-        byte = connection.recv(1)
-        if not byte:
-            return None
-        data += byte
-    first, *rest = data.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
-    pairs = (line.partition(":") for line in rest)
-    return first, {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _read_body(connection: socket.socket, headers: Mapping[str, str]) -> bytes:
-    if headers.get("transfer-encoding", "").lower() != "chunked":
-        return _exactly(connection, int(headers.get("content-length", 0)))
-    body = b""
-    while size := int(_line(connection), 16):
-        body += _exactly(connection, size)
-        _line(connection)
-    _line(connection)
-    return body
-
-
-def _line(connection: socket.socket) -> bytes:
-    data = b""
-    while not data.endswith(b"\r\n"):
-        data += _exactly(connection, 1)
-    return data[:-2]
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        chunk = connection.recv(min(size - len(data), 2**20))
-        if not chunk:
-            raise ConnectionError("the client left in the middle of a body")
-        data += chunk
-    return bytes(data)
+    def _arm(self) -> None:
+        """Prepare the steps that happen before there is a request: resets at accept."""
+        while self._position < len(self.script):
+            if self.script[self._position] is not Fault.RESET_AT_ACCEPT:
+                return
+            self._position += 1
+            is_last = self._position == len(self.script)
+            self._emulator.wire.inject(Fault.RESET_AT_ACCEPT, times=None if is_last else 1)
 
 
 # -- Steps -------------------------------------------------------------------------------------
 
 
-def raw(*pieces: bytes, reset: bool = False, stall: bool = False, early: bool = False) -> Step:
+def raw(*pieces: bytes, reset: bool = False, stall: bool = False) -> Reply:
     """Send bytes as they are, then close the connection, reset it, or fall silent."""
-
-    def act(connection: socket.socket, request: Request) -> None:
-        for piece in pieces:
-            connection.sendall(piece)
-        if stall:
-            _until_gone(connection)
-        if reset:
-            _reset(connection)
-
-    return Step(act, early=early)
-
-
-def _until_gone(connection: socket.socket) -> None:
-    while connection.recv(2**16):
-        pass
-
-
-def _reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return Reply.raw(*pieces, end="reset" if reset else "stall" if stall else "close")
 
 
 def head(status: int = 200, headers: Mapping[str, str] | None = None) -> bytes:
@@ -260,24 +121,13 @@ def answer(
     headers: Mapping[str, str] | None = None,
     keep: bool = False,
     read: bool = True,
-) -> Step:
+) -> Reply:
     """Answer properly; `keep` keeps the connection, else it is closed and says so."""
     all_headers = {"Connection": "keep-alive" if keep else "close"}
-    if status != 204:
-        all_headers["Content-Length"] = str(len(body))
     if content_type is not None:
         all_headers["Content-Type"] = content_type
     all_headers.update(headers or {})
-
-    def act(connection: socket.socket, request: Request) -> bool:
-        connection.sendall(head(status, all_headers))
-        connection.sendall(body)
-        if not read:  # an unread body would make a reset of the close
-            connection.shutdown(socket.SHUT_WR)
-            _until_gone(connection)
-        return keep
-
-    return Step(act, body=read)
+    return Reply(status, body, all_headers, end="keep" if keep else "close", reads=read)
 
 
 def json(
@@ -287,12 +137,12 @@ def json(
     headers: Mapping[str, str] | None = None,
     keep: bool = False,
     content_type: str = "application/json",
-) -> Step:
+) -> Reply:
     """Answer with JSON."""
     return answer(status, jsonlib.dumps(value).encode(), content_type, headers=headers, keep=keep)
 
 
-def problem(status: int, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Step:
+def problem(status: int, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
     """Answer with an error body of the API."""
     return json(
         {"status": status, **fields},
@@ -302,50 +152,39 @@ def problem(status: int, *, headers: Mapping[str, str] | None = None, **fields: 
     )
 
 
-def redirect(location: str, status: int = 302) -> Step:
+def redirect(location: str, status: int = 302) -> Reply:
     """Answer with a redirect."""
     return answer(status, headers={"Location": location})
 
 
-def gzipped(body: bytes, status: int = 200) -> Step:
+def gzipped(body: bytes, status: int = 200) -> Reply:
     """Answer with a compressed body."""
     return answer(status, gzip.compress(body), headers={"Content-Encoding": "gzip"})
 
 
-def drip(seconds: float, *, every: float, status: int = 200) -> Step:
+def drip(seconds: float, *, every: float, status: int = 200) -> Reply:
     """Answer with a byte now and then, for so many seconds."""
-
-    def act(connection: socket.socket, request: Request) -> None:
-        connection.sendall(head(status, {"Content-Length": "1000000", "Connection": "close"}))
-        pause = threading.Event()
-        for _ in range(int(seconds / every)):
-            connection.sendall(b" ")
-            pause.wait(every)
-
-    return Step(act)
+    headers = {"Content-Length": "1000000", "Connection": "close"}
+    return Reply(status, [b" "] * int(seconds / every), headers, pause=every, end="close")
 
 
-def route(choose: Callable[[Request], Step]) -> Step:
-    """Answer with the step that a function chooses for the request."""
-    return Step(lambda connection, request: choose(request).act(connection, request))
-
-
-RESET_BEFORE_READING = Step(lambda connection, request: _reset(connection), early=True)
-RESET = raw(reset=True)
+RESET = Fault.RESET_BEFORE_EXECUTION
 CLOSE = raw()
-STALL = raw(stall=True)
+STALL = Fault.STALL_BEFORE_EXECUTION
 HTML = b"<!doctype html><html><head><title>Bad gateway</title></head><body>Sorry</body></html>"
 
 
-def _malformed(connection: socket.socket, request: Request) -> None:
-    """Send a good chunk and, a moment later, a malformed one; the connection stays open."""
-    connection.sendall(head(200, {"Transfer-Encoding": "chunked"}) + b'5\r\n{"id"\r\n')
-    time.sleep(0.05)
-    raw(b"zz\r\n: 1}\r\n", stall=True).act(connection, request)
-
+MALFORMED = Reply(
+    200,
+    [b'5\r\n{"id"\r\n', b"zz\r\n: 1}\r\n"],
+    {"Transfer-Encoding": "chunked"},
+    pause=0.05,
+    end="stall",
+)
+"""A good chunk and, a moment later, a malformed one; the connection stays open."""
 
 LOST: dict[str, Step] = {
-    "reset before reading": RESET_BEFORE_READING,
+    "reset before reading": Fault.RESET_AT_ACCEPT,
     "reset after reading": RESET,
     "closed after reading": CLOSE,
     "cut in the status line": raw(b"HTTP/1.1 20"),
@@ -355,7 +194,7 @@ LOST: dict[str, Step] = {
     "cut in the body": raw(head(200, {"Content-Length": "100"}), b'{"username"'),
     "reset in the body": raw(head(200, {"Content-Length": "100"}), b'{"username"', reset=True),
     "cut in the chunks": raw(head(200, {"Transfer-Encoding": "chunked"}), b'5\r\n{"id'),
-    "malformed chunk": Step(_malformed),
+    "malformed chunk": MALFORMED,
     "broken gzip": answer(200, b"no gzip at all", headers={"Content-Encoding": "gzip"}),
 }
 """Faults in which the connection ends before the answer does."""

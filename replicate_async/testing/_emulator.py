@@ -41,7 +41,7 @@ from ._ledger import Ledger, Origin, Request
 from ._lifecycle import Engine
 from ._limits import AccountLimits, RateLimits
 from ._problems import PROBLEM_JSON, Problem
-from ._proxy import Proxy
+from ._proxy import Proxy, stop_accepting
 from ._store import (
     Account,
     Collection,
@@ -684,7 +684,6 @@ class Emulator:
         outside = Outside()
         engine, handlers = self._parts(timers, outside)
         runners: list[web.ServerRunner] = []
-        servers: list[web.Server] = []
         try:
             for sock, origin, answer in zip(self._sockets, _ORIGINS, handlers, strict=True):
                 server = web.Server(
@@ -694,7 +693,6 @@ class Emulator:
                     access_log=None,
                     lingering_time=2.0,
                 )
-                servers.append(server)
                 runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
                 runners.append(runner)
                 await runner.setup()
@@ -707,6 +705,10 @@ class Emulator:
             self._loop = None
             if self._proxy is not None:
                 await self._proxy.aclose()
+            for sock in self._sockets:
+                stop_accepting(asyncio.get_running_loop(), sock)
+            for _ in range(3):  # what was accepted a moment ago gets its transport
+                await asyncio.sleep(0)
             for runner in runners:
                 for site in runner.sites:
                     await site.stop()
@@ -718,11 +720,6 @@ class Emulator:
             timers.close()
             await engine.aclose()  # of what the last requests have begun
             self._close_sockets()
-            # What was accepted at the last moment gets its transport only now.
-            for _ in range(3):
-                await asyncio.sleep(0)
-            for server in servers:
-                await server.shutdown(0)
             await asyncio.sleep(0)  # lets closed transports go
 
     def _parts(self, timers: Timers, outside: Outside) -> tuple[Engine, list[_Handler]]:

@@ -95,7 +95,6 @@ class Proxy:
         self._loop = None
         for port in self._ports:
             port.close()
-            port.release()
         for connection in list(self.connections):
             connection.abort()
         tasks = list(self._tasks)
@@ -103,6 +102,8 @@ class Proxy:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+        for port in self._ports:
+            port.release()
 
     def refuse(self) -> None:
         """Stop listening and close idle connections."""
@@ -178,7 +179,7 @@ class _Port:
         self.origin: Origin = origin
         self.behind: tuple[str, int] = ("", 0)
         self.listening: socket.socket | None = None
-        self._server: asyncio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._host = host
         self._family = family
         # Bound, but never listening: it only keeps others from the port.
@@ -203,35 +204,39 @@ class _Port:
         return self.listening
 
     async def serve(self, listening: socket.socket) -> None:
-        """Take accepted connections up."""
-        loop = asyncio.get_running_loop()
+        """Take accepted connections up, until the port is closed."""
         if listening is not self.listening:
             return  # closed before it came to this
+        loop = asyncio.get_running_loop()
 
         def made() -> asyncio.StreamReaderProtocol:
             reader = asyncio.StreamReader(limit=_MOST_HEAD, loop=loop)
             return _Protocol(reader, partial(self._proxy.connected, self), loop=loop)
 
-        server = await loop.create_server(
-            made, sock=listening, backlog=_BACKLOG, ssl=self._proxy.tls
-        )
-        if listening is self.listening:
-            self._server = server
-        else:
-            server.close()
+        self._loop = loop
+        await loop.create_server(made, sock=listening, backlog=_BACKLOG, ssl=self._proxy.tls)
 
     def close(self) -> None:
         """Stop listening: connections are refused."""
-        server, self._server = self._server, None
         listening, self.listening = self.listening, None
-        if server is not None:
-            server.close()
-        elif listening is not None:
+        if listening is not None:
+            if self._loop is not None:
+                stop_accepting(self._loop, listening)
             listening.close()
 
     def release(self) -> None:
         """Let others have the port."""
         self._kept.close()
+
+
+def stop_accepting(loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+    """Take no connections from a socket that an `asyncio.Server` listens on.
+
+    `Server.close` does it, too, but the connections taken just before are then lost in CPython, with
+    their sockets open (gh-109564).
+    """
+    with suppress(NotImplementedError):  # on Windows
+        loop.remove_reader(listening)
 
 
 class _Protocol(asyncio.StreamReaderProtocol):

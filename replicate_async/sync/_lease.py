@@ -20,7 +20,7 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 import attrs
 
 from .. import exceptions
-from ._portal import GRACE, Pending, Portal, Work
+from ._portal import GRACE, Pending, Portal, Work, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class Claim:
 
     def run(self, portal: Portal, start: Callable[[Pending, Work], object], work: Work) -> Any:
         """Have *start* called on the loop, and return or raise the outcome of the work."""
+        watch.check()
         pending = Pending()
         try:
             portal.run(pending, start, work)

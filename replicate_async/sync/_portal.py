@@ -2,7 +2,8 @@
 
 A call is a callback that is posted to the loop and starts a task there, and a `Pending` on which the calling
 thread waits. If something interrupts the wait, Ctrl-C or an exception raised by another signal handler, the
-task is cancelled and gets time for its clean-up before the exception goes on.
+task is cancelled and gets time for its clean-up before the exception goes on. Calls of other threads notice
+that Ctrl-C is ending the main thread.
 
 The runtime of the facade uses asyncio where the rest of the package uses anyio. It is about the loop itself:
 its tasks have no common parent, and are started and cancelled from other threads. In anyio that is
@@ -42,6 +43,9 @@ GRACE: Final = 6.0
 _POLL: Final = 0.1 if sys.platform == "win32" else 0.5
 """Seconds after which a waiting thread looks for signals. On Windows, Ctrl-C does not interrupt the acquisition
 of a lock. Elsewhere it does, except in the moment before the acquisition begins."""
+
+_WATCH: Final = 1.0
+"""Seconds after which a call in another thread looks whether Ctrl-C is ending the main thread."""
 
 _PARKING: Final = 1.0
 """Seconds for which a fork waits until the loop is between two callbacks."""
@@ -113,6 +117,82 @@ class Pending:
             if self._unfinished.acquire(timeout=min(left, _POLL)):
                 self._unfinished.release()  # for other threads that wait
         return self.done
+
+
+def _keyboard_interrupt() -> int | None:
+    """Return the identity of the `KeyboardInterrupt` that is ending the main thread, or has ended it.
+
+    Python calls signal handlers in the main thread only. There, the exception of Ctrl-C may have to wait until
+    other threads end, as in `ThreadPoolExecutor.__exit__`. An own signal handler could tell these threads, but
+    nobody can install one from them, and it would disable the handlers of asyncio and of notebooks.
+    """
+    main = threading.main_thread().ident
+    assert main is not None
+    error: Any = sys._current_exceptions().get(main)  # noqa: SLF001  (a documented function)
+    if isinstance(error, tuple):
+        error = error[1]  # before Python 3.12
+    if error is None and not hasattr(sys, "ps1"):
+        error = getattr(sys, "last_value", None)  # in sessions, it does not end the main thread
+    if not isinstance(error, KeyboardInterrupt):
+        return None
+    frame = sys._current_frames().get(main)  # noqa: SLF001  (a documented function)
+    if frame is not None and frame.f_code is Pending.wait.__code__:
+        return None  # the main thread waits for the clean-up of its own call
+    return id(error)
+
+
+class _Watch(threading.local):
+    """How a thread waits for its calls, which Ctrl-C ends in all threads.
+
+    A `KeyboardInterrupt` that the main thread was handling at the thread's first call is ignored: the thread is
+    part of that handling. So is one that the main thread has dealt with by the second look.
+    """
+
+    def __init__(self) -> None:
+        self._first = _keyboard_interrupt()
+        self._previous: int | None = None
+        self._next_look = time.monotonic() + _WATCH
+        self._raised: int | None = None
+
+    def check(self) -> None:
+        """Refuse further calls of a thread that has been interrupted, until the main thread goes on.
+
+        Otherwise a worker of a thread pool would start what is queued. Clean-up is not refused, that is, calls
+        while the thread handles an exception.
+
+        Raises:
+            KeyboardInterrupt: The thread has been interrupted.
+        """
+        if (
+            self._raised is not None
+            and self._raised == _keyboard_interrupt()
+            and sys.exc_info()[1] is None
+        ):
+            raise KeyboardInterrupt
+
+    def wait(self, pending: Pending) -> None:
+        """Block until there is an outcome.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C is ending the main thread.
+        """
+        if threading.current_thread() is threading.main_thread():
+            pending.wait()  # the handler of the signal interrupts it
+            return
+        while not pending.wait(self._next_look - time.monotonic()):
+            current = _keyboard_interrupt()
+            if (
+                current is not None
+                and current == self._previous
+                and current not in (self._first, self._raised)
+            ):
+                self._raised = current
+                raise KeyboardInterrupt
+            self._previous = current
+            self._next_look = time.monotonic() + _WATCH
+
+
+watch: Final = _Watch()
 
 
 async def settle(pending: Pending, work: Work, running: set[Pending]) -> None:
@@ -268,12 +348,12 @@ class Portal:
         self.check()
         try:
             self.post(start, pending, *args)
-            pending.wait()
+            watch.wait(pending)
         except exceptions.LoopClosed:
             raise
         except BaseException:
-            # A signal handler has raised, as that of Ctrl-C does. The work must not go on behind the
-            # caller's back. A second exception ends this wait.
+            # A signal handler has raised, as that of Ctrl-C does, here or in the main thread. The work must not
+            # go on behind the caller's back. A second exception ends this wait.
             with contextlib.suppress(exceptions.LoopClosed):
                 self.post(pending.cancel)
                 pending.wait(GRACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 
 import pytest
 
@@ -142,6 +143,105 @@ def _twice() -> tuple[str, str, float]:
             return out, err, time.monotonic() - began
         finally:
             process.kill()
+
+
+IN_THREADS = {
+    "pool_within": """
+        with Client() as client, ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda n: client.run("emulator/sleeper", {"seconds": 60}), range(8)))
+        """,
+    "pool_around": """
+        with ThreadPoolExecutor(2) as pool, Client() as client:
+            list(pool.map(lambda n: client.run("emulator/sleeper", {"seconds": 60}), range(8)))
+        """,
+    "default_client": """
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda n: replicate.run("emulator/sleeper", {"seconds": 60}), range(8)))
+        """,
+    "queued": """
+        def work():
+            replicate.run("emulator/sleeper", {"seconds": 60})
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(work) for _ in range(8)]:
+                future.result()
+        """,
+    "clean_up_in_the_worker": """
+        def work(number):
+            prediction = replicate.predictions.create(model="emulator/sleeper", input={"seconds": 60})
+            try:
+                prediction.wait()
+            finally:
+                prediction.cancel()
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(work, range(8)))
+        """,
+    "streams": """
+        def work(number):
+            for event in replicate.stream("emulator/writer", {"prompt": "x", "max_tokens": 2000}):
+                pass
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(work, range(8)))
+        """,
+    "asyncio": """
+        def work():
+            replicate.run("emulator/sleeper", {"seconds": 60})
+        async def main():
+            await asyncio.gather(asyncio.to_thread(work), asyncio.to_thread(work))
+        asyncio.run(main())
+        """,
+    "no_with": """
+        pool = ThreadPoolExecutor(2)
+        pool.submit(replicate.run, "emulator/sleeper", {"seconds": 60})
+        pool.submit(replicate.run, "emulator/sleeper", {"seconds": 60}).result()
+        """,
+}
+
+
+@pytest.mark.parametrize("code", IN_THREADS.values(), ids=IN_THREADS.keys())
+def test_interrupted_threads(emulator: Emulator, code: str) -> None:
+    """The first Ctrl-C cancels the calls of other threads, for which the main thread has to wait."""
+    imports = """
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+        from replicate_async import sync as replicate
+        from replicate_async.sync import Client
+        """
+    out, err, took = interrupt(
+        textwrap.dedent(imports) + textwrap.dedent(code),
+        lambda: len(emulator.ledger.running()) == 2,
+    )
+    assert (out, err.splitlines()[-1]) == ("", "KeyboardInterrupt")
+    assert "never" not in err
+    assert len(emulator.ledger.lives()) == len(emulator.ledger.cancelled()) == 2
+    assert took < 8
+
+
+def test_interrupt_that_is_handled(emulator: Emulator) -> None:
+    """If the main thread goes on after Ctrl-C, so do calls of other threads; clean-up may use threads."""
+    out, err, _ = interrupt(
+        """
+        import threading, time
+        from concurrent.futures import ThreadPoolExecutor
+        from replicate_async import sync as replicate
+        def work(_):
+            return replicate.run("emulator/sleeper", {"seconds": 3}) is not None
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(work, 0)
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                pass
+            print(running.result())
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            with ThreadPoolExecutor(1) as pool:
+                print(list(pool.map(work, range(1))))
+        """,
+        emulator.ledger.running,
+    )
+    assert (out, complaints(err)) == ("True\n[True]\n", [])
+    assert not emulator.ledger.cancelled()
 
 
 def test_other_signals() -> None:

@@ -20,7 +20,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from .._version import __version__
-from . import _forks as _forks  # registers a hook
+from . import _exit as _exit  # registers a hook, as the next does
+from . import _forks as _forks
 
 if TYPE_CHECKING:
     from .. import types as types

@@ -7,7 +7,6 @@ interpreter closes the clients that are left. A fork gives the child a loop of i
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import functools
 import os
@@ -20,6 +19,7 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 import attrs
 
 from .. import exceptions
+from . import _exit
 from ._portal import GRACE, Pending, Portal, Work, watch
 
 P = ParamSpec("P")
@@ -192,7 +192,7 @@ class _SharedLoop:
                 after_in_parent=self._after_fork_in_parent,
                 after_in_child=self._after_fork_in_child,
             )
-        atexit.register(self._at_exit)
+        _exit.handlers.append(self._at_exit)
 
     def _reset(self) -> None:
         self._lock = threading.RLock()

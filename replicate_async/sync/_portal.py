@@ -267,9 +267,15 @@ class Portal:
         try:
             self._thread.start()
         except RuntimeError as error:
-            # In subinterpreters, in WebAssembly, and while the interpreter exits.
+            # In subinterpreters, in WebAssembly, while the interpreter exits, and in Python 3.12.0 to 3.12.2
+            # once the main thread has ended.
             self._loop.close()
-            raise exceptions.LoopClosed(f"no thread can be started here ({error})") from error
+            hint = (
+                ""
+                if threading.main_thread().is_alive()
+                else "; the main thread has ended: make a call before that, or let it wait for its threads"
+            )
+            raise exceptions.LoopClosed(f"no thread can be started here ({error}){hint}") from error
         except BaseException:
             self.stop(join=False)
             raise

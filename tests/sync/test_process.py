@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 
 import pytest
@@ -508,6 +509,21 @@ def test_exit_handlers() -> None:
     )
 
 
+def test_exit_handlers_before_the_first_call(emulator: Emulator) -> None:
+    """A handler that was registered before the first call, but after the import, can cancel."""
+    out = run(
+        """
+        import atexit
+        from replicate_async import sync as replicate
+        prediction = None
+        atexit.register(lambda: print(prediction.cancel().status))
+        prediction = replicate.predictions.create(model="emulator/sleeper", input={"seconds": 60})
+        """
+    )
+    assert out == "canceled\n"
+    assert len(emulator.ledger.cancelled()) == 1
+
+
 def test_finalizers() -> None:
     """`__del__` methods that use the client, at any time of the end, do not hang."""
     out = run(
@@ -546,6 +562,44 @@ def test_worker_thread_at_the_end() -> None:
         """
     )
     assert out == "True\n"
+
+
+def test_first_call_after_the_main_thread() -> None:
+    """The first call may come when the main thread has ended; if Python forbids it, the error says so."""
+    out = run(
+        """
+        import threading
+        from replicate_async import sync as replicate
+        def work():
+            threading.main_thread().join()
+            try:
+                print(replicate.accounts.current().username)
+            except Exception as error:
+                print(type(error).__name__, "let it wait for its threads" in str(error))
+        threading.Thread(target=work).start()
+        """
+    )
+    forbidden = (3, 12, 0) <= sys.version_info < (3, 12, 3)
+    assert out == ("LoopClosed True\n" if forbidden else "acme\n")
+
+
+def test_import_after_the_main_thread() -> None:
+    """An import that comes when the main thread has ended fails, and says what to do."""
+    out = run(
+        """
+        import threading
+        def work():
+            threading.main_thread().join()
+            try:
+                from replicate_async import sync
+            except Exception as error:
+                print(type(error).__name__, error)
+        threading.Thread(target=work).start()
+        """
+    )
+    assert out.startswith(
+        "LoopClosed the main thread has ended; import `replicate_async.sync` before"
+    )
 
 
 def test_daemon_thread_at_the_end(emulator: Emulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -48,8 +49,6 @@ def fail_when_closed(response: aiohttp.ClientResponse) -> None:
     closed = connection.protocol.closed
 
     def fail(_: object = None) -> None:
-        if closed is not None and not closed.cancelled():
-            closed.exception()  # asyncio complains about exceptions that nobody has looked at
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
 
@@ -60,8 +59,16 @@ def fail_when_closed(response: aiohttp.ClientResponse) -> None:
     if closed is None:
         fail()
     else:
+        closed.remove_done_callback(_look_at)  # that of an earlier answer on this connection
+        closed.add_done_callback(_look_at)
         closed.add_done_callback(fail)
         content.on_eof(end)
+
+
+def _look_at(closed: asyncio.Future[None]) -> None:
+    """Look at how a connection was closed: asyncio complains about exceptions that nobody has looked at."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 def decode_body(

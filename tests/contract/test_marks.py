@@ -249,6 +249,8 @@ async def test_two_processes_ask_for_the_same(resets: bool) -> None:
         assert set(ends["staying"]) == {"output"}
         assert not {"output", "wrong"} & set(ends["leaving"])
         lives = emulator.ledger.lives()
-        assert len(lives) == 2 * PAIRS
+        # On a busy machine, a run may be given up before its create is sent.
+        assert PAIRS < len(lives) <= 2 * PAIRS
         assert len(emulator.ledger.finished()) == PAIRS
-        assert sum(life.did("cancelled") or life.did("aborted") for life in lives) == PAIRS
+        ended = sum(life.did("cancelled") or life.did("aborted") for life in lives)
+        assert ended == len(lives) - PAIRS

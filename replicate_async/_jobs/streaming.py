@@ -154,9 +154,8 @@ class StreamFollower(Generic[J]):
         if url is None:
             return
         if "/v1/streams/" in urlsplit(url).path:
-            self._files = (
-                False  # its output is text, even if it looks like a URL (:api:`stream-url`)
-            )
+            # The output is text, even if it looks like a URL (:api:`stream-url`).
+            self._files = False
         self._is_streamed = True
         self._source = EventSource(self._transport, url, f"prediction {job.id}")
 
@@ -188,9 +187,8 @@ class StreamFollower(Generic[J]):
         """Await one step, until the timeout at most."""
         left = self._ends_at - time.monotonic()
         if self._timeout is None and left > 0:
-            return (
-                await step()
-            )  # no step takes longer than its requests may, far less than 24 hours
+            # Each step is limited by the timeouts of its requests, to far less than 24 hours.
+            return await step()
         with anyio.move_on_after(max(left, 0)):
             return await step()
         raise _TimeoutReached

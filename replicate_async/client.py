@@ -15,7 +15,7 @@ from collections.abc import (
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, overload
 
-from ._http.call import ClientSession, TraceConfig
+from ._http.call import ClientSession, TraceConfig, redacted
 from ._jobs.context import Context, changed_context, default_context, make_context
 from ._jobs.prediction import EventStream, Output
 from ._jobs.request import CreateOptions
@@ -213,7 +213,7 @@ class Client(Unpicklable):
         return self._context.transport.pool.stats
 
     def __repr__(self) -> str:
-        return f"Client(base_url={self._context.transport.config.base_url!r})"
+        return f"Client(base_url={redacted(self._context.transport.config.base_url)!r})"
 
     # Verbs
 

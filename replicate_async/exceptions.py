@@ -60,6 +60,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from ._redaction import without_credentials
 from .types import Job
 
 __all__ = (
@@ -175,7 +176,7 @@ class ReplicateError(ReplicateException):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.method = method
-        self.url = url
+        self.url = url = without_credentials(url)
         self.status = status
         self.title = title
         self.detail = detail
@@ -445,8 +446,8 @@ class TransportError(ReplicateException):
 
     def __init__(self, method: str, url: str, fact: str) -> None:
         self.method = method
-        self.url = url
-        super().__init__(f"{method} {url}: {fact}")
+        self.url = without_credentials(url)
+        super().__init__(f"{method} {self.url}: {without_credentials(fact)}")
 
 
 class ConnectError(TransportError):
@@ -651,7 +652,7 @@ class ArgumentError(ReplicateException, ValueError):
 
     def __init__(self, argument: str, fact: str) -> None:
         self.argument = argument
-        super().__init__(f"{argument}: {fact}")
+        super().__init__(f"{argument}: {without_credentials(fact)}")
 
 
 class ArgumentTypeError(ReplicateException, TypeError):
@@ -662,7 +663,7 @@ class ArgumentTypeError(ReplicateException, TypeError):
 
     def __init__(self, argument: str, fact: str) -> None:
         self.argument = argument
-        super().__init__(f"{argument}: {fact}")
+        super().__init__(f"{argument}: {without_credentials(fact)}")
 
 
 class MissingToken(ArgumentError):

@@ -21,6 +21,7 @@ from aiohttp import StreamReader as StreamReader
 from aiohttp import TraceConfig as TraceConfig
 
 from .. import exceptions
+from .._redaction import without_credentials
 from .._version import __version__
 from ..types import Limits, RateLimit, Retry, Timeout
 from .limits import RateClass
@@ -252,5 +253,5 @@ def environment_token() -> str | None:
 
 
 def redacted(url: str) -> str:
-    """Return a URL for messages: without its query, which may be a signature."""
-    return url.partition("?")[0].partition("#")[0]
+    """Return a URL for messages: without its query, which may be a signature, and without credentials."""
+    return without_credentials(url.partition("?")[0].partition("#")[0])

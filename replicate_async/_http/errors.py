@@ -12,6 +12,7 @@ from yarl import URL
 
 from .. import exceptions
 from .._codec import decode_json
+from .._redaction import without_credentials
 from .call import redacted
 from .retry import retry_after
 
@@ -107,3 +108,9 @@ def translated(
             return exceptions.UnreadableAnswer(method, url, 0, "", reason)
         case _:
             return exceptions.ConnectionLost(method, url, reason)
+
+
+def cause_of(error: Exception) -> Exception | None:
+    """Return an exception as the cause of another one; None if its text contains the password of a URL."""
+    text = str(error)
+    return error if without_credentials(text) == text else None

@@ -37,7 +37,7 @@ from .call import (
     origin,
     redacted,
 )
-from .errors import NETWORK_ERRORS, status_error, translated
+from .errors import NETWORK_ERRORS, cause_of, status_error, translated
 from .limits import Gate, Gates, gates_for
 from .payloads import JSONPayload, StreamedPayload
 from .retry import retry_delay
@@ -205,7 +205,7 @@ class Transport:
                 except exceptions.ReplicateException:
                     raise
                 except NETWORK_ERRORS as error:
-                    raise translated(error, "GET", url, silence) from error
+                    raise translated(error, "GET", url, silence) from cause_of(error)
         finally:
             session.slots.release()
 
@@ -366,10 +366,10 @@ class Transport:
                     proxy=self.pool.proxy_for(route.origin, session),
                 )
             except NETWORK_ERRORS as error:
-                raise translated(error, call.method, route.url, silence) from error
+                raise translated(error, call.method, route.url, silence) from cause_of(error)
             except (ValueError, OverflowError) as error:
                 # A model or a redirect may give a URL that looks like one and is not valid.
-                raise _cannot_be_sent(call, route.url, error) from error
+                raise _cannot_be_sent(call, route.url, error) from cause_of(error)
             except RuntimeError as error:
                 if session.client.closed:
                     raise exceptions.ClientClosed from error
@@ -406,7 +406,7 @@ class Transport:
         except ValueError as error:
             raise exceptions.TransportError(
                 "GET", redacted(url), f"not a valid URL ({error})"
-            ) from error
+            ) from cause_of(error)
         its_origin = origin(url)
         return Route(url, parsed, its_origin, its_origin == self._origin)
 
@@ -466,7 +466,7 @@ class Transport:
                     raise exceptions.AnswerTooLarge(call.method, redacted(route.url), most)
         except NETWORK_ERRORS as error:
             response.close()
-            raise translated(error, call.method, route.url, silence) from error
+            raise translated(error, call.method, route.url, silence) from cause_of(error)
         except BaseException:
             response.close()
             raise
@@ -563,7 +563,7 @@ async def _encoded(
     try:
         body = await in_thread(encode_json, call.json) if call.large else encode_json(call.json)
     except ValueError as error:
-        raise _cannot_be_sent(call, url, error) from error
+        raise _cannot_be_sent(call, url, error) from cause_of(error)
     return JSONPayload(body, call.send_state), _JSON
 
 

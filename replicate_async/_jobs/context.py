@@ -63,6 +63,8 @@ class Context:
     """Seconds between two polls of a prediction; None: adaptive."""
     on_ambiguous: OnAmbiguous
     """What to do about a create without an answer whose result is not found."""
+    secrets: frozenset[str] = frozenset()
+    """Names of the inputs that the `repr` of jobs does not show."""
     # All views of a client share the rest:
     timings: Timings = attrs.field(factory=Timings)
     marking: Marking = attrs.field(factory=Marking)
@@ -94,6 +96,10 @@ class Context:
         if use_file_output is None or use_file_output == self.use_file_output:
             return self
         return attrs.evolve(self, use_file_output=use_file_output)
+
+    def with_secrets(self, secrets: frozenset[str]) -> Context:
+        """Return a view for jobs with secret inputs; this context if there are none."""
+        return attrs.evolve(self, secrets=secrets) if secrets else self
 
     @property
     def stats(self) -> Stats:

@@ -224,7 +224,7 @@ async def _create_on(
     context: Context, target: CreateTarget, request: CreateRequest, pending: PendingCreate
 ) -> Prediction:
     """Create a prediction on one of the three endpoints."""
-    context = context.with_file_output(request.use_file_output)
+    context = context.with_file_output(request.use_file_output).with_secrets(request.secrets)
     pending.match, pending.input = target.match, request.input
     while True:
         headers = {**request.headers}

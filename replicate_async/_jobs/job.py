@@ -17,6 +17,7 @@ from .. import _arguments, exceptions
 from .._codec import structure, structure_part
 from .._http.call import Call
 from .._http.retry import Kind
+from .._redaction import without_secrets
 from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from . import policy
@@ -29,7 +30,7 @@ _logger = logging.getLogger("replicate_async")
 J = TypeVar("J", bound="LiveJob")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class LiveJob(Bound):
     """A prediction or training that is bound to a client.
 
@@ -72,6 +73,17 @@ class LiveJob(Bound):
     """Time at which this process first saw it (monotonic)."""
     _is_unconfirmed: bool = attrs.field(default=False, repr=False, init=False)
     """Whether only its ID is known, which the caller gave, so that there may be no such job."""
+
+    def __repr__(self) -> str:
+        facts = {
+            field.name: getattr(self, field.name)
+            for field in attrs.fields(type(self))
+            if field.repr
+        }
+        if self._client is not None:
+            facts["input"] = without_secrets(self.input, self._client.secrets)
+        shown = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+        return f"{type(self).__name__}({shown})"
 
     @property
     def output(self) -> Any:

@@ -20,7 +20,7 @@ Output: TypeAlias = Any
 """JSON in which files are `FileOutput` objects."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Prediction(LiveJob):
     """One run of a model (:api:`prediction-object`).
 

@@ -71,6 +71,8 @@ class CreateOptions:
     file_encoding_strategy: FileEncodingStrategy | None = None
     use_file_output: bool | None = None
     stream: bool | None = None
+    secrets: frozenset[str] = frozenset()
+    """Names of the inputs that are to be kept secret."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -93,6 +95,8 @@ class CreateRequest:
     """Deadline in seconds, without a mark."""
     is_backup: bool = False
     """Whether the deadline only backs up a timeout."""
+    secrets: frozenset[str] = frozenset()
+    """Names of the inputs that are to be kept secret."""
     may_skip_hold: bool = False
     """Whether to poll the prediction from the start if the server holds too many creates already."""
 
@@ -129,6 +133,7 @@ async def prepare(
         headers=headers,
         held=held,
         use_file_output=options.use_file_output,
+        secrets=options.secrets,
         cancel_after=cancel_after,
         is_backup=options.cancel_after is None and options.backup_deadline is not None,
     )

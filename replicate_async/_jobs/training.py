@@ -11,7 +11,7 @@ from ..types import TrainingOutput
 from .job import LiveJob
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Training(LiveJob):
     """One run that trains a new version of a model (:api:`training-object`).
 

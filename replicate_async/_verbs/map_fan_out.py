@@ -106,6 +106,9 @@ class FanOut:
         if plan.save_to is not None:
             await in_thread(remove_partial_files, await ready_directory(plan.save_to))
         values = read(self._inputs)
+        if plan.interface is not None and (plan.journal or plan.save_to) is not None:
+            with suppress(exceptions.ReplicateException):  # the items tell why
+                await plan.interface.load()  # what is to be kept secret
         if plan.journal is None:
             await self._complete_all(values)
             return
@@ -159,7 +162,10 @@ class FanOut:
                     f"inputs[{index}]", f"expected a mapping, got {type(value).__name__}"
                 )
             if journal is not None:
-                fingerprint = await fingerprint_of(value)
+                interface = self._plan.interface
+                fingerprint = await fingerprint_of(
+                    value, frozenset() if interface is None else interface.secrets_of(value)
+                )
                 entry = await journal.find(index, fingerprint)
         except exceptions.JournalError:
             raise

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
@@ -17,6 +18,7 @@ from .. import exceptions
 from .._concurrency import in_thread
 from .._files.inputs import is_file_input
 from .._files.sources import digest_of
+from .._redaction import without_secrets
 
 _FILE: Final = "$file"
 """The key of the digest of a file."""
@@ -38,8 +40,14 @@ class Fingerprint:
     """The input as JSON, unless it is large."""
 
 
-async def fingerprint_of(value: Mapping[str, Any]) -> Fingerprint:
+async def fingerprint_of(
+    value: Mapping[str, Any], secrets: AbstractSet[str] = frozenset()
+) -> Fingerprint:
     """Return the fingerprint of an input, with its files read.
+
+    Args:
+        value: The input.
+        secrets: Names of the inputs that are not kept, except in the hash.
 
     Raises:
         ArgumentError: A file cannot be read.
@@ -52,13 +60,13 @@ async def fingerprint_of(value: Mapping[str, Any]) -> Fingerprint:
         elif item is not None and not isinstance(item, (int, float)):
             size += _LARGE
     if size < _LARGE:
-        return _fingerprint(_to_plain(value, "input", []))
+        return _fingerprint(_to_plain(value, "input", []), secrets)
     unread: list[_Unread] = []
     plain = await in_thread(_to_plain, value, "input", unread)
     for each in unread:
         # In turns with other inputs that send the same object.
         each.place[_FILE] = await digest_of(each.file, each.path)
-    return await in_thread(_fingerprint, plain)
+    return await in_thread(_fingerprint, plain, secrets)
 
 
 @attrs.frozen
@@ -70,9 +78,12 @@ class _Unread:
     path: str
 
 
-def _fingerprint(plain: Any) -> Fingerprint:
+def _fingerprint(plain: Mapping[str, Any], secrets: AbstractSet[str]) -> Fingerprint:
     text = _json(plain, "input")
-    return Fingerprint(_text_hash(text), text if len(text) <= _LONGEST_TEXT else None)
+    found = _text_hash(text)
+    if not secrets.isdisjoint(plain):
+        text = _json(without_secrets(plain, secrets), "input")
+    return Fingerprint(found, text if len(text) <= _LONGEST_TEXT else None)
 
 
 def sent_hash(value: Mapping[str, Any]) -> str:

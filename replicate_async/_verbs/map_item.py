@@ -28,6 +28,7 @@ from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
 from .._jobs.running import RunState
+from .._redaction import without_secrets
 from .map_fingerprint import Fingerprint, sent_hash
 from .map_journal import Entry, Journal
 from .map_outputs import are_saved, save_output, saved_names
@@ -154,7 +155,7 @@ class Item:
                     )
                     error = exceptions.OutputNotSaved(prediction, str(failure), failures)
                     error.__cause__ = failure
-        return Outcome(self.index, self.value, prediction, output, error, saved)
+        return Outcome(self.index, self.value, prediction, output, error, saved, self._secrets)
 
     async def _note_disk_failure(self, directory: Path, failure: Exception) -> None:
         """Let nothing more be created if its output could not be saved either."""
@@ -165,7 +166,7 @@ class Item:
     def failed(self, error: Exception) -> Outcome:
         """Return the outcome of an input that has failed with an error."""
         prediction = getattr(error, "prediction", None) or self._run.prediction
-        return Outcome(self.index, self.value, prediction, error=error)
+        return Outcome(self.index, self.value, prediction, error=error, secrets=self._secrets)
 
     async def abandon(self) -> None:
         """Cancel the prediction, or let the journal have it for the next run."""
@@ -199,6 +200,7 @@ class Item:
         if raw["id"] is None:
             return
         context = shared.context.with_file_output(shared.plan.options.use_file_output)
+        context = context.with_secrets(self._secrets)
         prediction = context.bind(structure(raw, Prediction))
         _logger.debug("input %d has prediction %s of an earlier run", self.index, prediction.id)
         shared.context.creates.own(prediction.id)
@@ -245,7 +247,8 @@ class Item:
             value = self.value
             if shared.plan.interface is not None:
                 value = await shared.plan.interface.prepare_inputs(value)
-            self._request = await prepare(shared.context, value, shared.plan.options)
+            options = attrs.evolve(shared.plan.options, secrets=self._secrets)
+            self._request = await prepare(shared.context, value, options)
         async with shared.creating:
             try:
                 if shared.stopping:
@@ -308,7 +311,20 @@ class Item:
     async def _note_end(self, prediction: Prediction) -> None:
         if self._shared.journal is not None and self._entry.record is None:
             timeout = None if self._late is None else self._late.timeout
-            await self._shared.journal.ended(self.index, prediction._raw, timeout)
+            await self._shared.journal.ended(self.index, self._record(prediction), timeout)
+
+    @property
+    def _secrets(self) -> frozenset[str]:
+        interface = self._shared.plan.interface
+        return frozenset() if interface is None else interface.secrets_of(self.value)
+
+    def _record(self, prediction: Prediction) -> Mapping[str, Any]:
+        """Return the record of a prediction, without what is to be kept secret."""
+        record, interface = prediction._raw, self._shared.plan.interface
+        given = record.get("input")
+        if interface is None or not isinstance(given, dict):
+            return record
+        return {**record, "input": without_secrets(given, interface.secrets_of(given))}
 
     def _output(self, prediction: Prediction) -> Output:
         interface = self._shared.plan.interface
@@ -330,6 +346,7 @@ class Item:
                 self.index,
                 prediction,
                 output,
+                record=self._record(prediction),
                 known=known,
                 durable=plan.durable,
             )

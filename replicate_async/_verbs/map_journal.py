@@ -187,6 +187,9 @@ class _Store:
         with self._lock:
             try:
                 make_directory(self._path.parent)
+                # It holds inputs and outputs: only its owner may read it. SQLite gives its other files the same mode.
+                with suppress(FileExistsError):
+                    os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
                 self._database = sqlite3.connect(
                     self._path,
                     timeout=0.0,

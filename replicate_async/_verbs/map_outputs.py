@@ -61,6 +61,7 @@ async def save_output(
     prediction: Prediction,
     output: Output,
     *,
+    record: Mapping[str, Any],
     known: Mapping[str, int | None],
     durable: bool,
 ) -> dict[str, int | None]:
@@ -72,6 +73,7 @@ async def save_output(
         index: Zero-based index of the input.
         prediction: The prediction.
         output: Its output as users see it; None after a failure.
+        record: The record to save.
         known: The files that the journal says are there, with their sizes.
         durable: Whether the files must survive a power cut.
 
@@ -94,7 +96,7 @@ async def save_output(
     def is_known(path: Path) -> bool:
         return path.name in known and is_complete(path)
 
-    await _save_record(directory, index, prediction._raw, files.names, is_known, durable=durable)
+    await _save_record(directory, index, record, files.names, is_known, durable=durable)
 
     async def save(entry: tuple[str, FileOutput]) -> None:
         name, file = entry

@@ -9,11 +9,12 @@ from typing import Any
 import attrs
 
 from .._jobs.prediction import Output, Prediction
+from .._redaction import without_secrets
 
 __all__ = ("Outcome",)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Outcome:
     """The outcome of one input."""
 
@@ -29,6 +30,15 @@ class Outcome:
     """The error; None if the input succeeded."""
     saved: tuple[Path, ...] = ()
     """The paths of the output's files, if `save_to` was given."""
+    _secrets: frozenset[str] = attrs.field(default=frozenset(), alias="secrets")
+    """Names of the inputs that the `repr` does not show."""
+
+    def __repr__(self) -> str:
+        shown = without_secrets(self.input, self._secrets)
+        return (
+            f"Outcome(index={self.index!r}, input={shown!r}, prediction={self.prediction!r},"
+            f" output={self.output!r}, error={self.error!r}, saved={self.saved!r})"
+        )
 
     def result(self) -> Output:
         """Return the output, or raise the error.

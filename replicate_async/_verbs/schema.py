@@ -19,6 +19,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from .._redaction import REDACTED
+
 _DEEPEST: Final = 16
 """Number of references and lists that are followed into each other."""
 
@@ -76,6 +78,8 @@ class InputField:
     """Description of the items of a list."""
     deprecated: bool = False
     """Whether the input is deprecated."""
+    is_secret: bool = False
+    """Whether the value, or each of its items, is to be kept secret."""
 
     def annotation(self, file: Any) -> Any:
         """Return the type for a signature.
@@ -186,6 +190,11 @@ class ModelSchema:
             if field.required and field.name not in given
         ]
         return found
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The names of the inputs that are to be kept secret."""
+        return frozenset(field.name for field in self.inputs.values() if field.is_secret)
 
     def _meant(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.inputs, n=1, cutoff=0.5)
@@ -393,6 +402,12 @@ def _field(
         nullable = nullable or "null" in kind
         others = [one for one in kind if one != "null"]
         kind = others[0] if len(others) == 1 else None
+    described = (
+        _field(name, _resolved(items, components), components, required=True, depth=depth + 1)
+        if isinstance(items, Mapping) and depth < _DEEPEST
+        else None
+    )
+    secret = node.get("x-cog-secret") is True or node.get("format") == "password"
     return InputField(
         name,
         kind if isinstance(kind, str) else None,
@@ -406,10 +421,9 @@ def _field(
         _number(node.get("maximum")),
         _whole(node.get("minLength")),
         _whole(node.get("maxLength")),
-        _field(name, _resolved(items, components), components, required=True, depth=depth + 1)
-        if isinstance(items, Mapping) and depth < _DEEPEST
-        else None,
+        described,
         node.get("deprecated") is True,
+        secret or (described is not None and described.is_secret),
     )
 
 
@@ -469,13 +483,16 @@ def _problems(
                 str(plain), [str(choice) for choice in field.choices], n=1
             )
             meant = f"; did you mean {close[0]!r}?" if close else ""
+            if field.is_secret:
+                return [Problem(path, "it is none of the allowed values", False)]
             return [Problem(path, f"{plain!r} is none of {allowed}{meant}", False)]
         return []
     if isinstance(value, (int, float)):
         below = field.minimum is not None and value < field.minimum
         above = field.maximum is not None and value > field.maximum
         if below or above:
-            return [Problem(path, f"{value!r} is out of bounds: {field.bounds}", False)]
+            shown = REDACTED if field.is_secret else value
+            return [Problem(path, f"{shown!r} is out of bounds: {field.bounds}", False)]
     if isinstance(value, str):
         short = field.min_length is not None and len(value) < field.min_length
         long = field.max_length is not None and len(value) > field.max_length
@@ -483,9 +500,7 @@ def _problems(
             text = f"it has {len(value)} characters: {field.bounds}"
             return [Problem(path, text, False)]
         if field.is_file and not _URL.match(value):
-            text = (
-                f"{value[:100]!r} is not a URL; for a file on this machine, pass pathlib.Path(...)"
-            )
+            text = f"{REDACTED if field.is_secret else value[:100]!r} is not a URL; for a file on this machine, pass pathlib.Path(...)"
             return [Problem(path, text, False)]
     if isinstance(value, (list, tuple)) and field.items is not None:
         found: list[Problem] = []
@@ -528,7 +543,7 @@ def _may_be_file(value: Any) -> bool:
 
 
 def _misfit(field: InputField, value: Any) -> str:
-    text = repr(value)
+    text = repr(REDACTED if field.is_secret else value)
     if len(text) > 60:
         text = f"a {type(value).__name__}"
     return f"expected {field.type_text}, got {text}"

@@ -99,7 +99,9 @@ class _Function(Unpicklable):
             _arguments.timeout_seconds(interface.options.timeout),
             interface.options.on_abandon,
         )
-        return await prepare(interface.context, await interface.prepare_inputs(inputs), options)
+        given = await interface.prepare_inputs(inputs)
+        options = attrs.evolve(options, secrets=interface.secrets_of(given))
+        return await prepare(interface.context, given, options)
 
     async def _start(self, inputs: Mapping[str, Any]) -> Prediction:
         interface = self._interface
@@ -133,12 +135,14 @@ class ModelFunction(_Function):
         """
         interface = self._interface
         options = interface.options
+        given = await interface.prepare_inputs(inputs)
+        secrets = interface.secrets_of(given)
         raw = await run(
             interface.context,
             interface.ref,
-            await interface.prepare_inputs(inputs),
+            given,
             timeout=options.timeout,
-            options=attrs.evolve(options.create, use_file_output=False),
+            options=attrs.evolve(options.create, use_file_output=False, secrets=secrets),
             on_abandon=options.on_abandon,
             retry_failed=options.retry_failed,
         )

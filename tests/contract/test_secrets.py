@@ -1,0 +1,198 @@
+"""What a schema marks as secret, and passwords in URLs: neither is written down, nor shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sqlite3
+import stat
+import traceback
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate_async import Client, Retry, exceptions
+from replicate_async import sync as replicate_sync
+from replicate_async.testing import Emulator
+
+from .conftest import rewrite
+
+SECRET = "hunter2-is-a-secret"
+
+MARKS: dict[str, dict[str, Any]] = {
+    "cog": {"x-cog-secret": True},
+    "password": {"format": "password"},
+}
+
+
+@pytest.fixture(params=MARKS)
+def emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    """Run an emulator with a model that takes a key."""
+    with Emulator(rate_limits=False) as running:
+
+        @running.model("acme/keyed", official=True)
+        async def keyed(text: str, key: str, seconds: float = 0.0) -> str:
+            await asyncio.sleep(seconds)
+            if text == "fail":
+                raise RuntimeError("no")
+            return text
+
+        def mark(answer: Any) -> Any:
+            schemas = answer["latest_version"]["openapi_schema"]["components"]["schemas"]
+            schemas["Input"]["properties"]["key"].update(MARKS[request.param])
+            return answer
+
+        rewrite(running, "models.get", mark)
+        yield running
+
+
+INPUTS: list[dict[str, Any]] = [{"text": text, "key": SECRET} for text in ("a", "fail", "b")]
+
+
+def _written(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+
+
+async def test_a_journal_and_records(
+    client: Client,
+    emulator: Emulator,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither the journal nor the records hold a secret; the model gets it, and the hash tells changed ones."""
+    caplog.set_level(logging.DEBUG)
+    journal, out = tmp_path / "run.db", tmp_path / "out"
+    for _ in range(2):
+        function = client.use("acme/keyed")
+        outcomes = client.map(function, INPUTS, journal=journal, save_to=out, ordered=True)
+        found = []
+        async for outcome in outcomes:
+            found.append(outcome)
+            assert SECRET.encode() not in _written(tmp_path)
+        assert [outcome.output for outcome in found] == ["a", None, "b"]
+        assert [outcome.input for outcome in found] == INPUTS
+        for outcome in found:
+            assert SECRET not in repr(outcome) + repr(outcome.prediction) + str(outcome.error)
+            assert "**********" in repr(outcome)
+    assert SECRET.encode() not in _written(tmp_path)
+    assert {life.input["key"] for life in emulator.ledger.created()} == {SECRET}
+    assert len(emulator.ledger.created()) == 3
+    record = json.loads((out / "000000-prediction.json").read_bytes())
+    assert record["input"] == {"text": "a", "key": "**********"}
+    with closing(sqlite3.connect(journal)) as database:
+        rows = database.execute("SELECT input, record FROM items").fetchall()
+    for given, ended in rows:
+        assert json.loads(given)["key"] == json.loads(ended)["input"]["key"] == "**********"
+    other = [{**each, "key": "another"} for each in INPUTS]
+    with pytest.raises(exceptions.JournalError, match="input 0 is not what it was"):
+        await client.map(client.use("acme/keyed"), other, journal=journal).collect()
+    assert SECRET not in caplog.text
+
+
+async def test_what_is_picked_up(client: Client, emulator: Emulator, tmp_path: Path) -> None:
+    """A prediction that another run has created is recorded without secrets, too."""
+    journal, out = tmp_path / "run.db", tmp_path / "out"
+    inputs: list[dict[str, Any]] = [INPUTS[0], {**INPUTS[2], "seconds": 0.7}]
+    async with client.map(client.use("acme/keyed"), inputs, journal=journal) as outcomes:
+        await anext(outcomes)
+    found = await client.map(
+        client.use("acme/keyed"), inputs, journal=journal, save_to=out
+    ).collect()
+    assert [outcome.error for outcome in found] == [None, None]
+    assert SECRET not in repr(found)
+    assert SECRET.encode() not in _written(tmp_path)
+    assert len(emulator.ledger.created()) == 2
+
+
+async def test_functions(client: Client, emulator: Emulator) -> None:
+    """Runs, predictions and errors of a function do not show a secret."""
+    function = client.use("acme/keyed")
+    with pytest.raises(exceptions.PredictionFailed) as caught:
+        await function(text="fail", key=SECRET)
+    assert SECRET not in repr(caught.value.prediction) + repr(caught.value) + str(caught.value)
+    run = await function.create(text="a", key=SECRET)
+    assert await run.output() == "a"
+    prediction = await run.prediction() if callable(run.prediction) else run.prediction
+    assert SECRET not in repr(run) + repr(prediction)
+    assert prediction.input["key"] == SECRET
+    with pytest.raises(exceptions.ArgumentTypeError) as wrong:
+        await function(text="a", key=[SECRET])
+    assert SECRET not in str(wrong.value)
+
+
+def test_the_facade(emulator: Emulator, tmp_path: Path) -> None:
+    """The sync facade keeps secrets, too."""
+    with replicate_sync.Client(emulator.token, base_url=emulator.url) as client:
+        found = client.map(
+            client.use("acme/keyed"), INPUTS, journal=tmp_path / "run.db", save_to=tmp_path
+        ).collect()
+    assert SECRET not in repr(found)
+    assert SECRET.encode() not in _written(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are other permissions there")
+async def test_a_journal_is_readable_by_its_owner(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
+    """Nobody but its owner may read a journal, nor its log."""
+    journal = tmp_path / "run.db"
+    mask = os.umask(0)
+    try:
+        async with client.map(client.use("acme/keyed"), INPUTS, journal=journal) as outcomes:
+            async for _ in outcomes:
+                for path in tmp_path.glob("run.db*"):
+                    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(journal.stat().st_mode) == 0o600
+
+
+# -- Passwords in URLs -------------------------------------------------------------------------
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "base URL": {"base_url": "http://user:hunter2@127.0.0.1:1/x"},
+    "proxy": {"base_url": "http://127.0.0.1:1", "proxy": "http://user:hunter2@127.0.0.1:1"},
+    "broken proxy": {"base_url": "http://127.0.0.1:1", "proxy": "http://user:hunter2@[::1:1"},
+    "odd proxy": {"base_url": "http://127.0.0.1:1", "proxy": "odd://user:hunter2@127.0.0.1:1"},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("sync", [False, True])
+async def test_passwords_in_urls(name: str, sync: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the client nor an error with its causes shows the password of a URL."""
+    caplog.set_level(logging.DEBUG)
+    options = {**SETTINGS[name], "retry": Retry(attempts=1)}
+
+    def run_sync() -> None:
+        with replicate_sync.Client("token", **options) as client:
+            said.append(repr(client))
+            client.accounts.current()
+
+    said: list[str] = []
+    try:
+        if sync:
+            await asyncio.to_thread(run_sync)
+        else:
+            async with Client("token", **options) as client:
+                said.append(repr(client))
+                with pytest.raises(exceptions.ReplicateException) as late:
+                    await client.run("acme/x:" + "0" * 64, {}, timeout=0.3)
+                said.append("".join(traceback.format_exception(late.value)))
+                await client.accounts.current()
+    except exceptions.ReplicateException as error:
+        said.append("".join(traceback.format_exception(error)) + repr(vars(error)))
+    assert len(said) >= 2
+    assert "hunter2" not in "".join(said) + caplog.text
+
+
+def test_a_wrong_base_url() -> None:
+    """The error about a base URL does not show its password."""
+    with pytest.raises(exceptions.ArgumentError) as caught:
+        Client("token", base_url="ftp://user:hunter2@host?x")
+    assert "hunter2" not in str(caught.value)

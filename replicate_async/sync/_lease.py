@@ -1,7 +1,7 @@
 """Who uses the event loop of the sync facade: one for all clients of the process.
 
 The first client that makes a request starts the loop, and the last one that is closed stops it. The end of the
-interpreter closes the clients that are left. A fork gives the child a loop of its own.
+interpreter cancels what is left. A fork gives the child a loop of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import attrs
 
 from .. import exceptions
 from . import _exit
-from ._portal import GRACE, Pending, Portal, Work, watch
+from ._portal import GRACE, ExitPortal, Pending, Portal, Work, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Claim:
             return pending.result()
         except asyncio.CancelledError:
             # The client was closed, the loop was stopped, or the work has cancelled itself.
-            if self.closed or portal.open:
+            if self.closed or (portal.open and self.uses(portal)):
                 raise exceptions.ClientClosed from None
             raise exceptions.LoopClosed("the sync facade was shut down meanwhile") from None
         except exceptions.LoopClosed:
@@ -127,14 +127,28 @@ class Claim:
         self._portal = self._closing = None
         self._running = set()
 
+    def release(self) -> None:
+        """Cancel what runs, and use the loop no longer. The client remains usable with another one."""
+        with self._lock:
+            portal, self._portal = self._portal, None
+        if portal is not None:
+            portal.run(Pending(), portal.start, self._cancel_running, set())
+
+    def uses(self, portal: Portal) -> bool:
+        """Return whether the client still uses a portal."""
+        return self._portal is portal
+
     async def _wind_up(self) -> None:
         """Cancel what runs, which cancels its predictions, and then close the client."""
+        await self._cancel_running()
+        await self._aclose()
+
+    async def _cancel_running(self) -> None:
         tasks = [pending.task for pending in self._running if pending.task is not None]
         for task in tasks:
             task.cancel("the client is closed")
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
-        await self._aclose()
 
     async def _wind_up_and_leave(self) -> None:
         try:
@@ -204,7 +218,10 @@ class _SharedLoop:
         """Return the portal for a client; start it for the first."""
         with self._lock:
             if self._exiting:
-                raise exceptions.LoopClosed("the interpreter is exiting")
+                # Other threads are about to end, whatever they have begun.
+                if sys.is_finalizing() or threading.current_thread() is not threading.main_thread():
+                    raise exceptions.LoopClosed("the interpreter is exiting")
+                return ExitPortal()
             # First of all: the garbage collector may have other clients leave in the middle of this.
             self._users.add(claim)
             try:
@@ -270,7 +287,7 @@ class _SharedLoop:
             claims = list(self._users)
         for claim in claims:
             with contextlib.suppress(Exception):
-                claim.close()
+                claim.release()
         for portal in list(self._portals):
             with contextlib.suppress(Exception):
                 portal.stop(join=True)

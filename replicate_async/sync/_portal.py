@@ -80,6 +80,8 @@ class Pending:
     """The exception, if it failed."""
     task: asyncio.Task[Any] | None = None
     """The task that does the work, from its first step on. Only used on the loop."""
+    on_done: Callable[[], object] | None = None
+    """Called on the loop when there is an outcome."""
     _unfinished: threading.Lock = attrs.field(init=False, factory=_locked)
 
     def finish(self, value: Any = None, error: BaseException | None = None) -> None:
@@ -88,6 +90,8 @@ class Pending:
             self.value, self.error, self.task = value, error, None
             self.done = True
             self._unfinished.release()
+            if self.on_done is not None:
+                self.on_done()
 
     def cancel(self) -> None:
         """Cancel the work, which does not start if it has not. Only called on the loop."""
@@ -246,16 +250,7 @@ class Portal:
     """A thread that runs an event loop, and the way into it for other threads."""
 
     def __init__(self) -> None:
-        # Reentrant: during a post, the garbage collector may run the finalizer of a stream, which posts.
-        self._lock = threading.RLock()
-        self._open = True
-        self._forked = False
-        self._stopped = asyncio.Event()
-        self._left_behind: set[asyncio.Task[Any]] = set()
-        self._executor = _Executor(thread_name_prefix="replicate_async.sync.worker")
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(self._executor)
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             # In an empty context: the thread outlives the call that starts it, and must not see the
             # context variables of that caller.
             target=contextvars.Context().run,
@@ -264,6 +259,7 @@ class Portal:
             # Python joins other threads before it runs exit handlers, and one of those ends this thread.
             daemon=True,
         )
+        self._prepare(thread)
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -279,6 +275,19 @@ class Portal:
         except BaseException:
             self.stop(join=False)
             raise
+
+    def _prepare(self, thread: threading.Thread) -> None:
+        """Make a loop that runs in a thread."""
+        # Reentrant: during a post, the garbage collector may run the finalizer of a stream, which posts.
+        self._lock = threading.RLock()
+        self._open = True
+        self._forked = False
+        self._stopped = asyncio.Event()
+        self._left_behind: set[asyncio.Task[Any]] = set()
+        self._executor = _Executor(thread_name_prefix="replicate_async.sync.worker")
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(self._executor)
+        self._thread = thread
 
     @property
     def open(self) -> bool:
@@ -403,6 +412,28 @@ class Portal:
         for task in self._left_behind:
             # asyncio would log each of them when the child exits, and has no other switch for it.
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001  (no public switch)
+
+
+class ExitPortal(Portal):
+    """A loop in the calling thread, for one call.
+
+    For exit handlers that run after that of the facade, when Python may no longer start threads.
+    """
+
+    def __init__(self) -> None:
+        self._prepare(threading.current_thread())
+
+    @property
+    def inside(self) -> bool:
+        """Whether the loop is running, and so has called this."""
+        return self._loop.is_running()
+
+    def run(self, pending: Pending, start: Callable[..., object], *args: Any) -> None:
+        """Call `start(pending, *args)`, run the loop until *pending* is done, and close it."""
+        self.check()
+        pending.on_done = self._stopped.set
+        self.post(start, pending, *args)
+        self._serve()
 
 
 _warned = False

@@ -85,7 +85,7 @@ class _Lane:
                 await settle(pending, work, set())
                 while task.cancelling():
                     task.uncancel()  # it was the work that was cancelled
-                if self._claim.closed:
+                if not self._claim.uses(self._portal):
                     break
         finally:
             self._ending = True

@@ -485,28 +485,30 @@ def test_unclosed_client(emulator: Emulator) -> None:
     assert len(emulator.ledger.cancelled()) == 1
 
 
-def test_exit_handlers() -> None:
-    """Exit handlers can use the client; those that run after the facade's get an error, and no hang."""
+def test_exit_handlers(emulator: Emulator) -> None:
+    """Exit handlers can use clients, old and new, also those that run after that of the facade."""
     out = run(
         """
         import atexit
         def late():
-            for client in replicate.default_client(), replicate.Client():
+            print(prediction.cancel().status)
+            client = replicate.default_client()
+            for client in client, replicate.Client():
+                with client:
+                    print(client.run("replicate/hello-world", {"text": "late"}))
                 try:
                     client.accounts.current()
                 except replicate.ReplicateException as error:
-                    print(type(error).__name__, error)
+                    print(error)
         atexit.register(late)
         from replicate_async import sync as replicate
-        replicate.accounts.current()
+        prediction = replicate.predictions.create(model="emulator/sleeper", input={"seconds": 60})
         atexit.register(lambda: print(replicate.accounts.current().username))
         """
     )
-    assert out == (
-        "acme\n"
-        "ClientClosed this client is closed; create another one\n"
-        "LoopClosed the interpreter is exiting\n"
-    )
+    closed = "this client is closed; create another one\n"
+    assert out == f"acme\ncanceled\nhello late\n{closed}hello late\n{closed}"
+    assert len(emulator.ledger.cancelled()) == 1
 
 
 def test_exit_handlers_before_the_first_call(emulator: Emulator) -> None:

@@ -269,14 +269,14 @@ def follow(
     async def create_prediction() -> Prediction:
         return await start(state, target, await make_request())
 
-    async def give_up() -> Prediction | None:
+    async def abandon_prediction() -> Prediction | None:
         await abandon(state)
         return state.prediction
 
     return StreamFollower(
         context.transport,
         create=create_prediction,
-        abandon=give_up,
+        abandon=abandon_prediction,
         timed_out=partial(timed_out, state),
         timeout=timeout,
         files=context.use_file_output if use_file_output is None else use_file_output,

@@ -256,7 +256,6 @@ from replicate_async import Client
 from replicate_async.testing import Emulator
 
 async def main():
-    asyncio.get_running_loop().slow_callback_duration = 10  # which would warn on a busy machine
     with Emulator() as emulator, tempfile.TemporaryDirectory() as directory:
         async with Client(emulator.token, base_url=emulator.url) as client:
             [file] = await client.run("emulator/painter", {"prompt": "x"})
@@ -277,7 +276,9 @@ asyncio.run(main())
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # Dev mode remarks on slow steps, of the emulator's loop as well.
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (done.returncode, complaints) == (0, [])
 
 
 @pytest.mark.parametrize("kind", ["save", "upload"])

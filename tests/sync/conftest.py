@@ -104,7 +104,7 @@ def run(code: str, *options: str) -> str:
 
 
 def interrupt(code: str, when: Callable[[], object]) -> tuple[str, str, float]:
-    """Press Ctrl-C once something holds; return both outputs, and how long the script went on."""
+    """Press Ctrl-C once something holds; return its output, complaints, and how long it went on."""
     with start(code) as process:
         try:
             until(when, SECONDS)
@@ -114,4 +114,4 @@ def interrupt(code: str, when: Callable[[], object]) -> tuple[str, str, float]:
             took = time.monotonic() - pressed
         finally:
             process.kill()
-    return out, err, took
+    return out, "\n".join(complaints(err)), took

@@ -108,7 +108,7 @@ def test_calls_of_other_threads(emulator: Emulator, client: Client) -> None:
     try:
         until(lambda: len(served) > 1)
         before = len(served)
-        assert client.run("emulator/sleeper", {"seconds": 1}) is not None
+        assert client.run("emulator/sleeper", {"seconds": 3}) is not None
         during = len(served)
         until(lambda: len(served) > during + 5)
     finally:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._authoring import AsyncConcatenateIterator, ConcatenateIterator, Input, OutputFile, log
     from ._clock import Clock
-    from ._emulator import TOKEN, WEBHOOK_SECRET, Emulator, Middleware
+    from ._emulator import TOKEN, WEBHOOK_SECRET, Emulator
     from ._faults import Fault, Injected, Injection, Reply, WireRequest
     from ._ledger import Ledger, Life, Request
     from ._limits import RateLimits
+    from ._server import Middleware
     from ._webhooks import Delivery
     from ._wire import Wire
 
@@ -45,10 +46,11 @@ __all__ = (
 _HOMES = {
     "_authoring": ("AsyncConcatenateIterator", "ConcatenateIterator", "Input", "OutputFile", "log"),
     "_clock": ("Clock",),
-    "_emulator": ("TOKEN", "WEBHOOK_SECRET", "Emulator", "Middleware"),
+    "_emulator": ("TOKEN", "WEBHOOK_SECRET", "Emulator"),
     "_faults": ("Fault", "Injected", "Injection", "Reply", "WireRequest"),
     "_ledger": ("Ledger", "Life", "Request"),
     "_limits": ("RateLimits",),
+    "_server": ("Middleware",),
     "_webhooks": ("Delivery",),
     "_wire": ("Wire",),
 }

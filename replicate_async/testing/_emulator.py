@@ -14,34 +14,27 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future as ThreadFuture
-from contextlib import suppress
-from email.utils import formatdate
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from datetime import datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlencode
 
 import anyio
-from aiohttp import web
 
-from ._api import Api
-from ._api_catalog import CatalogApi
-from ._api_files import FilesApi, download_signature
-from ._api_predictions import ExpiredAnswers, PredictionsApi, SyncAnswers
-from ._clock import NANOSECONDS, Clock, Timers
-from ._delivery import DeliveryServer
+from ._api_files import download_signature
+from ._api_predictions import ExpiredAnswers, SyncAnswers
+from ._clock import NANOSECONDS, Clock
 from ._execution import Code
 from ._faults import Injected, Injections
-from ._http import Match, match
-from ._ledger import Ledger, Origin, Request
-from ._lifecycle import Engine
+from ._ledger import Ledger
 from ._limits import AccountLimits, RateLimits
-from ._problems import PROBLEM_JSON, Problem
-from ._proxy import Proxy, stop_accepting
+from ._proxy import Proxy
+from ._server import Behaviour, Middleware, Server
 from ._store import (
     Account,
     Collection,
@@ -54,28 +47,10 @@ from ._store import (
     nanoseconds,
     new_id,
 )
-from ._streams import StreamServer
-from ._views import Views, encode
-from ._webhooks import Delivery, Outside, Webhooks
+from ._webhooks import Delivery
 from ._wire import Wire
 
-if TYPE_CHECKING:
-    from datetime import datetime
-    from types import TracebackType
-    from typing import Self
-
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.http_parser import RawRequestMessage
-    from aiohttp.streams import StreamReader
-    from aiohttp.web_protocol import RequestHandler
-
 F = TypeVar("F", bound=Callable[..., object])
-T = TypeVar("T")
-
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.BaseRequest, Request, Answer], Awaitable[web.StreamResponse]]
-"""Stands between the wire and the servers of all three origins: gets the request, its entry in the
-ledger (with ``origin`` and ``operation``), and the function that answers it."""
 
 TOKEN = "r8_" + "Emulator".ljust(37, "0")
 """The token of the emulator's account, unless another is given. It opens nothing else."""
@@ -184,13 +159,6 @@ class Emulator:
         self.clock: Clock = Clock() if clock is None else clock
         self.ledger: Ledger = Ledger()
         self.deliveries: list[Delivery] = []
-        self.webhook_hosts: dict[str, str] = {}
-        self.middlewares: list[Middleware] = []
-        self.latency: float = latency
-        self._sync_answers: SyncAnswers = sync_answers
-        self._list_lag: float = list_lag
-        self._expired_waits: ExpiredAnswers = expired_waits
-        self._page_sizes: dict[str, int] = {**PAGE_SIZES, **(page_sizes or {})}
         if rate_limits is True:
             limits: RateLimits | None = RateLimits()
         else:
@@ -200,48 +168,77 @@ class Emulator:
         self._account: Account = self._store.add_account(
             Account(account, "user", account.capitalize(), self.token, self.webhook_secret)
         )
-        self._sockets: list[socket.socket] = []
-        self._urls: tuple[str, str, str] | None = None
-        self._proxy: Proxy | None = None
+        injections, log = Injections(), list[Injected]()
+        proxy = Proxy(injections, log, tls) if wire else None
+        sizes = {**PAGE_SIZES, **(page_sizes or {})}
+        self._server: Server = Server(
+            self._store,
+            self._account,
+            self.ledger,
+            self.deliveries,
+            Behaviour(sizes, sync_answers, expired_waits, list_lag),
+            proxy,
+        )
+        self._server.latency = latency
         self._wire: Wire | None = None
-        if wire:
-            injections, log = Injections(), list[Injected]()
-            self._proxy = Proxy(injections, log, tls)
-            self._wire = Wire(self._proxy, injections, log, self._on_loop)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: int | None = None
-        self._stopping: asyncio.Event | None = None
-        self._handling: set[asyncio.Task[Any]] = set()
+        if proxy is not None:
+            self._wire = Wire(proxy, injections, log, self._server.on_loop)
         self._thread: threading.Thread | None = None
         self._host_task: asyncio.Task[None] | None = None
         if built_in:
             self._add_built_in()
 
     def __repr__(self) -> str:
-        state = "stopped" if self._loop is None else "running"
-        return f"<Emulator {self._urls[0] if self._urls else 'not started'}, {state}>"
+        state = "running" if self._server.is_running else "stopped"
+        return f"<Emulator {self.url if self._server.is_bound else 'not started'}, {state}>"
 
     # --- where it is
-
-    def _started(self) -> tuple[str, str, str]:
-        if self._urls is None:
-            raise RuntimeError("the emulator was not started: use it in a `with` block")
-        return self._urls
 
     @property
     def url(self) -> str:
         """Base URL of the API, without ``/v1``."""
-        return self._started()[0]
+        return self._server.urls[0]
 
     @property
     def files_url(self) -> str:
         """Origin of output files."""
-        return self._started()[1]
+        return self._server.urls[1]
 
     @property
     def stream_url(self) -> str:
         """Origin of streams."""
-        return self._started()[2]
+        return self._server.urls[2]
+
+    @property
+    def middlewares(self) -> list[Middleware]:
+        """Functions that every request of every origin passes, outermost first."""
+        return self._server.middlewares
+
+    @middlewares.setter
+    def middlewares(self, middlewares: list[Middleware]) -> None:
+        self._server.middlewares = middlewares
+
+    @property
+    def webhook_hosts(self) -> dict[str, str]:
+        """Maps the host of webhook URLs to a local origin.
+
+        For example ``{"example.com": "http://127.0.0.1:8000"}``. Deliveries to other hosts are recorded
+        only.
+        """
+        return self._server.webhook_hosts
+
+    @webhook_hosts.setter
+    def webhook_hosts(self, hosts: dict[str, str]) -> None:
+        self._server.webhook_hosts = hosts
+
+    @property
+    def latency(self) -> float:
+        """Real seconds that each request takes longer, half before and half after."""
+        return self._server.latency
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        self._server.latency = seconds
 
     @property
     def wire(self) -> Wire:
@@ -424,7 +421,7 @@ class Emulator:
         token = f"r8_{username}{new_id()}{new_id()}"[:40] if token is None else token
         secret = "whsec_" + base64.b64encode(new_id()[:24].encode()).decode()
         account = Account(username, type, username.capitalize(), token, secret)
-        self._on_loop(lambda: self._store.add_account(account))
+        self._server.on_loop(lambda: self._store.add_account(account))
         return token
 
     @property
@@ -474,7 +471,7 @@ class Emulator:
         if not prediction.terminal:
             prediction.completed = None
             prediction.metrics = {}
-        self._on_loop(lambda: self._store.insert(prediction))
+        self._server.on_loop(lambda: self._store.insert(prediction))
         return prediction.id
 
     def add_example(
@@ -496,7 +493,7 @@ class Emulator:
             if is_default:
                 record.default_example = prediction
 
-        self._on_loop(add)
+        self._server.on_loop(add)
         return prediction.id
 
     def _made(
@@ -549,22 +546,6 @@ class Emulator:
         query = urlencode({"expiry": expiry, "owner": self.account, "signature": signature})
         return f"{self.url}/v1/files/{id}/download?{query}"
 
-    def _on_loop(self, work: Callable[[], T]) -> T:
-        """Do something in the loop's thread, or here if there is no loop elsewhere."""
-        loop = self._loop
-        if loop is None or threading.get_ident() == self._loop_thread:
-            return work()
-        result: ThreadFuture[T] = ThreadFuture()
-
-        def do() -> None:
-            try:
-                result.set_result(work())
-            except Exception as error:  # noqa: BLE001 - carried to the caller
-                result.set_exception(error)
-
-        loop.call_soon_threadsafe(do)
-        return result.result(_CALL_SECONDS)
-
     # --- starting and stopping
 
     def __enter__(self) -> Self:
@@ -580,9 +561,9 @@ class Emulator:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        self._bind()
+        self._server.bind(self._host, self._port, self._scheme)
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._host_task = asyncio.create_task(self._serve(partial(_succeed, ready)))
+        self._host_task = asyncio.create_task(self._server.serve(partial(_succeed, ready)))
         try:
             await asyncio.wait({self._host_task, ready}, return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
@@ -601,10 +582,8 @@ class Emulator:
         task, self._host_task = self._host_task, None
         if task is None:
             return
-        if self._stopping is None:  # it never came to serving
+        if not self._server.stop():  # it never came to serving
             task.cancel()
-        else:
-            self._stopping.set()
         with anyio.CancelScope(shield=True):
             await asyncio.wait({task}, timeout=_STOP_SECONDS)
         if task.done() and not task.cancelled():
@@ -617,7 +596,7 @@ class Emulator:
             OSError: The port is taken.
             RuntimeError: It was started before.
         """
-        self._bind()
+        self._server.bind(self._host, self._port, self._scheme)
         ready: ThreadFuture[None] = ThreadFuture()
         self._thread = threading.Thread(
             target=self._run_thread, args=(ready,), name="replicate-emulator", daemon=True
@@ -628,12 +607,9 @@ class Emulator:
     def stop(self) -> None:
         """Stop what `start` started, within seconds, whatever models and clients do."""
         thread, self._thread = self._thread, None
-        loop, stopping = self._loop, self._stopping
         if thread is None:
             return
-        if loop is not None and stopping is not None:
-            with suppress(RuntimeError):  # the loop ended by itself
-                loop.call_soon_threadsafe(stopping.set)
+        self._server.stop()
         thread.join(_STOP_SECONDS)
         if thread.is_alive():
             raise RuntimeError("the emulator did not stop")
@@ -641,7 +617,7 @@ class Emulator:
     def _run_thread(self, ready: ThreadFuture[None]) -> None:
         loop = asyncio.new_event_loop()
         try:
-            loop.run_until_complete(self._serve(lambda: ready.set_result(None)))
+            loop.run_until_complete(self._server.serve(lambda: ready.set_result(None)))
             loop.run_until_complete(loop.shutdown_asyncgens())
         except BaseException as error:  # noqa: BLE001 - start() raises it
             if ready.done():
@@ -650,216 +626,6 @@ class Emulator:
                 ready.set_exception(error)
         finally:
             loop.close()
-
-    def _bind(self) -> None:
-        if self._urls is not None:
-            raise RuntimeError("an emulator can be started once; make another")
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
-        shown = f"[{shown}]" if ":" in shown else shown
-        try:
-            for port in (self._port if self._proxy is None else 0, 0, 0):
-                self._sockets.append(
-                    socket.create_server((self._host, port), family=family, backlog=1024)
-                )
-            ports = [sock.getsockname()[1] for sock in self._sockets]
-            if self._proxy is not None:
-                ports = self._proxy.bind(self._host, family, self._port)
-        except OSError:
-            self._close_sockets()
-            raise
-        api, files, stream = (f"{self._scheme}://{shown}:{port}" for port in ports)
-        self._urls = (api, files, stream)
-
-    def _close_sockets(self) -> None:
-        while self._sockets:
-            self._sockets.pop().close()
-
-    async def _serve(self, ready: Callable[[], None]) -> None:
-        """Serve until told to stop."""
-        self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
-        self._stopping = stopping = asyncio.Event()
-        timers = Timers(self.clock)
-        outside = Outside()
-        engine, handlers = self._parts(timers, outside)
-        runners: list[web.ServerRunner] = []
-        try:
-            for sock, origin, answer in zip(self._sockets, _ORIGINS, handlers, strict=True):
-                server = web.Server(
-                    partial(self._handle, origin, answer),
-                    request_factory=_request,
-                    handler_cancellation=True,
-                    access_log=None,
-                    lingering_time=2.0,
-                )
-                runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
-                runners.append(runner)
-                await runner.setup()
-                await web.SockSite(runner, sock, backlog=1024).start()
-            if self._proxy is not None:
-                await self._proxy.start([sock.getsockname()[:2] for sock in self._sockets])
-            ready()
-            await stopping.wait()
-        finally:
-            self._loop = None
-            if self._proxy is not None:
-                await self._proxy.aclose()
-            for sock in self._sockets:
-                stop_accepting(asyncio.get_running_loop(), sock)
-            for _ in range(3):  # what was accepted a moment ago gets its transport
-                await asyncio.sleep(0)
-            for runner in runners:
-                for site in runner.sites:
-                    await site.stop()
-            for task in list(self._handling):
-                task.cancel()
-            await engine.aclose()
-            await outside.aclose()
-            await asyncio.gather(*(runner.cleanup() for runner in runners))
-            timers.close()
-            await engine.aclose()  # of what the last requests have begun
-            self._close_sockets()
-            await asyncio.sleep(0)  # lets closed transports go
-
-    def _parts(self, timers: Timers, outside: Outside) -> tuple[Engine, list[_Handler]]:
-        """Put the parts together."""
-        url, files_url, stream_url = self._started()
-        views = Views(url, stream_url, self.clock.time_ns)
-        webhooks = Webhooks(
-            self.clock,
-            timers,
-            views,
-            outside,
-            hosts=self.webhook_hosts,
-            deliveries=self.deliveries,
-            spawn=lambda work: engine.spawn(work),
-        )
-        engine = Engine(
-            self._store,
-            self.ledger,
-            timers,
-            webhooks,
-            outside,
-            api_url=url,
-            files_url=files_url,
-        )
-        sizes = self._page_sizes
-        api = Api(
-            self._store,
-            self._account,
-            CatalogApi(self._store, engine, views, url, sizes),
-            FilesApi(self._store, views, url, sizes),
-            PredictionsApi(
-                self._store,
-                engine,
-                views,
-                url,
-                sizes,
-                sync=self._sync_answers,
-                expired=self._expired_waits,
-                list_lag=self._list_lag,
-            ),
-        )
-        delivery = DeliveryServer(self._store)
-        streams = StreamServer(self._store, self.clock, timers)
-        return engine, [
-            api.handle,
-            lambda request, *_: delivery.handle(request),
-            lambda request, *_: streams.handle(request),
-        ]
-
-    # --- requests
-
-    async def _handle(
-        self, origin: Origin, handler: _Handler, request: web.BaseRequest
-    ) -> web.StreamResponse:
-        """Take any request of any origin."""
-        url = request.rel_url
-        found = match(request.method, url.raw_path) if origin == "api" else Match()
-        record = Request(
-            origin,
-            request.method,
-            url.raw_path,
-            url.raw_query_string,
-            request.headers,
-            self.clock.time(),
-            operation=found.operation,
-        )
-        self.ledger._request(record)
-        task = asyncio.current_task()
-        if task is not None:
-            self._handling.add(task)
-        try:
-            if self.latency:
-                await asyncio.sleep(self.latency / 2)
-            if request.headers.get("Expect", "").lower() == "100-continue":
-                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                request.writer.output_size = 0
-            answer: Answer = partial(_answer, handler, record, found)
-            for middleware in reversed(self.middlewares):
-                answer = partial(_through, middleware, record, answer)
-            response = await answer(request)
-            record.status = response.status
-            if not response.prepared:
-                response.headers["Date"] = _date(int(self.clock.time()))
-            if self.latency:
-                await asyncio.sleep(self.latency / 2)
-            return response
-        finally:
-            if task is not None:
-                self._handling.discard(task)
-
-
-_Handler = Callable[[web.BaseRequest, Request, Match], Awaitable[web.StreamResponse]]
-_ORIGINS: tuple[Origin, Origin, Origin] = ("api", "files", "stream")
-
-
-async def _through(
-    middleware: Middleware, record: Request, answer: Answer, request: web.BaseRequest
-) -> web.StreamResponse:
-    return await middleware(request, record, answer)
-
-
-async def _answer(
-    handler: _Handler, record: Request, found: Match, request: web.BaseRequest
-) -> web.StreamResponse:
-    """Answer a request; errors become answers."""
-    try:
-        return await handler(request, record, found)
-    except Problem as problem:
-        return web.Response(
-            body=encode(problem.body),
-            status=problem.status,
-            headers={"Content-Type": PROBLEM_JSON, **problem.headers},
-        )
-    except (ConnectionError, asyncio.CancelledError):
-        raise
-    except Exception:  # noqa: BLE001 - a bug here must not look like a lost connection
-        _log.exception("the emulator failed to answer %s %s", record.method, record.path)
-        return web.Response(
-            body=encode({"detail": "Internal server error", "status": 500}),
-            status=500,
-            headers={"Content-Type": PROBLEM_JSON},
-        )
-
-
-def _request(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    protocol: RequestHandler,
-    writer: AbstractStreamWriter,
-    task: asyncio.Task[None],
-) -> web.BaseRequest:
-    """Make a request object whose body may be large."""
-    return web.BaseRequest(
-        message, payload, protocol, writer, task, task.get_loop(), client_max_size=_MAX_BODY
-    )
-
-
-@lru_cache(maxsize=16)
-def _date(seconds: int) -> str:
-    return formatdate(seconds, usegmt=True)
 
 
 def _succeed(future: asyncio.Future[None]) -> None:

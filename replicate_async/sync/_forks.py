@@ -29,11 +29,15 @@ _PACKAGES: Final = frozenset(
 
 
 def _await_imports() -> None:
-    for name in list(sys.modules):
-        if name.partition(".")[0] in _PACKAGES:
-            # Returns at once, unless another thread is importing it. If that fails, so does this.
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
+    awaited: set[str] = set()
+    # More may begin while one is awaited.
+    while names := {name for name in list(sys.modules) if name not in awaited}:
+        awaited |= names
+        for name in names:
+            if name.partition(".")[0] in _PACKAGES:
+                # Returns at once, unless another thread is importing it. If that fails, so does this.
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
 
 
 # Before a fork, the hooks that were registered last are called first. That of logging acquires a lock which

@@ -80,7 +80,7 @@ class ServerSentEvent:
     """Position in the stream, or `None` if the event has no id."""
     retry: int | None = None
     """Milliseconds to wait before reconnecting, if the event sets it."""
-    _output: Any = attrs.field(default=None, repr=False, eq=False)
+    _output: Any = attrs.field(default=None, alias="output", repr=False, eq=False)
 
     @property
     def output(self) -> Any:

@@ -26,7 +26,7 @@ def creates(here: World, status: int | None = None) -> int:
 
 async def test_1500_creates_at_once() -> None:
     """They all succeed, with at most two of a hundred requests answered 429."""
-    speed = 30.0
+    speed = 15.0
     limits = RateLimits(creates=600, others=100_000, per=60.0)
     gate = RateLimit(creates=600, others=100_000, per=60.0 / speed)
     async with (

@@ -179,7 +179,7 @@ async def test_a_disk_that_becomes_read_only(
 def _make_read_only(path: Path) -> None:
     for attempt in range(200):
         # It is busy as long as a file is open for writing.
-        command = ["mount", "-o", "remount,ro", path]
+        command = ["mount", "-o", "remount,ro", str(path)]
         done = subprocess.run(command, capture_output=True, check=attempt == 199)
         if done.returncode == 0:
             return

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Generator
+from typing import Any
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     # A proxy of this machine would stand between the tests and their servers on loopback.
@@ -24,11 +25,11 @@ def anyio_backend() -> str:
 # -- Machines that stand still -----------------------------------------------------------------
 
 
-class _Stalls:
+class Stalls:
     """Notices when the machine does not run this process, or so little that nothing can be in time."""
 
-    _TICK = 0.05
-    _LATE = 1.0
+    TICK = 0.05
+    LATE = 1.0
 
     def __init__(self) -> None:
         self.seen = 0
@@ -44,35 +45,69 @@ class _Stalls:
     def _watch(self) -> None:
         while True:
             began = time.monotonic()
-            time.sleep(self._TICK)
-            if time.monotonic() - began > self._TICK + self._LATE:
+            time.sleep(self.TICK)
+            if time.monotonic() - began > self.TICK + self.LATE:
                 self.seen += 1
 
 
-_stalls = _Stalls()
+stalls = Stalls()
+
 _MOST_RUNS = 3
+_RUNS = pytest.StashKey[int]()
+_SEEN = pytest.StashKey[int]()
+_AGAIN = pytest.StashKey[bool]()
+_RERUN: Any = "rerun"
+"""The outcome of a run that does not count; pytest knows three others."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     """Run a test that failed while the machine stood still once more: that failure shows nothing.
 
     Virtual machines are paused for seconds, and then every limit on a time is exceeded at once. A
     failure without a pause counts, and so does one at each of three runs.
     """
-    if not isinstance(item, pytest.Function):
-        return None
-    _stalls.watch()
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    run = 0
-    while True:
-        run += 1
-        before = _stalls.seen
-        reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        if _stalls.seen == before or run == _MOST_RUNS or not any(each.failed for each in reports):
-            break
-        item._initrequest()  # noqa: SLF001  (no public way to run a test again)
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
+    stalls.watch()
+    item.stash[_RUNS] = item.stash.get(_RUNS, 0) + 1
+    item.stash[_SEEN] = stalls.seen
+    item.stash[_AGAIN] = False
+    result = yield
+    if item.stash[_AGAIN]:
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Mark the failure of a test that is going to be run again."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function) and item.stash[_RUNS] < _MOST_RUNS:
+        time.sleep(2 * Stalls.TICK)  # if there was a pause, it has been noticed then
+        if stalls.seen != item.stash[_SEEN]:
+            report.outcome = _RERUN
+            item.stash[_AGAIN] = True
+    return report
+
+
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport,
+) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    """Show a failure that does not count as what it is."""
+    if report.outcome == _RERUN:
+        return "rerun", "R", ("RERUN", {"yellow": True})
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the tests that were run again; those of xdist's workers are reported to the controller."""
+    names = sorted({report.nodeid for report in terminalreporter.getreports("rerun")})
+    if names:
+        were = "1 test was" if len(names) == 1 else f"{len(names)} tests were"
+        terminalreporter.section("machine", yellow=True)
+        terminalreporter.line(f"{were} run again because the machine stood still:")
+        for name in names:
+            terminalreporter.line(f"  {name}")

@@ -45,7 +45,7 @@ class SharedReader:
 
     def __init__(self, file: Any) -> None:
         self.file = file
-        self.content = Content()
+        self.content: Content = Content()
         self.start: Any = _NOT_READ
         """The first bytes, from which the type is guessed; of a stream, its first chunk."""
         self.size: int | None = None
@@ -67,7 +67,9 @@ class SharedReader:
         with _registry_lock:
             self._users -= 1
             if self._users == 0:
-                self.content, self.start, self.size = Content(), _NOT_READ, None
+                self.content = Content()
+                self.start = _NOT_READ
+                self.size = None
                 self._is_taken = False
 
     # Objects that can seek

@@ -263,6 +263,29 @@ def gates_for(account: object, limit: RateLimit) -> Gates:
         return found
 
 
+class RecentGates:
+    """The gates of the accounts that a client and its views have used last.
+
+    With a view for each request, as for the tokens of an app's users, what an account's gates have learnt of its
+    limits outlives the views.
+    """
+
+    _MOST: Final = 256
+
+    def __init__(self) -> None:
+        self._by_account: OrderedDict[object, Gates] = OrderedDict()
+
+    def of(self, account: object, limit: RateLimit) -> Gates:
+        """Return the gates of an account (origin and token)."""
+        gates = gates_for(account, limit)
+        with _gates_lock:
+            self._by_account[account] = gates
+            self._by_account.move_to_end(account)
+            if len(self._by_account) > self._MOST:
+                self._by_account.popitem(last=False)
+        return gates
+
+
 def _after_fork() -> None:
     global _gates_lock
     _gates_lock = threading.Lock()

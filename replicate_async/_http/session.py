@@ -17,7 +17,7 @@ import attrs
 from .. import exceptions
 from ..types import Stats
 from .call import Origin
-from .limits import Slots
+from .limits import RecentGates, Slots
 
 _LONGEST_HEADER = 64 * 1024
 """Bytes of one header, or of the first line, of an answer. aiohttp's 8 KiB are fewer than some proxies add."""
@@ -81,6 +81,7 @@ class Pool:
         self.closing: bool = False
         """Whether nothing new may begin; what has begun is finished."""
         self.stats: Stats = Stats()
+        self.gates: RecentGates = RecentGates()
 
     async def session(self) -> Session:
         """Return the session of the running event loop; open it at the first request there.

@@ -38,7 +38,7 @@ from .call import (
     redacted,
 )
 from .errors import NETWORK_ERRORS, cause_of, status_error, translated
-from .limits import Gate, Gates, gates_for
+from .limits import Gate, Gates
 from .payloads import JSONPayload, StreamedPayload
 from .retry import retry_delay
 from .session import Pool, Session
@@ -447,7 +447,7 @@ class Transport:
             given,
             token,
             {**config.headers, "Authorization": f"Bearer {token}"},
-            None if limit is None else gates_for((self._origin, token), limit),
+            None if limit is None else self.pool.gates.of((self._origin, token), limit),
         )
         return account
 

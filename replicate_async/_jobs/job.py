@@ -149,10 +149,12 @@ class LiveJob(Bound):
         path = f"{self._path}/{identifier(self.id, 'id')}/cancel"
         call = Call("POST", path, Kind.POLL, urgent=True, is_new=not self._is_unconfirmed)
         context = self._context
+        had_ended = has_ended(self)
         self._replace(await context.fetch(type(self), call, context.timings.search_patience))
         self._is_unconfirmed = False
-        context.stats.cancelled += 1
-        _logger.info("%s %s cancelled", name_of(type(self)), self.id)
+        if not had_ended and self.status not in {"succeeded", "failed"}:
+            context.stats.cancelled += 1
+            _logger.info("%s %s cancelled", name_of(type(self)), self.id)
         return self
 
     async def updates(self) -> AsyncIterator[Update]:

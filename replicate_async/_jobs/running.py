@@ -347,6 +347,8 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
                     prediction = await find(state.context, state.pending, Prediction, (pause,))
                 if prediction is not None:
                     state.prediction = prediction
+                    state.context.stats.created += 1
+                    state.context.stats.adopted += 1
                     break
             if prediction is None:
                 _logger.warning("prediction %s lost: %s", name, state.pending.search_result)

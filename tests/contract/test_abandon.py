@@ -153,6 +153,8 @@ async def test_abandoned_is_cancelled(way: str, phase: str) -> None:
     async with world() as here, here.client(poll_interval=0.01) as client:
         await WAYS[way](here, client, phase)
         await check_cancelled(here)
+        await until(lambda: client.stats.cancelled == 1)
+        assert client.stats.created == 1
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -244,6 +246,19 @@ async def test_many_of_the_same_are_all_cancelled() -> None:
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(end) for end in ends] == [asyncio.CancelledError] * 10
         await check_cancelled(here, 10)
+        assert client.stats.created == client.stats.adopted == client.stats.cancelled == 10
+
+
+async def test_what_has_ended_is_not_cancelled() -> None:
+    """Only what a cancellation ends is counted as cancelled, and once."""
+    async with world() as here, here.client() as client:
+        ended = await client.predictions.create(model="acme/echo", input={"text": "a"}, wait=5)
+        running = await client.predictions.create(model="acme/slow", input={"text": "a"})
+        await ended.cancel()
+        await client.predictions.cancel(ended.id)
+        await running.cancel()
+        await running.cancel()
+        assert len(here.emulator.ledger.cancelled()) == client.stats.cancelled == 1
 
 
 async def test_only_the_abandoned_one_is_cancelled() -> None:

@@ -443,10 +443,11 @@ async def test_log_and_counters(caplog: pytest.LogCaptureFixture) -> None:
         here.emulator.wire.inject(Fault.ERROR_PAGE, status=503, times=1)
         await adopted.reload()
         assert "attempt 2 in" in caplog.text
-        await adopted.cancel()
-        assert f"prediction {adopted.id} cancelled" in caplog.text
+        running = await client.predictions.create(model="acme/slow", input={"text": "c"})
+        await running.cancel()
+        assert f"prediction {running.id} cancelled" in caplog.text
         stats = client.stats
-        assert (stats.created, stats.adopted, stats.retried, stats.cancelled) == (2, 1, 1, 1)
+        assert (stats.created, stats.adopted, stats.retried, stats.cancelled) == (3, 1, 1, 1)
 
 
 async def test_trace_configs() -> None:

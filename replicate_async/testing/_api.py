@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from ._api_catalog import CatalogApi
+from ._api_files import FilesApi
+from ._api_predictions import PredictionsApi
 from ._http import PREDICTION_CREATES, Call, Match
+from ._ledger import Request
 from ._limits import Verdict, throttled_text
 from ._problems import Problem, not_allowed, not_found_django, throttled, unauthenticated
-
-if TYPE_CHECKING:
-    from ._api_catalog import CatalogApi
-    from ._api_files import FilesApi
-    from ._api_predictions import PredictionsApi
-    from ._ledger import Request
-    from ._store import Account, Store
+from ._store import Account, Store
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 

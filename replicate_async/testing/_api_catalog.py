@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
 from ._clock import NANOSECONDS
 from ._http import Call, Fields, answer, page_answer
+from ._lifecycle import Engine
 from ._problems import Problem, forbidden, not_found_django, refused
-from ._store import Deployment, Model, Release, by_created
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ._lifecycle import Engine
-    from ._store import Store, Version
-    from ._views import Views
+from ._store import Deployment, Model, Release, Store, Version, by_created
+from ._views import Views
 
 HARDWARE: tuple[tuple[str, str], ...] = (
     ("cpu", "CPU"),

@@ -8,7 +8,8 @@ import hmac
 import json
 import re
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -16,13 +17,8 @@ from aiohttp import web
 from ._clock import NANOSECONDS
 from ._http import Call, answer, page_answer
 from ._problems import Problem, not_found_file, validation_failed
-from ._store import UPLOADS_KEPT, Account, File, by_created
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ._store import Store
-    from ._views import Views
+from ._store import UPLOADS_KEPT, Account, File, Store, by_created
+from ._views import Views
 
 MAX_FILE = 100 * 1024 * 1024
 """Greatest size of an upload in bytes (:api:`size-limits`)."""

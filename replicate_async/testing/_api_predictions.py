@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from aiohttp import web
+
+from ._authoring import OutputFile
 from ._clock import NANOSECONDS
 from ._http import Call, answer, page_answer, reject, wrong_type
-from ._lifecycle import data_uri
+from ._lifecycle import Engine, data_uri
 from ._problems import (
     invalid_version,
     no_credit,
@@ -17,19 +21,20 @@ from ._problems import (
     refused,
     validation_failed,
 )
-from ._store import Prediction, by_created, nanoseconds, new_id
+from ._store import (
+    Account,
+    Deployment,
+    Model,
+    Prediction,
+    Store,
+    Version,
+    by_created,
+    nanoseconds,
+    new_id,
+)
 from ._validation import Violation
+from ._views import Views
 from ._webhooks import EVENTS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aiohttp import web
-
-    from ._authoring import OutputFile
-    from ._lifecycle import Engine
-    from ._store import Account, Deployment, Model, Store, Version
-    from ._views import Views
 
 SyncAnswers = Literal["recorded", "final"]
 ExpiredAnswers = Literal["starting", "actual"]

@@ -11,11 +11,8 @@ import heapq
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NANOSECONDS = 1_000_000_000
 _COMPACT_ABOVE = 256

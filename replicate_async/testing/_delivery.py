@@ -5,14 +5,10 @@ Files need no token, can be read in parts and are gone after an hour.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from aiohttp import web
 
 from ._problems import Problem
-
-if TYPE_CHECKING:
-    from ._store import Store
+from ._store import Store
 
 _CHUNK = 256 * 1024
 

@@ -33,6 +33,7 @@ from ._execution import Code
 from ._faults import Injected, Injections
 from ._ledger import Ledger
 from ._limits import AccountLimits, RateLimits
+from ._models import built_in
 from ._proxy import Proxy
 from ._server import Behaviour, Middleware, Server
 from ._store import (
@@ -375,8 +376,6 @@ class Emulator:
         return [(m.full_name, m.description or "") for m in list(self._store.models.values())]
 
     def _add_built_in(self) -> None:
-        from ._models import built_in
-
         for known in built_in():
             model = Model(
                 known.owner,

@@ -9,7 +9,6 @@ import json
 import random
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, Self
@@ -328,7 +327,7 @@ class Injection:
     _plan: Plan | Chooser = attrs.field(repr=False, kw_only=True, alias="plan")
     _matches: Callable[[WireRequest], bool] = attrs.field(repr=False, kw_only=True, alias="matches")
     _probability: float = attrs.field(repr=False, kw_only=True, alias="probability")
-    _remove: Callable[[Injection], None] = attrs.field(repr=False, kw_only=True, alias="remove")
+    _remove: Callable[[object], None] = attrs.field(repr=False, kw_only=True, alias="remove")
 
     def remove(self) -> None:
         """Stop it from happening again."""
@@ -419,10 +418,10 @@ class Injections:
                 if injection.times is not None:
                     injection.times -= 1
                     if not injection.times:
-                        self._waiting.remove(injection)
+                        self._remove(injection)
                 return injection._plan
         return None
 
-    def _remove(self, injection: Injection) -> None:
-        with self._lock, suppress(ValueError):
-            self._waiting.remove(injection)
+    def _remove(self, injection: object) -> None:
+        with self._lock:
+            self._waiting = [each for each in self._waiting if each is not injection]

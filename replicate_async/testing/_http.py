@@ -6,22 +6,18 @@ Which operation answers which path is the table `ROUTES`.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlencode
 
 import attrs
 from aiohttp import web
 
+from ._ledger import Request
 from ._problems import invalid_input, refused, validation_failed
-from ._store import Cursor, page
+from ._store import Account, Cursor, page
 from ._validation import Violation
 from ._views import encode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ._ledger import Request
-    from ._store import Account
 
 T = TypeVar("T")
 

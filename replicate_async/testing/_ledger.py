@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
-
-if TYPE_CHECKING:
-    from multidict import CIMultiDictProxy
+from multidict import CIMultiDictProxy
 
 Origin = Literal["api", "files", "stream"]
 What = Literal["created", "started", "cancelled", "aborted", "succeeded", "failed", "fetched"]

@@ -16,18 +16,14 @@ import re
 import threading
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from ._authoring import OutputFile
-from ._clock import NANOSECONDS
-from ._ledger import Life
+from ._clock import NANOSECONDS, Timers
+from ._ledger import Ledger, Life, What
 from ._store import RETENTION, Event, Prediction, Status, Store
 from ._views import encode
-
-if TYPE_CHECKING:
-    from ._clock import Timers
-    from ._ledger import Ledger, What
 
 _INSTANT = 3_000
 """Nanoseconds between start and end of a prediction cancelled before it ran, as recorded."""

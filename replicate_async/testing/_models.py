@@ -14,17 +14,15 @@ import math
 import random
 import struct
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import attrs
 
 from ._authoring import AsyncConcatenateIterator, Input, OutputFile, log
 from ._execution import Code
 from ._png import Canvas
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ("BuiltIn", "built_in")
 

@@ -5,12 +5,10 @@ They rest on :api:`errors`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ._validation import Violation
+from ._validation import Violation
 
 PROBLEM_JSON = "application/problem+json"
 

@@ -6,6 +6,7 @@ Creation times are unique and increase, so they serve as cursor positions (:api:
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -13,22 +14,17 @@ import mimetypes
 import secrets
 import threading
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qs, quote, urlencode
 
 import attrs
 
-from ._clock import NANOSECONDS, Clock, Signal
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Sequence
-
-    from ._authoring import OutputFile
-    from ._clock import Timer
-    from ._execution import Code
-    from ._limits import AccountLimits, RateLimits
+from ._authoring import OutputFile
+from ._clock import NANOSECONDS, Clock, Signal, Timer
+from ._execution import Code
+from ._limits import AccountLimits, RateLimits
 
 Credit = Literal["ample", "low", "none", "no-billing"]
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"]
@@ -317,8 +313,6 @@ class Store:
 
     def add_account(self, account: Account) -> Account:
         """Add an account under its token and its name."""
-        from ._limits import AccountLimits
-
         if self.rate_limits is not None:
             account.limits = AccountLimits(self.clock, self.rate_limits)
         self.accounts[account.token] = account

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from ._clock import NANOSECONDS
+from ._clock import NANOSECONDS, Clock, Timers
 from ._problems import Problem
+from ._store import Prediction, Store
 from ._views import streamable
-
-if TYPE_CHECKING:
-    from ._clock import Clock, Timers
-    from ._store import Prediction, Store
 
 IDLE = 30
 """Seconds without an event after which the server hangs up."""

@@ -6,26 +6,23 @@ They rest on :api:`json-styles`, :api:`prediction-object`, :api:`webhook-deliver
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ._clock import NANOSECONDS
-from ._store import RETENTION
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ._store import (
-        Account,
-        Collection,
-        Deployment,
-        File,
-        Model,
-        Prediction,
-        Status,
-        Version,
-    )
+from ._store import (
+    RETENTION,
+    Account,
+    Collection,
+    Deployment,
+    File,
+    Model,
+    Prediction,
+    Status,
+    Version,
+)
 
 Style = Literal["service", "django", "list", "webhook"]
 JSON = dict[str, Any]

@@ -14,21 +14,17 @@ import ipaddress
 import json
 import secrets
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import attrs
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from ._clock import NANOSECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from ._clock import Clock, Timers
-    from ._store import Prediction
-    from ._views import Views
+from ._clock import NANOSECONDS, Clock, Timers
+from ._store import Prediction
+from ._views import Views
 
 USER_AGENT = "replicate-emulator-webhooks"
 THROTTLE = 0.5

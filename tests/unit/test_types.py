@@ -20,6 +20,7 @@ MODULES = [
     "replicate_async.client",
     "replicate_async.exceptions",
     "replicate_async.sync",
+    "replicate_async.testing",
     "replicate_async.types",
     *(
         module.name

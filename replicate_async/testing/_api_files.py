@@ -66,6 +66,7 @@ class FilesApi:
             created=created,
             expires=created + UPLOADS_KEPT * NANOSECONDS,
         )
+        self._sweep(call.account)
         call.account.files[file.id] = file
         return answer(self._views.file(file), 201)
 
@@ -101,6 +102,15 @@ class FilesApi:
             raise not_found_file()
         file = self._find(account, call.parameters[0])
         return web.Response(body=file.content, headers={"Content-Type": _DEFAULT_TYPE})
+
+    def _sweep(self, account: Account) -> None:
+        """Remove files that have expired; they are in the order in which they do."""
+        now = self._store.clock.time_ns()
+        while account.files:
+            oldest = next(iter(account.files.values()))
+            if now < oldest.expires:
+                break
+            del account.files[oldest.id]
 
     def _find(self, account: Account, id: str) -> File:
         file = account.files.get(id)

@@ -35,6 +35,7 @@ from ._ledger import Ledger
 from ._limits import AccountLimits, RateLimits
 from ._models import built_in
 from ._proxy import Proxy
+from ._retention import MEMORY, RECORDS, Retention
 from ._server import Behaviour, Middleware, Server
 from ._store import (
     Account,
@@ -111,6 +112,11 @@ class Emulator:
         wire: Whether `Emulator.wire` stands in front of all three origins, for faults. Without it,
             clients talk to the servers directly, and faults cost nothing.
         tls: Context with a certificate, to serve HTTPS. Needs `wire`.
+        records: Number of requests in the ledger, finished predictions and trainings, webhook deliveries
+            and faults to remember, each; the oldest are forgotten first. Defaults to 100,000.
+        memory: Bytes of content to remember: bodies of requests and deliveries, inputs, outputs and logs.
+            Beyond it, the oldest is dropped: finished predictions lose their data as they do after an hour.
+            Uploaded files are not counted; they are kept until they expire. Defaults to 1 GiB.
 
     Attributes:
         url: Base URL without ``/v1``, once started.
@@ -145,12 +151,16 @@ class Emulator:
         list_lag: float = 0.0,
         wire: bool = False,
         tls: ssl.SSLContext | None = None,
+        records: int = RECORDS,
+        memory: int = MEMORY,
     ) -> None:
         unknown = set(page_sizes or ()) - set(PAGE_SIZES)
         if unknown:
             raise ValueError(f"page_sizes: unknown {', '.join(sorted(unknown))}")
         if tls is not None and not wire:
             raise ValueError("tls: needs wire=True")
+        if records < 1 or memory < 1:
+            raise ValueError("records and memory must be positive")
         self._host: str = host
         self._scheme: str = "http" if tls is None else "https"
         self._port: int = port
@@ -158,7 +168,7 @@ class Emulator:
         self.account: str = account
         self.webhook_secret: str = WEBHOOK_SECRET
         self.clock: Clock = Clock() if clock is None else clock
-        self.ledger: Ledger = Ledger()
+        self.ledger: Ledger = Ledger(records)
         self.deliveries: list[Delivery] = []
         if rate_limits is True:
             limits: RateLimits | None = RateLimits()
@@ -169,8 +179,9 @@ class Emulator:
         self._account: Account = self._store.add_account(
             Account(account, "user", account.capitalize(), self.token, self.webhook_secret)
         )
-        injections, log = Injections(), list[Injected]()
-        proxy = Proxy(injections, log, tls) if wire else None
+        retention = Retention(records, memory)
+        injections, log = Injections(records), list[Injected]()
+        proxy = Proxy(injections, log, retention, tls) if wire else None
         sizes = {**PAGE_SIZES, **(page_sizes or {})}
         self._server: Server = Server(
             self._store,
@@ -178,6 +189,7 @@ class Emulator:
             self.ledger,
             self.deliveries,
             Behaviour(sizes, sync_answers, expired_waits, list_lag),
+            retention,
             proxy,
         )
         self._server.latency = latency

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, Self
 import attrs
 
 from ._ledger import Origin
+from ._retention import RECORDS
 
 Announce = Literal["both", "header", "body", "nothing"]
 End = Literal["keep", "close", "reset", "stall"]
@@ -335,12 +336,17 @@ class Injection:
 
 
 class Injections:
-    """The faults of one wire that wait for their requests. Safe to use from any thread."""
+    """The faults of one wire that wait for their requests. Safe to use from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        records: Number of different requests whose attempts are counted.
+    """
+
+    def __init__(self, records: int = RECORDS) -> None:
         self._lock = threading.RLock()
         self._waiting: list[Injection] = []
-        self._attempts: dict[tuple[str, str, bytes], int] = {}
+        self._records = records
+        self._attempts: dict[int, int] = {}
         self._random = random.Random(0)
 
     def __len__(self) -> int:
@@ -391,9 +397,12 @@ class Injections:
 
     def attempt(self, method: str, target: str, body: bytes) -> int:
         """Count a request; return the number of equal ones so far."""
-        key = (method, target, body)
+        # The hash, since bodies take memory.
+        key = hash((method, target, body))
         with self._lock:
             number = self._attempts[key] = self._attempts.get(key, 0) + 1
+            if len(self._attempts) > self._records:
+                del self._attempts[next(iter(self._attempts))]
         return number
 
     def at_accept(self, origin: Origin) -> bool:

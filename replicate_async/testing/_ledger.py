@@ -12,10 +12,10 @@ from typing import Any, Literal
 import attrs
 from multidict import CIMultiDictProxy
 
+from ._retention import RECORDS
+
 Origin = Literal["api", "files", "stream"]
 What = Literal["created", "started", "cancelled", "aborted", "succeeded", "failed", "fetched"]
-
-_KEPT_REQUESTS = 100_000
 
 
 @attrs.define(eq=False)
@@ -91,13 +91,14 @@ class Life:
 
 
 class Ledger:
-    """The record of one emulator. Reading it is safe from any thread.
+    """What happened in one emulator. Safe to read from any thread.
 
-    The last 100,000 requests are kept.
+    Args:
+        records: Number of requests that are kept; the oldest ones are forgotten first.
     """
 
-    def __init__(self) -> None:
-        self._requests: deque[Request] = deque(maxlen=_KEPT_REQUESTS)
+    def __init__(self, records: int = RECORDS) -> None:
+        self._requests: deque[Request] = deque(maxlen=records)
         self._lives: dict[str, Life] = {}
 
     def requests(
@@ -178,6 +179,13 @@ class Ledger:
 
     def _born(self, life: Life) -> None:
         self._lives[life.id] = life
+
+    def _drop_input(self, id: str) -> None:
+        if id in self._lives:
+            self._lives[id].input = {}
+
+    def _forget(self, id: str) -> None:
+        self._lives.pop(id, None)
 
     def _happened(self, id: str, what: What, at: float) -> None:
         life = self._lives.get(id)  # absent after clear()

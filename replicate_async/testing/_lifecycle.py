@@ -15,6 +15,7 @@ import mimetypes
 import re
 import threading
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -22,6 +23,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 from ._authoring import OutputFile
 from ._clock import NANOSECONDS, Timers
 from ._ledger import Ledger, Life, What
+from ._retention import Retention, weight
 from ._store import RETENTION, Event, Prediction, Status, Store
 from ._views import encode
 
@@ -67,6 +69,7 @@ class Engine:
         timers: Timers,
         observer: Observer,
         fetcher: Fetcher,
+        retention: Retention,
         *,
         api_url: str,
         files_url: str,
@@ -76,6 +79,7 @@ class Engine:
         self._timers = timers
         self._observer = observer
         self._fetcher = fetcher
+        self._retention = retention
         self._api_url = api_url
         self._files_url = files_url
         self._loop = asyncio.get_running_loop()
@@ -105,9 +109,7 @@ class Engine:
         now = self._store.clock.time_ns()
         if prediction.deadline is not None:
             lifetime = prediction.deadline - prediction.created
-            prediction.deadline_timer = self._timers.at(
-                now + lifetime, lambda: self._deadline(prediction)
-            )
+            prediction.timer = self._timers.at(now + lifetime, lambda: self._deadline(prediction))
         ready = now + int(prediction.version.setup * NANOSECONDS)
         prediction.task = self.spawn(self._live(prediction, ready))
 
@@ -226,19 +228,36 @@ class Engine:
         prediction.metrics["total_time"] = total // 1000 / 1_000_000
         if prediction.version.code.output_is_text and isinstance(prediction.output, list):
             prediction.metrics["output_token_count"] = len(prediction.output)
-        if prediction.deadline_timer is not None:
-            prediction.deadline_timer.cancel()
-            prediction.deadline_timer = None
+        if prediction.timer is not None:
+            prediction.timer.cancel()
+            prediction.timer = None
         self._note(prediction, _ENDED[status])
         self._stream_end(prediction)
         prediction.touch()
         self._observer.happened(prediction, "completed")
         if prediction.source == "api" and not prediction.kept:
-            self._timers.after(RETENTION, lambda: self._forget(prediction))
+            prediction.timer = self._timers.after(RETENTION, partial(self._remove_data, prediction))
+            self._retention.content(_weight(prediction), partial(self._drop, prediction))
+            self._retention.record("predictions", partial(self._forget, prediction))
 
-    def _forget(self, prediction: Prediction) -> None:
+    def _remove_data(self, prediction: Prediction) -> None:
+        """Remove the data of a prediction, as the service does an hour after its end."""
         self._store.forget_outputs(prediction)
         prediction.remove_data()
+
+    def _drop(self, prediction: Prediction) -> None:
+        """Remove the data of a prediction before its time, with its input in the ledger."""
+        if prediction.timer is not None:
+            prediction.timer.cancel()
+            prediction.timer = None
+        self._remove_data(prediction)
+        self._ledger._drop_input(prediction.id)
+
+    def _forget(self, prediction: Prediction) -> None:
+        """Forget that there was a prediction."""
+        self._drop(prediction)
+        self._store.forget(prediction)
+        self._ledger._forget(prediction.id)
 
     async def _trained(self, training: Prediction, result: object, run: _Run) -> Any:
         published = await run.publish(result)
@@ -394,6 +413,14 @@ class _Run:
         if isinstance(value, (list, tuple)):
             return [await self.publish(item) for item in value]
         return value
+
+
+def _weight(prediction: Prediction) -> int:
+    """Return about how many bytes the data of a prediction takes."""
+    # Input and output are there again in encoded answers, and in events.
+    return 3 * (weight(prediction.input) + weight(prediction.output) + len(prediction.logs)) + sum(
+        len(file.content) for file in prediction.files.values()
+    )
 
 
 def _event_text(item: Any) -> str:

@@ -31,6 +31,7 @@ from ._framing import (
     without_framing,
 )
 from ._ledger import Origin
+from ._retention import Retention, remove_first
 
 _ORIGINS: Final[tuple[Origin, Origin, Origin]] = ("api", "files", "stream")
 _MOST_HEAD: Final = 256 * 1024
@@ -51,14 +52,20 @@ class Proxy:
     Args:
         injections: The faults.
         log: Every fault that happened is appended here.
+        retention: Bounds the log.
         tls: Certificate to serve HTTPS with; None for HTTP.
     """
 
     def __init__(
-        self, injections: Injections, log: list[Injected], tls: ssl.SSLContext | None
+        self,
+        injections: Injections,
+        log: list[Injected],
+        retention: Retention,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.injections: Injections = injections
         self.log: list[Injected] = log
+        self._retention = retention
         self.tls: ssl.SSLContext | None = tls
         self.connections: set[_Connection] = set()
         self.accepted: int = 0
@@ -159,7 +166,11 @@ class Proxy:
         status: int | None = None,
     ) -> None:
         """Log a fault."""
-        self.log.append(Injected(fault, request, executed, status))
+        entry = Injected(fault, request, executed, status)
+        self.log.append(entry)
+        forget = partial(remove_first, self.log, entry)
+        self._retention.content(0 if request is None else len(request.body), forget)
+        self._retention.record("faults", forget)
 
     async def chosen(self, choose: Chooser, request: WireRequest) -> Plan | None:
         """Return what a user's function chooses. It runs in a thread: it may block."""

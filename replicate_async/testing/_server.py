@@ -32,6 +32,7 @@ from ._ledger import Ledger, Origin, Request
 from ._lifecycle import Engine
 from ._problems import PROBLEM_JSON, Problem
 from ._proxy import Proxy, stop_accepting
+from ._retention import Retention
 from ._store import Account, Store
 from ._streams import StreamServer
 from ._views import Views, encode
@@ -74,6 +75,7 @@ class Server:
         ledger: Where requests and predictions are noted.
         deliveries: Where webhook deliveries are noted.
         behaviour: What the API leaves open.
+        retention: Bounds what is remembered.
         proxy: What stands in front of the origins, if anything.
     """
 
@@ -84,6 +86,7 @@ class Server:
         ledger: Ledger,
         deliveries: list[Delivery],
         behaviour: Behaviour,
+        retention: Retention,
         proxy: Proxy | None,
     ) -> None:
         self.middlewares: list[Middleware] = []
@@ -94,6 +97,7 @@ class Server:
         self._ledger = ledger
         self._deliveries = deliveries
         self._behaviour = behaviour
+        self._retention = retention
         self._proxy = proxy
         self._sockets: list[socket.socket] = []
         self._urls: tuple[str, str, str] | None = None
@@ -249,6 +253,7 @@ class Server:
             outside,
             hosts=self.webhook_hosts,
             deliveries=self._deliveries,
+            retention=self._retention,
             spawn=lambda work: engine.spawn(work),
         )
         engine = Engine(
@@ -257,6 +262,7 @@ class Server:
             timers,
             webhooks,
             outside,
+            self._retention,
             api_url=url,
             files_url=files_url,
         )
@@ -323,8 +329,13 @@ class Server:
                 await anyio.sleep(self.latency / 2)
             return response
         finally:
+            self._retention.content(len(record.body), partial(_drop_body, record))
             if task is not None:
                 self._handling.discard(task)
+
+
+def _drop_body(record: Request) -> None:
+    record.body = b""
 
 
 async def _through(

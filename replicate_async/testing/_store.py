@@ -125,6 +125,7 @@ class Prediction:
 
     Attributes:
         shown_version: What the ``version`` field says: an id or ``hidden``.
+        timer: Its deadline, and then the end of its retention.
         revision: Grows with every change.
         changed: Fires with every change.
         events: The stream so far; None without a stream.
@@ -160,7 +161,7 @@ class Prediction:
     revision: int = 0
     changed: Signal = attrs.Factory(Signal)
     task: asyncio.Task[None] | None = None
-    deadline_timer: Timer | None = None
+    timer: Timer | None = None
     _logs: list[str] = attrs.Factory(list)
     encoded: dict[str, tuple[int, bytes]] = attrs.Factory(dict)
 
@@ -388,17 +389,25 @@ class Store:
         if prediction.stream_token is not None:
             self.streams[prediction.stream_token] = prediction
 
+    def forget(self, prediction: Prediction) -> None:
+        """Remove a prediction or training."""
+        self.predictions.pop(prediction.id, None)
+        account = prediction.account
+        mine = account.predictions if prediction.kind == "prediction" else account.trainings
+        index = bisect_left(mine, prediction.created, key=by_created)
+        if index < len(mine) and mine[index] is prediction:
+            del mine[index]
+        if prediction.stream_token is not None:
+            self.streams.pop(prediction.stream_token, None)
+        self.forget_outputs(prediction)
+
     def forget_version(self, version: Version) -> list[Prediction]:
         """Remove a version and its predictions; return those."""
         version.model.versions.remove(version)
         self.versions.pop(version.id, None)
         gone = [p for p in self.predictions.values() if p.version is version]
         for prediction in gone:
-            del self.predictions[prediction.id]
-            account = prediction.account
-            mine = account.predictions if prediction.kind == "prediction" else account.trainings
-            mine.remove(prediction)
-            self.forget_outputs(prediction)
+            self.forget(prediction)
         return gone
 
     def forget_outputs(self, prediction: Prediction) -> None:

@@ -15,6 +15,7 @@ import json
 import secrets
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ import attrs
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ._clock import NANOSECONDS, Clock, Timers
+from ._retention import Retention, remove_first
 from ._store import Prediction
 from ._views import Views
 
@@ -186,6 +188,7 @@ class Webhooks:
     Args:
         hosts: Host (with port, if the URL has one) to local origin.
         deliveries: Every attempt is appended here.
+        retention: Bounds the deliveries.
         spawn: Runs a coroutine in a task of the emulator's.
     """
 
@@ -198,6 +201,7 @@ class Webhooks:
         *,
         hosts: dict[str, str],
         deliveries: list[Delivery],
+        retention: Retention,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._clock = clock
@@ -206,6 +210,7 @@ class Webhooks:
         self._outside = outside
         self._hosts = hosts
         self._deliveries = deliveries
+        self._retention = retention
         self._spawn = spawn
         self._feeds: dict[str, _Feed] = {}
 
@@ -278,7 +283,9 @@ class Webhooks:
                 )
             except OSError as failure:
                 error = str(failure)
-        self._deliveries.append(
-            Delivery(url, event, prediction.id, headers, body, attempt, at, status, error)
-        )
+        delivery = Delivery(url, event, prediction.id, headers, body, attempt, at, status, error)
+        self._deliveries.append(delivery)
+        forget = partial(remove_first, self._deliveries, delivery)
+        self._retention.content(len(body), forget)
+        self._retention.record("deliveries", forget)
         return origin is not None and (status is None or status >= 400)

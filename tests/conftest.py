@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Generator
@@ -14,6 +15,11 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     # A proxy of this machine would stand between the tests and their servers on loopback.
     os.environ.pop(_name, None)
     os.environ.pop(_name.upper(), None)
+
+for _number, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    # Under `nohup`, or in the background of a shell, they are ignored, by the processes of the tests as well.
+    if signal.getsignal(_signal := getattr(signal, _number, signal.SIGINT)) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)
 
 
 @pytest.fixture

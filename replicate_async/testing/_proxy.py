@@ -508,8 +508,10 @@ class _Connection:
                 if reply.pause:
                     await self._writer.drain()
                     await anyio.sleep(reply.pause)
-                self._writer.write(piece)
-                await self._writer.drain()
+                # The transport copies what the socket does not take at once.
+                for start in range(0, len(piece), _PIECE):
+                    self._writer.write(piece[start : start + _PIECE])
+                    await self._writer.drain()
         await self._writer.drain()
         match reply.end:
             case "keep":

@@ -1,7 +1,7 @@
-"""What the authors of models write: functions with type hints, `Input`, output files, logs.
+"""The vocabulary of models: functions with type hints, `Input`, output files, logs.
 
-`Signature` is what a function says of its inputs and its output. What a hint means is decided here
-alone: schemas and the conversion of values both go by it.
+`Signature` holds the inputs and the output that a function declares. The meaning of a hint is decided
+here alone: schemas and the conversion of values both go by it.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Parameter:
 
     @classmethod
     def of(cls, parameter: inspect.Parameter, hint: Any) -> Self:
-        """Return what a parameter of a Python function says about an input."""
+        """Return the input that a parameter of a Python function declares."""
         constraints = constraints_in(hint)
         default = parameter.default
         if isinstance(default, Constraints):
@@ -194,7 +194,7 @@ class Parameter:
 
 @attrs.frozen
 class Signature:
-    """What a function of a version takes and returns."""
+    """The inputs and the output that a function declares."""
 
     parameters: Sequence[Parameter]
     takes_all: bool
@@ -250,7 +250,7 @@ def _annotated(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def _is(kind: Callable[[object], bool], function: Callable[..., object]) -> bool:
-    """Tell whether *function*, its `__call__` or what it decorates is of a kind."""
+    """Return whether *function*, its `__call__` or what it decorates is of a kind."""
     return kind(function) or kind(_annotated(function))
 
 
@@ -369,17 +369,17 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def is_file(hint: Any) -> bool:
-    """Tell whether *hint* stands for a file."""
+    """Return whether *hint* stands for a file."""
     return isinstance(hint, type) and issubclass(hint, pathlib.PurePath | OutputFile)
 
 
 def is_enum(hint: Any) -> bool:
-    """Tell whether *hint* is an enumeration."""
+    """Return whether *hint* is an enumeration."""
     return isinstance(hint, type) and issubclass(hint, enum.Enum)
 
 
 def constraints_in(hint: Any) -> list[Constraints]:
-    """Return what calls of `Input` in the annotations of *hint* say, not in those of its items."""
+    """Return the calls of `Input` in the annotations of *hint*, without those of its items."""
     found: list[Constraints] = []
     if typing.get_origin(hint) is Annotated:
         inner, *metadata = typing.get_args(hint)

@@ -19,13 +19,16 @@ _COMPACT_ABOVE = 256
 
 
 class Clock:
-    """A clock that starts now, runs at *speed* and can be moved forward.
+    """A clock that can run faster than real time and can be moved forward.
 
     All methods may be called from any thread.
 
     Args:
         speed: Emulated seconds per real second. Defaults to 1.
-        start: Unix time in seconds to start at. Defaults to the present.
+        start: Time to start at, in seconds since the epoch. Defaults to the present.
+
+    Raises:
+        ValueError: *speed* is not positive.
     """
 
     def __init__(self, *, speed: float = 1.0, start: float | None = None) -> None:
@@ -43,7 +46,7 @@ class Clock:
         return self._speed
 
     def time_ns(self) -> int:
-        """Return the emulated Unix time in nanoseconds."""
+        """Return the emulated time in nanoseconds since the epoch."""
         with self._lock:
             return self._time_ns()
 
@@ -52,7 +55,7 @@ class Clock:
         return self._emulated + (elapsed if self._speed == 1.0 else int(elapsed * self._speed))
 
     def time(self) -> float:
-        """Return the emulated Unix time in seconds."""
+        """Return the emulated time in seconds since the epoch."""
         return self.time_ns() / NANOSECONDS
 
     def now(self) -> datetime:
@@ -60,9 +63,15 @@ class Clock:
         return datetime.fromtimestamp(self.time_ns() // 1000 / 1_000_000, UTC)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward by *seconds*; whatever becomes due by it happens at once.
+        """Move the clock forward. Everything that becomes due happens at once.
 
         Requests that arrive after this call see its effects.
+
+        Args:
+            seconds: Emulated seconds to move by.
+
+        Raises:
+            ValueError: *seconds* is negative.
         """
         if seconds < 0:
             raise ValueError(f"a clock cannot go back: {seconds!r}")
@@ -73,7 +82,14 @@ class Clock:
             wake()
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call *wake* after each jump, in the thread that jumps. Return the undo function."""
+        """Register a function to be called after each `advance`.
+
+        Args:
+            wake: The function. It is called in the thread that calls `advance`.
+
+        Returns:
+            A function that unregisters it.
+        """
         with self._lock:
             self._listeners.append(wake)
 
@@ -197,7 +213,7 @@ class Timers:
 
 
 class Signal:
-    """Wakes everybody who waits for the next change of something."""
+    """Wakes all tasks that wait for the next change of something."""
 
     __slots__ = ("_waiters",)
 

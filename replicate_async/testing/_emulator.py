@@ -55,9 +55,9 @@ from ._wire import Wire
 F = TypeVar("F", bound=Callable[..., object])
 
 TOKEN = "r8_" + "Emulator".ljust(37, "0")
-"""The token of the emulator's account, unless another is given. It opens nothing else."""
+"""Default API token of the emulator's account. It is not valid anywhere else."""
 WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"emulator-webhook-secret!").decode()
-"""The webhook secret of the emulator's account."""
+"""Signing secret of the webhooks of the emulator's account."""
 PAGE_SIZES: Mapping[str, int] = {
     "predictions": 100,
     "trainings": 100,
@@ -69,7 +69,7 @@ PAGE_SIZES: Mapping[str, int] = {
     "files": 100,
     "collections": 100,
 }
-"""Items on a page (:api:`pagination`)."""
+"""Number of items on a page; see :api:`pagination`."""
 
 _COLLECTIONS: Mapping[str, str] = {
     "examples": "Small models to try things with.",
@@ -89,49 +89,43 @@ _log = logging.getLogger("replicate_async.testing")
 
 
 class Emulator:
-    """A local server with Replicate's API, output files and streams, each on an origin of its own.
+    """A local server of Replicate's API, output files and streams, each on its own origin.
 
-    Use it as ``async with`` (it runs in the current event loop) or as ``with`` (it runs in a thread
-    with a loop of its own). It can be started once. Methods may be called from any thread.
+    As ``async with``, it runs in the current event loop. As ``with``, it runs in a thread. An emulator
+    can be started once. Its methods may be called from any thread.
 
     Args:
-        host: Address to listen on.
-        port: Port of the API; 0 takes a free one. The two other origins always take free ones.
+        host: Address to listen on. Defaults to ``127.0.0.1``.
+        port: Port of the API. Defaults to 0, a free one. The other two origins always use free ports.
         token: API token of the account. Defaults to `TOKEN`.
-        account: User name of the account that the token belongs to.
-        built_in: Whether the built-in models are there, such as ``replicate/hello-world``.
-        rate_limits: Limits for each account; True for those of the service, False for none.
-        latency: Real seconds that each request takes longer, half before and half after.
-        clock: The clock to go by; a test may advance it or let it run faster.
-        page_sizes: Items on a page, by kind: see `PAGE_SIZES`.
-        sync_answers: How a sync create answers that ended in time: ``recorded`` (``processing``, files
-            as data URIs; :api:`sync-mode`) or ``final`` (``succeeded``, files as URLs).
-        expired_waits: How a sync create answers whose wait expired: as ``starting`` without output,
-            or with the ``actual`` status and the output so far.
-        list_lag: Seconds of the clock before a new prediction appears in the list.
-        wire: Whether `Emulator.wire` stands in front of all three origins, for faults. Without it,
-            clients talk to the servers directly, and faults cost nothing.
-        tls: Context with a certificate, to serve HTTPS. Needs `wire`.
+        account: User name of the account. Defaults to ``acme``.
+        built_in: Whether to add the built-in models, for example ``replicate/hello-world``. Defaults to
+            True.
+        rate_limits: Limits of each account: `RateLimits`, True (the default) for those of the service, or
+            False for none.
+        latency: Real seconds to delay each request by, half before and half after it is handled. Defaults
+            to 0.
+        clock: Clock of the emulator, to share or to set up. Defaults to a new one.
+        page_sizes: Number of items on a page, by the keys ``predictions``, ``trainings``, ``models``,
+            ``search``, ``versions``, ``examples``, ``deployments``, ``files`` and ``collections``.
+            Defaults to those of the service.
+        sync_answers: Answer to a create with ``Prefer: wait`` that ended in time: ``recorded`` (the
+            default; ``processing`` with files as data URIs, as the service does, see :api:`sync-mode`) or
+            ``final`` (``succeeded`` with files as URLs).
+        expired_waits: Answer to a create with ``Prefer: wait`` whose wait expired: ``starting`` (the
+            default; without output) or ``actual`` (the status and output so far).
+        list_lag: Emulated seconds before a new prediction appears in the list. Defaults to 0.
+        wire: Whether faults can be injected with `Emulator.wire`. Adds a proxy in front of the three
+            origins. Defaults to False.
+        tls: `ssl.SSLContext` with a certificate, to serve HTTPS. Needs `wire`. Defaults to HTTP.
         records: Number of requests in the ledger, finished predictions and trainings, webhook deliveries
-            and faults to remember, each; the oldest are forgotten first. Defaults to 100,000.
+            and faults to remember, each. The oldest are forgotten first. Defaults to 100,000.
         memory: Bytes of content to remember: bodies of requests and deliveries, inputs, outputs and logs.
-            Beyond it, the oldest is dropped: finished predictions lose their data as they do after an hour.
-            Uploaded files are not counted; they are kept until they expire. Defaults to 1 GiB.
+            Beyond it, the oldest content is dropped: finished predictions lose their data, as they do after
+            an hour. Uploaded files do not count; they are kept until they expire. Defaults to 1 GiB.
 
-    Attributes:
-        url: Base URL without ``/v1``, once started.
-        files_url: Origin of output files, once started.
-        stream_url: Origin of streams, once started.
-        token: API token of the account.
-        account: User name of the account.
-        webhook_secret: Key of webhook signatures, as the API gives it.
-        clock: The emulator's time: ``now()``, ``advance(seconds)``.
-        ledger: What happened.
-        deliveries: Webhooks, whether or not they could be posted.
-        webhook_hosts: Maps the host of webhook URLs to a local origin, such as
-            ``{"example.com": "http://127.0.0.1:8000"}``. Deliveries to other hosts are recorded only.
-        web_files: Content of URLs that models may fetch, for URLs that are not local.
-        middlewares: Functions that every request of every origin passes, outermost first.
+    Raises:
+        ValueError: An argument is not valid.
     """
 
     def __init__(
@@ -165,17 +159,24 @@ class Emulator:
         self._scheme: str = "http" if tls is None else "https"
         self._port: int = port
         self.token: str = TOKEN if token is None else token
+        """API token of the account."""
         self.account: str = account
+        """User name of the account."""
         self.webhook_secret: str = WEBHOOK_SECRET
+        """Signing secret of the account's webhooks."""
         self.clock: Clock = Clock() if clock is None else clock
+        """Clock of the emulator."""
         self.ledger: Ledger = Ledger(records)
+        """Record of the requests and predictions."""
         self.deliveries: list[Delivery] = []
+        """Attempts to deliver webhooks, oldest first, also those that were not sent."""
         if rate_limits is True:
             limits: RateLimits | None = RateLimits()
         else:
             limits = rate_limits or None
         self._store: Store = Store(self.clock, limits)
         self.web_files: dict[str, bytes] = self._store.web_files
+        """Content by URL, for URLs of other hosts that models fetch as inputs."""
         self._account: Account = self._store.add_account(
             Account(account, "user", account.capitalize(), self.token, self.webhook_secret)
         )
@@ -209,22 +210,34 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """Base URL of the API, without ``/v1``."""
+        """Base URL of the API, without ``/v1``.
+
+        Raises:
+            RuntimeError: The emulator was not started.
+        """
         return self._server.urls[0]
 
     @property
     def files_url(self) -> str:
-        """Origin of output files."""
+        """Origin of output files.
+
+        Raises:
+            RuntimeError: The emulator was not started.
+        """
         return self._server.urls[1]
 
     @property
     def stream_url(self) -> str:
-        """Origin of streams."""
+        """Origin of streams.
+
+        Raises:
+            RuntimeError: The emulator was not started.
+        """
         return self._server.urls[2]
 
     @property
     def middlewares(self) -> list[Middleware]:
-        """Functions that every request of every origin passes, outermost first."""
+        """Functions that wrap the handling of every request on every origin, outermost first."""
         return self._server.middlewares
 
     @middlewares.setter
@@ -233,10 +246,10 @@ class Emulator:
 
     @property
     def webhook_hosts(self) -> dict[str, str]:
-        """Maps the host of webhook URLs to a local origin.
+        """Local origins by the host of webhook URLs.
 
-        For example ``{"example.com": "http://127.0.0.1:8000"}``. Deliveries to other hosts are recorded
-        only.
+        For example ``{"example.com": "http://127.0.0.1:8000"}``. Deliveries to other hosts are only
+        recorded.
         """
         return self._server.webhook_hosts
 
@@ -246,7 +259,7 @@ class Emulator:
 
     @property
     def latency(self) -> float:
-        """Real seconds that each request takes longer, half before and half after."""
+        """Real seconds that each request is delayed by."""
         return self._server.latency
 
     @latency.setter
@@ -255,18 +268,18 @@ class Emulator:
 
     @property
     def wire(self) -> Wire:
-        """Where faults are injected.
+        """The wire, to inject faults.
 
         Raises:
-            RuntimeError: The emulator was made without.
+            RuntimeError: The emulator was created without `wire=True`.
         """
         if self._wire is None:
-            raise RuntimeError("there is no wire: make it with Emulator(wire=True)")
+            raise RuntimeError("there is no wire: create the emulator with Emulator(wire=True)")
         return self._wire
 
     @property
     def env(self) -> dict[str, str]:
-        """Environment variables that point clients here."""
+        """Environment variables that make clients use this emulator."""
         return {"REPLICATE_API_TOKEN": self.token, "REPLICATE_BASE_URL": self.url}
 
     # --- models
@@ -286,23 +299,33 @@ class Emulator:
         stream_logs: bool = False,
         stream_retry: int | None = None,
     ) -> Callable[[F], F]:
-        """Make a function a model: its hints become the schemas of input and output.
+        """Add a function as a model.
 
-        The function may be plain, async, a generator or an async generator, and is returned
-        unchanged. Used again with the same name, it adds a version.
+        Its type hints become the schemas of input and output. The function may be plain, async, a
+        generator or an async generator. A second function with the same name adds a version.
 
         Args:
             name: ``owner/name``.
-            official: Whether the model runs by its name alone and shows no versions.
-            cog_version: Version of Cog that the schema pretends to come from.
-            description: What the model does.
-            train: Function that trains; the model's versions are then trainable.
-            streams: Whether predictions have a stream. Defaults to iterators and file outputs.
-            setup: Seconds of the emulator's clock that predictions stay in ``starting``.
-            visibility: ``public`` or ``private``.
-            readme: Markdown.
-            stream_logs: Whether streams carry ``logs`` events. Some official clients choke on them.
-            stream_retry: Milliseconds for a ``retry:`` field at the start of streams.
+            official: Whether the model is official: runs by its name alone, and shows no versions.
+                Defaults to False.
+            cog_version: Version of Cog that the schema appears to come from.
+            description: Description of the model.
+            train: Function that trains a version of the model. Defaults to None: not trainable.
+            streams: Whether predictions have a stream. Defaults to True for iterators and file outputs.
+            setup: Emulated seconds that predictions stay in ``starting``. Defaults to 0.
+            visibility: ``public`` (the default) or ``private``.
+            readme: README in Markdown.
+            stream_logs: Whether streams contain ``logs`` events, which some official clients cannot
+                read. Defaults to False.
+            stream_retry: Milliseconds in a ``retry:`` field at the start of streams. Defaults to no
+                such field.
+
+        Returns:
+            A decorator that returns the function unchanged.
+
+        Raises:
+            TypeError: A type hint or a limit cannot be expressed in the schema.
+            ValueError: *name* is not ``owner/name``, or a default is not a valid input.
         """
 
         def register(function: F) -> F:
@@ -340,12 +363,12 @@ class Emulator:
         stream_logs: bool = False,
         stream_retry: int | None = None,
     ) -> str | None:
-        """Add a model, or a version to a model, as `model` does.
+        """Add a model, or a version of a model, as `model` does.
 
         Args:
             name: ``owner/name``.
-            predict: The function; None for a model without versions.
-            official: See `model`, also for the rest.
+            predict: The function. None for a model without versions.
+            official: See `model`.
             cog_version: See `model`.
             description: See `model`.
             train: See `model`.
@@ -357,7 +380,11 @@ class Emulator:
             stream_retry: See `model`.
 
         Returns:
-            The id of the new version, if there is one.
+            ID of the new version. None without a function.
+
+        Raises:
+            TypeError: A type hint or a limit cannot be expressed in the schema.
+            ValueError: *name* is not ``owner/name``, or a default is not a valid input.
         """
         owner, slash, rest = name.partition("/")
         if not (owner and slash and rest) or "/" in rest or ":" in name:
@@ -384,7 +411,7 @@ class Emulator:
         return version.id
 
     def models(self) -> list[tuple[str, str]]:
-        """Return name and description of each model."""
+        """Return pairs of name and description of all models."""
         return [(m.full_name, m.description or "") for m in list(self._store.models.values())]
 
     def _add_built_in(self) -> None:
@@ -428,7 +455,16 @@ class Emulator:
         token: str | None = None,
         type: Literal["user", "organization"] = "user",
     ) -> str:
-        """Add another account and return its token."""
+        """Add another account.
+
+        Args:
+            username: User name.
+            token: API token. Defaults to a new one.
+            type: ``user`` (the default) or ``organization``.
+
+        Returns:
+            The API token of the account.
+        """
         token = f"r8_{username}{new_id()}{new_id()}"[:40] if token is None else token
         secret = "whsec_" + base64.b64encode(new_id()[:24].encode()).decode()
         account = Account(username, type, username.capitalize(), token, secret)
@@ -437,7 +473,10 @@ class Emulator:
 
     @property
     def credit(self) -> Credit:
-        """What the account has: ``ample``, ``low`` (6 creates a minute), ``none`` or ``no-billing``."""
+        """Credit of the account: ``ample``, ``low`` (6 creates a minute), ``none`` or ``no-billing``.
+
+        With ``none`` and ``no-billing``, creates are answered with a 402; see :api:`known-errors`.
+        """
         return self._account.credit
 
     @credit.setter
@@ -445,7 +484,11 @@ class Emulator:
         self._account.credit = credit
 
     def set_rate_limits(self, limits: RateLimits | None) -> None:
-        """Give the account fresh limits; None for none."""
+        """Replace the rate limits of the account, and start counting from zero.
+
+        Args:
+            limits: The limits. None for no limits.
+        """
         self._account.limits = None if limits is None else AccountLimits(self.clock, limits)
 
     def add_prediction(
@@ -460,20 +503,23 @@ class Emulator:
         source: Literal["api", "web"] = "api",
         created_at: datetime | None = None,
     ) -> str:
-        """Add a prediction to the account's list without running anything.
+        """Add a prediction to the account's list without running a model.
 
         Args:
-            model: ``owner/name`` of a model that has a version.
-            input: Its input.
-            output: Its output, as JSON.
-            status: Its status; it stays as it is.
-            logs: Its logs.
-            error: Its error.
-            source: How it was made.
-            created_at: When. Defaults to now.
+            model: ``owner/name`` of a model with a version.
+            input: The input.
+            output: The output, as a JSON value.
+            status: The status, which does not change. Defaults to ``succeeded``.
+            logs: The logs.
+            error: The error of a failed prediction.
+            source: ``api`` (the default) or ``web``.
+            created_at: Time of creation. Defaults to now.
 
         Returns:
-            Its id.
+            The ID of the prediction.
+
+        Raises:
+            ValueError: There is no such model, or it has no version.
         """
         prediction = self._made(model, input, output, logs, created_at)
         prediction.status = status
@@ -494,7 +540,21 @@ class Emulator:
         logs: str = "",
         is_default: bool = False,
     ) -> str:
-        """Add an example to a model and return the prediction's id. Its data is never removed."""
+        """Add an example to a model. The data of examples is never removed.
+
+        Args:
+            model: ``owner/name`` of a model with a version.
+            input: The input.
+            output: The output, as a JSON value.
+            logs: The logs.
+            is_default: Whether it is the default example of the model. Defaults to False.
+
+        Returns:
+            The ID of the prediction.
+
+        Raises:
+            ValueError: There is no such model, or it has no version.
+        """
         prediction = self._made(model, input, output, logs, None)
 
         def add() -> None:
@@ -517,7 +577,7 @@ class Emulator:
     ) -> Prediction:
         record = self._store.models.get(model)
         if record is None or record.latest is None:
-            raise ValueError(f"{model!r} is no model with a version")
+            raise ValueError(f"{model!r} is not a model with a version")
         created = self._store.tick() if created_at is None else nanoseconds(created_at)
         prediction = Prediction(
             id=new_id(),
@@ -540,7 +600,10 @@ class Emulator:
         return prediction
 
     def file_content(self, id: str) -> bytes:
-        """Return the bytes of an uploaded file.
+        """Return the content of an uploaded file.
+
+        Args:
+            id: ID of the file.
 
         Raises:
             KeyError: There is no such file.
@@ -551,7 +614,12 @@ class Emulator:
         raise KeyError(id)
 
     def download_url(self, id: str, *, expires_in: float = 3600.0) -> str:
-        """Return a signed download URL for an uploaded file (:api:`files.download`)."""
+        """Return a signed download URL for an uploaded file; see :api:`files.download`.
+
+        Args:
+            id: ID of the file.
+            expires_in: Emulated seconds until the URL expires. Defaults to an hour.
+        """
         expiry = int(self.clock.time() + expires_in)
         signature = download_signature(self.account, id, expiry)
         query = urlencode({"expiry": expiry, "owner": self.account, "signature": signature})
@@ -601,11 +669,11 @@ class Emulator:
             task.result()
 
     def start(self) -> None:
-        """Start in a thread with an event loop of its own, and return when it serves.
+        """Start in a thread, and return when requests are served.
 
         Raises:
-            OSError: The port is taken.
-            RuntimeError: It was started before.
+            OSError: The port is in use.
+            RuntimeError: The emulator was started before.
         """
         self._server.bind(self._host, self._port, self._scheme)
         ready: ThreadFuture[None] = ThreadFuture()
@@ -616,7 +684,11 @@ class Emulator:
         ready.result(_START_SECONDS)
 
     def stop(self) -> None:
-        """Stop what `start` started, within seconds, whatever models and clients do."""
+        """Stop the thread started by `start`, within seconds, whatever models and clients do.
+
+        Raises:
+            RuntimeError: The thread did not stop.
+        """
         thread, self._thread = self._thread, None
         if thread is None:
             return

@@ -1,6 +1,6 @@
-"""The vocabulary of the wire: what can happen to a request, and to which requests it happens.
+"""The faults of the wire, and the choice of the requests that they happen to.
 
-Decides only; `_proxy` carries it out on real sockets.
+`_proxy` carries them out on real sockets.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _GARBAGE: Final = b"\x16\x03\x03\x00\x7a\xff\xfe no HTTP at all \x00\x01\r\n\r\n
 
 
 class Fault(Enum):
-    """What can happen to a request, ordered by the phase in which it happens.
+    """Faults that can happen to a request, ordered by the phase in which they happen.
 
-    `executes` tells whether the emulator carries the request out nevertheless.
+    `executes` says whether the emulator carries the request out nevertheless.
     """
 
     RESET_AT_ACCEPT = "reset at accept"
@@ -84,7 +84,7 @@ class Fault(Enum):
 
     @property
     def executes(self) -> bool:
-        """Whether the emulator carries the request out, unless `executed` says otherwise."""
+        """Whether the emulator carries the request out, unless `executed` is given."""
         return self not in _NOT_EXECUTED
 
 
@@ -166,12 +166,12 @@ class Reply:
 
     @property
     def name(self) -> str:
-        """`REPLY`, where a fault of the list has its name."""
+        """`REPLY`, the counterpart of the name of a `Fault`."""
         return "REPLY"
 
     @property
     def executes(self) -> bool:
-        """False: the emulator does not carry the request out, unless `executed` says otherwise."""
+        """False: the emulator does not carry the request out, unless `executed` is True."""
         return False
 
     def head(self) -> bytes:
@@ -317,7 +317,7 @@ def _throttled(seconds: float, announce: Announce, detail: str | None) -> Reply:
 
 @attrs.define(eq=False)
 class Injection:
-    """A fault that waits for its requests; returned by `Wire.inject`."""
+    """A fault that will happen to matching requests; returned by `Wire.inject`."""
 
     fault: Fault | Reply | Chooser
     """What happens, or the function that chooses it."""
@@ -331,12 +331,12 @@ class Injection:
     _remove: Callable[[object], None] = attrs.field(repr=False, kw_only=True, alias="remove")
 
     def remove(self) -> None:
-        """Stop it from happening again."""
+        """Remove the fault, so that it does not happen again."""
         self._remove(self)
 
 
 class Injections:
-    """The faults of one wire that wait for their requests. Safe to use from any thread.
+    """The injected faults of one wire. Safe to use from any thread.
 
     Args:
         records: Number of different requests whose attempts are counted.
@@ -406,7 +406,7 @@ class Injections:
         return number
 
     def at_accept(self, origin: Origin) -> bool:
-        """Tell whether a new connection is to be reset at once."""
+        """Return whether a new connection is to be reset at once."""
         nothing = WireRequest(origin, "", "", "", {}, b"", 1, reused=False)
         return self._first(nothing, at_accept=True) is not None
 

@@ -66,14 +66,14 @@ async def read_head(reader: asyncio.StreamReader) -> Head:
 
 
 async def read_final_head(reader: asyncio.StreamReader) -> Head:
-    """Read the head of an answer, after those that only announce it."""
+    """Read the head of the final answer, after those with status 1xx."""
     while (answer := await read_head(reader)).status < 200:
         pass
     return answer
 
 
 def is_framed(request: Head, answer: Head) -> bool:
-    """Tell whether an answer ends by itself, and not with its connection."""
+    """Return whether the end of an answer shows without the end of its connection."""
     return _bodyless(request, answer) or answer.chunked or answer.length is not None
 
 

@@ -97,10 +97,10 @@ _ROOT = _tree()
 
 @attrs.frozen
 class Match:
-    """Where a request leads.
+    """Operation and parameters of a request.
 
     Attributes:
-        operation: Name of the operation; "" if the path is known but not with this method.
+        operation: Name of the operation. Empty if the path is known, but not with this method.
         parameters: What stands in the path, percent-decoded.
         allow: Methods of this path; empty if the path is unknown.
     """

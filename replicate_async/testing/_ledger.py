@@ -1,7 +1,4 @@
-"""What happened: every request on every origin, and the life of every prediction.
-
-Tests of money safety ask it how many predictions were created, cancelled, finished and fetched.
-"""
+"""The record of an emulator: every request on every origin, and the life of every prediction."""
 
 from __future__ import annotations
 
@@ -20,39 +17,39 @@ What = Literal["created", "started", "cancelled", "aborted", "succeeded", "faile
 
 @attrs.define(eq=False)
 class Request:
-    """One HTTP request as it arrived, and its answer.
-
-    Attributes:
-        origin: Which of the three servers took it.
-        method: HTTP method.
-        path: Path without query, percent-encoded as sent.
-        query: Query string as sent, without the question mark.
-        headers: Request headers.
-        at: Emulated Unix time of arrival, in seconds.
-        body: The body, if it is not a file upload; empty until it was read.
-        body_size: Bytes of body read.
-        status: Status of the answer; None while there is none, or if the connection broke first.
-        operation: Name of the API operation, such as ``predictions.create``; "" for none.
-    """
+    """One HTTP request, and the status of its answer."""
 
     origin: Origin
+    """Origin that it was sent to: ``api``, ``files`` or ``stream``."""
     method: str
+    """HTTP method."""
     path: str
+    """Path without query, percent-encoded as sent."""
     query: str
+    """Query string as sent, without the question mark."""
     headers: CIMultiDictProxy[str]
+    """Headers of the request; names are not case-sensitive."""
     at: float
+    """Time of arrival: seconds since the epoch, by the emulator's clock."""
     body: bytes = b""
+    """The body. Empty for file uploads, until it was read, and if it was dropped to save memory."""
     body_size: int = 0
+    """Size of the body in bytes, as far as it was read."""
     status: int | None = None
+    """Status of the answer. None before the answer, and if the connection broke first."""
     operation: str = ""
+    """Name of the API operation, for example ``predictions.create``. Empty if there is none."""
 
     @property
     def token_sent(self) -> bool:
-        """Whether the request carried an API token. Outside of the API's origin that is a leak."""
+        """Whether the request carried an API token. On other origins than ``api``, that is a leak."""
         return "authorization" in self.headers
 
     def json(self) -> Any:
         """Return the decoded JSON body.
+
+        Returns:
+            Any JSON value.
 
         Raises:
             ValueError: The body is not JSON.
@@ -62,36 +59,43 @@ class Request:
 
 @attrs.define(eq=False)
 class Life:
-    """What happened to one prediction or training.
-
-    Attributes:
-        id: Its id.
-        kind: Prediction or training.
-        model: ``owner/name``.
-        version: Version id as shown to clients.
-        input: Input as sent.
-        events: ``(what, emulated Unix time)`` in order.
-    """
+    """The course of one prediction or training."""
 
     id: str
+    """Unique ID."""
     kind: Literal["prediction", "training"]
+    """``prediction`` or ``training``."""
     model: str
+    """The model as ``owner/name``."""
     version: str
+    """Version ID as shown to clients; ``hidden`` for official models."""
     input: dict[str, Any]
+    """The input as sent. Empty if it was dropped to save memory."""
     events: list[tuple[What, float]] = attrs.Factory(list)
+    """Pairs of an event and its time (seconds since the epoch, by the emulator's clock), in order. Events
+    are ``created``, ``started``, ``cancelled``, ``aborted``, ``succeeded``, ``failed`` and ``fetched``."""
 
     def did(self, what: What) -> bool:
-        """Tell whether *what* happened to it."""
+        """Return whether an event happened.
+
+        Args:
+            what: Name of the event, for example ``fetched``.
+
+        Returns:
+            True if it happened at least once.
+        """
         return any(happened == what for happened, _ in self.events)
 
     @property
     def running(self) -> bool:
-        """Whether it is not terminal yet."""
+        """Whether it has not reached a terminal state."""
         return not any(self.did(end) for end in ("cancelled", "aborted", "succeeded", "failed"))
 
 
 class Ledger:
-    """What happened in one emulator. Safe to read from any thread.
+    """The record of one emulator. Its methods may be called from any thread.
+
+    Tests of money safety read from it how many predictions were created, cancelled and fetched.
 
     Args:
         records: Number of requests that are kept; the oldest ones are forgotten first.
@@ -110,14 +114,17 @@ class Ledger:
         operation: str | None = None,
         status: int | None = None,
     ) -> list[Request]:
-        """Return the requests that match all that is given, oldest first.
+        """Return the requests that match all given conditions.
 
         Args:
             method: HTTP method.
-            path: Path, exactly; a trailing ``*`` matches any rest.
+            path: Path; a trailing ``*`` matches any rest.
             origin: ``api``, ``files`` or ``stream``.
-            operation: Name of the API operation, such as ``predictions.create``.
+            operation: Name of the API operation, for example ``predictions.create``.
             status: Status of the answer.
+
+        Returns:
+            The requests, oldest first.
         """
         prefix = path[:-1] if path is not None and path.endswith("*") else None
         return [
@@ -134,43 +141,50 @@ class Ledger:
         ]
 
     def leaks(self) -> list[Request]:
-        """Return requests that sent a token to the files or stream origin."""
+        """Return the requests that sent a token to the files or stream origin, oldest first."""
         return [r for r in list(self._requests) if r.origin != "api" and r.token_sent]
 
     def lives(self, *, kind: Literal["prediction", "training"] | None = None) -> list[Life]:
-        """Return all predictions and trainings, or those of one kind, in order of creation."""
+        """Return all predictions and trainings, in order of creation.
+
+        Args:
+            kind: Return only those of this kind.
+        """
         return [life for life in list(self._lives.values()) if kind is None or life.kind == kind]
 
     def life(self, id: str) -> Life:
-        """Return what happened to one prediction or training.
+        """Return one prediction or training.
+
+        Args:
+            id: Its ID.
 
         Raises:
-            KeyError: No such id was created.
+            KeyError: It was not created, or was forgotten.
         """
         return self._lives[id]
 
     def created(self) -> list[Life]:
-        """Return the predictions created: what would be billed."""
+        """Return the predictions that were created, in order: what would be billed."""
         return self.lives(kind="prediction")
 
     def cancelled(self) -> list[Life]:
-        """Return the predictions that were cancelled, by a request or by their deadline."""
+        """Return the predictions that were cancelled by a request or by their deadline."""
         return [life for life in self.created() if life.did("cancelled")]
 
     def finished(self) -> list[Life]:
-        """Return the predictions that ran to success or failure."""
+        """Return the predictions that succeeded or failed."""
         return [life for life in self.created() if life.did("succeeded") or life.did("failed")]
 
     def fetched(self) -> list[Life]:
-        """Return the predictions whose final state was sent to a client."""
+        """Return the predictions whose terminal state was sent to a client."""
         return [life for life in self.created() if life.did("fetched")]
 
     def running(self) -> list[Life]:
-        """Return the predictions that are not terminal."""
+        """Return the predictions that have not reached a terminal state."""
         return [life for life in self.created() if life.running]
 
     def clear(self) -> None:
-        """Forget everything so far."""
+        """Forget all requests, predictions and trainings so far."""
         self._requests.clear()
         self._lives.clear()
 

@@ -19,26 +19,26 @@ LOW_CREDIT_BURST = 1
 
 @attrs.frozen
 class RateLimits:
-    """How many requests an account may make.
+    """Rate limits of an account; see :api:`rate-limits`.
 
-    Attributes:
-        creates: Predictions that may be created per period.
-        others: All other requests per period.
-        per: Length of the period in seconds of the emulator's clock.
-        creates_burst: Size of the bucket for creates. Defaults to *creates*.
-        others_burst: Size of the bucket for the rest. Defaults to *others*.
+    The defaults are the limits of the service.
     """
 
     creates: int = 600
+    """Predictions that may be created in a period."""
     others: int = 3000
+    """Other requests that may be made in a period."""
     per: float = 60.0
+    """Length of the period, in seconds of the emulator's clock."""
     creates_burst: int | None = None
+    """Number of creates that may be made at once. Defaults to `creates`."""
     others_burst: int | None = None
+    """Number of other requests that may be made at once. Defaults to `others`."""
 
 
 @attrs.frozen
 class Verdict:
-    """Whether a request may pass, and what its headers say.
+    """Outcome of a check: whether a request may pass, and the values of its headers.
 
     Attributes:
         allowed: Whether the request may pass.

@@ -1,4 +1,4 @@
-"""The models that the emulator has from the start: one of each kind that a user can meet.
+"""The built-in models: one of each kind that users can meet.
 
 Each is deterministic: equal inputs give equal outputs, on every Python.
 """
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 @attrs.frozen
 class BuiltIn:
-    """A model that the emulator has from the start."""
+    """A built-in model."""
 
     owner: str
     name: str

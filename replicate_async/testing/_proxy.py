@@ -374,7 +374,7 @@ class _Connection:
             self._leave_behind()
 
     async def _serve_one(self) -> bool:
-        """Serve a request; tell whether there may be another."""
+        """Serve a request; return whether there may be another."""
         head = await read_head(self._reader)
         self._idle = False
         method, target, _ = head.first.split(" ", 2)
@@ -417,7 +417,7 @@ class _Connection:
         return sent, attrs.evolve(request, body=body)
 
     async def _relay(self, sent: _Sent) -> bool:
-        """Pass a request on and its answer back; tell whether the connection is kept."""
+        """Pass a request on and its answer back; return whether the connection is kept."""
         with self._for_client():
             async with _PassedOn(self, sent) as reader:
                 while True:
@@ -433,7 +433,7 @@ class _Connection:
         return keep
 
     async def _relay_body(self, head: Head, answer: Head, reader: asyncio.StreamReader) -> bool:
-        """Pass the body of an answer back; tell whether the connection can go on after it."""
+        """Pass the body of an answer back; return whether the connection can go on after it."""
         async with aclosing(body_of_answer(head, answer, reader)) as pieces:
             async for piece in pieces:
                 self._writer.write(piece)
@@ -465,7 +465,7 @@ class _Connection:
     # --- faults
 
     async def _suffer(self, plan: Plan, request: WireRequest, sent: _Sent) -> bool:
-        """Let a fault happen; tell whether the connection is kept."""
+        """Let a fault happen; return whether the connection is kept."""
         fault = plan.fault
         if fault is Fault.CLOSE_AFTER_ANSWER:
             self._proxy.happened(fault, request, executed=True)
@@ -500,7 +500,7 @@ class _Connection:
         return answer.status
 
     async def _send(self, reply: Reply, sent: _Sent) -> bool:
-        """Send a reply; tell whether the connection is kept."""
+        """Send a reply; return whether the connection is kept."""
         if not reply.is_raw:
             self._writer.write(reply.head())
         if reply.is_raw or not sent.head.first.startswith("HEAD "):

@@ -1,4 +1,4 @@
-"""Bounds what an emulator remembers: the oldest of what is over is forgotten first."""
+"""Bounds on the memory of an emulator: the oldest finished records are forgotten first."""
 
 from __future__ import annotations
 

@@ -344,7 +344,7 @@ def _training_output(schema: Schema) -> Schema:
 
 
 def _is_below(version: str, limit: tuple[int, ...]) -> bool:
-    """Say whether *version* comes before the release *limit* in the order of PEP 440.
+    """Return whether *version* comes before the release *limit* in the order of PEP 440.
 
     A local part is ignored; a version that does not parse is not below.
     """

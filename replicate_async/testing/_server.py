@@ -1,4 +1,4 @@
-"""Serves the three origins of one emulator on their sockets, until it is told to stop."""
+"""The servers of one emulator: three origins on their sockets, from start to stop."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ T = TypeVar("T")
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Middleware = Callable[[web.BaseRequest, Request, Answer], Awaitable[web.StreamResponse]]
-"""A function that every request of every origin passes: it gets the request, its entry in the ledger
-(with ``origin`` and ``operation``), and the function that answers it, and returns the response."""
+"""A function that wraps the handling of requests. It gets the request, its entry in the ledger (with
+``origin`` and ``operation``) and the function that handles it, and returns the response."""
 
 _Handler = Callable[[web.BaseRequest, Request, Match], Awaitable[web.StreamResponse]]
 
@@ -58,7 +58,7 @@ _log = logging.getLogger("replicate_async.testing")
 
 @attrs.frozen
 class Behaviour:
-    """What the API leaves open, as the emulator is to do it; see `Emulator`."""
+    """Options for what the API leaves open; see `Emulator`."""
 
     page_sizes: Mapping[str, int]
     sync_answers: SyncAnswers
@@ -74,9 +74,9 @@ class Server:
         account: The account of requests without a token.
         ledger: Where requests and predictions are noted.
         deliveries: Where webhook deliveries are noted.
-        behaviour: What the API leaves open.
+        behaviour: Options for what the API leaves open.
         retention: Bounds what is remembered.
-        proxy: What stands in front of the origins, if anything.
+        proxy: The proxy in front of the origins, if there is one.
     """
 
     def __init__(

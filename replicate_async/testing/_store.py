@@ -1,4 +1,4 @@
-"""What the emulator remembers: accounts, models, versions, predictions, files, deployments.
+"""Records of the emulator: accounts, models, versions, predictions, files, deployments.
 
 Plain records and look-ups. How they look on the wire is in `_views`, what moves them in `_lifecycle`.
 Creation times are unique and increase, so they serve as cursor positions (:api:`pagination`).
@@ -182,7 +182,7 @@ class Prediction:
         self._logs.append(text)
 
     def touch(self) -> None:
-        """Say that something changed."""
+        """Note a change, and wake all that wait for one."""
         self.revision += 1
         self.changed.fire()
 
@@ -218,7 +218,7 @@ class File:
 
 @attrs.define(eq=False)
 class Release:
-    """What a deployment runs, and on what."""
+    """The version and the hardware that a deployment runs."""
 
     number: int
     model: Model
@@ -434,7 +434,7 @@ class Cursor:
     reverse: bool
 
     def encode(self) -> str:
-        """Return it as it stands in a link."""
+        """Return it in the form for links."""
         seconds, rest = divmod(self.position, NANOSECONDS)
         moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // _MICROSECOND)
         query = {"r": "1"} if self.reverse else {}

@@ -1,4 +1,4 @@
-"""How records look on the wire, in both JSON styles.
+"""JSON representations of records, in both styles of the API.
 
 They rest on :api:`json-styles`, :api:`prediction-object`, :api:`webhook-delivery`, :api:`file-object`, :api:`model-object`, :api:`version-object`, :api:`deployment-object` and :api:`training-object`.
 """
@@ -236,7 +236,7 @@ class Views:
         return urls
 
     def recent(self, prediction: Prediction, seconds: float) -> bool:
-        """Tell whether the prediction service still answers for a prediction."""
+        """Return whether the prediction service still answers for a prediction."""
         completed = prediction.completed
         return completed is None or self._now() < completed + int(seconds * NANOSECONDS)
 
@@ -338,5 +338,5 @@ def hash_of(text: str) -> int:
 
 
 def streamable(prediction: Prediction, now: int) -> bool:
-    """Tell whether a prediction's stream still exists."""
+    """Return whether a prediction's stream still exists."""
     return prediction.events is not None and now < prediction.created + RETENTION * NANOSECONDS

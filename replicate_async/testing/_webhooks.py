@@ -41,32 +41,33 @@ EVENTS = ("start", "output", "logs", "completed")
 
 @attrs.frozen
 class Delivery:
-    """One attempt to deliver a webhook.
-
-    Attributes:
-        url: Where to, as given in the create.
-        event: ``start``, ``output``, ``logs`` or ``completed``.
-        prediction: Id of the prediction or training.
-        headers: Headers sent.
-        body: Body sent.
-        attempt: 1 for the first.
-        at: Emulated Unix time in seconds.
-        status: Status of the answer; None if there was none or nothing was sent.
-        error: Why there was no answer.
-    """
+    """One attempt to deliver a webhook; see :api:`webhook-delivery`."""
 
     url: str
+    """URL of the webhook, as given when the prediction was created."""
     event: str
+    """``start``, ``output``, ``logs`` or ``completed``."""
     prediction: str
+    """ID of the prediction or training."""
     headers: dict[str, str]
+    """Headers of the request, with the signature."""
     body: bytes
+    """Body of the request."""
     attempt: int
+    """Number of the attempt, from 1."""
     at: float
+    """Time of the attempt: seconds since the epoch, by the emulator's clock."""
     status: int | None = None
+    """Status of the answer. None if there was no answer, or nothing was sent."""
     error: str | None = None
+    """Reason why there was no answer. None if there was one."""
 
     def json(self) -> Any:
-        """Return the decoded body."""
+        """Return the decoded JSON body.
+
+        Returns:
+            The prediction, as a dict.
+        """
         return json.loads(self.body)
 
 
@@ -78,7 +79,7 @@ def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
 
 
 class LoopbackResolver(AbstractResolver):
-    """Knows ``localhost`` and nothing else."""
+    """Resolves ``localhost`` only."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -120,7 +121,7 @@ def require_loopback(url: str) -> None:
 
 
 class Outside:
-    """The emulator's way to other servers on this machine."""
+    """HTTP client for other servers on this machine."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None

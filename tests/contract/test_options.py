@@ -554,9 +554,9 @@ async def test_views_share_connections(client: Client) -> None:
 
 
 async def test_stats(client: Client) -> None:
-    """`stats` counts what was created and cancelled."""
+    """`stats` counts what was created, and what a cancellation has ended."""
     await client.run(HELLO, {"text": "a"})
-    prediction = await client.predictions.create(HELLO, {"text": "a"})
+    prediction = await client.predictions.create(model="emulator/sleeper", input={"seconds": 60})
     await prediction.cancel()
     assert (client.stats.created, client.stats.cancelled) == (2, 1)
 

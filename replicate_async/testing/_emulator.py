@@ -641,6 +641,8 @@ class Emulator:
 
     async def __aenter__(self) -> Self:
         self._server.bind(self._host, self._port, self._scheme)
+        # A task, since a task group would cancel the block around which the emulator runs if it failed,
+        # and would wait for ever for models that refuse to end.
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._host_task = asyncio.create_task(self._server.serve(partial(_succeed, ready)))
         try:

@@ -16,7 +16,6 @@ import re
 import threading
 from collections.abc import Coroutine, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -173,12 +172,10 @@ class Engine:
             await self._timers.sleep_until(ready)
             self._start(prediction)
             if prediction.kind == "training":
-                output = await self._trained(
-                    prediction, await code.train(prediction.input, run), run
-                )
+                output = self._trained(prediction, await code.train(prediction.input, run), run)
             else:
                 result = await code.predict(prediction.input, run)
-                output = prediction.output if code.iterates else await run.publish(result)
+                output = prediction.output if code.iterates else run.publish(result)
                 if code.iterates and output is None:
                     output = []
                 encode(output)
@@ -259,8 +256,8 @@ class Engine:
         self._store.forget(prediction)
         self._ledger._forget(prediction.id)
 
-    async def _trained(self, training: Prediction, result: object, run: _Run) -> Any:
-        published = await run.publish(result)
+    def _trained(self, training: Prediction, result: object, run: _Run) -> Any:
+        published = run.publish(result)
         output = dict(published) if isinstance(published, Mapping) else {"weights": published}
         if output.get("weights") is None:
             output.pop("weights", None)
@@ -392,7 +389,7 @@ class _Run:
 
     async def emit(self, value: object) -> None:
         """Add one item to the output."""
-        item = value if isinstance(value, str) else await self.publish(value)
+        item = value if isinstance(value, str) else self.publish(value)
         if not isinstance(item, str):
             encode(item)
         self._engine.emitted(self._prediction, item)
@@ -400,18 +397,14 @@ class _Run:
         if self._emitted % _YIELD_EVERY == 0:  # else a model that never waits would hold the loop
             await asyncio.sleep(0)
 
-    async def publish(self, value: object) -> Any:
+    def publish(self, value: object) -> Any:
         """Return *value* as JSON, its files replaced by URLs."""
         if isinstance(value, OutputFile):
             return self._engine.keep(self._prediction, value)
-        if isinstance(value, Path):
-            content = await asyncio.to_thread(value.read_bytes)
-            file = OutputFile(content, value.name, mimetypes.guess_type(value.name)[0])
-            return self._engine.keep(self._prediction, file)
         if isinstance(value, Mapping):
-            return {str(key): await self.publish(item) for key, item in value.items()}
+            return {str(key): self.publish(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [await self.publish(item) for item in value]
+            return [self.publish(item) for item in value]
         return value
 
 

@@ -5,7 +5,6 @@ Each is deterministic: equal inputs give equal outputs, on every Python.
 
 from __future__ import annotations
 
-import asyncio
 import colorsys
 import functools
 import hashlib
@@ -18,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import anyio
 import attrs
 
 from ._authoring import AsyncConcatenateIterator, Input, OutputFile, log
@@ -387,7 +387,7 @@ async def _writer(
     style: Annotated[Literal["prose", "verse"], Input(description="Form of the text")] = "prose",
 ) -> AsyncConcatenateIterator[str]:
     for token in _tokens(_Dice(prompt, seed, style), max_tokens, style):
-        await asyncio.sleep(delay)
+        await anyio.sleep(delay)
         yield token
 
 
@@ -421,7 +421,7 @@ async def _failer(
     after: Annotated[float, Input(description="Seconds until then", ge=0, le=3600)] = 0,
 ) -> str:
     log("about to fail\n")
-    await asyncio.sleep(after)
+    await anyio.sleep(after)
     raise RuntimeError(error)
 
 
@@ -431,7 +431,7 @@ async def _sleeper(
 ) -> str:
     log(_progress(0, steps, 0))
     for step in range(1, steps + 1):
-        await asyncio.sleep(seconds / steps)
+        await anyio.sleep(seconds / steps)
         log(_progress(step, steps, step * seconds / steps))
     return f"slept for {seconds:g} s in {steps} steps"
 

@@ -66,6 +66,8 @@ def test_right():
 @pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["alone", "xdist"])
 def test_what_was_run_again_is_reported(options: list[str], tmp_path: Path) -> None:
     """A failure during a pause is run again, three times at most, and the summary says so."""
+    if options:
+        pytest.importorskip("xdist")
     shutil.copy(CONFTEST, tmp_path / "conftest.py")
     (tmp_path / "test_it.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(tmp_path)]

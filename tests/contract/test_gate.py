@@ -27,15 +27,15 @@ def creates(here: World, status: int | None = None) -> int:
 
 async def test_1500_creates_at_once() -> None:
     """They all succeed, with at most two of a hundred requests answered 429."""
-    speed = 30.0
+    speed = 5.0
     limits = RateLimits(creates=600, others=100_000, per=60.0)
     gate = RateLimit(creates=600, others=100_000, per=60.0 / speed)
     async with (
         world(wire=False, clock=Clock(speed=speed), rate_limits=limits) as here,
-        here.client(rate_limit=gate, retry=PATIENT, timeout=20) as client,
+        here.client(rate_limit=gate, retry=PATIENT, timeout=80) as client,
     ):
         began = asyncio.get_running_loop().time()
-        with anyio.fail_after(60):
+        with anyio.fail_after(90):
             async with anyio.create_task_group() as tasks:
                 for number in range(1500):
                     tasks.start_soon(faults.on_model, client, here, f"run {number}")
@@ -44,8 +44,8 @@ async def test_1500_creates_at_once() -> None:
         refused = [request for request in asked if request.status == 429]
         assert len(here.emulator.ledger.created()) == 1500
         assert len(refused) <= 0.02 * len(asked)
-        # A busy machine is slower than the limit, which is reached after 3 seconds at best.
-        assert client.stats.waited >= 100 or took > 5
+        # A busy machine is slower than the limit, which is reached after 18 seconds at best.
+        assert client.stats.waited >= 100 or took > 25
 
 
 async def test_a_refusal_pauses_the_class() -> None:

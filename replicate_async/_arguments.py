@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from . import exceptions
+from ._codec import format_datetime
 from .types import WebhookEvent
 
 LONGEST_WAIT: Final = 24 * 3600.0
@@ -109,7 +110,7 @@ def timestamp(value: datetime | str, argument: str) -> str:
     """
     if isinstance(value, datetime):
         try:
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            return format_datetime(value)
         except (OverflowError, ValueError, OSError):
             raise exceptions.ArgumentError(
                 argument, f"expected a datetime that can be converted to UTC, got {value!r}"

@@ -140,6 +140,15 @@ def structure_part(value: object, cls: type[T]) -> T:
         return cls()
 
 
+def format_datetime(moment: datetime) -> str:
+    """Return a time as the API takes it: RFC 3339, in UTC.
+
+    Raises:
+        OverflowError: Its time in UTC is not in the years 1 to 9999.
+    """
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def parse_datetime(text: str) -> datetime:
     """Return the aware datetime of an RFC 3339 timestamp, cut to microseconds (:api:`identifiers`).
 

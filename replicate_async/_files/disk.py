@@ -243,7 +243,7 @@ async def destination(path: object, name: str) -> tuple[Path, bool]:
         OSError: The directory could not be created.
     """
     try:
-        given = os.fspath(path)  # type: ignore[call-overload]
+        given = os.fspath(path)  # type: ignore[call-overload]  # may be anything, see below
     except TypeError:
         given = None
     if not isinstance(given, str):

@@ -248,7 +248,7 @@ class FileOutput:
     def _repr_mimebundle_(
         self,
         include: object = None,  # noqa: ARG002  (the notebook filters)
-        exclude: object = None,  # noqa: ARG002
+        exclude: object = None,  # noqa: ARG002  (likewise)
     ) -> dict[str, str]:
         """Return what a notebook displays: the image, a player for audio and video, or else a link."""
         bundle = {"text/plain": repr(self)}

@@ -54,7 +54,7 @@ class StreamedPayload(aiohttp.Payload):
         self._progress = progress
         self._transport: asyncio.WriteTransport | None = None
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  (as in aiohttp)
         raise TypeError("this body is generated while it is sent")
 
     async def write(self, writer: AbstractStreamWriter) -> None:

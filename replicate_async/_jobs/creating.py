@@ -110,8 +110,8 @@ async def _adopt_lost(context: Context, pending: PendingCreate, job_type: type[J
     assert pending.match is not None
     limit = time.monotonic() + context.timings.rivals
     try:
-        # Not an event: the rivals may be on other event loops.
-        while context.creates.has_rivals(pending) and time.monotonic() < limit:  # noqa: ASYNC110
+        # The rivals may be on other event loops, which an anyio event cannot cross.
+        while context.creates.has_rivals(pending) and time.monotonic() < limit:  # noqa: ASYNC110  (see above)
             await anyio.sleep(0.25)
         found = await find(context, pending, job_type, context.timings.searches)
     except (exceptions.TransportError, exceptions.ReplicateError) as error:

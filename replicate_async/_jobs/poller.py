@@ -18,7 +18,7 @@ import anyio
 import attrs
 
 from .. import exceptions
-from .._codec import parse_datetime
+from .._codec import format_datetime, parse_datetime
 from .._http.call import Call
 from .._http.transport import Transport
 from ..types import Job, RateLimit
@@ -356,4 +356,4 @@ def _list_entry(raw: Any) -> ListEntry | None:
 
 
 def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    return format_datetime(datetime.fromtimestamp(seconds, UTC))

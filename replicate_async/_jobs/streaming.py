@@ -389,7 +389,7 @@ class Stream(Unpicklable, Generic[T, J]):
         return batch
 
     def _items(self, events: list[ServerSentEvent]) -> list[T]:
-        """Return the items for a batch of events."""
+        """Return the items for a batch of events. Each kind of stream has its own."""
         raise NotImplementedError
 
     def _abandonment(self) -> exceptions.StreamAbandoned | None:

@@ -58,8 +58,8 @@ class Viewers:
         try:
             await anyio.sleep(delay)
             share = self._shares.of(account, transport.config.rate_limit)
-            # Not an event: the share is refilled by time.
-            while wait := share.take(time.monotonic()):  # noqa: ASYNC110
+            # What ends the wait is time, of which no event tells.
+            while wait := share.take(time.monotonic()):  # noqa: ASYNC110  (see above)
                 await anyio.sleep(wait)
             await polled.poll()
             own.state = polled.job

@@ -9,6 +9,7 @@ from typing import Any, Final
 import anyio
 
 from .._arguments import LONGEST_WAIT
+from .._codec import format_datetime
 from .._concurrency import in_thread
 from .._http.call import Call
 from .._jobs.context import Context
@@ -148,4 +149,4 @@ def _parse(sent: str) -> tuple[str, int | None]:
 
 
 def _to_iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    return format_datetime(datetime.fromtimestamp(seconds, UTC))

@@ -243,11 +243,12 @@ async def test_a_blocking_iterable_holds_up_nobody(client: Client) -> None:
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_stop(client: Client, emulator: Emulator, ordered: bool) -> None:
     """After `stop`, nothing more is created, and all that was created is yielded."""
-    inputs = texts(*map(str, range(50)), seconds=0.3)
+    inputs = texts(*map(str, range(50)), seconds=1.0)
     outcomes = client.map("acme/echo", inputs, concurrency=4, ordered=ordered)
     assert outcomes.in_flight == 0
     found = [await anext(outcomes)]
-    await until(lambda: outcomes.in_flight > 1)
+    # All that may run at a time: no create is on its way.
+    await until(lambda: outcomes.in_flight == len(emulator.ledger.running()) == 4)
     outcomes.stop()
     outcomes.stop()
     created = len(emulator.ledger.created())

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import math
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -35,16 +36,16 @@ def verify(
     Raises:
         InvalidSignature: The delivery is not signed with this secret, it is too old, or its headers are
             malformed.
-        ArgumentError: The secret is malformed.
-        ArgumentTypeError: The secret is not a string.
+        ArgumentError: The secret is malformed, or the tolerance is no number of seconds.
+        ArgumentTypeError: An argument has a wrong type.
     """
-    known = {str(name).lower(): str(value) for name, value in headers.items()}
-    try:
-        message, timestamp, signatures = (
-            known[f"webhook-{name}"] for name in ("id", "timestamp", "signature")
+    key = _key(secret)
+    _check_tolerance(tolerance)
+    if not isinstance(body, (bytes, bytearray, memoryview, str)):
+        raise ArgumentTypeError(
+            "body", f"expected the body as bytes or str, got {type(body).__name__}"
         )
-    except KeyError as error:
-        raise InvalidSignature(f"the header {error} is missing") from None
+    message, timestamp, signatures = _signed_headers(headers)
     if not _TIMESTAMP.fullmatch(timestamp):
         raise InvalidSignature("the header 'webhook-timestamp' is not a time in seconds")
     if tolerance is not None and abs(now - int(timestamp)) > tolerance:
@@ -56,7 +57,7 @@ def verify(
         signed = b".".join((message.encode(), timestamp.encode(), content))
     except UnicodeEncodeError:
         raise InvalidSignature("the delivery contains a lone surrogate") from None
-    expected = hmac.new(_key(secret), signed, hashlib.sha256).digest()
+    expected = hmac.new(key, signed, hashlib.sha256).digest()
     for entry in signatures.split(" "):
         version, comma, text = entry.partition(",")
         if version != "v1" or not comma:
@@ -68,6 +69,39 @@ def verify(
         if hmac.compare_digest(found, expected):
             return
     raise InvalidSignature("no signature matches")
+
+
+def _signed_headers(headers: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return the headers that a signature consists of: ID, timestamp, signatures."""
+    try:
+        # The headers of some web frameworks have `items`, but are no `Mapping`.
+        known = {name.lower(): value for name, value in headers.items() if isinstance(name, str)}
+    except (AttributeError, TypeError, ValueError):
+        raise ArgumentTypeError(
+            "headers", f"expected a mapping of names to values, got {type(headers).__name__}"
+        ) from None
+    found = []
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+        value = known.get(name)
+        if name not in known:
+            raise InvalidSignature(f"the header {name!r} is missing")
+        if not isinstance(value, str):
+            raise ArgumentTypeError(
+                "headers", f"expected {name!r} as a string, got {type(value).__name__}"
+            )
+        found.append(value)
+    message, timestamp, signatures = found
+    return message, timestamp, signatures
+
+
+def _check_tolerance(tolerance: float | None) -> None:
+    if tolerance is None:
+        return
+    expected = f"expected seconds, or None for no limit, got {tolerance!r}"
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
+        raise ArgumentTypeError("tolerance", expected)
+    if not 0 <= tolerance < math.inf:  # NaN is neither
+        raise ArgumentError("tolerance", expected)
 
 
 def _key(secret: str) -> bytes:

@@ -12,7 +12,7 @@ from .._codec import decode_json, structure
 from .._http.call import Call
 from .._jobs.prediction import Prediction
 from .._jobs.training import Training
-from ..exceptions import ArgumentError, ArgumentTypeError
+from ..exceptions import ArgumentError
 from ..types import Record
 from ._base import Namespace
 
@@ -75,18 +75,13 @@ class Webhooks(Namespace):
 
         Raises:
             InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
-            ArgumentError: The secret is malformed.
-            ArgumentTypeError: The body is not bytes or a string.
+            ArgumentError: The secret is malformed, or the tolerance is negative, infinite or NaN.
+            ArgumentTypeError: An argument has a wrong type.
         """
-        if not isinstance(body, (bytes, bytearray, memoryview, str)):
-            raise ArgumentTypeError(
-                "body", f"expected the body as bytes or str, got {type(body).__name__}"
-            )
-        key = secret if isinstance(secret, str) else secret.key
         _signatures.verify(
             headers,
-            body if isinstance(body, str) else bytes(body),
-            key,
+            body,
+            secret.key if isinstance(secret, WebhookSigningSecret) else secret,
             tolerance=tolerance,
             now=time.time(),
         )
@@ -115,8 +110,9 @@ class Webhooks(Namespace):
 
         Raises:
             InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
-            ArgumentError: The body is not a prediction or training, or the secret is malformed.
-            ArgumentTypeError: The body is not bytes or a string.
+            ArgumentError: The body is not a prediction or training, the secret is malformed, or the tolerance is
+                negative, infinite or NaN.
+            ArgumentTypeError: An argument has a wrong type.
         """
         self.validate(headers, body, secret, tolerance)
         try:

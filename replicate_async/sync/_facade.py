@@ -3238,8 +3238,8 @@ class Webhooks(Twin[AsyncWebhooks]):
 
         Raises:
             InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
-            ArgumentError: The secret is malformed.
-            ArgumentTypeError: The body is not bytes or a string.
+            ArgumentError: The secret is malformed, or the tolerance is negative, infinite or NaN.
+            ArgumentTypeError: An argument has a wrong type.
         """
         self._async.validate(headers, body, secret, tolerance)
 
@@ -3267,8 +3267,9 @@ class Webhooks(Twin[AsyncWebhooks]):
 
         Raises:
             InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
-            ArgumentError: The body is not a prediction or training, or the secret is malformed.
-            ArgumentTypeError: The body is not bytes or a string.
+            ArgumentError: The body is not a prediction or training, the secret is malformed, or the tolerance is
+                negative, infinite or NaN.
+            ArgumentTypeError: An argument has a wrong type.
         """
         return cast(
             "Prediction | Training",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -160,6 +162,81 @@ def test_a_secret_of_bytes_is_a_type_error() -> None:
     """A secret of another type than str raises ArgumentTypeError."""
     with pytest.raises(ArgumentTypeError):
         verify(GOOD, BODY_1, SECRET_1.encode(), tolerance=None, now=0)  # type: ignore[arg-type]  # the point
+
+
+@pytest.mark.parametrize(
+    "tolerance",
+    [float("nan"), float("inf"), float("-inf"), -1, -0.1, True, False, "300", [300], 300j, b"300"],
+)
+def test_a_tolerance_is_a_number_of_seconds(tolerance: Any) -> None:
+    """What is no finite number of seconds is refused, whatever the age of the delivery."""
+    headers = headers_of(ID_1, 1614265330, VALID_1)
+    for now in (1614265330, 10**10):
+        with pytest.raises((ArgumentError, ArgumentTypeError), match="tolerance") as caught:
+            verify(headers, BODY_1, SECRET_1, tolerance=tolerance, now=now)
+        assert not isinstance(caught.value, InvalidSignature)
+
+
+def test_a_tolerance_may_be_zero_or_huge() -> None:
+    """Any finite number of seconds is compared, also one that no float can hold."""
+    verify(GOOD, BODY_1, SECRET_1, tolerance=0, now=1614265330)
+    verify(GOOD, BODY_1, SECRET_1, tolerance=10**400, now=0)
+    with pytest.raises(InvalidSignature):
+        verify(GOOD, BODY_1, SECRET_1, tolerance=0, now=1614265331)
+
+
+ODD: list[Any] = [None, 5, True, 1.5, object(), [], (), [("webhook-id", "x")], b"x", dict, {1}]
+
+
+@pytest.mark.parametrize("headers", [*ODD, "x", [[]]])
+def test_headers_are_a_mapping(headers: Any) -> None:
+    """Anything else is the receiver's mistake."""
+    with pytest.raises(ArgumentTypeError, match="headers"):
+        Client("r8_x").webhooks.validate(headers, BODY_1, SECRET_1, None)
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("value", [None, 5, b"x", ["x"], ("x",), 1.5, True])
+def test_values_of_headers_are_strings(name: str, value: Any) -> None:
+    """A signed header of another type is the receiver's mistake."""
+    with pytest.raises(ArgumentTypeError, match=name):
+        Client("r8_x").webhooks.validate({**GOOD, name: value}, BODY_1, SECRET_1, None)
+
+
+def test_other_headers_may_be_anything() -> None:
+    """Names and values that are not signed are not looked at."""
+    headers: Any = {**GOOD, 5: 6, b"webhook-id": b"x", None: None, "other": [b""]}
+    Client("r8_x").webhooks.validate(headers, BODY_1, SECRET_1, None)
+
+
+class PlainHeaders:
+    """Headers as Werkzeug has them: with `items`, and no `Mapping`."""
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Yield names and values."""
+        yield from GOOD.items()
+
+
+def test_headers_of_web_frameworks_need_no_base_class() -> None:
+    """Whatever has `items` is a mapping."""
+    headers: Any = PlainHeaders()
+    Client("r8_x").webhooks.validate(headers, BODY_1, SECRET_1, None)
+
+
+@pytest.mark.parametrize("secret", ODD)
+def test_a_secret_is_a_string(secret: Any) -> None:
+    """A secret of another type raises ArgumentTypeError, also where nothing else is wrong."""
+    for check in (Client("r8_x").webhooks.validate, Client("r8_x").webhooks.unwrap):
+        with pytest.raises(ArgumentTypeError, match="secret"):
+            check(GOOD, BODY_1, secret, None)
+
+
+@pytest.mark.parametrize("body", [value for value in ODD if value != b"x"])
+def test_a_body_is_bytes_or_text(body: Any) -> None:
+    """A body of another type raises ArgumentTypeError; one that was parsed cannot be verified."""
+    for check in (Client("r8_x").webhooks.validate, Client("r8_x").webhooks.unwrap):
+        with pytest.raises(ArgumentTypeError, match="body"):
+            check(GOOD, body, SECRET_1, None)
 
 
 anything = st.text(st.characters(), max_size=30)

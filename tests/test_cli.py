@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from replicate_async import Client, __main__, __version__
+from replicate_async.testing import TOKEN
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-X", "dev", "-W", "error", "-m", "replicate_async")
@@ -150,3 +151,19 @@ def test_emulator_takes_a_token_and_an_account() -> None:
     with emulator("--token", "r8_mine", "--account", "ada") as (_, exported):
         assert exported["REPLICATE_API_TOKEN"] == "r8_mine"
         assert asyncio.run(who("r8_mine", exported["REPLICATE_BASE_URL"])) == "ada"
+
+
+def test_emulator_for_other_machines() -> None:
+    """With `--host` beyond loopback, the token is a random one, which is printed and works."""
+
+    async def who(token: str, base_url: str) -> str:
+        async with Client(token, base_url=base_url) as client:
+            return (await client.accounts.current()).username
+
+    tokens = []
+    for _ in range(2):
+        with emulator("--host", "0.0.0.0") as (_, exported):
+            token, url = exported["REPLICATE_API_TOKEN"], exported["REPLICATE_BASE_URL"]
+            assert asyncio.run(who(token, url)) == "acme"
+            tokens.append(token)
+    assert len({*tokens, TOKEN}) == 3

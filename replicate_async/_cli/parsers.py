@@ -158,8 +158,15 @@ def _add_emulator(commands: argparse._SubParsersAction[Any]) -> None:
     emulator.add_argument(
         "--port", type=_port, default=0, help="port; 0 (default) selects a free one"
     )
-    emulator.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    emulator.add_argument("--token", help="API token to accept (default: a fixed one)")
+    emulator.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: %(default)s, which only this machine reaches)",
+    )
+    emulator.add_argument(
+        "--token",
+        help="API token to accept (default: a fixed one, or a random one with --host beyond this machine)",
+    )
     emulator.add_argument("--account", default="acme", help="user name of the account")
     emulator.add_argument("--no-rate-limits", action="store_true", help="disable the rate limits")
     emulator.set_defaults(run=_execute_in("emulator"))

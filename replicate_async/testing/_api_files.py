@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import re
 import uuid
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from ._clock import NANOSECONDS
-from ._http import Call, answer, page_answer
+from ._http import Call, answer, decode, page_answer
 from ._problems import Problem, not_found_file, validation_failed
 from ._store import UPLOADS_KEPT, Account, File, Store, by_created
 from ._views import Views
@@ -189,7 +188,7 @@ class _Upload:
         for name, value in fields.items():
             if name == "metadata":
                 try:
-                    metadata = json.loads(value)
+                    metadata = decode(value)
                 except ValueError:
                     metadata = None
                 if isinstance(metadata, dict):

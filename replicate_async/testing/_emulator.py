@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import secrets
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from ._api_predictions import ExpiredAnswers, SyncAnswers
 from ._clock import NANOSECONDS, Clock
 from ._execution import Code
 from ._faults import Injected, Injections
+from ._hosts import is_loopback
 from ._ledger import Ledger
 from ._limits import AccountLimits, RateLimits
 from ._models import built_in
@@ -57,7 +59,7 @@ F = TypeVar("F", bound=Callable[..., object])
 TOKEN = "r8_" + "Emulator".ljust(37, "0")
 """Default API token of the emulator's account. It is not valid anywhere else."""
 WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"emulator-webhook-secret!").decode()
-"""Signing secret of the webhooks of the emulator's account."""
+"""Default signing secret of the webhooks of the emulator's account."""
 PAGE_SIZES: Mapping[str, int] = {
     "predictions": 100,
     "trainings": 100,
@@ -95,9 +97,10 @@ class Emulator:
     can be started once. Its methods may be called from any thread.
 
     Args:
-        host: Address to listen on. Defaults to ``127.0.0.1``.
+        host: Address to listen on. Defaults to ``127.0.0.1``. Requests whose ``Host`` is neither this nor a name
+            of this machine are refused.
         port: Port of the API. Defaults to 0, a free one. The other two origins always use free ports.
-        token: API token of the account. Defaults to `TOKEN`.
+        token: API token of the account. Defaults to `TOKEN` on loopback, and to a random one on any other *host*.
         account: User name of the account. Defaults to ``acme``.
         built_in: Whether to add the built-in models, for example ``replicate/hello-world``. Defaults to
             True.
@@ -158,11 +161,18 @@ class Emulator:
         self._host: str = host
         self._scheme: str = "http" if tls is None else "https"
         self._port: int = port
-        self.token: str = TOKEN if token is None else token
+        is_private = is_loopback(host)
+        if token is None:
+            token = TOKEN if is_private else f"r8_{secrets.token_hex(20)[:37]}"
+        self.token: str = token
         """API token of the account."""
         self.account: str = account
         """User name of the account."""
-        self.webhook_secret: str = WEBHOOK_SECRET
+        self.webhook_secret: str = (
+            WEBHOOK_SECRET
+            if is_private
+            else f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+        )
         """Signing secret of the account's webhooks."""
         self.clock: Clock = Clock() if clock is None else clock
         """Clock of the emulator."""

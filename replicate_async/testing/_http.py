@@ -6,6 +6,7 @@ Which operation answers which path is the table `ROUTES`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlencode
@@ -17,7 +18,7 @@ from ._ledger import Request
 from ._problems import invalid_input, refused, validation_failed
 from ._store import Account, Cursor, page
 from ._validation import Violation
-from ._views import encode
+from ._views import check_depth, encode
 
 T = TypeVar("T")
 
@@ -167,7 +168,7 @@ class Call:
         """
         raw = await self.body()
         try:
-            return json.loads(raw)
+            return decode(raw)
         except ValueError:
             raise refused("The request body is not valid JSON.") from None
 
@@ -183,6 +184,27 @@ class Call:
                 "Invalid data. Expected a dictionary, but got " + type(body).__name__ + "."
             )
         return body
+
+
+def decode(raw: bytes | str) -> Any:
+    """Return a JSON value that can be stored and shown.
+
+    Raises:
+        ValueError: It is not JSON, or it is nested too deep.
+    """
+    try:
+        value = json.loads(raw, parse_constant=_number, parse_float=_number)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    check_depth(value)
+    return value
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no JSON number")
+    return number
 
 
 def answer(value: object, status: int = 200, *, service: bool = False) -> web.Response:

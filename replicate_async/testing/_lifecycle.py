@@ -24,7 +24,7 @@ from ._clock import NANOSECONDS, Timers
 from ._ledger import Ledger, Life, What
 from ._retention import Retention, weight
 from ._store import RETENTION, Event, Prediction, Status, Store
-from ._views import encode
+from ._views import check_depth, encode
 
 _INSTANT = 3_000
 """Nanoseconds between start and end of a prediction cancelled before it ran, as recorded."""
@@ -178,6 +178,7 @@ class Engine:
                 output = prediction.output if code.iterates else run.publish(result)
                 if code.iterates and output is None:
                     output = []
+                check_depth(output)
                 encode(output)
         except asyncio.CancelledError:
             if not prediction.terminal:  # the emulator stops

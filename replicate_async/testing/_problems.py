@@ -47,6 +47,18 @@ def forbidden() -> Problem:
     )
 
 
+def foreign_host(host: str) -> Problem:
+    """Return the 403 for a request that names another server."""
+    return Problem(
+        403,
+        {
+            "title": "Foreign host",
+            "detail": f"This emulator is not {host!r}. Use a name of this machine, or the one that it listens on.",
+            "status": 403,
+        },
+    )
+
+
 def not_found_service() -> Problem:
     """Return the 404 of the prediction service."""
     return Problem(404, {"detail": "The requested resource could not be found.", "status": 404})

@@ -67,10 +67,16 @@ def remove_first(items: list[Any], item: object) -> None:
 
 def weight(value: object) -> int:
     """Return about how many bytes a JSON value takes."""
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(len(str(key)) + weight(each) for key, each in value.items())
-    if isinstance(value, list | tuple):
-        return sum(map(weight, value))
-    return 8
+    total, rest = 0, [value]  # not recursive: models may nest their outputs deep
+    while rest:
+        each = rest.pop()
+        if isinstance(each, str | bytes):
+            total += len(each)
+        elif isinstance(each, Mapping):
+            total += sum(len(str(key)) for key in each)
+            rest += each.values()
+        elif isinstance(each, list | tuple):
+            rest += each
+        else:
+            total += 8
+    return total

@@ -27,10 +27,11 @@ from ._api_files import FilesApi
 from ._api_predictions import ExpiredAnswers, PredictionsApi, SyncAnswers
 from ._clock import Timers
 from ._delivery import DeliveryServer
+from ._hosts import is_served
 from ._http import Match, match
 from ._ledger import Ledger, Origin, Request
 from ._lifecycle import Engine
-from ._problems import PROBLEM_JSON, Problem
+from ._problems import PROBLEM_JSON, Problem, foreign_host
 from ._proxy import Proxy, stop_accepting
 from ._retention import Retention
 from ._store import Account, Store
@@ -101,6 +102,7 @@ class Server:
         self._proxy = proxy
         self._sockets: list[socket.socket] = []
         self._urls: tuple[str, str, str] | None = None
+        self._host = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
         self._stopping: anyio.Event | None = None
@@ -173,6 +175,7 @@ class Server:
         except OSError:
             self._close_sockets()
             raise
+        self._host = host
         api, files, stream = (f"{scheme}://{shown}:{number}" for number in ports)
         self._urls = (api, files, stream)
 
@@ -318,6 +321,8 @@ class Server:
             if request.headers.get("Expect", "").lower() == "100-continue":
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0
+            if not is_served(request.headers.getall("Host", ()), self._host):
+                handler = _refuse_host
             answer: Answer = partial(_answer, handler, record, found)
             for middleware in reversed(self.middlewares):
                 answer = partial(_through, middleware, record, answer)
@@ -342,6 +347,10 @@ async def _through(
     middleware: Middleware, record: Request, answer: Answer, request: web.BaseRequest
 ) -> web.StreamResponse:
     return await middleware(request, record, answer)
+
+
+async def _refuse_host(request: web.BaseRequest, *_: object) -> web.StreamResponse:
+    raise foreign_host(request.headers["Host"])
 
 
 async def _answer(

@@ -33,6 +33,29 @@ _MAX_STYLE_SHIFT = 33
 """The two styles were recorded 33 ms apart for one prediction."""
 
 
+_MOST_LEVELS = 400
+"""Levels of nesting in JSON, far below what the interpreter can handle."""
+
+
+def check_depth(value: object) -> None:
+    """Check that a JSON value is not nested too deep.
+
+    Raises:
+        ValueError: It is.
+    """
+    level = [value]
+    for _ in range(_MOST_LEVELS + 1):
+        level = [
+            item
+            for each in level
+            if isinstance(each, (list, dict))
+            for item in (each if isinstance(each, list) else each.values())
+        ]
+        if not level:
+            return
+    raise ValueError(f"JSON that is nested deeper than {_MOST_LEVELS} levels")
+
+
 def encode(value: object) -> bytes:
     """Return JSON as the service sends it: compact UTF-8.
 

@@ -262,7 +262,10 @@ class Webhooks:
     ) -> bool:
         """Deliver once; return whether it is worth another attempt."""
         url = prediction.webhook or ""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # an address in brackets that is none
+            parts = urlsplit("https:")
         at = self._clock.time()
         headers = {
             "Content-Type": "application/json",

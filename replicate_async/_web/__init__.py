@@ -1,0 +1,1 @@
+"""What web apps need around a client: webhooks in, streams and files out."""

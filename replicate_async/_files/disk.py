@@ -6,10 +6,12 @@ import errno
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePath
 from typing import IO, Final, Literal
 
@@ -27,21 +29,34 @@ _PARTIAL_LIFETIME: Final = 3600.0
 """Seconds after the last write when an unfinished file belongs to no process any more."""
 
 
+_OWN: Final = 0o600
+"""Permissions of files that may hold secrets."""
+
+_SHARED: Final = 0o666
+"""Permissions of other files, from which the system takes those that the umask names."""
+
+
 @asynccontextmanager
-async def opened(path: Path, mode: Literal["rb", "xb"]) -> AsyncIterator[AsyncBufferedIOBase]:
+async def opened(
+    path: Path, mode: Literal["rb", "xb"], permissions: int = _SHARED
+) -> AsyncIterator[AsyncBufferedIOBase]:
     """Open a file with aiofiles, and close it at the end of the block.
 
-    If the task is cancelled while a thread opens the file, `aiofiles.open()` loses the file and leaves it
+    A new file gets the permissions, without those that the umask names. If the task is cancelled while a thread opens the file, `aiofiles.open()` loses the file and leaves it
     open. Here the thread is awaited, and its file is closed.
     """
     files: list[IO[bytes]] = []
     try:
-        await shielded_in_thread(lambda: files.append(path.open(mode)))
+        await shielded_in_thread(lambda: files.append(_open(path, mode, permissions)))
         yield wrap(files[0])
     finally:
         for file in files:
             if not file.closed:
                 await shielded_in_thread(_close, file)
+
+
+def _open(path: Path, mode: Literal["rb", "xb"], permissions: int) -> IO[bytes]:
+    return open(path, mode, opener=partial(os.open, mode=permissions))  # noqa: SIM115  (see `opened`)
 
 
 def _close(file: IO[bytes]) -> None:
@@ -69,22 +84,28 @@ class NewFile:
 
 
 @asynccontextmanager
-async def new_file(path: Path, *, replace: bool, durable: bool = True) -> AsyncIterator[NewFile]:
+async def new_file(
+    path: Path, *, replace: bool, private: bool = False, durable: bool = True
+) -> AsyncIterator[NewFile]:
     """Write a file that appears under its name at the end of the block, when it is complete.
 
     If the block fails or is cancelled, nothing is left behind.
 
     Args:
         path: Path of the file, in an existing directory.
-        replace: Whether to replace an existing file. If not, the new file gets a number.
+        replace: Whether to replace an existing file, whose permissions the new one gets. If not, the new file gets
+            a number.
+        private: Whether a file that replaces none is for its owner only.
         durable: Whether the file survives a power cut once the block has ended.
 
     Raises:
         OSError: The file could not be written.
     """
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    kept = await in_thread(_permissions, path) if replace else None
     try:
-        async with opened(partial, "xb") as file:
+        permissions = (_OWN if private else _SHARED) if kept is None else kept
+        async with opened(part, "xb", permissions) as file:
             new = NewFile(path, file)
             yield new
             if durable:
@@ -92,46 +113,61 @@ async def new_file(path: Path, *, replace: bool, durable: bool = True) -> AsyncI
                 # Before it gets its name: a file system may keep the name, and lose the content.
                 await in_thread(_sync_and_close, os.dup(file.fileno()))
             await file.close()  # raises if something could not be written
-        new.path = await shielded_in_thread(_publish, partial, path, replace)
+        new.path = await shielded_in_thread(_publish, part, path, replace)
         if durable:
             await in_thread(sync_directory, path.parent)
     except BaseException:
-        await shielded_in_thread(_remove, partial)
+        await shielded_in_thread(_remove, part)
         raise
 
 
-async def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
+async def write_file(
+    path: Path, content: bytes, *, private: bool = False, durable: bool = True
+) -> None:
     """Write or replace a file, which appears under its name only when it is complete.
 
     Args:
         path: Path of the file, in an existing directory.
         content: The content.
+        private: Whether a file that replaces none is for its owner only.
         durable: Whether the file survives a power cut once this returns.
 
     Raises:
         OSError: The file could not be written.
     """
-    async with new_file(path, replace=True, durable=durable) as file:
+    async with new_file(path, replace=True, private=private, durable=durable) as file:
         await file.write(content)
 
 
 # aiofiles cannot link, nor scan directories for what is left behind: the rest is done with `os`, in threads.
 
 
-def _publish(partial: Path, path: Path, replace: bool) -> Path:
+def _permissions(path: Path) -> int | None:
+    """Return the permissions of a file; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else None
+
+
+def _publish(part: Path, path: Path, replace: bool) -> Path:
     """Give a complete file its name."""
     if replace:
-        return partial.replace(path)
+        if (kept := _permissions(path)) is not None:
+            with suppress(OSError):  # not on every file system
+                part.chmod(kept)
+        return part.replace(path)
     for candidate in numbered(path):
         try:
-            os.link(partial, candidate)
+            os.link(part, candidate)
         except FileExistsError:
             continue
         except OSError:  # this file system has no hard links
             if os.path.lexists(candidate):
                 continue
-            return partial.replace(candidate)
-        partial.unlink()
+            return part.replace(candidate)
+        part.unlink()
         return candidate
     raise AssertionError("unreachable: there is always another number")
 

@@ -198,4 +198,5 @@ async def _save_record(
 
     if not await in_thread(prepare):
         text = json.dumps(raw, ensure_ascii=False, indent=1)
-        await write_file(record, text.encode("utf-8", "surrogatepass"), durable=durable)
+        content = text.encode("utf-8", "surrogatepass")
+        await write_file(record, content, private=True, durable=durable)  # it holds the input

@@ -56,7 +56,7 @@ async def opened(
 
 
 def _open(path: Path, mode: Literal["rb", "xb"], permissions: int) -> IO[bytes]:
-    return open(path, mode, opener=partial(os.open, mode=permissions))  # noqa: SIM115  (see `opened`)
+    return open(path, mode, opener=partial(os.open, mode=permissions))
 
 
 def _close(file: IO[bytes]) -> None:

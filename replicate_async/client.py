@@ -74,6 +74,7 @@ class Client(Unpicklable):
         poll_interval: float | None = None,
         use_file_output: bool = True,
         file_encoding_strategy: FileEncodingStrategy = "url",
+        output_hosts: Sequence[str] | None = None,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
         trace_configs: Sequence[TraceConfig] | None = None,
@@ -106,6 +107,9 @@ class Client(Unpicklable):
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: How to send files in inputs: `"url"` uploads them, `"base64"` encodes them
                 into the request.
+            output_hosts: Hosts that output files may be fetched from, such as `"replicate.delivery"`, or
+                `"*.example.com"` for all below `example.com`. Redirects to other hosts are not followed either.
+                Defaults to any host.
             proxy: URL of a proxy. Defaults to the proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, ...).
             ssl: SSL context; `False` disables the verification of certificates.
             trace_configs: aiohttp `TraceConfig` objects to attach to the session.
@@ -129,6 +133,7 @@ class Client(Unpicklable):
             poll_interval=poll_interval,
             use_file_output=use_file_output,
             file_encoding_strategy=file_encoding_strategy,
+            output_hosts=output_hosts,
             proxy=proxy,
             ssl=ssl,
             trace_configs=trace_configs,
@@ -154,6 +159,7 @@ class Client(Unpicklable):
         poll_interval: float | None = None,
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
+        output_hosts: Sequence[str] | None = None,
     ) -> Client:
         """Return a view of this client with other options, which shares its connections.
 
@@ -169,6 +175,7 @@ class Client(Unpicklable):
             poll_interval: Seconds between two polls of a running prediction.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: `"url"` or `"base64"`.
+            output_hosts: Hosts that output files may be fetched from.
 
         Returns:
             The view.
@@ -188,6 +195,7 @@ class Client(Unpicklable):
                 poll_interval=poll_interval,
                 use_file_output=use_file_output,
                 file_encoding_strategy=file_encoding_strategy,
+                output_hosts=output_hosts,
             )
         )
 

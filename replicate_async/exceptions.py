@@ -32,6 +32,7 @@ ReplicateException
 │   └── AmbiguousCreateError            a create that may have succeeded
 ├── FileOutputError             an output file could not be retrieved
 │   ├── FileExpired                     it has been deleted
+│   ├── HostNotAllowed                  by `Client(output_hosts=...)`
 │   ├── IncompleteFile
 │   ├── FileTooLarge
 │   └── FileNotSaved                    (also OSError)
@@ -80,6 +81,7 @@ __all__ = (
     "FileNotSaved",
     "FileOutputError",
     "FileTooLarge",
+    "HostNotAllowed",
     "IncompleteFile",
     "InvalidReference",
     "InvalidSignature",
@@ -584,6 +586,25 @@ class FileExpired(FileOutputError):
             if signed
             else f"the file is gone ({status}). Output files of predictions created through the API are"
             " deleted after one hour: save them in time, as run(save_to=...) does",
+        )
+
+
+class HostNotAllowed(FileOutputError):
+    """The file, or a redirect from it, is at a host that `Client(output_hosts=...)` does not allow; nothing was sent there."""
+
+    host: str
+    """The host; empty if the URL has none that is valid."""
+    prediction_id: str | None
+    """ID of the prediction whose output has the file; `None` if unknown."""
+
+    def __init__(self, url: str, host: str, prediction_id: str | None) -> None:
+        self.host = host
+        self.prediction_id = prediction_id
+        of = "" if prediction_id is None else f" of prediction {prediction_id}"
+        super().__init__(
+            url,
+            f"this file{of} was not fetched, since it is, or a redirect leads, at the host {host!r}, which"
+            " Client(output_hosts=...) does not allow",
         )
 
 

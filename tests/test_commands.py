@@ -274,6 +274,18 @@ def test_full_device_in_map(shell: Shell, emulator: Emulator) -> None:
     assert emulator.ledger.cancelled() == []
 
 
+def test_output_hosts(shell: Shell, emulator: Emulator) -> None:
+    """`--output-host` bounds where outputs are fetched from."""
+    status, said, complained = shell.run(
+        "run", "acme/file", "text=x", "-o", "d", "--output-host", "x.test"
+    )
+    assert (status, said) == (1, "")
+    assert "127.0.0.1" in complained
+    assert emulator.ledger.created()[0].id in complained
+    hosts = ["--output-host", "*.x.test", "--output-host", "127.0.0.1"]
+    assert shell.run("run", "acme/file", "text=x", "-o", "d", *hosts)[0] == 0
+
+
 def test_closed_standard_output(shell: Shell, emulator: Emulator) -> None:
     """Without a standard output, too."""
     process = shell.start("run", "acme/slow", "text=a", within=["sh", "-c", 'exec "$@" >&-', "-"])

@@ -110,7 +110,11 @@ async def _execute(options: argparse.Namespace, settings: Mapping[str, str]) -> 
     interruption = Interruption()
     async with anyio.create_task_group() as tasks:
         await tasks.start(interruption.watch)
-        async with Client(settings.get("api_token"), base_url=settings.get("base_url")) as client:
+        async with Client(
+            settings.get("api_token"),
+            base_url=settings.get("base_url"),
+            output_hosts=getattr(options, "output_host", None),
+        ) as client:
             with interruption.scope:
                 code = await _COMMANDS[options.command](client, options, interruption)
             if interruption.scope.cancelled_caught:

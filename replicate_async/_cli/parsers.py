@@ -39,6 +39,7 @@ def _add_run(commands: argparse._SubParsersAction[Any]) -> None:
     _add_model(run)
     _add_inputs(run)
     run.add_argument("-o", "--output", type=Path, metavar="DIR", help="save the output in DIR")
+    _add_output_hosts(run)
     _add_timeout(run)
     _add_common(run, "run")
 
@@ -81,6 +82,7 @@ def _add_map(commands: argparse._SubParsersAction[Any]) -> None:
         "--format", choices=("jsonl", "csv"), help="format of FILE (default: by its name)"
     )
     fan_out.add_argument("-o", "--output", type=Path, metavar="DIR", help="save the outputs in DIR")
+    _add_output_hosts(fan_out)
     fan_out.add_argument(
         "--journal", type=Path, metavar="PATH", help="file that records what has been paid for"
     )
@@ -217,6 +219,15 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 def _add_timeout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=_seconds, metavar="SECONDS", help="cancel a prediction after this time"
+    )
+
+
+def _add_output_hosts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output-host",
+        action="append",
+        metavar="HOST",
+        help="fetch output files from this host only, or from *.DOMAIN; may be repeated (default: any host)",
     )
 
 

@@ -17,6 +17,7 @@ import attrs
 
 from .. import exceptions
 from .._http.call import ClientResponse
+from .._http.hosts import is_allowed
 from .._http.retry import Kind, retry_delay
 from .._http.transport import Transport
 
@@ -39,6 +40,8 @@ class Download:
     """The maximum size of the content, in bytes."""
     may_restart: bool = attrs.field(default=False, kw_only=True)
     """Whether it may begin again if it cannot be resumed; an empty chunk announces that."""
+    prediction: str | None = attrs.field(default=None, kw_only=True)
+    """ID of the prediction whose output has the file, for messages."""
     buffer: int = attrs.field(default=BUFFERED, kw_only=True)
     """Bytes that are received before they are read."""
 
@@ -61,6 +64,7 @@ class Download:
         Raises:
             FileExpired: The file has been deleted.
             FileTooLarge: The file exceeds the limit.
+            HostNotAllowed: The option `output_hosts` does not allow the host.
             IncompleteFile: The download ended early and could not be resumed.
             TransportError: No usable response was received.
         """
@@ -95,7 +99,7 @@ class Download:
         """Yield the new content of one response."""
         before = self.received
         async with self.transport.open(
-            self.url, headers=self._headers(), buffer=self.buffer
+            self.url, headers=self._headers(), buffer=self.buffer, check_host=self._check_host
         ) as response:
             self._begin(response)
             # As they were received: `iter_any()` joins chunks, which copies them.
@@ -114,6 +118,11 @@ class Download:
             self._changed = self.received > self.total or self.received == before
             raise exceptions.IncompleteFile(self.url, self.received, self.total)
         self.total = self.received
+
+    def _check_host(self, host: str) -> None:
+        hosts = self.transport.config.output_hosts
+        if hosts is not None and not is_allowed(host, hosts):
+            raise exceptions.HostNotAllowed(self.url, host, self.prediction)
 
     @property
     def _resumable(self) -> bool:

@@ -58,6 +58,8 @@ class FileOutput:
     """The URL: an `https:` URL that is valid for one hour (:api:`retention`), or a data URI."""
 
     _transport: Transport | None = attrs.field(default=None, kw_only=True, alias="transport")
+    _prediction: str | None = attrs.field(default=None, kw_only=True, alias="prediction")
+    """ID of the prediction whose output has it, for messages."""
     _size: int | None = attrs.field(default=None, init=False)
     _content_type: str | None = attrs.field(default=None, init=False)
     _path: Path | None = attrs.field(default=None, init=False)
@@ -104,6 +106,7 @@ class FileOutput:
 
         Raises:
             FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             FileTooLarge: The file exceeds `Limits(file=...)`, 256 MiB by default. Use `save()`, or
                 iterate over the file.
             IncompleteFile: The download ended early and could not be resumed.
@@ -128,6 +131,7 @@ class FileOutput:
 
         Raises:
             FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             IncompleteFile: The download ended early and could not be resumed.
             TransportError: No usable response was received.
         """
@@ -152,6 +156,7 @@ class FileOutput:
 
         Raises:
             FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             FileNotSaved: The file could not be written. This is an `OSError`, too.
             IncompleteFile: The download ended early and could not be resumed.
             TransportError: No usable response was received.
@@ -211,6 +216,7 @@ class FileOutput:
             self.url,
             limit=limit,
             may_restart=may_restart,
+            prediction=self._prediction,
             buffer=buffer,
         )
         return self._downloaded(download)
@@ -275,7 +281,10 @@ class FileOutput:
         return hash(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.url,)
+        hosts = None if self._transport is None else self._transport.config.output_hosts
+        if hosts is None:
+            return type(self), (self.url,)
+        return _restore, (type(self), self.url, hosts, self._prediction)
 
     @property
     def _is_data(self) -> bool:
@@ -287,8 +296,15 @@ def _shortened(url: str) -> str:
     return url if len(url) <= 200 else url[:60] + "…"
 
 
-@lru_cache(maxsize=1)
-def _transport_without_client() -> Transport:
+def _restore(
+    kind: type[FileOutput], url: str, hosts: tuple[str, ...], prediction: str | None
+) -> FileOutput:
+    """Return an unpickled file, which is bound by the `output_hosts` of its client."""
+    return kind(url, transport=_transport_without_client(hosts), prediction=prediction)
+
+
+@lru_cache(maxsize=16)
+def _transport_without_client(hosts: tuple[str, ...] | None = None) -> Transport:
     """Return the transport for files without a client, such as unpickled ones."""
     config = Config(
         base_url=check_base_url(os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL),
@@ -298,6 +314,7 @@ def _transport_without_client() -> Transport:
         retry=Retry(),
         limits=Limits(),
         rate_limit=None,
+        output_hosts=hosts,
     )
     return Transport(config, Pool())
 
@@ -377,7 +394,9 @@ def _items(tree: Tree) -> Iterable[tuple[Any, Any]]:
     return enumerate(tree) if isinstance(tree, list) else tree.items()
 
 
-def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
+def to_output(
+    value: Any, transport: Transport | None, *, files: bool, prediction: str | None = None
+) -> Any:
     """Return a copy of an output with its file URLs replaced by `FileOutput` objects.
 
     A string is a file if it is an `https:` or `data:` URL, or an `http:` URL on the host of an `http:` API.
@@ -387,17 +406,18 @@ def to_output(value: Any, transport: Transport | None, *, files: bool) -> Any:
         value: The output, as JSON-like data.
         transport: The transport of the client, for the downloads.
         files: Pass `False` to return the output as it is.
+        prediction: ID of its prediction, for messages.
     """
     if not files or value is None:
         return value
     http_host = None if transport is None else transport.http_host
     if isinstance(value, str):
         is_file = is_file_url(value, http_host)
-        return FileOutput(value, transport=transport) if is_file else value
+        return FileOutput(value, transport=transport, prediction=prediction) if is_file else value
     root = [value]
     for tree in _copied(root):
         for key in _file_keys(tree, http_host):
-            tree[key] = FileOutput(tree[key], transport=transport)
+            tree[key] = FileOutput(tree[key], transport=transport, prediction=prediction)
     return root[0]
 
 

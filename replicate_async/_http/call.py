@@ -152,6 +152,8 @@ class Config:
     """Limits on memory and connections."""
     rate_limit: RateLimit | None
     """Client-side rate limits; None: disabled."""
+    output_hosts: tuple[str, ...] | None = None
+    """Hosts that output files may be fetched from; None: any."""
 
 
 def check_base_url(url: str) -> str:

@@ -38,6 +38,7 @@ from .call import (
     redacted,
 )
 from .errors import NETWORK_ERRORS, cause_of, status_error, translated
+from .hosts import host_of
 from .limits import Gate, Gates
 from .payloads import JSONPayload, StreamedPayload
 from .retry import retry_delay
@@ -173,6 +174,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         silence: float | None = None,
         buffer: int = _RECEIVED,
+        check_host: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Make one GET request, and leave the body to the caller; its duration is not limited.
 
@@ -182,6 +184,7 @@ class Transport:
             headers: Additional headers.
             silence: Longest silence in seconds; the `read` timeout by default.
             buffer: Bytes of the body to hold in memory before the server has to wait.
+            check_host: Called with the host, and with that of each redirect, before anything is sent there; may raise.
 
         Raises:
             ReplicateError: The answer has an error status.
@@ -195,7 +198,7 @@ class Transport:
         try:
             async with _TimeLimit(call, url, _OVERALL * self.config.timeout.read):
                 response, route = await self._request(
-                    call, session, route, silence=silence, buffer=buffer
+                    call, session, route, silence=silence, buffer=buffer, check_host=check_host
                 )
             with closing(response):
                 if not 200 <= response.status < 300:
@@ -343,6 +346,7 @@ class Transport:
         data: Any = None,
         body_headers: Mapping[str, str] = _NONE,
         buffer: int = _RECEIVED,
+        check_host: Callable[[str], None] | None = None,
     ) -> tuple[aiohttp.ClientResponse, Route]:
         """Make a request, follow redirects, and return the answer, its body unread, with its route."""
         timeout = aiohttp.ClientTimeout(
@@ -351,6 +355,8 @@ class Transport:
             sock_read=silence,
         )
         for _ in range(_MOST_REDIRECTS + 1):
+            if check_host is not None:
+                check_host(host_of(route.parsed))
             headers = self._headers(route, account, call.headers, body_headers)
             try:
                 response = await session.client.request(

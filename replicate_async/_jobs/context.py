@@ -24,6 +24,7 @@ from .._http.call import (
     check_headers,
     check_token,
 )
+from .._http.hosts import check_hosts
 from .._http.retry import Kind
 from .._http.session import Pool
 from .._http.transport import Transport
@@ -194,6 +195,7 @@ def make_context(
     ssl: SSLContext | bool | None = None,
     trace_configs: Sequence[TraceConfig] | None = None,
     session: ClientSession | None = None,
+    output_hosts: Sequence[str] | None = None,
 ) -> Context:
     """Return the context of a client with these options, which are those of `Client`.
 
@@ -216,6 +218,7 @@ def make_context(
         retry=retry or Retry(),
         limits=limits,
         rate_limit=None if rate_limit is False else rate_limit or RateLimit(),
+        output_hosts=check_hosts(output_hosts),
     )
     pool = Pool(
         proxy=proxy,
@@ -246,6 +249,7 @@ def changed_context(
     poll_interval: float | None,
     use_file_output: bool | None,
     file_encoding_strategy: FileEncodingStrategy | None,
+    output_hosts: Sequence[str] | None,
 ) -> Context:
     """Return a view of a context with other options; those that are None do not change."""
     config = context.transport.config
@@ -259,6 +263,7 @@ def changed_context(
             **({} if user_agent is None else _headers(None, user_agent)),
         },
         retry=retry or config.retry,
+        output_hosts=config.output_hosts if output_hosts is None else check_hosts(output_hosts),
     )
     return attrs.evolve(
         context,

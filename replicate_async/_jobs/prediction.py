@@ -44,7 +44,12 @@ class Prediction(LiveJob):
         raw = self._raw.get("output")
         if self._output is None or self._output[0] is not raw:
             context = self._context
-            self._output = raw, to_output(raw, context.transport, files=context.use_file_output)
+            self._output = (
+                raw,
+                to_output(
+                    raw, context.transport, files=context.use_file_output, prediction=self.id
+                ),
+            )
         return self._output[1]
 
     async def output_iterator(self) -> AsyncIterator[Output]:

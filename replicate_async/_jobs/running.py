@@ -52,6 +52,8 @@ class RunState:
     """Directory for the files of the output."""
     durable: bool = True
     """Whether these files must survive a power cut."""
+    convert: Callable[[Any, str], Output] | None = None
+    """Makes the output of the JSON and the ID; None: `Prediction.output`."""
 
     @property
     def attempt(self) -> int:
@@ -70,6 +72,7 @@ async def run(
     retry_failed: int = 0,
     directory: Path | None = None,
     durable: bool = True,
+    convert: Callable[[Any, str], Output] | None = None,
 ) -> Output:
     """Create a prediction, wait for its end, and return its output.
 
@@ -83,13 +86,14 @@ async def run(
         retry_failed: How often to create a new prediction after a transient failure.
         directory: Existing directory to save the files of the output in.
         durable: Whether these files must survive a power cut.
+        convert: Makes the output of its JSON and the ID of the prediction; by default, `Prediction.output`.
 
     Raises:
         ReplicateException: As `Client.run`.
     """
     options = options or CreateOptions(wait=True)
     seconds = _arguments.timeout_seconds(timeout)
-    state = RunState(context, on_abandon, directory=directory, durable=durable)
+    state = RunState(context, on_abandon, directory=directory, durable=durable, convert=convert)
     if seconds is None:
         request = await prepare(context, input, options)
         return await _output(state, target, request, retry_failed)
@@ -157,6 +161,8 @@ async def _output(
         raise error
     if state.directory is not None:
         await _save(prediction, state.directory, durable=state.durable)
+    if state.convert is not None:
+        return state.convert(prediction._raw.get("output"), prediction.id)
     return prediction.output
 
 

@@ -71,8 +71,8 @@ class StreamFollower(Generic[J]):
         """Why the job ended, if it did not succeed."""
         self.texts: list[str] = []
         """The text of each `output` event so far."""
-        self.convert: Callable[[Any], Any] | None = None
-        """Converts an item of the output for the user; by default, URLs of files become `FileOutput`."""
+        self.convert: Callable[[Any, str], Any] | None = None
+        """Converts an item of the output of the prediction with this ID for the user; by default, URLs of files become `FileOutput`."""
         self.joined: bool | None = None
         """Whether the items are the pieces of one text; None: if all of them are text."""
         self._transport = transport
@@ -236,9 +236,10 @@ class StreamFollower(Generic[J]):
         return accepted
 
     def _converted(self, item: Any) -> Any:
+        assert self.job is not None
         if self.convert is not None:
-            return self.convert(item)
-        return to_output(item, self._transport, files=self._files)
+            return self.convert(item, self.job.id)
+        return to_output(item, self._transport, files=self._files, prediction=self.job.id)
 
     async def _failure(self, text: str) -> exceptions.StreamError:
         """Return the exception for a job that failed, with its current state."""
@@ -300,12 +301,12 @@ class StreamFollower(Generic[J]):
         texts = [item if isinstance(item, str) else _as_text(item) for item in items]
         if self.convert is None:
             # All at once: strings in a list are files only if all of them are.
-            items = to_output(items, self._transport, files=self._files)
+            items = to_output(items, self._transport, files=self._files, prediction=job.id)
         events: list[ServerSentEvent] = []
         for index, text in missing(texts, self.texts):
             item = text if index is None else items[index]
             if self.convert is not None:
-                item = self.convert(item)
+                item = self.convert(item, job.id)
             events.append(ServerSentEvent("output", text, output=item))
             self.texts.append(text)
         return events

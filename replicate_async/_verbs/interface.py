@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -153,24 +154,30 @@ class ModelInterface:
 
     # Outputs
 
-    def convert(self, raw: Any) -> Output:
-        """Return an output as users see it: text joined, files as files."""
+    def convert(self, raw: Any, prediction: str) -> Output:
+        """Return the output of the prediction with this ID as users see it: text joined, files as files."""
+        guess = partial(self._guess, prediction)
         if self.schema is None:
-            return self._guess(raw)
-        return self.schema.convert(raw, self._file, self._guess)
+            return guess(raw)
+        return self.schema.convert(raw, partial(self._file, prediction), guess)
 
-    def convert_item(self, raw: Any) -> Output:
-        """Return one item of an output as users see it."""
+    def convert_item(self, raw: Any, prediction: str) -> Output:
+        """Return one item of the output of the prediction with this ID as users see it."""
+        guess = partial(self._guess, prediction)
         if self.schema is None:
-            return self._guess(raw)
-        return self.schema.convert_item(raw, self._file, self._guess)
+            return guess(raw)
+        return self.schema.convert_item(raw, partial(self._file, prediction), guess)
 
-    def _file(self, url: str) -> FileOutput | str:
-        return FileOutput(url, transport=self.context.transport) if self.makes_files else url
+    def _file(self, prediction: str, url: str) -> FileOutput | str:
+        if not self.makes_files:
+            return url
+        return FileOutput(url, transport=self.context.transport, prediction=prediction)
 
-    def _guess(self, value: Any) -> Output:
+    def _guess(self, prediction: str, value: Any) -> Output:
         """Convert what the schema does not describe."""
-        return to_output(value, self.context.transport, files=self.makes_files)
+        return to_output(
+            value, self.context.transport, files=self.makes_files, prediction=prediction
+        )
 
 
 # -- Schemas -----------------------------------------------------------------------------------

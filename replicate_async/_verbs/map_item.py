@@ -329,7 +329,7 @@ class Item:
     def _output(self, prediction: Prediction) -> Output:
         interface = self._shared.plan.interface
         if interface is not None:
-            return interface.convert(prediction._raw.get("output"))
+            return interface.convert(prediction._raw.get("output"), prediction.id)
         return prediction.output
 
     async def _save(

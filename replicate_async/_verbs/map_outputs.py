@@ -85,7 +85,7 @@ async def save_output(
         OSError: The record or a text could not be written.
     """
     raw = prediction._raw.get("output")
-    files = await in_thread(_files_of, output, raw, context, _name_prefix(index))
+    files = await in_thread(_files_of, output, raw, context, _name_prefix(index), prediction.id)
 
     def is_complete(path: Path) -> bool:
         if path.name in known:
@@ -132,9 +132,9 @@ class _Files:
         return (*self.downloads, *self.texts)
 
 
-def _files_of(output: Output, raw: Any, context: Context, prefix: str) -> _Files:
+def _files_of(output: Output, raw: Any, context: Context, prefix: str, prediction: str) -> _Files:
     """Return the files for an output: its own files, and one for what else there is of it."""
-    tree = to_output(raw, context.transport, files=True)
+    tree = to_output(raw, context.transport, files=True, prediction=prediction)
     unique = UniqueNames()
     unique.add("prediction.json")
     names: dict[FileOutput, str] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -36,8 +36,9 @@ async def run(
     retry_failed: int,
     save_to: str | os.PathLike[str] | None = None,
     durable: bool = True,
+    convert: Callable[[Any, str], Output] | None = None,
 ) -> Output:
-    """Run a model and return its output, as `Client.run`."""
+    """Run a model and return its output, as `Client.run`; *convert* as in `running.run`."""
     _arguments.timeout_seconds(timeout)
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     if isinstance(retry_failed, bool) or not isinstance(retry_failed, int) or retry_failed < 0:
@@ -61,6 +62,7 @@ async def run(
         retry_failed=retry_failed,
         directory=directory,
         durable=durable,
+        convert=convert,
     )
 
 

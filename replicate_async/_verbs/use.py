@@ -137,16 +137,16 @@ class ModelFunction(_Function):
         options = interface.options
         given = await interface.prepare_inputs(inputs)
         secrets = interface.secrets_of(given)
-        raw = await run(
+        return await run(
             interface.context,
             interface.ref,
             given,
             timeout=options.timeout,
-            options=attrs.evolve(options.create, use_file_output=False, secrets=secrets),
+            options=attrs.evolve(options.create, secrets=secrets),
             on_abandon=options.on_abandon,
             retry_failed=options.retry_failed,
+            convert=interface.convert,
         )
-        return interface.convert(raw)
 
     async def create(self, /, **inputs: Any) -> FunctionRun:
         """Start the model, and do not wait for it: it runs until it ends.
@@ -248,7 +248,7 @@ class FunctionRun(RunHandle):
         error = failure_of(prediction)
         if error is not None:
             raise error
-        return self._interface.convert(prediction._raw.get("output"))
+        return self._interface.convert(prediction._raw.get("output"), prediction.id)
 
 
 class StreamingRun(RunHandle):

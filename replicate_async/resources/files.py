@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from .. import exceptions
 from .._codec import encode_json
 from .._files.output import FileOutput
@@ -148,7 +150,10 @@ class Files(Namespace):
                 params={"owner": owner, "expiry": seconds, "signature": signature},
             )
         )
-        return FileOutput(url, transport=self._context.transport)
+        transport = self._context.transport
+        # It is no output, which `output_hosts` is about.
+        config = attrs.evolve(transport.config, output_hosts=None)
+        return FileOutput(url, transport=transport.with_config(config))
 
 
 def _check_name(filename: object) -> None:

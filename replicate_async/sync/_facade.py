@@ -137,6 +137,7 @@ class Client(Twin[AsyncClient]):
         poll_interval: float | None = None,
         use_file_output: bool = True,
         file_encoding_strategy: FileEncodingStrategy = "url",
+        output_hosts: Sequence[str] | None = None,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
         trace_configs: Sequence[TraceConfig] | None = None,
@@ -169,6 +170,9 @@ class Client(Twin[AsyncClient]):
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: How to send files in inputs: `"url"` uploads them, `"base64"` encodes them
                 into the request.
+            output_hosts: Hosts that output files may be fetched from, such as `"replicate.delivery"`, or
+                `"*.example.com"` for all below `example.com`. Redirects to other hosts are not followed either.
+                Defaults to any host.
             proxy: URL of a proxy. Defaults to the proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, ...).
             ssl: SSL context; `False` disables the verification of certificates.
             trace_configs: aiohttp `TraceConfig` objects to attach to the session.
@@ -192,6 +196,7 @@ class Client(Twin[AsyncClient]):
             poll_interval=poll_interval,
             use_file_output=use_file_output,
             file_encoding_strategy=file_encoding_strategy,
+            output_hosts=output_hosts,
             proxy=proxy,
             ssl=ssl,
             trace_configs=trace_configs,
@@ -211,6 +216,7 @@ class Client(Twin[AsyncClient]):
         poll_interval: float | None = None,
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
+        output_hosts: Sequence[str] | None = None,
     ) -> Client:
         """Return a view of this client with other options, which shares its connections.
 
@@ -226,6 +232,7 @@ class Client(Twin[AsyncClient]):
             poll_interval: Seconds between two polls of a running prediction.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: `"url"` or `"base64"`.
+            output_hosts: Hosts that output files may be fetched from.
 
         Returns:
             The view.
@@ -245,6 +252,7 @@ class Client(Twin[AsyncClient]):
                 poll_interval=poll_interval,
                 use_file_output=use_file_output,
                 file_encoding_strategy=file_encoding_strategy,
+                output_hosts=output_hosts,
             ),
         )
 
@@ -1159,6 +1167,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
 
         Raises:
             FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             FileTooLarge: The file exceeds `Limits(file=...)`, 256 MiB by default. Use `save()`, or
                 iterate over the file.
             IncompleteFile: The download ended early and could not be resumed.
@@ -1175,6 +1184,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
 
         Raises:
             FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             IncompleteFile: The download ended early and could not be resumed.
             TransportError: No usable response was received.
         """
@@ -1185,6 +1195,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
 
         Raises:
             FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             IncompleteFile: The download ended early and could not be resumed.
             TransportError: No usable response was received.
         """
@@ -1207,6 +1218,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
 
         Raises:
             FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             FileNotSaved: The file could not be written. This is an `OSError`, too.
             IncompleteFile: The download ended early and could not be resumed.
             TransportError: No usable response was received.

@@ -30,6 +30,7 @@ else:
     from ..exceptions import FileNotSaved as FileNotSaved
     from ..exceptions import FileOutputError as FileOutputError
     from ..exceptions import FileTooLarge as FileTooLarge
+    from ..exceptions import HostNotAllowed as HostNotAllowed
     from ..exceptions import IncompleteFile as IncompleteFile
     from ..exceptions import InvalidReference as InvalidReference
     from ..exceptions import InvalidSignature as InvalidSignature
@@ -70,6 +71,7 @@ else:
         "FileNotSaved",
         "FileOutputError",
         "FileTooLarge",
+        "HostNotAllowed",
         "IncompleteFile",
         "InvalidReference",
         "InvalidSignature",

@@ -163,6 +163,11 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     yield e.IncompleteFile("https://f/x", 5, 9), {"url": "https://f/x"}, ["5 of 9 bytes"]
     yield e.IncompleteFile("https://f/x", 5, None), {}, ["after 5 bytes"]
     yield (
+        e.HostNotAllowed("https://f/x", "f", "abc"),
+        {"url": "https://f/x", "host": "f", "prediction_id": "abc"},
+        ["https://f/x", "'f'", "abc", "output_hosts"],
+    )
+    yield (
         e.FileTooLarge("https://f/x", 9, 10),
         {"url": "https://f/x", "limit": 9},
         ["10 bytes", "9", "save()"],

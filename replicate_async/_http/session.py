@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from ssl import SSLContext
+from ssl import SSLContext, create_default_context
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -69,7 +69,7 @@ class Pool:
         connections: int = 256,
     ) -> None:
         self._proxy = proxy
-        self._ssl = True if ssl is None else ssl
+        self._ssl = ssl
         self._traces = list(trace_configs or ())
         self._given = session
         self._given_loop: asyncio.AbstractEventLoop | None = None
@@ -140,7 +140,7 @@ class Pool:
                 limit=0,  # `Slots` limits the connections, so that waiting for one is no timeout
                 resolver=aiohttp.ThreadedResolver(),
                 socket_factory=_socket_with_keepalive,
-                ssl=self._ssl,
+                ssl=_environment_ssl() if self._ssl is None else self._ssl,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=self._traces,
@@ -264,6 +264,18 @@ def _socket_with_keepalive(info: tuple[Any, ...]) -> socket.socket:
         if hasattr(socket, name):
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return made
+
+
+def _environment_ssl() -> SSLContext | bool:
+    """Return a context with the certificate authorities that the environment names, or True: those of the system.
+
+    aiohttp's own context has those that the environment named when aiohttp was imported.
+    """
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        return True
+    context = create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _environment_proxy(target: Origin) -> str | None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future as ThreadFuture
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlencode
@@ -29,6 +30,7 @@ import anyio
 
 from ._api_files import download_signature
 from ._api_predictions import ExpiredAnswers, SyncAnswers
+from ._certificates import Authority
 from ._clock import NANOSECONDS, Clock
 from ._execution import Code
 from ._faults import Injected, Injections
@@ -112,15 +114,19 @@ class Emulator:
         page_sizes: Number of items on a page, by the keys ``predictions``, ``trainings``, ``models``,
             ``search``, ``versions``, ``examples``, ``deployments``, ``files`` and ``collections``.
             Defaults to those of the service.
-        sync_answers: Answer to a create with ``Prefer: wait`` that ended in time: ``recorded`` (the
-            default; ``processing`` with files as data URIs, as the service does, see :api:`sync-mode`) or
-            ``final`` (``succeeded`` with files as URLs).
+        sync_answers: Answer to a create with ``Prefer: wait`` that ended in time: ``final``
+            (``succeeded`` with files as URLs, as documented) or ``recorded`` (``processing`` with files
+            as data URIs, as the service was seen to answer, see :api:`sync-mode`). Defaults to
+            ``final`` with *tls*, and else to ``recorded``: the official clients make file objects of
+            ``https:`` and ``data:`` URLs only.
         expired_waits: Answer to a create with ``Prefer: wait`` whose wait expired: ``starting`` (the
             default; without output) or ``actual`` (the status and output so far).
         list_lag: Emulated seconds before a new prediction appears in the list. Defaults to 0.
         wire: Whether faults can be injected with `Emulator.wire`. Adds a proxy in front of the three
             origins. Defaults to False.
-        tls: `ssl.SSLContext` with a certificate, to serve HTTPS. Needs `wire`. Defaults to HTTP.
+        tls: Whether to serve HTTPS: True, with certificates of an authority that is made for this
+            emulator (needs the extra ``tls``), or an `ssl.SSLContext` with a certificate of yours.
+            `Emulator.env` makes clients trust the authority. Defaults to False: HTTP.
         records: Number of requests in the ledger, finished predictions and trainings, webhook deliveries
             and faults to remember, each. The oldest are forgotten first. Defaults to 100,000.
         memory: Bytes of content to remember: bodies of requests and deliveries, inputs, outputs and logs.
@@ -128,6 +134,7 @@ class Emulator:
             an hour. Uploaded files do not count; they are kept until they expire. Defaults to 1 GiB.
 
     Raises:
+        ModuleNotFoundError: *tls* is True, and trustme is not installed.
         ValueError: An argument is not valid.
     """
 
@@ -143,23 +150,28 @@ class Emulator:
         latency: float = 0.0,
         clock: Clock | None = None,
         page_sizes: Mapping[str, int] | None = None,
-        sync_answers: SyncAnswers = "recorded",
+        sync_answers: SyncAnswers | None = None,
         expired_waits: ExpiredAnswers = "starting",
         list_lag: float = 0.0,
         wire: bool = False,
-        tls: ssl.SSLContext | None = None,
+        tls: bool | ssl.SSLContext | None = False,
         records: int = RECORDS,
         memory: int = MEMORY,
     ) -> None:
         unknown = set(page_sizes or ()) - set(PAGE_SIZES)
         if unknown:
             raise ValueError(f"page_sizes: unknown {', '.join(sorted(unknown))}")
-        if tls is not None and not wire:
-            raise ValueError("tls: needs wire=True")
         if records < 1 or memory < 1:
             raise ValueError("records and memory must be positive")
         self._host: str = host
-        self._scheme: str = "http" if tls is None else "https"
+        self._authority: Authority | None = None
+        context: ssl.SSLContext | None
+        if tls is True:
+            self._authority = Authority(host)
+            context = self._authority.context
+        else:
+            context = tls or None
+        self._scheme: str = "http" if context is None else "https"
         self._port: int = port
         is_private = is_loopback(host)
         if token is None:
@@ -192,7 +204,10 @@ class Emulator:
         )
         retention = Retention(records, memory)
         injections, log = Injections(records), list[Injected]()
-        proxy = Proxy(injections, log, retention, tls) if wire else None
+        if sync_answers is None:
+            sync_answers = "recorded" if context is None else "final"
+        # With TLS, too: it ends in the proxy, where faults can still be told apart.
+        proxy = Proxy(injections, log, retention, context) if wire or context else None
         sizes = {**PAGE_SIZES, **(page_sizes or {})}
         self._server: Server = Server(
             self._store,
@@ -205,7 +220,7 @@ class Emulator:
         )
         self._server.latency = latency
         self._wire: Wire | None = None
-        if proxy is not None:
+        if proxy is not None and wire:
             self._wire = Wire(proxy, injections, log, self._server.on_loop)
         self._thread: threading.Thread | None = None
         self._host_task: asyncio.Task[None] | None = None
@@ -289,8 +304,24 @@ class Emulator:
 
     @property
     def env(self) -> dict[str, str]:
-        """Environment variables that make clients use this emulator."""
-        return {"REPLICATE_API_TOKEN": self.token, "REPLICATE_BASE_URL": self.url}
+        """Environment variables that make clients use this emulator.
+
+        With ``tls=True``, they also make Python, requests, Node.js and what uses OpenSSL trust its
+        certificates: Python and OpenSSL then trust no others.
+        """
+        env = {"REPLICATE_API_TOKEN": self.token, "REPLICATE_BASE_URL": self.url}
+        if self._authority is not None:
+            names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+            env |= dict.fromkeys(names, str(self._authority.path))
+        return env
+
+    @property
+    def ca_file(self) -> Path | None:
+        """File with the certificate of the authority, in PEM format, until the emulator stops.
+
+        None without ``tls=True``.
+        """
+        return None if self._authority is None else self._authority.path
 
     # --- models
 
@@ -673,6 +704,8 @@ class Emulator:
         task, self._host_task = self._host_task, None
         if task is None:
             return
+        if self._authority is not None:
+            self._authority.remove()
         if not self._server.stop():  # it never came to serving
             task.cancel()
         with anyio.CancelScope(shield=True):
@@ -704,6 +737,8 @@ class Emulator:
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        if self._authority is not None:
+            self._authority.remove()
         self._server.stop()
         thread.join(_STOP_SECONDS)
         if thread.is_alive():

@@ -33,6 +33,9 @@ class Fault(Enum):
     """Faults that can happen to a request, ordered by the phase in which they happen.
 
     `executes` says whether the emulator carries the request out nevertheless.
+
+    With TLS, they happen to the encrypted connection, after its handshake. What was sent just before a
+    reset may then be lost with it.
     """
 
     RESET_AT_ACCEPT = "reset at accept"
@@ -126,7 +129,8 @@ class Reply:
     pause: float = attrs.field(default=0.0, kw_only=True)
     """Real seconds before each piece of the body."""
     reads: bool = attrs.field(default=True, kw_only=True)
-    """Whether the body of the request is read first."""
+    """Whether the body of the request is read first. (With TLS, a connection that is closed without it
+    ends after the body has arrived.)"""
     is_raw: bool = attrs.field(default=False, kw_only=True)
     """Whether the pieces of `body` are all that is sent, without status line and headers."""
 

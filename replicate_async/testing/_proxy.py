@@ -198,7 +198,8 @@ class _Port:
         self.number: int = self._kept.getsockname()[1]
 
     def _bound(self, number: int) -> socket.socket:
-        sock = socket.socket(self._family, socket.SOCK_STREAM)
+        # With the protocol, asyncio switches Nagle's algorithm off, which would hold back small pieces.
+        sock = socket.socket(self._family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((self._host, number))
@@ -225,7 +226,14 @@ class _Port:
             return _Protocol(reader, partial(self._proxy.connected, self), loop=loop)
 
         self._loop = loop
-        await loop.create_server(made, sock=listening, backlog=_BACKLOG, ssl=self._proxy.tls)
+        tls = self._proxy.tls
+        await loop.create_server(
+            made,
+            sock=listening,
+            backlog=_BACKLOG,
+            ssl=tls,
+            ssl_shutdown_timeout=None if tls is None else _STOP_SECONDS,
+        )
 
     def close(self) -> None:
         """Stop listening: connections are refused."""
@@ -258,10 +266,10 @@ class _Protocol(asyncio.StreamReaderProtocol):
 
     def eof_received(self) -> bool | None:
         """Take note that the client sends nothing more."""
-        super().eof_received()
+        keep_open = super().eof_received()  # which TLS does not allow
         if self.gone is not None:
             self.gone()
-        return True
+        return keep_open
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the client has gone."""
@@ -517,10 +525,10 @@ class _Connection:
             case "keep":
                 if reply.reads or not sent.has_rest:
                     return not sent.head.last
-                await self._close_unread()
+                await self._close_unread(sent)
             case "close":
                 if not reply.reads and sent.has_rest:
-                    await self._close_unread()
+                    await self._close_unread(sent)
             case "reset":
                 await _delivered(self._writer)
                 self.reset()
@@ -528,11 +536,16 @@ class _Connection:
                 await self._silence()
         return False
 
-    async def _close_unread(self) -> None:
+    async def _close_unread(self, sent: _Sent) -> None:
         """End the answer to a request whose body was not read; to close at once would reset it."""
-        self._writer.write_eof()
-        while await self._reader.read(_PIECE):
-            pass
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+            while await self._reader.read(_PIECE):
+                pass
+        else:  # TLS has no half-closed connections: the end follows the body
+            async with aclosing(self.rest(sent.head)) as pieces:
+                async for _ in pieces:
+                    pass
 
     async def _spoil(self, plan: Plan, answer: Head, pieces: AsyncGenerator[bytes, None]) -> None:
         """Send an answer in another way than it should be."""

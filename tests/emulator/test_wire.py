@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import ssl
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,10 +22,10 @@ CREATE: dict[str, Any] = {"version": HELLO, "input": {"text": "Alice"}}
 LOST = (aiohttp.ClientError, asyncio.TimeoutError)
 
 
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
+@pytest.fixture(params=[False, True], ids=["http", "https"])
+async def emulator(request: pytest.FixtureRequest) -> AsyncIterator[Emulator]:
     """Run an emulator with a wire, and see that nothing is left of it."""
-    async with Emulator(wire=True) as running:
+    async with Emulator(wire=True, tls=request.param) as running:
         yield running
     assert running.wire.connections == 0
     gc.collect()
@@ -34,8 +35,16 @@ async def emulator() -> AsyncIterator[Emulator]:
 async def api(emulator: Emulator) -> AsyncIterator[Api]:
     """Return a client that waits half a second for bytes."""
     timeout = aiohttp.ClientTimeout(total=None, sock_read=0.5)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    connector = aiohttp.TCPConnector(ssl=trusting(emulator) or True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         yield Api(emulator, session)
+
+
+def trusting(emulator: Emulator) -> ssl.SSLContext | None:
+    """Return a context for clients of the emulator, if it serves HTTPS."""
+    if emulator.ca_file is None:
+        return None
+    return ssl.create_default_context(cafile=emulator.ca_file)
 
 
 async def create(api: Api) -> Any:
@@ -199,8 +208,8 @@ async def test_close_after_answer(emulator: Emulator) -> None:
 
 
 async def _ask_for_account(emulator: Emulator) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host, port = emulator.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    host, port = emulator.url.partition("://")[2].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=trusting(emulator))
     head = f"GET /v1/account HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {emulator.token}\r\n\r\n"
     writer.write(head.encode())
     return reader, writer

@@ -159,6 +159,8 @@ class ModelSchema:
     """Whether the output grows item by item."""
     concatenates: bool
     """Whether the items of the output are pieces of one text."""
+    takes_others: bool
+    """Whether there may be inputs that the schema does not name."""
     _components: Mapping[str, Any] = attrs.field(repr=False)
 
     # Inputs
@@ -180,6 +182,8 @@ class ModelSchema:
             return found  # without inputs, the schema does not describe them
         for name, value in given.items():
             field = self.inputs.get(name)
+            if field is None and self.takes_others:
+                continue
             if field is None:
                 found.append(Problem(name, f"there is no such input{self._meant(name)}", True))
             elif not opaque(value):
@@ -223,6 +227,11 @@ class ModelSchema:
             for field in self.inputs.values()
             if field.name.isidentifier() and not keyword.iskeyword(field.name)
         ]
+        if self.takes_others:
+            name = "others" if "others" not in self.inputs else "other_inputs"
+            parameters.append(
+                inspect.Parameter(name, inspect.Parameter.VAR_KEYWORD, annotation=Any)
+            )
         returned = self._annotation(self.output, made, 0)
         return inspect.Signature(
             parameters, return_annotation=str if self.concatenates else returned
@@ -255,6 +264,8 @@ class ModelSchema:
                 lines += textwrap.wrap(
                     paragraph, 96, initial_indent=" " * 8, subsequent_indent=" " * 8
                 )
+        if self.takes_others:
+            lines.append("    and inputs of other names")
         lines += ["", "Output:", f"    {self._output_text()}"]
         return "\n".join(lines).strip()
 
@@ -362,7 +373,12 @@ def read_schema(document: object, cog_version: str | None) -> ModelSchema | None
     iterates = output.get("x-cog-array-type") == "iterator" or (
         output.get("type") == "array" and is_below(cog_version, (0, 3, 9))
     )
-    return ModelSchema(_inputs(given, components), output, iterates, concatenates, components)
+    takes_others = isinstance(given.get("additionalProperties"), Mapping) or (
+        given.get("additionalProperties") is True
+    )
+    return ModelSchema(
+        _inputs(given, components), output, iterates, concatenates, takes_others, components
+    )
 
 
 def _inputs(given: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, InputField]:

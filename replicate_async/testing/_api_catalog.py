@@ -21,26 +21,15 @@ from ._problems import Problem, forbidden, not_found_django, refused
 from ._store import Deployment, Model, Release, Store, Version, by_created
 from ._views import Views
 
-HARDWARE: tuple[tuple[str, str], ...] = (
-    ("cpu", "CPU"),
-    ("cpu-small", "CPU (Small)"),
-    ("gpu-t4", "Nvidia T4 GPU"),
-    ("gpu-a40-small", "Nvidia A40 GPU"),
-    ("gpu-a40-large", "Nvidia A40 (Large) GPU"),
-    ("gpu-a100-large", "Nvidia A100 (80GB) GPU"),
-    ("gpu-a100-large-2x", "2x Nvidia A100 (80GB) GPU"),
-    ("gpu-l40s", "Nvidia L40S GPU"),
-    ("gpu-l40s-2x", "2x Nvidia L40S GPU"),
-    ("gpu-h100", "Nvidia H100 GPU"),
-)
-MODEL_HARDWARE = (
-    "cpu",
-    "gpu-a100-large",
-    "gpu-a100-large-2x",
-    "gpu-h100",
-    "gpu-l40s",
-    "gpu-l40s-2x",
-)
+HARDWARE: Mapping[str, str] = {
+    "cpu": "CPU",
+    "gpu-a100-large": "Nvidia A100 (80GB) GPU",
+    "gpu-a100-large-2x": "2x Nvidia A100 (80GB) GPU",
+    "gpu-h100": "Nvidia H100 GPU",
+    "gpu-l40s": "Nvidia L40S GPU",
+    "gpu-l40s-2x": "2x Nvidia L40S GPU",
+}
+"""Names of the SKUs that models and deployments can have."""
 MAX_MIN_INSTANCES = 5
 MAX_MAX_INSTANCES = 20
 UNUSED = 15 * 60
@@ -85,7 +74,7 @@ class CatalogApi:
     async def hardware(self, call: Call) -> web.StreamResponse:
         """Return the SKUs as a bare array (:api:`hardware.list`)."""
         del call
-        return answer([{"sku": sku, "name": name} for sku, name in HARDWARE])
+        return answer([{"sku": sku, "name": name} for sku, name in HARDWARE.items()])
 
     async def webhook_secret(self, call: Call) -> web.StreamResponse:
         """Return the key of webhook signatures (:api:`webhooks.default.secret.get`)."""
@@ -198,7 +187,7 @@ class CatalogApi:
         owner = fields.text("owner", required=True)
         name = fields.text("name", required=True)
         visibility = fields.text("visibility", required=True, choices=_VISIBILITY)
-        hardware = fields.hardware(MODEL_HARDWARE, required=True)
+        hardware = fields.hardware([*HARDWARE], required=True)
         description = fields.text("description")
         for link in _URLS:
             fields.text(link, url=True)
@@ -325,18 +314,18 @@ class CatalogApi:
         name = fields.text("name", required=True)
         full_name = fields.text("model", required=True) or ""
         version_id = fields.text("version", required=True)
-        hardware = fields.hardware([sku for sku, _ in HARDWARE], required=True)
+        hardware = fields.hardware([*HARDWARE], required=True)
         least = fields.number("min_instances", 0, MAX_MIN_INSTANCES, required=True)
         most = fields.number("max_instances", 0, MAX_MAX_INSTANCES, required=True)
         fields.done()
         owner, _, model_name = full_name.partition("/")
         model = self._store.visible_model(owner, model_name, call.account)
-        version = self._store.versions.get(version_id or "")
+        version = None if model is None else self._store.find_version(version_id or "", model)
         if name in call.account.deployments:
             fields.errors.append(("name", "A deployment with that name already exists."))
         if model is None:
             fields.errors.append(("model", "The specified model does not exist."))
-        elif version is None or version.model is not model:
+        elif version is None:
             fields.errors.append(("version", "The specified version does not exist."))
         fields.done()
         if name is None or model is None or version is None:  # unreachable: checked above
@@ -361,13 +350,13 @@ class CatalogApi:
         old = deployment.release
         fields = Fields(await call.object())
         version_id = fields.text("version")
-        hardware = fields.hardware([sku for sku, _ in HARDWARE], required=False)
+        hardware = fields.hardware([*HARDWARE], required=False)
         least = fields.number("min_instances", 0, MAX_MIN_INSTANCES, required=False)
         most = fields.number("max_instances", 0, MAX_MAX_INSTANCES, required=False)
         version: Version | None = old.version
         if version_id is not None:
-            version = self._store.versions.get(version_id)
-        if version is None or version.model is not old.model:
+            version = self._store.find_version(version_id, old.model)
+        if version is None:
             fields.errors.append(("version", "The specified version does not exist."))
             version = old.version
         fields.done()
@@ -417,8 +406,8 @@ class CatalogApi:
         return model
 
     def _version(self, call: Call) -> Version:
-        model, version = self._model(call), self._store.versions.get(call.parameters[2])
-        if version is None or version.model is not model:
+        version = self._store.find_version(call.parameters[2], self._model(call))
+        if version is None:
             raise not_found_django()
         return version
 

@@ -54,9 +54,12 @@ _KEYS: dict[str, tuple[type[Any], str]] = {
     "input": (dict, "object"),
     "webhook": (str, "string"),
     "webhook_events_filter": (list, "array"),
-    "stream": (bool, "boolean"),
     "destination": (str, "string"),
 }
+
+
+_IGNORED = ("stream", "webhook_completed")
+"""Old keys, which clients still send."""
 
 
 class PredictionsApi:
@@ -134,8 +137,11 @@ class PredictionsApi:
             if model is None or not model.official or model.latest is None:
                 raise invalid_version()
             return model.latest, True
-        version = self._store.versions.get(version_id)
-        if version is None or (colon and version.model.full_name != path):
+        model = self._store.models.get(path) if colon else None
+        if colon and model is None:
+            raise invalid_version()
+        version = self._store.find_version(version_id, model)
+        if version is None:
             raise invalid_version()
         owner, name = version.model.owner, version.model.name
         if self._store.visible_model(owner, name, account) is None:
@@ -278,9 +284,9 @@ class PredictionsApi:
         """Train a version into a destination model (:api:`trainings.create`)."""
         owner, name, version_id = call.parameters
         body = await call.json()
-        version = self._store.versions.get(version_id)
         model = self._store.visible_model(owner, name, call.account)
-        if version is None or version.model is not model:
+        version = None if model is None else self._store.find_version(version_id, model)
+        if version is None:
             raise not_found_service()
         reject(_body_violations(body, ("destination", "input"), closed=False))
         destination = self._destination(body["destination"], call.account)
@@ -341,13 +347,13 @@ def _body_violations(
     """Check the body of a create (:api:`input-validation` and :api:`create-body`)."""
     if not isinstance(body, dict):
         return [wrong_type("", "object", body)]
-    known = {*required, "input", "webhook", "webhook_events_filter", "stream"}
+    known = {*required, "input", "webhook", "webhook_events_filter"}
     found = [
         Violation("required", "", f"{name} is required") for name in required if name not in body
     ]
     for name, value in body.items():
         if name not in known:
-            if closed:
+            if closed and name not in _IGNORED:
                 found.append(
                     Violation(
                         "additional_property_not_allowed",

@@ -199,6 +199,8 @@ class Signature:
     parameters: Sequence[Parameter]
     takes_all: bool
     """Whether it takes inputs that it does not name, as `**kwargs`."""
+    rest: Any
+    """Hint of the inputs that it does not name."""
     result: Any
     """Hint of what it returns."""
     is_coroutine: bool
@@ -219,10 +221,10 @@ class Signature:
             raise TypeError(f"a model is a function, not {type(function).__name__}")
         hints = _hints_of(_annotated(function))
         parameters: list[Parameter] = []
-        takes_all = False
+        takes_all, rest = False, Any
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
-                takes_all = True
+                takes_all, rest = True, hints.get(name, Any)
             elif parameter.kind is not parameter.VAR_POSITIONAL:
                 parameters.append(Parameter.of(parameter, hints.get(name, Any)))
         result = plain(hints.get("return", Any))
@@ -235,7 +237,13 @@ class Signature:
             origin in ITERATORS and not is_coroutine
         )
         return cls(
-            parameters, takes_all, result, is_coroutine, yields_in_loop, yields or yields_in_loop
+            parameters,
+            takes_all,
+            rest,
+            result,
+            is_coroutine,
+            yields_in_loop,
+            yields or yields_in_loop,
         )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 import secrets
 import ssl
 import threading
@@ -339,11 +340,14 @@ class Emulator:
         readme: str | None = None,
         stream_logs: bool = False,
         stream_retry: int | None = None,
+        version_id: str | None = None,
+        any_version: bool = False,
     ) -> Callable[[F], F]:
         """Add a function as a model.
 
         Its type hints become the schemas of input and output. The function may be plain, async, a
-        generator or an async generator. A second function with the same name adds a version.
+        generator or an async generator. A second function with the same name adds a version. ``**inputs``
+        take what the function does not name.
 
         Args:
             name: ``owner/name``.
@@ -360,13 +364,19 @@ class Emulator:
                 read. Defaults to False.
             stream_retry: Milliseconds in a ``retry:`` field at the start of streams. Defaults to no
                 such field.
+            version_id: ID of the version, to run code that names it; 64 hex digits on the service.
+                Defaults to a new one.
+            any_version: Whether every ID of a version that the emulator does not know is one of this
+                model, and runs its newest version. An ID without a model's name is so only if no other
+                model takes any. Defaults to False.
 
         Returns:
             A decorator that returns the function unchanged.
 
         Raises:
             TypeError: A type hint or a limit cannot be expressed in the schema.
-            ValueError: *name* is not ``owner/name``, or a default is not a valid input.
+            ValueError: *name* is not ``owner/name``, a default is not a valid input, or *version_id* is
+                taken or cannot be an ID.
         """
 
         def register(function: F) -> F:
@@ -383,6 +393,8 @@ class Emulator:
                 readme=readme,
                 stream_logs=stream_logs,
                 stream_retry=stream_retry,
+                version_id=version_id,
+                any_version=any_version,
             )
             return function
 
@@ -403,6 +415,8 @@ class Emulator:
         readme: str | None = None,
         stream_logs: bool = False,
         stream_retry: int | None = None,
+        version_id: str | None = None,
+        any_version: bool = False,
     ) -> str | None:
         """Add a model, or a version of a model, as `model` does.
 
@@ -419,22 +433,28 @@ class Emulator:
             readme: See `model`.
             stream_logs: See `model`.
             stream_retry: See `model`.
+            version_id: See `model`.
+            any_version: See `model`.
 
         Returns:
             ID of the new version. None without a function.
 
         Raises:
             TypeError: A type hint or a limit cannot be expressed in the schema.
-            ValueError: *name* is not ``owner/name``, or a default is not a valid input.
+            ValueError: *name* is not ``owner/name``, a default is not a valid input, or *version_id* is
+                taken or cannot be an ID.
         """
         owner, slash, rest = name.partition("/")
         if not (owner and slash and rest) or "/" in rest or ":" in name:
             raise ValueError(f"a model's name has the form owner/name, not {name!r}")
+        if version_id is not None:
+            self._check_version_id(version_id)
         model = self._store.models.get(name)
         if model is None:
             model = Model(owner, rest, self._store.tick(), visibility=visibility)
             self._store.models[name] = model
         model.official = model.official or official
+        model.any_version = model.any_version or any_version
         model.description = description or model.description
         model.readme = readme or model.readme
         if predict is None:
@@ -443,6 +463,7 @@ class Emulator:
         version = self._store.add_version(
             model,
             code,
+            id=version_id,
             cog_version=cog_version,
             streams=_streams(code) if streams is None else streams,
             setup=setup,
@@ -450,6 +471,14 @@ class Emulator:
             stream_retry=stream_retry,
         )
         return version.id
+
+    def _check_version_id(self, id: str) -> None:
+        if not re.fullmatch(r"[\w.-]+", id, re.ASCII):
+            raise ValueError(
+                f"version_id: {id!r} cannot be an ID; on the service it has 64 hex digits"
+            )
+        if (known := self._store.versions.get(id)) is not None:
+            raise ValueError(f"version_id: {id} is a version of {known.model.full_name} already")
 
     def models(self) -> list[tuple[str, str]]:
         """Return pairs of name and description of all models."""

@@ -206,7 +206,9 @@ class _Function:
         parameters = self.signature.parameters
         if self.signature.takes_all:
             known = {parameter.name for parameter in parameters}
-            keywords.update((key, value) for key, value in input.items() if key not in known)
+            for key, value in input.items():
+                if key not in known:
+                    keywords[key] = await _converted(self.signature.rest, value, files)
         for parameter in parameters:
             value = await _argument(parameter, input, files)
             if parameter.is_positional:

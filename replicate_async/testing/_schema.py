@@ -196,6 +196,8 @@ class Schemas:
             each.name: self._parameter(each, order)
             for order, each in enumerate(signature.parameters)
         }
+        if signature.takes_all:
+            schema["additionalProperties"] = self.of(signature.rest) or True
         return schema
 
     def output(self, signature: Signature, title: str) -> Schema:

@@ -78,7 +78,11 @@ class Version:
 
 @attrs.define(eq=False)
 class Model:
-    """One model."""
+    """One model.
+
+    Attributes:
+        any_version: Whether every version id is one of its versions, and runs the newest one.
+    """
 
     owner: str
     name: str
@@ -95,6 +99,7 @@ class Model:
     readme: str | None = None
     run_count: int = 0
     versions: list[Version] = attrs.Factory(list)
+    any_version: bool = False
     examples: list[Prediction] = attrs.Factory(list)
     default_example: Prediction | None = None
     tags: tuple[str, ...] = ()
@@ -346,6 +351,24 @@ class Store:
         model.versions.append(version)
         return version
 
+    def find_version(self, id: str, model: Model | None = None) -> Version | None:
+        """Return a version by its id.
+
+        Args:
+            id: The id.
+            model: Its model. None if it is not known: an id that no version has is then one of the only
+                model that takes any.
+        """
+        found = self.versions.get(id)
+        if found is not None:
+            return found if model is None or found.model is model else None
+        if model is None:
+            takers = [each for each in list(self.models.values()) if each.any_version]
+            model = takers[0] if len(takers) == 1 else None
+        if model is None or not model.any_version or model.latest is None:
+            return None
+        return attrs.evolve(model.latest, id=id)
+
     def visible_model(self, owner: str, name: str, account: Account) -> Model | None:
         """Return a model if *account* may see it."""
         model = self.models.get(f"{owner}/{name}")
@@ -403,7 +426,8 @@ class Store:
 
     def forget_version(self, version: Version) -> list[Prediction]:
         """Remove a version and its predictions; return those."""
-        version.model.versions.remove(version)
+        if version in version.model.versions:  # else it stands for any version
+            version.model.versions.remove(version)
         self.versions.pop(version.id, None)
         gone = [p for p in self.predictions.values() if p.version is version]
         for prediction in gone:

@@ -106,8 +106,8 @@ def _object_violations(
     for name, part in properties.items():
         if name in value:
             yield from violations(part, value[name], components, (*path, name))
-    others: Schema | None = schema.get("additionalProperties")
-    if others is not None:
+    others: Schema | bool | None = schema.get("additionalProperties")
+    if isinstance(others, Mapping):
         for name in value:
             if name not in properties:
                 yield from violations(others, value[name], components, (*path, name))

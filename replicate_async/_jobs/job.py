@@ -5,25 +5,29 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import anyio
 import attrs
 
 from .. import _arguments, exceptions
 from .._codec import structure, structure_part
+from .._concurrency import shielded
 from .._http.call import Call
 from .._http.retry import Kind
+from .._http.session import Pool
 from .._redaction import without_secrets
 from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
+from ..types._record import copied
 from . import policy
 from .context import Bound, Context
 from .policy import has_ended
 from .poller import PolledJob
+from .updates import Updates
 
 _logger = logging.getLogger("replicate_async")
 
@@ -71,6 +75,8 @@ class LiveJob(Bound):
     """Events that trigger the webhook."""
     _since: float = attrs.field(factory=time.monotonic, repr=False, init=False)
     """Time at which this process first saw it (monotonic)."""
+    _seen_at: float = attrs.field(factory=time.monotonic, repr=False, init=False)
+    """Time at which this process got its state (monotonic)."""
     _is_unconfirmed: bool = attrs.field(default=False, repr=False, init=False)
     """Whether only its ID is known, which the caller gave, so that there may be no such job."""
 
@@ -84,6 +90,10 @@ class LiveJob(Bound):
             facts["input"] = without_secrets(self.input, self._client.secrets)
         shown = ", ".join(f"{name}={value!r}" for name, value in facts.items())
         return f"{type(self).__name__}({shown})"
+
+    def _replace(self, fresh: Bound) -> None:
+        super()._replace(fresh)
+        self._seen_at = time.monotonic()
 
     @property
     def output(self) -> Any:
@@ -157,34 +167,102 @@ class LiveJob(Bound):
             _logger.info("%s %s cancelled", name_of(type(self)), self.id)
         return self
 
-    async def updates(self) -> AsyncIterator[Update]:
-        """Yield the status, new log text and progress: first the current ones, then each change.
+    def updates(
+        self,
+        *,
+        timeout: float | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "leave",
+    ) -> AsyncIterator[Update]:
+        """Follow the status, new log text and progress: first the current ones, then each change.
 
-        Ends with the job. Leaving the loop early does not cancel it. Calls :api:`predictions.get` or
-        :api:`trainings.get`.
+        Ends with the job. Nothing is sent before the second update is requested. If waiting for an update is
+        cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        :api:`predictions.get` or :api:`trainings.get`.
 
-        Raises:
+        Args:
+            timeout: Seconds, or a timedelta, from the request for the first update to the end of the job; `None`
+                for 24 hours.
+            on_abandon: What happens to the job if the iteration is left before its end, cancelled or out of
+                time: `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
+
+        Returns:
+            The updates. Dropping the iterator, or its `aclose()`, leaves the iteration.
+
+        Raises, from the iteration:
             PredictionFailed: It failed; raised after the last update.
             PredictionCanceled: It was canceled; raised after the last update.
             PredictionAborted: It ended before it started; raised after the last update.
+            RunTimeout: The timeout has passed.
             ReplicateError: The API returned an error.
+            StreamAbandoned: With `on_abandon="cancel"`, waiting for an update was cancelled or interrupted before.
         """
-        logs = ""
-        before: tuple[object, ...] | None = None
-        while True:
-            progress = self.progress
-            state = (self.status, self.logs, progress)
-            if state != before:
-                before = state
-                new_logs = self.logs.removeprefix(logs)
-                logs = self.logs or logs
-                yield Update(self.status, new_logs, progress)
-            if has_ended(self):
-                error = failure_of(self)
-                if error is not None:
-                    raise error
-                return
-            await next_state(self)
+        _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
+        seconds = _arguments.timeout_seconds(timeout)
+        return Updates(_Followed(self), seconds, cancels=on_abandon == "cancel")
+
+    def raise_for_status(self) -> Self:
+        """Raise an exception if it has ended without a result.
+
+        Returns:
+            This object, if it has succeeded or has not ended.
+
+        Raises:
+            PredictionFailed: It failed.
+            PredictionCanceled: It was canceled.
+            PredictionAborted: It ended before it started.
+        """
+        if has_ended(self) and (error := failure_of(self)) is not None:
+            raise error
+        return self
+
+
+@attrs.frozen(eq=False, repr=False)
+class _Followed:
+    """A job that is followed by its updates."""
+
+    job: LiveJob
+
+    @property
+    def pool(self) -> Pool:
+        return self.job._context.transport.pool
+
+    async def next_state(self) -> None:
+        await next_state(self.job)
+
+    async def conclude(self, job: Job) -> bool:
+        if (error := failure_of(job)) is not None:
+            raise error
+        return True
+
+    async def abandon(self) -> None:
+        if not has_ended(self.job):
+            _logger.info("%s %s abandoned", name_of(type(self.job)), self.job.id)
+            await shielded(partial(cancel_in_time, self.job))
+
+    def timed_out(self, seconds: float) -> exceptions.RunTimeout:
+        return exceptions.RunTimeout(
+            self.job, seconds, canceled=self.job.status in ("canceled", "aborted")
+        )
+
+
+def job_from(context: Context, kind: type[J], data: Mapping[str, Any]) -> J:
+    """Return a live object for the JSON of a job, which the caller has kept or was sent.
+
+    Raises:
+        ArgumentTypeError: The data are no mapping.
+        ArgumentError: They are not the JSON of a job.
+    """
+    if not isinstance(data, Mapping):
+        raise exceptions.ArgumentTypeError(
+            "data", f"expected a mapping, such as the decoded JSON, got {type(data).__name__}"
+        )
+    try:
+        job = structure(copied(dict(data)), kind)
+    except ValueError as error:
+        raise exceptions.ArgumentError("data", str(error)) from error
+    identifier(job.id, "data['id']")
+    job._is_unconfirmed = True
+    return context.bind(job)
 
 
 def job_by_id(context: Context, kind: type[J], id: str, argument: str = "id") -> J:
@@ -259,7 +337,9 @@ async def wait_for_end(
 async def next_state(job: LiveJob) -> None:
     """Wait until a job was polled again, by this task or by another one that follows it."""
     context = job._context
-    await context.viewers.next_state(context.transport, _polled(job), polling_delay(job))
+    # From the last poll on: a wait that is cancelled, and begun again, goes on.
+    delay = polling_delay(job) - (time.monotonic() - job._seen_at)
+    await context.viewers.next_state(context.transport, _polled(job), max(delay, 0.0))
 
 
 def polling_delay(job: LiveJob) -> float:
@@ -275,6 +355,27 @@ def _polled(job: LiveJob) -> PolledJob:
 def _adopt(job: LiveJob, other: Job) -> None:
     """Take over the state of another object for the same job."""
     job._replace(structure(other.to_dict(), type(job)))
+
+
+async def cancel_in_time(job: LiveJob, seconds: float | None = None) -> None:
+    """Cancel a job that is abandoned, within a limited time. Does not raise if that fails.
+
+    Args:
+        job: The job, which is updated in place.
+        seconds: The limit; None for that of the client.
+    """
+    timings, name = job._context.timings, f"{name_of(type(job))} {job.id}"
+    try:
+        with anyio.fail_after(timings.cancel if seconds is None else seconds):
+            while not has_ended(job):
+                # A single request that hangs must not use up the time.
+                with anyio.move_on_after(timings.last_try):
+                    await job.cancel()
+                    break
+    except TimeoutError:
+        _logger.warning("%s lost: it could not be cancelled in time", name)
+    except exceptions.ReplicateException as error:
+        _logger.warning("%s lost: it could not be cancelled (%s)", name, error)
 
 
 # -- The end of a job --------------------------------------------------------------------------

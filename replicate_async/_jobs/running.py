@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -19,7 +20,7 @@ from .._files.output import save_all
 from .context import Context
 from .creating import create
 from .finding import find
-from .job import failure_of, wait_for_end
+from .job import cancel_in_time, failure_of, wait_for_end
 from .pending import PendingCreate
 from .policy import has_ended
 from .prediction import Output, Prediction
@@ -344,28 +345,32 @@ async def abandon(state: RunState) -> None:
 
 async def _cancel_abandoned(state: RunState, name: str) -> None:
     """Find a prediction if its ID is not known, and cancel it, within a limited time."""
-    prediction, timings = state.prediction, state.context.timings
-    try:
-        with anyio.fail_after(timings.cancel):
-            for pause in () if prediction is not None else timings.last_searches:
-                # A single request that hangs must not use up the time.
-                with anyio.move_on_after(pause + timings.last_try):
-                    prediction = await find(state.context, state.pending, Prediction, (pause,))
-                if prediction is not None:
-                    state.prediction = prediction
-                    state.context.stats.created += 1
-                    state.context.stats.adopted += 1
-                    break
-            if prediction is None:
-                _logger.warning("prediction %s lost: %s", name, state.pending.search_result)
-            while prediction is not None and not has_ended(prediction):
-                with anyio.move_on_after(timings.last_try):
-                    await prediction.cancel()
-                    break
-    except TimeoutError:
-        _logger.warning("prediction %s lost: it could not be cancelled in time", name)
-    except exceptions.ReplicateException as error:
-        _logger.warning("prediction %s lost: it could not be cancelled (%s)", name, error)
+    limit = state.context.timings.cancel
+    ends_at = time.monotonic() + limit
+    if state.prediction is None:
+        try:
+            with anyio.move_on_after(limit):
+                await _find_abandoned(state)
+        except exceptions.ReplicateException as error:
+            _logger.warning("prediction %s lost: it could not be looked for (%s)", name, error)
+            return
+    if state.prediction is None:
+        _logger.warning("prediction %s lost: %s", name, state.pending.search_result)
+        return
+    await cancel_in_time(state.prediction, ends_at - time.monotonic())
+
+
+async def _find_abandoned(state: RunState) -> None:
+    """Look for what a create has made that got no answer."""
+    context, timings = state.context, state.context.timings
+    for pause in timings.last_searches:
+        # A single request that hangs must not use up the time.
+        with anyio.move_on_after(pause + timings.last_try):
+            state.prediction = await find(context, state.pending, Prediction, (pause,))
+        if state.prediction is not None:
+            context.stats.created += 1
+            context.stats.adopted += 1
+            return
 
 
 def _cost_of(failed: tuple[Prediction, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from .. import _arguments, exceptions
 from .._http.call import Call
 from .._jobs.creating import create
-from .._jobs.job import job_by_id, wait_for_end
+from .._jobs.job import job_by_id, job_from, wait_for_end
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateOptions, CreateTarget, prepare
 from .._references import full_name, identifier, named, parse_name
@@ -120,6 +120,27 @@ class Predictions(Namespace):
         """
         call = Call("GET", f"/predictions/{identifier(id, 'id')}")
         return await self._context.fetch(Prediction, call)
+
+    def from_dict(self, data: Mapping[str, Any]) -> Prediction:
+        """Make a prediction of its JSON, such as that of a webhook delivery or of a database. Sends nothing.
+
+        ```python
+        prediction = client.predictions.from_dict(row["prediction"])
+        await prediction.wait()
+        ```
+
+        Args:
+            data: The JSON object, decoded: what `to_dict()` returned, or what a webhook has delivered after its
+                signature was verified.
+
+        Returns:
+            The prediction, which `reload()` and `wait()` update.
+
+        Raises:
+            ArgumentTypeError: The data are no mapping.
+            ArgumentError: The data are not the JSON of a prediction: they have no `id`.
+        """
+        return job_from(self._context, Prediction, data)
 
     def list(
         self,

@@ -11,7 +11,7 @@ from .._files.inputs import encode_input
 from .._http.call import Call
 from .._http.retry import Kind
 from .._jobs.creating import send_create
-from .._jobs.job import job_by_id
+from .._jobs.job import job_by_id, job_from
 from .._jobs.pending import ListMatch, PendingCreate
 from .._jobs.training import Training
 from .._references import full_name, identifier, named, parse_name, parse_reference
@@ -134,6 +134,27 @@ class Trainings(Namespace):
         """
         call = Call("GET", f"/trainings/{identifier(id, 'id')}")
         return await self._context.fetch(Training, call)
+
+    def from_dict(self, data: Mapping[str, Any]) -> Training:
+        """Make a training of its JSON, such as that of a webhook delivery or of a database. Sends nothing.
+
+        ```python
+        training = client.trainings.from_dict(row["training"])
+        await training.wait()
+        ```
+
+        Args:
+            data: The JSON object, decoded: what `to_dict()` returned, or what a webhook has delivered after its
+                signature was verified.
+
+        Returns:
+            The training, which `reload()` and `wait()` update.
+
+        Raises:
+            ArgumentTypeError: The data are no mapping.
+            ArgumentError: The data are not the JSON of a training: they have no `id`.
+        """
+        return job_from(self._context, Training, data)
 
     def list(self, cursor: str | None = None) -> Listing[Training]:
         """List the trainings of the account, newest first. Calls :api:`trainings.list`.

@@ -2520,19 +2520,49 @@ class Prediction(Twin[AsyncPrediction]):
         self._lease.call(self._async.cancel)
         return self
 
-    def updates(self) -> Stream[Update]:
-        """Yield the status, new log text and progress: first the current ones, then each change.
+    def updates(
+        self,
+        *,
+        timeout: float | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "leave",
+    ) -> Stream[Update]:
+        """Follow the status, new log text and progress: first the current ones, then each change.
 
-        Ends with the job. Leaving the loop early does not cancel it. Calls :api:`predictions.get` or
-        :api:`trainings.get`.
+        Ends with the job. Nothing is sent before the second update is requested. If waiting for an update is
+        cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        :api:`predictions.get` or :api:`trainings.get`.
 
-        Raises:
+        Args:
+            timeout: Seconds, or a timedelta, from the request for the first update to the end of the job; `None`
+                for 24 hours.
+            on_abandon: What happens to the job if the iteration is left before its end, cancelled or out of
+                time: `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
+
+        Returns:
+            The updates. Dropping the iterator, or its `close()`, leaves the iteration.
+
+        Raises, from the iteration:
             PredictionFailed: It failed; raised after the last update.
             PredictionCanceled: It was canceled; raised after the last update.
             PredictionAborted: It ended before it started; raised after the last update.
+            RunTimeout: The timeout has passed.
             ReplicateError: The API returned an error.
+            StreamAbandoned: With `on_abandon="cancel"`, waiting for an update was cancelled or interrupted before.
         """
-        return Stream(self._lease, self._async.updates())
+        return Stream(self._lease, self._async.updates(timeout=timeout, on_abandon=on_abandon))
+
+    def raise_for_status(self) -> Self:
+        """Raise an exception if it has ended without a result.
+
+        Returns:
+            This object, if it has succeeded or has not ended.
+
+        Raises:
+            PredictionFailed: It failed.
+            PredictionCanceled: It was canceled.
+            PredictionAborted: It ended before it started.
+        """
+        return self._of(self._lease, self._async.raise_for_status())
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -2638,6 +2668,27 @@ class Predictions(Twin[AsyncPredictions]):
             TransportError: No usable response was received.
         """
         return Prediction(self._lease, self._lease.call(self._async.get, id))
+
+    def from_dict(self, data: Mapping[str, Any]) -> Prediction:
+        """Make a prediction of its JSON, such as that of a webhook delivery or of a database. Sends nothing.
+
+        ```python
+        prediction = client.predictions.from_dict(row["prediction"])
+        prediction.wait()
+        ```
+
+        Args:
+            data: The JSON object, decoded: what `to_dict()` returned, or what a webhook has delivered after its
+                signature was verified.
+
+        Returns:
+            The prediction, which `reload()` and `wait()` update.
+
+        Raises:
+            ArgumentTypeError: The data are no mapping.
+            ArgumentError: The data are not the JSON of a prediction: they have no `id`.
+        """
+        return Prediction(self._lease, self._async.from_dict(data))
 
     def list(
         self,
@@ -3026,19 +3077,49 @@ class Training(Twin[AsyncTraining]):
         self._lease.call(self._async.cancel)
         return self
 
-    def updates(self) -> Stream[Update]:
-        """Yield the status, new log text and progress: first the current ones, then each change.
+    def updates(
+        self,
+        *,
+        timeout: float | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "leave",
+    ) -> Stream[Update]:
+        """Follow the status, new log text and progress: first the current ones, then each change.
 
-        Ends with the job. Leaving the loop early does not cancel it. Calls :api:`predictions.get` or
-        :api:`trainings.get`.
+        Ends with the job. Nothing is sent before the second update is requested. If waiting for an update is
+        cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        :api:`predictions.get` or :api:`trainings.get`.
 
-        Raises:
+        Args:
+            timeout: Seconds, or a timedelta, from the request for the first update to the end of the job; `None`
+                for 24 hours.
+            on_abandon: What happens to the job if the iteration is left before its end, cancelled or out of
+                time: `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
+
+        Returns:
+            The updates. Dropping the iterator, or its `close()`, leaves the iteration.
+
+        Raises, from the iteration:
             PredictionFailed: It failed; raised after the last update.
             PredictionCanceled: It was canceled; raised after the last update.
             PredictionAborted: It ended before it started; raised after the last update.
+            RunTimeout: The timeout has passed.
             ReplicateError: The API returned an error.
+            StreamAbandoned: With `on_abandon="cancel"`, waiting for an update was cancelled or interrupted before.
         """
-        return Stream(self._lease, self._async.updates())
+        return Stream(self._lease, self._async.updates(timeout=timeout, on_abandon=on_abandon))
+
+    def raise_for_status(self) -> Self:
+        """Raise an exception if it has ended without a result.
+
+        Returns:
+            This object, if it has succeeded or has not ended.
+
+        Raises:
+            PredictionFailed: It failed.
+            PredictionCanceled: It was canceled.
+            PredictionAborted: It ended before it started.
+        """
+        return self._of(self._lease, self._async.raise_for_status())
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -3126,6 +3207,27 @@ class Trainings(Twin[AsyncTrainings]):
             TransportError: No usable response was received.
         """
         return Training(self._lease, self._lease.call(self._async.get, id))
+
+    def from_dict(self, data: Mapping[str, Any]) -> Training:
+        """Make a training of its JSON, such as that of a webhook delivery or of a database. Sends nothing.
+
+        ```python
+        training = client.trainings.from_dict(row["training"])
+        training.wait()
+        ```
+
+        Args:
+            data: The JSON object, decoded: what `to_dict()` returned, or what a webhook has delivered after its
+                signature was verified.
+
+        Returns:
+            The training, which `reload()` and `wait()` update.
+
+        Raises:
+            ArgumentTypeError: The data are no mapping.
+            ArgumentError: The data are not the JSON of a training: they have no `id`.
+        """
+        return Training(self._lease, self._async.from_dict(data))
 
     def list(self, cursor: str | None = None) -> Page[Training]:
         """List the trainings of the account, newest first. Calls :api:`trainings.list`.

@@ -21,13 +21,13 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
-        return _copy(self._raw)
+        return copied(self._raw)
 
     @property
     def extra(self) -> dict[str, Any]:
         """The fields that the API sent and that this version of the package does not know."""
         known = self._computed.union(field.name for field in attrs.fields(type(self)))
-        return {key: _copy(value) for key, value in self._raw.items() if key not in known}
+        return {key: copied(value) for key, value in self._raw.items() if key not in known}
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield the pairs of `to_dict()`, so that `dict(record)` works."""
@@ -39,7 +39,7 @@ class Record:
         return self._raw == other._raw
 
 
-def _copy(value: J) -> J:
+def copied(value: J) -> J:
     """Return a deep copy of decoded JSON. `copy.deepcopy` fails at some 300 levels of nesting."""
     root = [value]
     containers: list[Any] = [root]

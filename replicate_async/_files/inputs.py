@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import uuid
-from collections import deque
-from collections.abc import Iterator, KeysView, Mapping, Sequence, ValuesView
+from collections import UserString, deque
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime
 from datetime import time as time_of_day
 from enum import Enum
-from typing import Any, Final, NoReturn
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import ParseResult, SplitResult
 
 import attrs
 
@@ -20,7 +21,9 @@ from .. import _arguments, exceptions
 from .._concurrency import gather_limited, in_thread
 from .._http.call import LARGE
 from .._http.transport import Transport
-from ..types import File, FileEncodingStrategy, Record
+from ..types import File, FileEncodingStrategy, ModelFile, Record
+from . import holders
+from .refusals import reason_against, unsendable
 from .sources import Source, source_of
 from .uploads import Uploads, data_uri
 
@@ -29,6 +32,9 @@ _AT_ONCE: Final = 16
 
 _MANY: Final = 5000
 """Items of one list or mapping above which the input is copied in a thread."""
+
+_MOST_ITEMS: Final = 10**6
+"""Items of an iterator that are read at most: one that does not end must not take all memory."""
 
 
 async def encode_input(
@@ -129,6 +135,8 @@ class _Copier:
     files: list[FilePlace] = attrs.field(factory=list, init=False)
     size: int = attrs.field(default=0, init=False)
     """The approximate number of bytes of JSON."""
+    _around: dict[int, str] = attrs.field(factory=dict, init=False)
+    """The lists and mappings around the present value, by id, with their paths."""
 
     def copy_input(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """Return the copy of an input."""
@@ -139,9 +147,7 @@ class _Copier:
             try:
                 self._place(encoded, key, item, "input")
             except RecursionError:
-                raise exceptions.ArgumentError(
-                    f"input.{key}", "it is nested too deeply, or contains itself"
-                ) from None
+                raise exceptions.ArgumentError(f"input.{key}", "it is nested too deeply") from None
         return encoded
 
     def _place(self, container: Any, key: Any, value: Any, path: str) -> None:
@@ -156,7 +162,11 @@ class _Copier:
             self._place(container, key, value.value, path)
         else:
             path = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
-            if kind is not float and kind is not list and kind is not dict and is_file_input(value):
+            if kind is float or kind is list or kind is dict:
+                container[key] = self._copy(value, path)
+            elif (url := url_of(value)) is not None:
+                container[key] = url  # the model can fetch it
+            elif is_file_input(value):
                 container[key] = None
                 self.files.append(FilePlace(container, key, path, value))
             else:
@@ -167,49 +177,85 @@ class _Copier:
         match value:
             case float():
                 if not math.isfinite(value):
-                    raise exceptions.ArgumentError(path, f"{value!r} cannot be sent as JSON")
+                    raise exceptions.ArgumentError(
+                        path,
+                        f"{float(value)!r} cannot be sent as JSON: pass a number, or leave it out",
+                    )
                 return float(value)
-            case str():
+            case str() | UserString():
                 self.size += len(value)
-                return str.__str__(value)
+                return str.__str__(value) if isinstance(value, str) else str(value)
             case int():
                 return int(value)
             case datetime() | date() | time_of_day():
+                if value != value:  # as NaT, which is a datetime
+                    unsendable(path, value)
                 return value.isoformat()
             case uuid.UUID():
                 return str(value)
             case Mapping():
-                return self._object(value.items(), path)
+                return self._nested(value, path, lambda: self._object(value.items(), path))
             case AbstractSet() | KeysView():
-                return self._array(_in_order(value), path)
+                return self._nested(value, path, lambda: self._array(_in_order(value), path))
             case Iterator():
-                if id(value) not in self.consumed:
-                    self.consumed[id(value)] = value, list(value)
-                return self._array(self.consumed[id(value)][1], path)
+                return self._array(self._items_of(value, path), path)
+            case SplitResult() | ParseResult():
+                unsendable(path, value)
             case Sequence() | deque() | ValuesView():
-                return self._array(value, path)
+                return self._nested(value, path, lambda: self._array(value, path))
             case Record():
                 if isinstance(value, File):
-                    return value.urls.get or _unsendable(path, value, "it has no URL")
-                _unsendable(path, value, "pass one of its fields, such as its output")
+                    return value.urls.get or unsendable(path, value, "it has no URL")
+                unsendable(path, value, "pass one of its fields, such as its output")
         if isinstance(value, type):
-            _unsendable(path, value, "it is a class")
-        if (url := url_of(value)) is not None:
-            return url  # such as an output: the model can fetch it
+            unsendable(path, value)
         if attrs.has(type(value)):
             fields = [field.name for field in attrs.fields(type(value))]
-            return self._object(((name, getattr(value, name)) for name in fields), path)
+            items = [(name, getattr(value, name)) for name in fields]
+            return self._nested(value, path, lambda: self._object(items, path))
         if dataclasses.is_dataclass(value):
             fields = [field.name for field in dataclasses.fields(value)]
-            return self._object(((name, getattr(value, name)) for name in fields), path)
+            items = [(name, getattr(value, name)) for name in fields]
+            return self._nested(value, path, lambda: self._object(items, path))
+        if (reason := reason_against(value)) is not None:
+            unsendable(path, value, reason)
         if callable(getattr(value, "tolist", None)):  # arrays and scalars of NumPy and others
             if (size := getattr(value, "size", 0)).__class__ is int and size > self.most:
                 raise _TooMany
             found = value.tolist()
+            if type(found) is type(value) or isinstance(found, bytes):
+                unsendable(path, value)
             return found if found is None or found.__class__ is bool else self._copy(found, path)
-        return _unsendable(
-            path, value, "pass numbers, strings, lists, dicts, bytes, a path or an open file"
-        )
+        return unsendable(path, value)
+
+    def _nested(self, value: Any, path: str, copy: Callable[[], Any]) -> Any:
+        """Return the copy of what has parts, unless it is one of its own parts."""
+        if id(value) in self._around:
+            raise exceptions.ArgumentError(
+                path, f"this is {self._around[id(value)]} again, which contains itself"
+            )
+        self._around[id(value)] = path
+        try:
+            return copy()
+        finally:
+            del self._around[id(value)]
+
+    def _items_of(self, values: Iterator[Any], path: str) -> list[Any]:
+        """Return the items of an iterator, which are read once."""
+        if id(values) not in self.consumed:
+            items = list(islice(values, _MOST_ITEMS + 1))
+            if len(items) > _MOST_ITEMS:
+                raise exceptions.ArgumentError(
+                    path, f"the {type(values).__name__} yields more than {_MOST_ITEMS} items"
+                )
+            if items and isinstance(items[0], bytes):
+                unsendable(
+                    path,
+                    values,
+                    'it yields bytes: for one file, pass b"".join(...); for a file of each, pass list(...)',
+                )
+            self.consumed[id(values)] = values, items
+        return self.consumed[id(values)][1]
 
     def _object(self, items: Any, path: str) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -238,29 +284,11 @@ def _in_order(values: Any) -> list[Any]:
         return list(values)
 
 
-def _unsendable(path: str, value: object, reason: str) -> NoReturn:
-    raise exceptions.ArgumentTypeError(path, f"a {type(value).__name__} cannot be sent ({reason})")
-
-
 def url_of(value: object) -> str | None:
-    """Return the URL of an object that is a file on the web, such as a `FileOutput`; else None."""
-    if not hasattr(type(value), "read"):
-        return None
-    try:
-        url = getattr(value, "url", None)
-    except Exception:  # a property of somebody's class  # noqa: BLE001
-        return None
-    if isinstance(url, str) and url[:8].lower().startswith(("https://", "http://", "data:")):
-        return url
-    return None
+    """Return the URL of a file that a model made; None of anything else, which may be read instead."""
+    return str(getattr(value, "url")) if isinstance(value, ModelFile) else None  # noqa: B009
 
 
 def is_file_input(value: Any) -> bool:
     """Tell whether a value of an input is a file: bytes, a path, or an object that can be read."""
-    if isinstance(value, (bytes, bytearray, memoryview, os.PathLike)):
-        return True
-    try:
-        reads = callable(getattr(value, "read", None))
-    except Exception:  # a property of somebody's class  # noqa: BLE001
-        return False
-    return reads and not isinstance(value, type) and url_of(value) is None
+    return not isinstance(value, ModelFile) and holders.is_file(value)

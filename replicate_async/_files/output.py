@@ -20,7 +20,7 @@ from .._concurrency import gather_limited, in_thread
 from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
-from ..types import Limits, Retry, Timeout
+from ..types import Limits, ModelFile, Retry, Timeout
 from .disk import NewFile, UniqueNames, destination, new_file
 from .download import BUFFERED, DataUri, Download
 from .media import guess_extension, guess_type, safe_name
@@ -41,7 +41,7 @@ _SPACE: Final = re.compile(r"\s")
 
 
 @attrs.define(eq=False, repr=False)
-class FileOutput:
+class FileOutput(ModelFile):
     """A file in the output of a prediction. Its content is downloaded each time it is read.
 
     ```python

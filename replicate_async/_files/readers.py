@@ -16,6 +16,7 @@ import attrs
 
 from .. import exceptions
 from .._concurrency import ThreadSafeLock, in_thread, shielded
+from .holders import NothingLeft
 
 T = TypeVar("T")
 
@@ -34,6 +35,10 @@ class Content:
     """The media type, and the content as a data URI of that type."""
     lock: ThreadSafeLock = attrs.field(factory=ThreadSafeLock, init=False)
     """Held while the whole content is read to find one of them."""
+
+
+class NotSeekable(Exception):
+    """An object has a `seek` that does not work, as of files that fsspec streams."""
 
 
 class SharedReader:
@@ -75,7 +80,11 @@ class SharedReader:
     # Objects that can seek
 
     async def inspect(self, size: int) -> None:
-        """Find the size and the first bytes, unless they are known."""
+        """Find the size and the first bytes, unless they are known.
+
+        Raises:
+            NotSeekable: It cannot seek; nothing was read.
+        """
 
         async def look() -> None:
             if self.start is not _NOT_READ:
@@ -144,7 +153,34 @@ class SharedReader:
         except TypeError:  # its `seek` takes no second argument, such as Starlette's
             said = getattr(self.file, "size", None)
             return said if isinstance(said, int) and said >= 0 else None
+        except (OSError, ValueError) as error:
+            if getattr(self.file, "closed", False) is True:
+                raise
+            raise NotSeekable from error
         return await self._tell()
+
+    # What is read at once
+
+    async def load(self, read_all: Callable[[], Awaitable[bytes]], argument: str) -> bytes:
+        """Return the whole content, which one call reads for all that use the object at the same time.
+
+        Raises:
+            ArgumentError: An earlier call has read a part of it.
+        """
+        async with self._lock:
+            if self.start is _NOT_READ:
+                if _streams.get(self.file) == "begun":
+                    raise _read_in_part(argument)
+                _streams.set(self.file, "begun")
+                try:
+                    content = await read_all()
+                except NothingLeft:
+                    _streams.set(self.file, "ended")
+                    raise
+                _streams.set(self.file, "ended")
+                self.start = content
+            loaded: bytes = self.start
+        return loaded
 
     # Streams, which can be read once
 
@@ -160,10 +196,7 @@ class SharedReader:
                 return
             state = _streams.get(self.file)
             if state == "begun":
-                raise exceptions.ArgumentError(
-                    argument,
-                    "it can be read only once, and an earlier call has read a part of it. Pass a path or bytes",
-                )
+                raise _read_in_part(argument)
             start = await call(self.file.read, size)
             self._is_taken = state == "ended" and not start
             if not self._is_taken:
@@ -215,6 +248,13 @@ class SharedReader:
 
         task.add_done_callback(end)
         return await asyncio.shield(task)
+
+
+def _read_in_part(argument: str) -> exceptions.ArgumentError:
+    return exceptions.ArgumentError(
+        argument,
+        "it can be read only once, and an earlier call has read a part of it. Pass a path or bytes",
+    )
 
 
 async def call(method: Callable[..., Any], *arguments: Any) -> Any:

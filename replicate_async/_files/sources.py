@@ -18,9 +18,11 @@ import attrs
 
 from .. import exceptions
 from .._concurrency import in_thread, shielded_in_thread
+from ..types import ModelFile
+from . import holders
 from .disk import opened
 from .media import guess_extension, guess_type, sniff
-from .readers import Content, SharedReader, call, shared_reader
+from .readers import Content, NotSeekable, SharedReader, call, shared_reader
 
 MAX_BYTES: Final = 100 * 2**20
 """The maximum size of an uploaded file (:api:`size-limits`)."""
@@ -115,7 +117,7 @@ class Source:
             raise
         except Exception as error:
             raise exceptions.ArgumentError(
-                self.argument, f"{self.name} cannot be read ({error!r})"
+                self.argument, f"{self.name} cannot be read ({_told(error)})"
             ) from error
         return _as_bytes(chunk, self.argument)
 
@@ -156,9 +158,19 @@ async def source_of(
     """
     if isinstance(file, (bytes, bytearray, memoryview)):
         source = await in_thread(_from_bytes, file, argument)
-    elif isinstance(file, os.PathLike):
+    elif isinstance(file, ModelFile) and hasattr(type(file), "__aiter__"):
+        # A `FileOutput` that is to be kept: it is downloaded and uploaded at the same time.
+        read = partial(_iterable_chunks, file)
+        source = Source(argument, _name_of(file), _type_of(file), read)
+    elif (inner := holders.inner_file(file)) is not None:
+        source = await _from_reader(inner, argument)
+        source.name = _name_of(file) or source.name
+        source.content_type = _type_of(file) or source.content_type
+    elif (load := holders.loader_of(file, MAX_BYTES)) is not None:
+        source = await _from_loader(file, load, argument)
+    elif isinstance(file, os.PathLike) and not hasattr(type(file), "read"):
         source = await in_thread(_from_path, file, argument)
-    elif not callable(getattr(file, "read", None)) or isinstance(file, type):
+    elif not holders.is_file(file):
         raise exceptions.ArgumentTypeError(
             argument,
             f"expected a path, bytes or an open file, got an object of type {type(file).__name__}",
@@ -197,11 +209,16 @@ async def digest_of(file: Any, argument: str) -> str:
         ArgumentTypeError: It can be read only once.
     """
     reads_once = "it can be read only once; pass a path or bytes"
-    if not isinstance(file, (bytes, bytearray, memoryview, os.PathLike)):
+    if holders.loader_of(file, MAX_BYTES) is not None:
+        if not holders.can_load_again(file):
+            raise exceptions.ArgumentTypeError(argument, reads_once)
+    elif not isinstance(file, (bytes, bytearray, memoryview, os.PathLike)):
         try:
             can_repeat = _regular_file(file) is not None or await _can_seek(file)
         except Exception as error:
-            raise exceptions.ArgumentError(argument, f"it cannot be read ({error!r})") from error
+            raise exceptions.ArgumentError(
+                argument, f"it cannot be read ({_told(error)})"
+            ) from error
         if not can_repeat:
             raise exceptions.ArgumentTypeError(argument, reads_once)
     source = await source_of(file, argument)
@@ -248,8 +265,35 @@ def _too_large(argument: str, name: str, size: int | None) -> exceptions.Argumen
     )
 
 
-def _text_mode(argument: str) -> exceptions.ArgumentError:
-    return exceptions.ArgumentError(argument, "the file is open in text mode; open it with 'rb'")
+def _told(error: Exception) -> str:
+    """Return an exception as a short text: that of a UnicodeDecodeError contains the whole content."""
+    text = str(error) if isinstance(error, OSError) and error.filename else repr(error)
+    return text if len(text) <= 300 else f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def _text_mode(argument: str, file: Any = None) -> exceptions.ArgumentError:
+    reason = "the file is open in text mode; open it with 'rb'"
+    if isinstance(file, io.StringIO):
+        reason = (
+            "it holds text: pass its getvalue(), which is sent as text; or, for a file, bytes or a file"
+            " that is opened with 'rb'"
+        )
+    return exceptions.ArgumentError(argument, reason)
+
+
+def _closed(file: Any, argument: str) -> exceptions.ArgumentError:
+    name = _attribute(file, "name")
+    instead = f"pathlib.Path({name!r})" if isinstance(name, str) and name else "its content"
+    return exceptions.ArgumentError(
+        argument, f"the file is closed; pass {instead}, or keep it open until the call has ended"
+    )
+
+
+def _nothing_left(argument: str) -> exceptions.ArgumentError:
+    return exceptions.ArgumentError(
+        argument,
+        "it has no content to read: it was read before, is closed, or is empty. Keep its content, and pass that",
+    )
 
 
 def _unreadable(argument: str, file: os.PathLike[Any], reason: object) -> exceptions.ArgumentError:
@@ -333,18 +377,36 @@ def _api_name(name: str) -> str:
 # -- Objects with a `read` method --------------------------------------------------------------
 
 
+async def _from_loader(file: Any, load: holders.Load, argument: str) -> Source:
+    """Return the source for an object whose content is read at once."""
+    _check_response(file, argument)
+    reader = shared_reader(file)
+    try:
+        content = await reader.load(load, argument)
+        if not content and holders.is_response(file) and holders.announced_size(file):
+            raise holders.NothingLeft
+    except holders.NothingLeft:
+        raise _nothing_left(argument) from None
+    except exceptions.ReplicateException:
+        raise
+    except Exception as error:
+        raise exceptions.ArgumentError(argument, f"it cannot be read ({_told(error)})") from error
+    finally:
+        reader.release()
+    if len(content) > MAX_BYTES:
+        raise _too_large(argument, _name_of(file), None)
+    source = _in_memory(content, argument, _name_of(file))
+    source.content_type = _type_of(file)
+    return source
+
+
 async def _from_reader(file: Any, argument: str) -> Source:
     """Return the source for an object that can be read, unless it is closed, of text, or fails at once."""
-    if getattr(file, "closed", False) is True:
-        raise exceptions.ArgumentError(argument, "the file is closed")
-    mode = getattr(file, "mode", "b")
-    if (
-        isinstance(file, io.TextIOBase)
-        or (isinstance(mode, str) and "b" not in mode and hasattr(file, "encoding"))
-        or isinstance(getattr(file, "encoding", None), str)
-    ):
-        raise _text_mode(argument)
     try:
+        if holders.opens_when_looked_at(file):
+            await in_thread(_check_reader, file, argument)
+        else:
+            _check_reader(file, argument)
         readable = getattr(file, "readable", None)
         if callable(readable) and not await call(readable):
             raise exceptions.ArgumentError(argument, "the file is not open for reading")
@@ -353,15 +415,50 @@ async def _from_reader(file: Any, argument: str) -> Source:
         source = await _from_regular_file(file, argument)
         if source is not None:
             return source
-        if isinstance(getattr(file, "url", None), str) and hasattr(type(file), "__aiter__"):
-            # A `FileOutput` that is to be kept: it is downloaded and uploaded at the same time.
-            read = partial(_iterable_chunks, file)
-            return Source(argument, _name_of(file), _type_of(file), read)
         return await _from_shared(file, argument)
     except exceptions.ReplicateException:
         raise
     except Exception as error:
-        raise exceptions.ArgumentError(argument, f"it cannot be read ({error!r})") from error
+        raise exceptions.ArgumentError(argument, f"it cannot be read ({_told(error)})") from error
+
+
+def _check_reader(file: Any, argument: str) -> None:
+    """Refuse what is closed, of text, or the answer to a request that failed."""
+    if getattr(file, "closed", False) is True:
+        raise _closed(file, argument)
+    if getattr(getattr(file, "file", None), "closed", False) is True:
+        # Web frameworks close uploads when the request has been answered.
+        raise exceptions.ArgumentError(
+            argument,
+            "the upload is closed, as happens at the end of its request; read it before, and pass its content",
+        )
+    if holders.is_response(file):
+        _check_response(file, argument)
+        has_ended = getattr(file, "isclosed", None)
+        if callable(has_ended) and has_ended() and holders.announced_size(file) != 0:
+            raise _nothing_left(argument)
+        return
+    mode = getattr(file, "mode", "b")
+    if (
+        isinstance(file, io.TextIOBase)
+        or (isinstance(mode, str) and "b" not in mode and hasattr(file, "encoding"))
+        or isinstance(getattr(file, "encoding", None), str)
+    ):
+        raise _text_mode(argument, file)
+
+
+def _check_response(file: Any, argument: str) -> None:
+    if not holders.is_response(file):
+        return
+    status = holders.error_status(file)
+    if status is not None:
+        raise exceptions.ArgumentError(
+            argument,
+            f"the response is an error of its server (status {status}), not a file. Check its status first",
+        )
+    size = holders.announced_size(file)
+    if size is not None and size > MAX_BYTES:
+        raise _too_large(argument, _name_of(file), size)
 
 
 async def _from_regular_file(file: Any, argument: str) -> Source | None:
@@ -442,8 +539,11 @@ async def _from_shared(file: Any, argument: str) -> Source:
     try:
         can_seek = await _can_seek(file)
         if can_seek:
-            await reader.inspect(_SNIFFED)
-        else:
+            try:
+                await reader.inspect(_SNIFFED)
+            except NotSeekable:
+                can_seek = False
+        if not can_seek:
             await reader.begin_stream(CHUNK, argument)
         start = _as_bytes(reader.start, argument)
     except BaseException:
@@ -466,17 +566,28 @@ async def _from_shared(file: Any, argument: str) -> Source:
 
 def _name_of(file: Any) -> str:
     # `name` is that of the file, except for uploads to web frameworks: there it is that of the form's field.
-    for attribute in ("name",) if isinstance(file, io.IOBase) else ("filename", "name"):
-        given = getattr(file, attribute, None)
-        if isinstance(given, (str, os.PathLike)) and not callable(given):
-            name = _SEPARATOR.split(os.fsdecode(given))[-1]
+    attributes = ("name",) if isinstance(file, io.IOBase) else ("filename", "name")
+    given = [_attribute(file, attribute) for attribute in attributes]
+    given += [_attribute(file, "path"), *holders.names_of(file)] if not any(given) else []
+    for one in given:
+        if isinstance(one, (str, os.PathLike)):
+            name = _SEPARATOR.split(os.fsdecode(one))[-1]
             if name and not name.startswith("<"):
                 return _api_name(name)
     return ""
 
 
+def _attribute(file: Any, name: str) -> Any:
+    try:
+        return getattr(file, name, None)
+    except Exception:  # a property of somebody's class  # noqa: BLE001
+        return None
+
+
 def _type_of(file: Any) -> str:
-    given = getattr(file, "content_type", None)
-    if isinstance(given, str) and given != "application/octet-stream" and is_media_type(given):
-        return given
+    given = _attribute(file, "content_type") or holders.header(file, "Content-Type")
+    if isinstance(given, str):
+        kind = given.partition(";")[0].strip()
+        if kind not in ("application/octet-stream", "binary/octet-stream") and is_media_type(kind):
+            return given if is_media_type(given) else kind
     return ""

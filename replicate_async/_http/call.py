@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-# For annotations elsewhere: only this folder imports aiohttp.
+# For other folders: only this one imports aiohttp.
+from aiohttp import BodyPartReader as BodyPartReader
 from aiohttp import ClientResponse as ClientResponse
 from aiohttp import ClientSession as ClientSession
 from aiohttp import StreamReader as StreamReader

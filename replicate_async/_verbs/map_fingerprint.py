@@ -16,7 +16,7 @@ import attrs
 
 from .. import exceptions
 from .._concurrency import in_thread
-from .._files.inputs import is_file_input
+from .._files.inputs import is_file_input, url_of
 from .._files.sources import digest_of
 from .._redaction import without_secrets
 
@@ -141,6 +141,8 @@ def _plain(value: Any, path: str, unread: list[_Unread] | None) -> Any:
         return {key: _plain(item, f"{path}.{key}", unread) for key, item in value.items()}
     if isinstance(value, Enum):
         return _plain(value.value, path, unread)
+    if (url := url_of(value)) is not None:
+        return url
     if unread is not None and is_file_input(value):
         if isinstance(value, (bytes, bytearray, memoryview)):
             return {_FILE: hashlib.sha256(value).hexdigest()}
@@ -165,8 +167,6 @@ def _plain(value: Any, path: str, unread: list[_Unread] | None) -> Any:
         case set() | frozenset():
             items = [_plain(item, path, unread) for item in value]
             return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
-    if isinstance(url := getattr(value, "url", None), str):
-        return url  # a file that a model made
     if hasattr(value, "tolist"):
         return _plain(value.tolist(), path, unread)
     raise exceptions.ArgumentTypeError(

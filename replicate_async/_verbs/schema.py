@@ -19,7 +19,9 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from .._files.holders import is_file
 from .._redaction import REDACTED
+from ..types import File, ModelFile
 
 _DEEPEST: Final = 16
 """Number of references and lists that are followed into each other."""
@@ -550,12 +552,7 @@ def _fits(field: InputField, value: Any) -> bool:
 
 
 def _may_be_file(value: Any) -> bool:
-    return (
-        isinstance(value, (bytes, bytearray, memoryview))
-        or hasattr(value, "__fspath__")
-        or hasattr(value, "read")
-        or isinstance(getattr(value, "url", None), str)
-    )
+    return isinstance(value, (File, ModelFile)) or is_file(value)
 
 
 def _misfit(field: InputField, value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeV
 import attrs
 
 from .._files.output import FileOutput as AsyncFileOutput
-from ..types import ServerSentEvent
+from ..types import ModelFile, ServerSentEvent
 from ._errors import boundary
 from ._lease import Lease
 from ._streams import Stream
@@ -191,7 +191,7 @@ class _Chunks(Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
 
 
-class FileMixin:
+class FileMixin(ModelFile):
     """What a sync `FileOutput` has in addition."""
 
     __slots__ = ()

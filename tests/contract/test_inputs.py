@@ -27,7 +27,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_async import Account, Client, FileOutput, Retry, Timeout
+from replicate_async import Account, Client, FileOutput, Retry, Timeout, sync
 from replicate_async.exceptions import (
     ArgumentError,
     ArgumentTypeError,
@@ -446,30 +446,65 @@ async def test_odd_names(client: Client, tmp_path: Path) -> None:
 
 
 async def test_files_that_are_on_the_web(client: Client, emulator: Emulator) -> None:
-    """Output files, and whatever has `read` and the URL of one, are sent as their URL."""
+    """Output files of both clients, and uploaded files, are sent as their URL."""
 
-    class Twin:
-        """A file output of another kind, such as that of the sync facade."""
-
-        url = "https://example.com/twin.png"
-
-        def read(self) -> bytes:
-            """Return the content."""
-            raise AssertionError("it is not read")
+    def run() -> list[sync.FileOutput]:
+        with sync.Client(emulator.token, base_url=emulator.url) as other:
+            made: list[sync.FileOutput] = other.run("emulator/painter", {"prompt": "x"})
+            return made
 
     uploaded = await client.files.create(b"x")
+    twins = await asyncio.to_thread(run)
     sent = await _sent(
         client,
         emulator,
-        {"a": FileOutput("https://example.com/a.png"), "b": [Twin()], "c": uploaded},
+        {"a": FileOutput("https://example.com/a.png"), "b": (twins,), "c": uploaded},
         file_encoding_strategy="base64",
     )
     assert sent == {
         "a": "https://example.com/a.png",
-        "b": ["https://example.com/twin.png"],
+        "b": [[twins[0].url]],
         "c": uploaded.urls.get,
     }
     assert len(emulator.ledger.requests(operation="files.create")) == 1
+
+
+async def test_what_else_has_a_url_is_read(client: Client, emulator: Emulator) -> None:
+    """Whatever has `read` and `url`, and is no output of ours, is read: nobody else may see its URL."""
+
+    class Stored:
+        """A file in the storage of an application, on a host that only this machine sees."""
+
+        url = "http://localhost:8000/media/cat.png"
+
+        def read(self) -> bytes:
+            """Return the content."""
+            return PNG
+
+    class Piecewise(Stored):
+        """Another one, that is read in pieces."""
+
+        url = "https://10.0.0.1/media/dog.png"
+
+        def __init__(self) -> None:
+            self.file = io.BytesIO(PNG)
+
+        def read(self, size: int = -1) -> bytes:
+            """Return the next bytes."""
+            return self.file.read(size)
+
+    class Awaited(Stored):
+        """One that is awaited."""
+
+        async def read(self) -> bytes:  # type: ignore[override]
+            """Return the content."""
+            return PNG
+
+    for make in (Stored, Piecewise, Awaited):
+        sent = await _sent(client, emulator, {"file": make()})
+        uploaded = await _file(client, sent["file"])
+        assert emulator.file_content(uploaded.id) == PNG
+        assert uploaded.name == ("dog.png" if make is Piecewise else "cat.png")
 
 
 async def test_an_output_can_be_kept(client: Client, emulator: Emulator) -> None:

@@ -1,0 +1,307 @@
+"""Objects that hold one file and have no `read(size)`: HTTP responses, parts of forms, entries of archives.
+
+They are recognised by what their classes offer, since none of their libraries is imported here, except aiohttp.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import suppress
+from email.message import Message
+from functools import partial
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from .._concurrency import in_thread
+from .._http.call import BodyPartReader, ClientResponse
+
+Load: TypeAlias = Callable[[], Awaitable[bytes]]
+"""Reads the whole content, or one byte more than was asked for at most."""
+
+_BLOCKS: Final = (bytes, bytearray, memoryview)
+
+
+# -- What is a file ----------------------------------------------------------------------------
+
+
+def is_file(value: Any) -> bool:
+    """Tell whether an object is a file: bytes, a path, or what can be read or holds something that can.
+
+    Properties of files may open them, so they are not looked at if the class tells enough.
+    """
+    if isinstance(value, (*_BLOCKS, os.PathLike)):
+        return True
+    if isinstance(value, type):
+        return False
+    return _has_read(value) or inner_file(value) is not None or _is_loaded_as_a_whole(value)
+
+
+def _has_read(value: Any) -> bool:
+    cls = type(value)
+    found = inspect.getattr_static(cls, "read", None)
+    if inspect.isroutine(found):
+        return True
+    if isinstance(found, property):
+        # Such as that of Django's files, which opens them.
+        return any(hasattr(cls, name) for name in ("seek", "readable", "readinto", "close"))
+    try:
+        return callable(getattr(value, "read", None))
+    except Exception:  # a property of somebody's class  # noqa: BLE001
+        return False
+
+
+def opens_when_looked_at(file: Any) -> bool:
+    """Tell whether `read` is no plain method, so that only looking at the object may open a file."""
+    return not inspect.isroutine(inspect.getattr_static(type(file), "read", None))
+
+
+def inner_file(value: Any) -> Any:
+    """Return the open file in an upload that cannot be read itself, such as aiohttp's `FileField`."""
+    if hasattr(type(value), "read"):
+        return None
+    try:
+        found = getattr(value, "file", None)
+        is_upload = isinstance(getattr(value, "filename", None), str)
+        return found if is_upload and callable(getattr(found, "read", None)) else None
+    except Exception:  # a property of somebody's class  # noqa: BLE001
+        return None
+
+
+def _is_loaded_as_a_whole(value: Any) -> bool:
+    cls = type(value)
+    return _is_requests(cls) or _is_path_like(cls)
+
+
+def _is_requests(cls: type) -> bool:
+    return hasattr(cls, "iter_content") and hasattr(cls, "raise_for_status")
+
+
+def _is_httpx(cls: type) -> bool:
+    return hasattr(cls, "aiter_bytes") and hasattr(cls, "iter_bytes")
+
+
+def _is_urllib3(cls: type) -> bool:
+    return hasattr(cls, "data") and hasattr(cls, "drain_conn")
+
+
+def _is_path_like(cls: type) -> bool:
+    """Entries of archives and of packages, and files of fsspec that are not open."""
+    if issubclass(cls, os.PathLike) and not cls.__module__.startswith("fsspec."):
+        return False
+    is_entry = hasattr(cls, "read_bytes") and hasattr(cls, "open")
+    return not hasattr(cls, "read") and (is_entry or _is_open_file(cls))
+
+
+def _is_open_file(cls: type) -> bool:
+    return cls.__module__ == "fsspec.core" and hasattr(cls, "open") and hasattr(cls, "__enter__")
+
+
+# -- How it is read ----------------------------------------------------------------------------
+
+
+class NothingLeft(Exception):
+    """A response or a part of a form was read before."""
+
+
+def is_response(file: Any) -> bool:
+    """Tell whether an object is the response to an HTTP request, of any library."""
+    cls = type(file)
+    return (
+        isinstance(file, ClientResponse)
+        or _is_requests(cls)
+        or _is_httpx(cls)
+        or _is_urllib3(cls)
+        or hasattr(cls, "getheader")
+    )
+
+
+def error_status(file: Any) -> int | None:
+    """Return the status of a response that is an error, such as 404; None of any other."""
+    for name in ("status_code", "status", "code"):
+        status = getattr(file, name, None)
+        if isinstance(status, int):
+            return status if status >= 400 else None
+    return None
+
+
+def announced_size(file: Any) -> int | None:
+    """Return the size of a response as its headers tell, if they do."""
+    said = header(file, "Content-Length")
+    return int(said) if said is not None and said.isascii() and said.isdigit() else None
+
+
+def loader_of(file: Any, most: int) -> Load | None:
+    """Return how to read the content of an object at once; None if it is to be read in pieces.
+
+    Args:
+        file: The object.
+        most: Number of bytes that are read at most, and one more.
+    """
+    cls = type(file)
+    if isinstance(file, ClientResponse):
+        return partial(_load_aiohttp, file, most)
+    if isinstance(file, BodyPartReader):
+        return partial(_load_part, file, most)
+    if _is_httpx(cls):
+        return partial(_load_httpx, file, most)
+    if _is_requests(cls):
+        return partial(_load_requests, file, most)
+    if _is_urllib3(cls) and file.closed:
+        return partial(_load_urllib3, file)
+    if _is_path_like(cls):
+        return partial(in_thread, _read_opened, file, most)
+    if hasattr(cls, "multiple_chunks") and hasattr(file, "storage") and file.closed:
+        return partial(in_thread, _read_stored, file, most)
+    if _takes_no_size(cls):
+        if hasattr(cls, "__iter__"):
+            return partial(in_thread, _joined, file, most)
+        if hasattr(cls, "__aiter__"):
+            return partial(_joined_async, file, most)
+        if isinstance(getattr(file, "url", None), str):
+            return partial(_load_by_read, file)
+    return None
+
+
+def can_load_again(file: Any) -> bool:
+    """Tell whether an object that is read at once can be read at once again."""
+    return not isinstance(file, BodyPartReader)
+
+
+async def _load_aiohttp(response: ClientResponse, most: int) -> bytes:
+    stream = response.content
+    if not stream.at_eof():
+        return await _joined_async(stream.iter_chunked(2**18), most)
+    content = await response.read()  # which it keeps, if it was called before
+    if not content and stream.total_bytes:
+        raise NothingLeft
+    return content
+
+
+async def _load_part(part: BodyPartReader, most: int) -> bytes:
+    if part.at_eof():
+        raise NothingLeft
+    encoded = bytearray()
+    while len(encoded) <= most and (chunk := await part.read_chunk(2**16)):
+        encoded += chunk
+    return b"".join([bytes(decoded) async for decoded in part.decode_iter(encoded)])
+
+
+async def _load_httpx(response: Any, most: int) -> bytes:
+    try:
+        return bytes(response.content)
+    except Exception:  # noqa: BLE001  (it was not read yet, or only in part)
+        if response.is_stream_consumed or response.is_closed:
+            raise NothingLeft from None
+    if hasattr(response.stream, "__aiter__"):
+        return await _joined_async(response.aiter_bytes(), most)
+    return await in_thread(_joined, response.iter_bytes(), most)
+
+
+async def _load_requests(response: Any, most: int) -> bytes:
+    try:
+        return await in_thread(_joined, response.iter_content(2**18), most)
+    except TypeError as error:
+        if type(error).__name__ == "StreamConsumedError":
+            raise NothingLeft from None
+        raise
+
+
+async def _load_urllib3(response: Any) -> bytes:
+    content = bytes(response.data)  # which is in memory, since the response has ended
+    if not content and announced_size(response) != 0:
+        raise NothingLeft
+    return content
+
+
+async def _load_by_read(file: Any) -> bytes:
+    if inspect.iscoroutinefunction(file.read):
+        found = await file.read()
+    else:
+        found = await in_thread(file.read)
+        found = await found if inspect.isawaitable(found) else found
+    return _block(found)
+
+
+def _read_opened(file: Any, most: int) -> bytes:
+    if _is_open_file(type(file)):
+        if "b" not in file.mode:
+            raise TypeError("it is open in text mode; open it with 'rb'")
+        with file as opened:
+            return _block(opened.read(most + 1))
+    if callable(getattr(file, "is_dir", None)) and file.is_dir():
+        raise IsADirectoryError("it is a directory")
+    with file.open("rb") as opened:
+        return _block(opened.read(most + 1))
+
+
+def _read_stored(file: Any, most: int) -> bytes:
+    """Read a field of Django that is not open, without opening it itself: it would stay open."""
+    if not file:
+        file.open("rb")  # which says what is missing
+    with file.storage.open(file.name, "rb") as opened:
+        return _block(opened.read(most + 1))
+
+
+def _joined(chunks: Iterable[Any], most: int) -> bytes:
+    content = bytearray()
+    for chunk in chunks:
+        content += _block(chunk)
+        if len(content) > most:
+            break
+    return bytes(content)
+
+
+async def _joined_async(chunks: AsyncIterable[Any], most: int) -> bytes:
+    content = bytearray()
+    async for chunk in chunks:
+        content += _block(chunk)
+        if len(content) > most:
+            break
+    return bytes(content)
+
+
+def _block(chunk: object) -> bytes:
+    if isinstance(chunk, str):
+        raise TypeError("it is open in text mode")
+    if not isinstance(chunk, _BLOCKS):
+        raise TypeError(f"it yields {type(chunk).__name__} instead of bytes")
+    return bytes(chunk)
+
+
+def _takes_no_size(cls: type) -> bool:
+    try:
+        parameters = list(inspect.signature(cls.read).parameters.values())[1:]  # type: ignore[attr-defined]
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return all(one.kind is one.KEYWORD_ONLY for one in parameters)
+
+
+# -- What it says of itself --------------------------------------------------------------------
+
+
+def header(file: Any, name: str) -> str | None:
+    """Return a header of a response or of a part of a form, if it has one."""
+    get = getattr(getattr(file, "headers", None), "get", None)
+    try:
+        found = get(name) if callable(get) else None
+    except Exception:  # something else that has this name  # noqa: BLE001
+        return None
+    return found if isinstance(found, str) else None
+
+
+def names_of(file: Any) -> list[str]:
+    """Return the paths or names by which a response is known, the best first."""
+    found: list[str] = []
+    disposition = header(file, "Content-Disposition")
+    if disposition is not None:
+        message = Message()
+        message["Content-Disposition"] = disposition
+        if (given := message.get_filename()) is not None:
+            found.append(given)
+    url = getattr(file, "url", None)
+    if url is not None:
+        with suppress(ValueError):
+            found.append(unquote(urlsplit(str(url)).path))
+    return found

@@ -14,6 +14,11 @@ from .types import WebhookEvent
 LONGEST_WAIT: Final = 24 * 3600.0
 """Seconds to wait for a prediction if the caller sets no timeout."""
 
+_WEBHOOK: Final = re.compile(
+    r"https://|http://((?:[\w-]+\.)*localhost|127(?:\.\d+){3}|\[::1\])(?::\d*)?(?:[/?#]|\Z)",
+    re.IGNORECASE | re.ASCII,
+)
+
 LONGEST_TIME: Final = 1e9
 """Upper limit of durations, in seconds, exclusive; `None` stands for no limit."""
 
@@ -161,10 +166,12 @@ def one_of(value: Any, allowed: tuple[str, ...], argument: str) -> str:
 def check_webhook(url: str | None) -> str | None:
     """Return the URL of a webhook, which must be an HTTPS URL (:api:`webhook-request`).
 
+    HTTP URLs of this machine pass: emulators may take them, and the service refuses them itself.
+
     Raises:
         ArgumentError: It is not.
     """
-    if url is not None and not (isinstance(url, str) and url.lower().startswith("https://")):
+    if url is not None and not (isinstance(url, str) and _WEBHOOK.match(url)):
         raise exceptions.ArgumentError("webhook", f"expected an HTTPS URL, got {url!r}")
     return url
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from replicate_async import Client, __main__, __version__
+from replicate_async import Client, __main__, __version__, exceptions, sync
 from replicate_async.testing import TOKEN
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,3 +170,203 @@ def test_emulator_for_other_machines() -> None:
             assert asyncio.run(who(token, url)) == "acme"
             tokens.append(token)
     assert len({*tokens, TOKEN}) == 3
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
+    """Serve on this machine; yields the port, and the paths and bodies of what was posted."""
+    posted: list[tuple[str, bytes]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_port, posted
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def said(process: subprocess.Popen[str], number: int) -> list[str]:
+    """Return so many lines of standard error."""
+    assert process.stderr is not None
+    return [process.stderr.readline() for _ in range(number)]
+
+
+def hello(exported: dict[str, str], webhook: str) -> None:
+    """Create a prediction with a webhook, and wait for its end."""
+    with sync.Client(
+        exported["REPLICATE_API_TOKEN"], base_url=exported["REPLICATE_BASE_URL"]
+    ) as client:
+        client.run(
+            "replicate/hello-world",
+            {"text": "Alice"},
+            webhook=webhook,
+            webhook_events_filter=["completed"],
+        )
+
+
+def test_emulator_with_local_webhooks() -> None:
+    """With `--local-webhooks`, `http:` URLs of this machine are accepted, delivered and reported."""
+    with receiver() as (port, posted), emulator("--local-webhooks") as (process, exported):
+        hello(exported, f"http://127.0.0.1:{port}/hook?key=secret")
+        hello(exported, f"http://localhost:{port}/other")
+        lines = said(process, 2)
+        assert [path for path, _ in posted] == ["/hook?key=secret", "/other"]
+        assert json.loads(posted[0][1])["output"] == "hello Alice"
+        assert f"to 'http://127.0.0.1:{port}/hook': attempt 1 was answered with 204" in lines[0]
+        assert "secret" not in "".join(lines)
+        with pytest.raises(exceptions.ArgumentError):
+            hello(exported, "http://example.com/hook")
+
+
+def test_emulator_with_hosts_of_webhooks() -> None:
+    """With `--webhook-host`, deliveries for a host arrive on this machine; others are said to be recorded only."""
+    with (
+        receiver() as (port, posted),
+        emulator("--webhook-host", f"Example.com=http://127.0.0.1:{port}") as (process, exported),
+    ):
+        hello(exported, "https://example.com/hook")
+        assert "was answered with 204" in said(process, 1)[0]
+        hello(exported, "https://example.org/hook")
+        assert (
+            "'https://example.org/hook': recorded, not sent: no local server" in said(process, 1)[0]
+        )
+        assert [path for path, _ in posted] == ["/hook"]
+        with pytest.raises(exceptions.ReplicateError, match="HTTPS"):
+            hello(exported, f"http://127.0.0.1:{port}/hook")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["example.com", "=http://127.0.0.1:1", "a=b", "a=http://example.com", "a/b=http://[::1]"],
+)
+def test_hosts_of_webhooks_that_cannot_be(value: str) -> None:
+    """What is no host with the URL of a server on this machine is refused."""
+    done = call("emulator", "--webhook-host", value)
+    assert done.returncode == 2
+    assert "argument --webhook-host: expected" in done.stderr
+
+
+MODELS = '''
+import dataclasses
+from pathlib import Path
+import helper
+
+@dataclasses.dataclass
+class Size:
+    width: int
+    height: int
+
+def shout(text: str, times: int = 1) -> str:
+    """Shouts a text.
+
+    Loudly.
+    """
+    return _upper(text) + helper.MARK * times
+
+async def size_of(image: Path) -> Size:
+    return Size(3, 4)
+
+def _upper(text):
+    return text.upper()
+'''
+
+
+def test_emulator_with_models_of_a_file(tmp_path: Path) -> None:
+    """With `--models`, the functions of files are models, beside those that are built in."""
+    (tmp_path / "my_models.py").write_text(MODELS)
+    (tmp_path / "helper.py").write_text("MARK = '!'\n")
+    more = tmp_path / "more.py"
+    more.write_text(
+        "from replicate_async.testing import Emulator\n"
+        "def unused(): ...\n"
+        "def setup_emulator(emulator: Emulator) -> None:\n"
+        f"    @emulator.model('ada/whisper', official=True, version_id='{'a' * 64}')\n"
+        "    def whisper(text: str) -> str:\n"
+        "        return text.lower()\n"
+    )
+    files = ("--models", str(tmp_path / "my_models.py"), "--models", str(more))
+    with (
+        emulator(*files, "--account", "bob") as (_, exported),
+        sync.Client(
+            exported["REPLICATE_API_TOKEN"], base_url=exported["REPLICATE_BASE_URL"]
+        ) as client,
+    ):
+        assert client.run("bob/shout", {"text": "a", "times": 2}) == "A!!"
+        assert client.models.get("bob/shout").description == "Shouts a text."
+        assert client.run("bob/size_of", {"image": b"x"}) == {"width": 3, "height": 4}
+        assert client.run(f"ada/whisper:{'a' * 64}", {"text": "A"}) == "a"
+        assert client.run("replicate/hello-world", {"text": "a"}) == "hello a"
+        names = {model.full_name for model in client.models.list()}
+        assert {"bob/shout", "bob/size_of", "ada/whisper"} <= names
+        assert "bob/unused" not in names
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "No such file or directory"),
+        ("def f(:\n", "line 1: "),
+        ("import nothing_of_this_name\n", "ModuleNotFoundError: No module named"),
+        ("x = 1\nfrom os.path import join\nclass A: ...\ndef _f(): ...\n", "no public functions"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+        ("def f(x: int = 'a') -> str: ...\n", "f: ValueError: default of x"),
+        ("def setup_emulator(emulator):\n    emulator.model('a')(print)\n", "owner/name"),
+    ],
+)
+def test_models_that_cannot_be(tmp_path: Path, text: str | None, reason: str) -> None:
+    """A file that cannot be used is named with the reason, and nothing is served."""
+    path = tmp_path / "my_models.py"
+    if text is not None:
+        path.write_text(text)
+    done = call("emulator", "--models", str(path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {path}: ")
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_emulator_with_tls(tmp_path: Path) -> None:
+    """With `--tls` it serves HTTPS, and the printed variables are all that a client needs."""
+    with emulator("--tls") as (process, exported):
+        assert exported["REPLICATE_BASE_URL"].startswith("https://127.0.0.1:")
+        names = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"}
+        assert names <= set(exported)
+        done = subprocess.run(
+            [*COMMAND, "run", "emulator/painter", "prompt=a lake", "--json"],
+            env={**environment(), **exported},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        )
+        assert json.loads(done.stdout)["output"][0].startswith("https://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    assert not Path(exported["SSL_CERT_FILE"]).parent.exists()
+
+
+@pytest.mark.parametrize(("chosen", "status"), [("final", "succeeded"), ("recorded", "processing")])
+def test_emulator_with_sync_answers(chosen: str, status: str) -> None:
+    """`--sync-answers` chooses how a create that waits is answered."""
+    with (
+        emulator("--sync-answers", chosen) as (_, exported),
+        sync.Client(
+            exported["REPLICATE_API_TOKEN"], base_url=exported["REPLICATE_BASE_URL"]
+        ) as client,
+    ):
+        model = client.models.get("replicate/hello-world")
+        assert model.latest_version is not None
+        created = client.predictions.create(model.latest_version, {"text": "a"}, wait=10)
+        assert created.status == status

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 
 import anyio
 
 from replicate_async.testing import Emulator
 
+from .model_files import ModelFileError, load_models
+from .streams import say
+
+WRONG = 2
+
 
 def execute(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM, and return the exit code."""
-    emulator = Emulator(
-        host=options.host,
-        port=options.port,
-        token=options.token,
-        account=options.account,
-        rate_limits=not options.no_rate_limits,
-    )
+    try:
+        emulator = Emulator(
+            host=options.host,
+            port=options.port,
+            token=options.token,
+            account=options.account,
+            rate_limits=not options.no_rate_limits,
+            sync_answers=options.sync_answers,
+            local_webhooks=options.local_webhooks,
+            tls=options.tls,
+        )
+        emulator.webhook_hosts.update(options.webhook_host)
+        for path in options.models:
+            load_models(emulator, path)
+    except (ModuleNotFoundError, ModelFileError) as error:
+        say(f"error: {error}")
+        return WRONG
+    _show_deliveries()
     try:
         anyio.run(_serve, emulator)
     except KeyboardInterrupt:  # where signal handlers cannot be set
@@ -35,6 +53,15 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
+def _show_deliveries() -> None:
+    """Show what the emulator logs, such as deliveries of webhooks, on standard error."""
+    logger = logging.getLogger("replicate_async.testing")
+    logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+
+
 async def _serve(emulator: Emulator) -> None:
     loop = asyncio.get_running_loop()
     stop = anyio.Event()
@@ -43,22 +70,28 @@ async def _serve(emulator: Emulator) -> None:
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     async with emulator:
-        print(_banner(emulator), flush=True)
+        print("\n".join(_banner(emulator)), flush=True)
         await stop.wait()
     print("Stopped.", flush=True)
 
 
-def _banner(emulator: Emulator) -> str:
-    lines = [
-        f"Emulator of Replicate's API: {emulator.url}",
-        f"Token: {emulator.token}",
-        "",
-        "Paste this into another shell:",
-        *(f"export {name}={value}" for name, value in emulator.env.items()),
-        "",
-        "Models:",
-        *(f"  {name:<24} {text}" for name, text in emulator.models()),
-        "",
-        "Stop with Ctrl-C.",
-    ]
-    return "\n".join(lines)
+def _banner(emulator: Emulator) -> Iterator[str]:
+    yield f"Emulator of Replicate's API: {emulator.url}"
+    yield f"Token: {emulator.token}"
+    yield ""
+    yield "Paste this into another shell:"
+    for name, value in emulator.env.items():
+        yield f"export {name}={value}"
+    yield ""
+    yield "Models:"
+    for name, text in emulator.models():
+        yield f"  {name:<24} {text}".rstrip()
+    yield ""
+    yield "Webhooks:"
+    for host, origin in emulator.webhook_hosts.items():
+        yield f"  {host:<24} are sent to {origin}"
+    if emulator.local_webhooks:
+        yield "  localhost, 127.0.0.1     are sent, also with http:"
+    yield "  other hosts              are recorded, not sent; see --webhook-host and --local-webhooks"
+    yield ""
+    yield "Stop with Ctrl-C."

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+_HOST = re.compile(r"[^\s/?#@=]+")
+_LOCAL_ORIGIN = re.compile(
+    r"https?://((?:[\w-]+\.)*localhost|127(?:\.\d+){3}|\[::1\])(:\d+)?(/[^\s?#]*)?",
+    re.IGNORECASE | re.ASCII,
+)
 
 _INPUTS = (
     "Values that are JSON (numbers, true, false, null, lists and objects) are parsed, unless the model"
@@ -155,7 +162,8 @@ def _add_emulator(commands: argparse._SubParsersAction[Any]) -> None:
     emulator: argparse.ArgumentParser = commands.add_parser(
         "emulator",
         help="serve Replicate's API on this machine",
-        description="Serve Replicate's API on this machine, with small models, until Ctrl-C.",
+        description="Serve Replicate's API on this machine, with small models, until Ctrl-C. Deliveries of"
+        " webhooks are reported.",
     )
     emulator.add_argument(
         "--port", type=_port, default=0, help="port; 0 (default) selects a free one"
@@ -171,6 +179,41 @@ def _add_emulator(commands: argparse._SubParsersAction[Any]) -> None:
     )
     emulator.add_argument("--account", default="acme", help="user name of the account")
     emulator.add_argument("--no-rate-limits", action="store_true", help="disable the rate limits")
+    emulator.add_argument(
+        "--models",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file whose public functions become the models ACCOUNT/function, or whose"
+        " setup_emulator(emulator) adds models; may be repeated",
+    )
+    emulator.add_argument(
+        "--tls",
+        action="store_true",
+        help="serve HTTPS, with certificates that the printed variables make clients trust (needs the extra"
+        " tls)",
+    )
+    emulator.add_argument(
+        "--sync-answers",
+        choices=("final", "recorded"),
+        help="answer sync creates with the end of the prediction and URLs of files, or as still processing with"
+        " data URIs (default: final with --tls, else recorded)",
+    )
+    emulator.add_argument(
+        "--local-webhooks",
+        action="store_true",
+        help="accept webhooks with http: URLs of this machine, and send deliveries to localhost and 127.0.0.1",
+    )
+    emulator.add_argument(
+        "--webhook-host",
+        type=_webhook_host,
+        action="append",
+        default=[],
+        metavar="HOST=URL",
+        help="send deliveries for a host to a server on this machine, as in"
+        " example.com=http://127.0.0.1:8000; may be repeated",
+    )
     emulator.set_defaults(run=_execute_in("emulator"))
 
 
@@ -191,6 +234,17 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise ValueError(text)
     return port
+
+
+def _webhook_host(text: str) -> tuple[str, str]:
+    host, equals, origin = text.partition("=")
+    if not equals or not _HOST.fullmatch(host):
+        raise argparse.ArgumentTypeError(f"expected HOST=URL, got {text!r}")
+    if not _LOCAL_ORIGIN.fullmatch(origin):
+        raise argparse.ArgumentTypeError(
+            f"expected the URL of a server on this machine, such as http://127.0.0.1:8000, got {origin!r}"
+        )
+    return host.lower(), origin
 
 
 def _seconds(text: str) -> float:

@@ -34,7 +34,7 @@ from ._store import (
 )
 from ._validation import Violation
 from ._views import Views
-from ._webhooks import EVENTS
+from ._webhooks import EVENTS, is_loopback_url
 
 SyncAnswers = Literal["recorded", "final"]
 ExpiredAnswers = Literal["starting", "actual"]
@@ -71,6 +71,7 @@ class PredictionsApi:
         expired: The status in an answer to a sync create whose wait expired: ``starting`` without
             output, or the ``actual`` one with the output so far.
         list_lag: Seconds before a new prediction appears in the list.
+        local_webhooks: Whether webhooks may have ``http:`` URLs of this machine.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class PredictionsApi:
         sync: SyncAnswers,
         expired: ExpiredAnswers,
         list_lag: float,
+        local_webhooks: bool,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -93,13 +95,14 @@ class PredictionsApi:
         self._sync = sync
         self._expired = expired
         self.list_lag = list_lag
+        self._local_webhooks = local_webhooks
 
     # --- creating
 
     async def create(self, call: Call) -> web.StreamResponse:
         """Run any version, or an official model (:api:`predictions.create`)."""
         body = await call.json()
-        reject(_body_violations(body, ("version", "input")))
+        reject(self._violations(body, ("version", "input")))
         version, hidden = self._resolve(body["version"], call.account)
         return await self._run(call, body, version, hidden=hidden)
 
@@ -110,7 +113,7 @@ class PredictionsApi:
         model = self._store.visible_model(owner, name, call.account)
         if model is None or not model.official or model.latest is None:
             raise not_found_service()
-        reject(_body_violations(body, ("input",)))
+        reject(self._violations(body, ("input",)))
         return await self._run(call, body, model.latest, hidden=True)
 
     async def create_on_deployment(self, call: Call) -> web.StreamResponse:
@@ -120,7 +123,7 @@ class PredictionsApi:
         deployment = call.account.deployments.get(name)
         if deployment is None or owner != call.account.username:
             raise not_found_service()
-        reject(_body_violations(body, ("input",)))
+        reject(self._violations(body, ("input",)))
         if not deployment.enabled:
             raise refused(
                 "This deployment is disabled. Set min_instances or max_instances to use it."
@@ -128,6 +131,45 @@ class PredictionsApi:
         return await self._run(
             call, body, deployment.release.version, hidden=False, deployment=deployment
         )
+
+    def _violations(
+        self, body: Any, required: tuple[str, ...], *, closed: bool = True
+    ) -> list[Violation]:
+        """Check the body of a create (:api:`input-validation` and :api:`create-body`)."""
+        if not isinstance(body, dict):
+            return [wrong_type("", "object", body)]
+        known = {*required, "input", "webhook", "webhook_events_filter"}
+        found = [
+            Violation("required", "", f"{name} is required")
+            for name in required
+            if name not in body
+        ]
+        for name, value in body.items():
+            if name not in known:
+                if closed and name not in _IGNORED:
+                    found.append(
+                        Violation(
+                            "additional_property_not_allowed",
+                            "",
+                            f"Additional property {name} is not allowed",
+                        )
+                    )
+                continue
+            kind, expected = _KEYS[name]
+            if not isinstance(value, kind):
+                found.append(wrong_type(name, expected, value))
+            elif name == "webhook" and not self._is_webhook(str(value)):
+                found.append(Violation("format", name, "Not a valid HTTPS URL"))
+            elif name == "webhook_events_filter":
+                found.extend(_event_violations(list(value)))
+        return found
+
+    def _is_webhook(self, url: str) -> bool:
+        if _HTTPS_URL.fullmatch(url):
+            return True
+        if not (self._local_webhooks and re.fullmatch(r"http://[^\s/?#]+\S*", url)):
+            return False
+        return is_loopback_url(url)
 
     def _resolve(self, reference: str, account: Account) -> tuple[Version, bool]:
         """Return the version that a ``version`` field names, and whether its id is hidden."""
@@ -288,7 +330,7 @@ class PredictionsApi:
         version = None if model is None else self._store.find_version(version_id, model)
         if version is None:
             raise not_found_service()
-        reject(_body_violations(body, ("destination", "input"), closed=False))
+        reject(self._violations(body, ("destination", "input"), closed=False))
         destination = self._destination(body["destination"], call.account)
         _require_credit(call.account)
         if not version.code.trainable:
@@ -339,37 +381,6 @@ def _owner_and_name(reference: str) -> tuple[str, str]:
 def _require_credit(account: Account) -> None:
     if account.credit in ("none", "no-billing"):
         raise no_credit(billing=account.credit == "none")
-
-
-def _body_violations(
-    body: Any, required: tuple[str, ...], *, closed: bool = True
-) -> list[Violation]:
-    """Check the body of a create (:api:`input-validation` and :api:`create-body`)."""
-    if not isinstance(body, dict):
-        return [wrong_type("", "object", body)]
-    known = {*required, "input", "webhook", "webhook_events_filter"}
-    found = [
-        Violation("required", "", f"{name} is required") for name in required if name not in body
-    ]
-    for name, value in body.items():
-        if name not in known:
-            if closed and name not in _IGNORED:
-                found.append(
-                    Violation(
-                        "additional_property_not_allowed",
-                        "",
-                        f"Additional property {name} is not allowed",
-                    )
-                )
-            continue
-        kind, expected = _KEYS[name]
-        if not isinstance(value, kind):
-            found.append(wrong_type(name, expected, value))
-        elif name == "webhook" and not _HTTPS_URL.fullmatch(str(value)):
-            found.append(Violation("format", name, "Not a valid HTTPS URL"))
-        elif name == "webhook_events_filter":
-            found.extend(_event_violations(list(value)))
-    return found
 
 
 def _event_violations(events: list[Any]) -> list[Violation]:

@@ -123,6 +123,9 @@ class Emulator:
         expired_waits: Answer to a create with ``Prefer: wait`` whose wait expired: ``starting`` (the
             default; without output) or ``actual`` (the status and output so far).
         list_lag: Emulated seconds before a new prediction appears in the list. Defaults to 0.
+        local_webhooks: Whether webhooks may have ``http:`` URLs of this machine, such as
+            ``http://localhost:8000/hook``, and deliveries to its own names and addresses are sent. On the
+            service, webhooks must be ``https:``. Defaults to False; see also `webhook_hosts`.
         wire: Whether faults can be injected with `Emulator.wire`. Adds a proxy in front of the three
             origins. Defaults to False.
         tls: Whether to serve HTTPS: True, with certificates of an authority that is made for this
@@ -154,6 +157,7 @@ class Emulator:
         sync_answers: SyncAnswers | None = None,
         expired_waits: ExpiredAnswers = "starting",
         list_lag: float = 0.0,
+        local_webhooks: bool = False,
         wire: bool = False,
         tls: bool | ssl.SSLContext | None = False,
         records: int = RECORDS,
@@ -165,6 +169,8 @@ class Emulator:
         if records < 1 or memory < 1:
             raise ValueError("records and memory must be positive")
         self._host: str = host
+        self.local_webhooks: bool = local_webhooks
+        """Whether webhooks may have ``http:`` URLs of this machine."""
         self._authority: Authority | None = None
         context: ssl.SSLContext | None
         if tls is True:
@@ -215,7 +221,7 @@ class Emulator:
             self._account,
             self.ledger,
             self.deliveries,
-            Behaviour(sizes, sync_answers, expired_waits, list_lag),
+            Behaviour(sizes, sync_answers, expired_waits, list_lag, local_webhooks),
             retention,
             proxy,
         )

@@ -65,6 +65,7 @@ class Behaviour:
     sync_answers: SyncAnswers
     expired_waits: ExpiredAnswers
     list_lag: float
+    local_webhooks: bool
 
 
 class Server:
@@ -255,6 +256,7 @@ class Server:
             views,
             outside,
             hosts=self.webhook_hosts,
+            local=self._behaviour.local_webhooks,
             deliveries=self._deliveries,
             retention=self._retention,
             spawn=lambda work: engine.spawn(work),
@@ -284,6 +286,7 @@ class Server:
                 sync=self._behaviour.sync_answers,
                 expired=self._behaviour.expired_waits,
                 list_lag=self._behaviour.list_lag,
+                local_webhooks=self._behaviour.local_webhooks,
             ),
         )
         delivery = DeliveryServer(self._store)

@@ -1,7 +1,8 @@
 """Signed webhook deliveries (:api:`webhooks`).
 
 Connections are made to loopback addresses only. Since the API takes only HTTPS URLs, hosts are mapped
-to local servers with `Emulator.webhook_hosts`; a delivery to any other host is recorded, not sent.
+to local servers with `Emulator.webhook_hosts`; a delivery to any other host is recorded, not sent. With
+`local_webhooks`, URLs of this machine are taken and served as they are.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import ipaddress
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 import attrs
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ._clock import NANOSECONDS, Clock, Timers
+from ._hosts import is_loopback
 from ._retention import Retention, remove_first
 from ._store import Prediction
 from ._views import Views
@@ -36,6 +38,8 @@ RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 29.0)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 _MAX_DOWNLOAD = 256 * 1024 * 1024
+_log = logging.getLogger("replicate_async.testing")
+
 EVENTS = ("start", "output", "logs", "completed")
 
 
@@ -79,28 +83,37 @@ def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
 
 
 class LoopbackResolver(AbstractResolver):
-    """Resolves ``localhost`` only."""
+    """Resolves ``localhost`` and names below it only."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return 127.0.0.1 for ``localhost``."""
+        """Return the loopback addresses, both: servers may listen on one of them only."""
         del family
-        if host.rstrip(".").lower() != "localhost":
+        if not is_loopback(host):
             raise OSError(f"the emulator connects to loopback addresses only, not to {host!r}")
         return [
             ResolveResult(
                 hostname=host,
-                host="127.0.0.1",
+                host=address,
                 port=port,
-                family=socket.AF_INET,
+                family=its_family,
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
+            for address, its_family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))
         ]
 
     async def close(self) -> None:
         """Do nothing."""
+
+
+def is_loopback_url(url: str) -> bool:
+    """Tell whether a URL leads to this machine."""
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:  # an address in brackets that is none
+        return False
 
 
 def require_loopback(url: str) -> None:
@@ -109,15 +122,9 @@ def require_loopback(url: str) -> None:
     Raises:
         OSError: Its host is not a loopback address.
     """
-    host = urlsplit(url).hostname or ""
-    if host.rstrip(".").lower() == "localhost":
-        return
-    try:
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    except ValueError:
-        pass
-    raise OSError(f"the emulator connects to loopback addresses only, not to {host!r}")
+    if not is_loopback_url(url):
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        raise OSError(f"the emulator connects to loopback addresses only, not to {host!r}")
 
 
 class Outside:
@@ -188,6 +195,7 @@ class Webhooks:
 
     Args:
         hosts: Host (with port, if the URL has one) to local origin.
+        local: Whether deliveries to this machine are sent without being mapped.
         deliveries: Every attempt is appended here.
         retention: Bounds the deliveries.
         spawn: Runs a coroutine in a task of the emulator's.
@@ -201,6 +209,7 @@ class Webhooks:
         outside: Outside,
         *,
         hosts: dict[str, str],
+        local: bool,
         deliveries: list[Delivery],
         retention: Retention,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -210,6 +219,7 @@ class Webhooks:
         self._views = views
         self._outside = outside
         self._hosts = hosts
+        self._local = local
         self._deliveries = deliveries
         self._retention = retention
         self._spawn = spawn
@@ -276,15 +286,12 @@ class Webhooks:
         }
         status: int | None = None
         error: str | None = None
-        origin = self._hosts.get(parts.netloc) or self._hosts.get(parts.hostname or "")
-        if origin is None:
+        target = self._target(url, parts)
+        if target is None:
             error = f"no local server is mapped to {parts.netloc}"
         else:
-            query = f"?{parts.query}" if parts.query else ""
             try:
-                status = await self._outside.post(
-                    f"{origin.rstrip('/')}{parts.path}{query}", body, headers
-                )
+                status = await self._outside.post(target, body, headers)
             except OSError as failure:
                 error = str(failure)
         delivery = Delivery(url, event, prediction.id, headers, body, attempt, at, status, error)
@@ -292,4 +299,25 @@ class Webhooks:
         forget = partial(remove_first, self._deliveries, delivery)
         self._retention.content(len(body), forget)
         self._retention.record("deliveries", forget)
-        return origin is not None and (status is None or status >= 400)
+        _say(delivery, is_sent=target is not None)
+        return target is not None and (status is None or status >= 400)
+
+    def _target(self, url: str, parts: SplitResult) -> str | None:
+        """Return the URL of a local server to deliver to; None if there is none."""
+        origin = self._hosts.get(parts.netloc.lower()) or self._hosts.get(parts.hostname or "")
+        if origin is None:
+            return url if self._local and is_loopback_url(url) else None
+        return f"{origin.rstrip('/')}{parts.path}{f'?{parts.query}' if parts.query else ''}"
+
+
+def _say(delivery: Delivery, *, is_sent: bool) -> None:
+    """Log what has become of a delivery. The query of its URL may be secret."""
+    what = (
+        f"webhook {delivery.event!r} of {delivery.prediction} to {delivery.url.partition('?')[0]!r}"
+    )
+    if not is_sent:
+        _log.info("%s: recorded, not sent: %s", what, delivery.error)
+    elif delivery.status is None:
+        _log.info("%s: attempt %d got no answer: %s", what, delivery.attempt, delivery.error)
+    else:
+        _log.info("%s: attempt %d was answered with %d", what, delivery.attempt, delivery.status)

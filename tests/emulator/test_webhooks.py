@@ -206,3 +206,53 @@ async def test_cancelled_and_aborted_complete(api: Api, emulator: Emulator) -> N
     created = await _run(api, version, {})
     await api("POST", f"/predictions/{created['id']}/cancel")
     assert [d.json()["status"] for d in await _delivered(api, 1)] == ["canceled"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "app.localhost", "[::1]"])
+async def test_local_webhooks(receiver: Receiver, host: str) -> None:
+    """With `local_webhooks`, `http:` URLs of this machine are accepted, and delivered as they are."""
+    port = receiver.origin.rpartition(":")[2]
+    async with Emulator(local_webhooks=True) as emulator, aiohttp.ClientSession() as session:
+        api = Api(emulator, session)
+        body = {
+            "version": HELLO,
+            "input": {"text": "a"},
+            "webhook": f"http://{host}:{port}/hook?a=b%20c",
+            "webhook_events_filter": ["completed"],
+        }
+        assert (await api("POST", "/predictions", json=body)).status == 201
+        [delivery] = await _delivered(api, 1)
+        if host == "[::1]":  # where nobody listens
+            assert (delivery.status, bool(delivery.error)) == (None, True)
+        else:
+            assert delivery.status == 200
+            assert receiver.paths == ["/hook?a=b%20c"]
+
+
+async def test_local_webhooks_lead_nowhere_else(receiver: Receiver) -> None:
+    """Only names and addresses of this machine are local; without the option, not even those are."""
+    port = receiver.origin.rpartition(":")[2]
+    for local, hosts in (
+        (True, ["example.com", "127.0.0.1.example.com", "localhost.example.com", "10.0.0.1", "["]),
+        (False, ["127.0.0.1", "localhost"]),
+    ):
+        async with (
+            Emulator(local_webhooks=local) as emulator,
+            aiohttp.ClientSession() as session,
+        ):
+            api = Api(emulator, session)
+            for host in hosts:
+                body = {
+                    "version": HELLO,
+                    "input": {"text": "a"},
+                    "webhook": f"http://{host}:{port}/",
+                }
+                answer = await api("POST", "/predictions", json=body)
+                assert answer.status == 422, host
+                assert b"Not a valid HTTPS URL" in answer.body
+            body["webhook"] = f"https://{hosts[0]}:{port}/"
+            assert (await api("POST", "/predictions", json=body)).status == 201
+            for delivery in await _delivered(api, 1):
+                assert delivery.error is not None
+                assert "no local server is mapped" in delivery.error
+    assert receiver.paths == []

@@ -19,6 +19,7 @@ import cattrs
 from cattrs.cols import is_mapping, is_sequence
 from cattrs.gen import make_dict_structure_fn, override
 
+from ._json import CHUNK, MOST_DIGITS, to_text
 from .types import Record
 
 T = TypeVar("T")
@@ -27,13 +28,9 @@ _Hook = Callable[[Any, Any], Any]
 _logger = logging.getLogger("replicate_async")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-_CHUNK = 512
-"""Digits that `int` reads under any `sys.set_int_max_str_digits`, whose lowest limit is 640."""
-_EXACT = 100_000
-"""Digits of the longest integer that is read exactly, in some 15 ms: time grows faster than the length."""
 
 
-def decode_json(body: bytes | bytearray) -> Any:
+def decode_json(body: bytes | bytearray | str) -> Any:
     """Return the value of a JSON text.
 
     Integers of up to 100,000 digits are exact, whatever `sys.set_int_max_str_digits` says. Longer ones become
@@ -59,13 +56,13 @@ def _parse_int(text: str) -> int | float:
     try:
         return int(text)
     except ValueError:
-        if len(text) > _EXACT:
+        if len(text.lstrip("-")) > MOST_DIGITS:
             return float(text)
         return -_parse_digits(text[1:]) if text[0] == "-" else _parse_digits(text)
 
 
 def _parse_digits(digits: str) -> int:
-    if len(digits) <= _CHUNK:
+    if len(digits) <= CHUNK:
         return int(digits)
     low = len(digits) // 2
     value: int = _parse_digits(digits[:-low]) * 10**low + _parse_digits(digits[-low:])
@@ -77,15 +74,28 @@ def encode_json(value: object) -> bytes:
 
     Raises:
         TypeError: The value contains an object that JSON cannot represent.
-        ValueError: The value contains a NaN, an infinity or a reference to itself, or it is nested too deeply.
+        ValueError: The value contains a NaN, an infinity, an integer of more than 100,000 digits or a reference to
+            itself, or it is nested too deeply.
     """
     try:
-        try:
-            return _ENCODER.encode(value).encode()
-        except UnicodeEncodeError:  # a lone surrogate, which JSON can represent as an escape only
-            return _ASCII_ENCODER.encode(value).encode()
+        return _ENCODER.encode(value).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can represent as an escape only
+        return _ASCII_ENCODER.encode(value).encode()
     except RecursionError:
         raise ValueError("nested too deeply for JSON") from None
+    except ValueError:
+        # An integer of more digits than `int` writes; or a reference to itself, or a NaN, which is told below.
+        text = to_text(value, separators=(",", ":"))
+        if not _is_json(text):
+            raise
+        return text.encode()
+
+
+def _is_json(text: str) -> bool:
+    """Return whether a text has no NaN and no infinity, which are no JSON."""
+    found: list[str] = []
+    json.loads(text, parse_int=len, parse_constant=found.append)
+    return not found
 
 
 def flat_size(value: object) -> int | None:

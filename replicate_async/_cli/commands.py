@@ -38,6 +38,9 @@ E = TypeVar("E", bound=BaseException)
 FAILED: Final = 1
 WRONG: Final = 2
 
+_MOST_DIGITS: Final = 200_000
+"""Digits of an integer that is read and printed; Python's own limit is 4300."""
+
 _PROBLEMS_SHOWN: Final = 20
 """How many wrong lines `--strict` reports."""
 
@@ -56,6 +59,7 @@ def execute(options: argparse.Namespace) -> int:
     """Execute the command of parsed options, and return the exit code."""
     code = 0
     streams.prepare()
+    sys.set_int_max_str_digits(_MOST_DIGITS)
     try:
         with _client_options(emulated=options.emulator) as settings:
             code = anyio.run(_execute, options, settings)

@@ -80,22 +80,29 @@ async def save_output(prediction: Prediction, output: object, directory: Path) -
 
 
 def _files_in(tree: object) -> Iterator[FileOutput]:
-    match tree:
-        case FileOutput():
-            yield tree
-        case list():
-            for item in tree:
-                yield from _files_in(item)
-        case dict():
-            for item in tree.values():
-                yield from _files_in(item)
+    rest = [tree]
+    while rest:  # models may nest outputs deeper than Python can recurse
+        match rest.pop():
+            case FileOutput() as file:
+                yield file
+            case list() as items:
+                rest += reversed(items)
+            case dict() as items:
+                rest += reversed(items.values())
 
 
 def _is_files(tree: Any) -> bool:
     """Tell whether a tree consists of files only."""
-    if isinstance(tree, list):
-        return bool(tree) and all(map(_is_files, tree))
-    return isinstance(tree, FileOutput)
+    rest = [tree]
+    while rest:
+        match rest.pop():
+            case [*items] if items:
+                rest += items
+            case FileOutput():
+                pass
+            case _:
+                return False
+    return True
 
 
 def _unused(path: Path) -> Path:

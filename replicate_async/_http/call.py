@@ -22,6 +22,7 @@ from aiohttp import StreamReader as StreamReader
 from aiohttp import TraceConfig as TraceConfig
 
 from .. import exceptions
+from .._json import shown
 from .._redaction import without_credentials
 from .._version import __version__
 from ..types import Limits, RateLimit, Retry, Timeout
@@ -131,7 +132,7 @@ class Answer:
     def unreadable(self, error: ValueError) -> exceptions.UnreadableAnswer:
         """Return the exception for an answer whose JSON has an unexpected shape."""
         return exceptions.UnreadableAnswer(
-            self.method, redacted(self.url), self.status, repr(self.data)[:1000], str(error)
+            self.method, redacted(self.url), self.status, shown(self.data)[:1000], str(error)
         )
 
 

@@ -6,12 +6,12 @@ without data, but the API sends `done` and `error` events without data, too (:ap
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from .._codec import decode_json
 from ..types import ServerSentEvent
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -247,8 +247,8 @@ def done_reason(data: str) -> str | None:
 def _object(data: str) -> dict[str, object]:
     """Return a JSON object; an empty one if the data are anything else."""
     try:
-        decoded = json.loads(data)
-    except (ValueError, RecursionError):
+        decoded = decode_json(data)
+    except ValueError:
         return {}
     return decoded if isinstance(decoded, dict) else {}
 

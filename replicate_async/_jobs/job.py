@@ -19,6 +19,7 @@ from .._concurrency import shielded
 from .._http.call import Call
 from .._http.retry import Kind
 from .._http.session import Pool
+from .._json import shown
 from .._redaction import without_secrets
 from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
@@ -88,8 +89,8 @@ class LiveJob(Bound):
         }
         if self._client is not None:
             facts["input"] = without_secrets(self.input, self._client.secrets)
-        shown = ", ".join(f"{name}={value!r}" for name, value in facts.items())
-        return f"{type(self).__name__}({shown})"
+        pairs = ", ".join(f"{name}={shown(value)}" for name, value in facts.items())
+        return f"{type(self).__name__}({pairs})"
 
     def _replace(self, fresh: Bound) -> None:
         super()._replace(fresh)

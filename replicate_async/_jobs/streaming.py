@@ -6,7 +6,6 @@ dropped, the follower ends.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -20,6 +19,7 @@ from .. import _arguments, exceptions
 from .._files.output import to_output
 from .._http.retry import Kind
 from .._http.transport import Transport
+from .._json import to_text
 from .._unpicklable import Unpicklable
 from ..types import ServerSentEvent
 from . import policy
@@ -317,7 +317,7 @@ class _TimeoutReached(Exception):
 
 
 def _as_text(item: Any) -> str:
-    return json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+    return to_text(item, ascii_only=False, separators=(",", ":"))
 
 
 class Stream(Unpicklable, Generic[T, J]):

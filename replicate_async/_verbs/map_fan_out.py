@@ -18,8 +18,9 @@ from .._jobs.running import RunState
 from .map_fingerprint import Fingerprint, fingerprint_of
 from .map_inputs import Inputs, read
 from .map_item import Item, Shared, Stopped, finish_cleanup
-from .map_journal import Entry, Journal
+from .map_journal import Journal
 from .map_plan import Plan
+from .map_rows import Entry
 from .map_uncertain import UncertainCreates
 from .outcome import Outcome
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -18,6 +17,7 @@ from .. import exceptions
 from .._concurrency import in_thread
 from .._files.inputs import is_file_input, url_of
 from .._files.sources import digest_of
+from .._json import to_text
 from .._redaction import without_secrets
 
 _FILE: Final = "$file"
@@ -98,9 +98,11 @@ def _text_hash(text: str) -> str:
 
 def _json(plain: Any, path: str) -> str:
     try:
-        return json.dumps(plain, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+        return to_text(plain, sort_keys=True, separators=(",", ":"))
     except RecursionError:
         raise _too_deep(path) from None
+    except ValueError as error:
+        raise exceptions.ArgumentError(path, str(error)) from error
 
 
 def _too_deep(path: str) -> exceptions.ArgumentError:
@@ -166,7 +168,7 @@ def _plain(value: Any, path: str, unread: list[_Unread] | None) -> Any:
             return [_plain(item, f"{path}[{index}]", unread) for index, item in enumerate(value)]
         case set() | frozenset():
             items = [_plain(item, path, unread) for item in value]
-            return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
+            return sorted(items, key=lambda item: to_text(item, sort_keys=True))
     if hasattr(value, "tolist"):
         return _plain(value.tolist(), path, unread)
     raise exceptions.ArgumentTypeError(

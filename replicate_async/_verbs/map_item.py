@@ -30,9 +30,10 @@ from .._jobs.request import CreateRequest, prepare
 from .._jobs.running import RunState
 from .._redaction import without_secrets
 from .map_fingerprint import Fingerprint, sent_hash
-from .map_journal import Entry, Journal
+from .map_journal import Journal
 from .map_outputs import are_saved, save_output, saved_names
 from .map_plan import Plan, RedoReason
+from .map_rows import Entry
 from .map_uncertain import UncertainCreates, UnprovenError, sent_text
 from .outcome import Outcome
 

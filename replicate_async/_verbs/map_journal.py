@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -25,11 +25,11 @@ import attrs
 
 from .. import exceptions
 from .._files.disk import make_directory, sync_directory
+from .._json import to_text
 from .map_fingerprint import Fingerprint
+from .map_rows import Entry, check_sent, check_time, entry_of
 
 T = TypeVar("T")
-
-State: TypeAlias = Literal["new", "intended", "running", "ended", "saved"]
 
 _APPLICATION: Final = 0x5265706C
 """Identifies journals among SQLite files."""
@@ -61,27 +61,8 @@ CREATE TABLE IF NOT EXISTS timeouts (number INTEGER PRIMARY KEY, seconds REAL NO
 """The predictions that were cancelled because their time was over; older journals have no such table."""
 
 
-@attrs.frozen
-class Entry:
-    """The state of one input in the journal."""
-
-    state: State = "new"
-    """`new`: no prediction was created; `intended`: one may have been; `running`: its ID is known; `ended`: its
-    record is known; `saved`: its files are on the disk, too."""
-    attempt: int = 0
-    """Number of predictions that failed before this one."""
-    sent: str | None = None
-    """Hash of the input as it was sent."""
-    intended: float = 0.0
-    """When the create was sent, in seconds since 1970."""
-    prediction: str | None = None
-    """ID of the prediction."""
-    record: dict[str, Any] | None = None
-    """The prediction as it ended."""
-    files: Mapping[str, int | None] = attrs.field(factory=dict)
-    """Names of the saved files, with their sizes; None if a size is not known."""
-    timeout: float | None = None
-    """The timeout in seconds, if the prediction was cancelled because it was over."""
+_UNFIT: Final = (OverflowError, UnicodeError)
+"""What the values of a row can raise, in addition to errors of SQLite: too large, or a lone surrogate."""
 
 
 @attrs.define(eq=False)
@@ -89,6 +70,8 @@ class _Step:
     """A read or write, and its result."""
 
     work: Callable[[], Any]
+    number: int | None = None
+    """The input that it is about."""
     is_done: bool = False
     result: Any = None
     error: exceptions.JournalError | None = None
@@ -125,31 +108,31 @@ class Journal:
         Raises:
             JournalError: The input was another one in an earlier run.
         """
-        return await self._do(lambda: self._store.find(number, fingerprint))
+        return await self._do(lambda: self._store.find(number, fingerprint), number)
 
     async def intend(self, number: int, fingerprint: Fingerprint, sent: str, attempt: int) -> None:
         """Record that a prediction is about to be created."""
         now = time.time()
-        await self._do(lambda: self._store.intend(number, fingerprint, sent, attempt, now))
+        await self._do(lambda: self._store.intend(number, fingerprint, sent, attempt, now), number)
 
     async def created(self, number: int, id: str) -> None:
         """Record the ID of the prediction that was created or found."""
-        await self._do(lambda: self._store.created(number, id))
+        await self._do(lambda: self._store.created(number, id), number)
 
     async def refused(self, number: int) -> None:
         """Record that no prediction was created after all, or none that counts."""
-        await self._do(lambda: self._store.refused(number))
+        await self._do(lambda: self._store.refused(number), number)
 
     async def ended(
         self, number: int, record: Mapping[str, Any], timeout: float | None = None
     ) -> None:
         """Record how the prediction ended, and the timeout in seconds if it was cancelled for it."""
-        text = json.dumps(record, ensure_ascii=True, separators=(",", ":"))
-        await self._do(lambda: self._store.ended(number, text, timeout))
+        text = to_text(record, separators=(",", ":"))
+        await self._do(lambda: self._store.ended(number, text, timeout), number)
 
     async def saved(self, number: int, files: Mapping[str, int | None]) -> None:
         """Record that the files of the output are on the disk, with their sizes."""
-        await self._do(lambda: self._store.saved(number, files))
+        await self._do(lambda: self._store.saved(number, files), number)
 
     async def owns(self, id: str) -> bool:
         """Tell whether a prediction belongs to one of the inputs."""
@@ -159,8 +142,8 @@ class Journal:
         """Return the creates whose answers are not known: index, hash of what was sent, and time."""
         return await self._do(self._store.uncertain)
 
-    async def _do(self, work: Callable[[], T]) -> T:
-        step = _Step(work)
+    async def _do(self, work: Callable[[], T], number: int | None = None) -> T:
+        step = _Step(work, number)
         self._steps.append(step)
         async with self._turn:
             if not step.is_done:
@@ -225,14 +208,16 @@ class _Store:
                         step.result = step.work()
                     except exceptions.JournalError as error:
                         step.error = error
+                    except (sqlite3.DataError, sqlite3.InterfaceError, *_UNFIT) as error:
+                        step.error = self._misfit(step.number, error)
                 self._query("COMMIT")
                 self._check_files()
-            except sqlite3.Error as error:
+            except exceptions.JournalError as error:  # it is closed, or gone
+                problem = error
+            except Exception as error:  # noqa: BLE001  (also an unexpected one: others wait for their steps)
                 problem = self._problem(error)
                 with suppress(sqlite3.Error):
                     self._query("ROLLBACK")
-            except exceptions.JournalError as error:  # it is closed, or gone
-                problem = error
             for step in batch:
                 step.error = problem or step.error
                 step.is_done = True
@@ -285,7 +270,8 @@ class _Store:
                 "unreadable", str(self._path), f"it is of version {version}, and this is {_VERSION}"
             )
         else:
-            [known] = database.execute("SELECT value FROM facts WHERE name = 'target'").fetchone()
+            facts = database.execute("SELECT value FROM facts WHERE name = 'target'").fetchone()
+            [known] = facts or ["another model"]
             if known != target:
                 raise exceptions.JournalError(
                     "mismatch",
@@ -296,14 +282,15 @@ class _Store:
         database.execute("COMMIT")
 
     def find(self, number: int, fingerprint: Fingerprint) -> Entry:
-        row = self._query(
+        found = self._rows(
+            number,
             "SELECT hash, state, attempt, sent, intended, prediction, record, files, seconds"
             " FROM items LEFT JOIN timeouts USING (number) WHERE number = ?",
             number,
-        ).fetchone()
-        if row is None:
+        )
+        if not found:
             return Entry()
-        known, state, attempt, sent, intended, prediction, record, files, seconds = row
+        [[known, *columns]] = found
         if known != fingerprint.hash:
             raise exceptions.JournalError(
                 "mismatch",
@@ -312,16 +299,10 @@ class _Store:
                 " inputs; to go on with this one, give the same inputs in the same order (more may"
                 " follow)",
             )
-        return Entry(
-            state,
-            attempt,
-            sent,
-            intended or 0.0,
-            prediction,
-            None if record is None else json.loads(record),
-            _sizes(json.loads(files)) if files else {},
-            seconds,
-        )
+        try:
+            return entry_of(columns)
+        except ValueError as error:
+            raise self._damaged(number, error) from None
 
     def intend(
         self, number: int, fingerprint: Fingerprint, sent: str, attempt: int, now: float
@@ -367,9 +348,39 @@ class _Store:
         return self._query("SELECT 1 FROM predictions WHERE id = ?", id).fetchone() is not None
 
     def uncertain(self) -> list[tuple[int, str, float]]:
-        return self._query(
-            "SELECT number, sent, intended FROM items WHERE state = 'intended' ORDER BY number"
-        ).fetchall()
+        rows: list[tuple[int, str, float]] = []
+        for number, sent, intended in self._rows(
+            None,
+            "SELECT number, sent, intended FROM items WHERE state = 'intended' ORDER BY number",
+        ):
+            try:
+                rows.append((number, check_sent(sent), check_time(intended)))
+            except ValueError as error:
+                raise self._damaged(number, error) from None
+        return rows
+
+    def _rows(self, number: int | None, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        try:
+            return self._query(statement, *values).fetchall()
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) is not None:
+                raise
+            raise self._damaged(number, error) from error  # a text is not UTF-8
+
+    def _damaged(self, number: int | None, error: Exception) -> exceptions.JournalError:
+        which = "a row" if number is None else f"the row of input {number}"
+        fact = (
+            f"{which} is damaged: {error}. Its prediction, if there is one, is in predictions.list()."
+            " Use another journal, or delete the row to have the input run again"
+        )
+        return exceptions.JournalError("unreadable", str(self._path), fact)
+
+    def _misfit(self, number: int | None, error: Exception) -> exceptions.JournalError:
+        which = "a row" if number is None else f"the row of input {number}"
+        return exceptions.JournalError(
+            "failed", str(self._path), f"{which} cannot be written: {error}"
+        )
 
     def _query(self, statement: str, *values: object) -> sqlite3.Cursor:
         if self._database is None:
@@ -390,8 +401,3 @@ class _Store:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _sizes(files: list[str] | dict[str, int | None]) -> dict[str, int | None]:
-    """Return the sizes of files; earlier versions noted the names alone."""
-    return files if isinstance(files, dict) else dict.fromkeys(files)

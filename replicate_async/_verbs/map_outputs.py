@@ -6,23 +6,24 @@ the files that are there under the names of its output are complete, and belong 
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from .. import exceptions
-from .._codec import encode_json
+from .._codec import decode_json
 from .._concurrency import gather_limited, in_thread
 from .._files.disk import UniqueNames, write_file
 from .._files.media import safe_name
 from .._files.output import FileOutput, files_in, replace_files, to_output
 from .._jobs.context import Context
 from .._jobs.prediction import Output, Prediction
+from .._json import to_text
 
 _SAVED_AT_ONCE: Final = 4
 
@@ -145,10 +146,12 @@ def _files_of(output: Output, raw: Any, context: Context, prefix: str, predictio
     if raw is not None and not _is_files(tree):
         text = _text_of(output, raw)
         if text is not None:
-            texts[prefix + unique.add("output.txt")] = text.encode()
+            texts[prefix + unique.add("output.txt")] = text.encode("utf-8", "surrogatepass")
         else:
             named = replace_files(tree, lambda file: names.get(file, file.url))
-            texts[prefix + unique.add("output.json")] = encode_json(named)
+            texts[prefix + unique.add("output.json")] = to_text(
+                named, separators=(",", ":"), ascii_only=False
+            ).encode("utf-8", "surrogatepass")
     return _Files({name: file for file, name in names.items()}, texts)
 
 
@@ -164,9 +167,14 @@ def _text_of(output: Output, raw: Any) -> str | None:
 
 def _is_files(tree: Any) -> bool:
     """Tell whether a tree consists of files only."""
-    if isinstance(tree, list):
-        return bool(tree) and all(map(_is_files, tree))
-    return isinstance(tree, FileOutput)
+    rest = [tree]
+    while rest:  # models may nest lists deeper than Python can recurse
+        item = rest.pop()
+        if isinstance(item, list) and item:
+            rest += item
+        elif not isinstance(item, FileOutput):
+            return False
+    return True
 
 
 async def _save_record(
@@ -185,7 +193,7 @@ async def _save_record(
         """Remove the files of another prediction, and tell whether the record is there already."""
         known: object = None
         with suppress(OSError, ValueError):
-            known = json.loads(record.read_bytes())
+            known = decode_json(record.read_bytes())
         if not (isinstance(known, dict) and known.get("id") == raw.get("id")):
             stale = [directory / name for name in names]
             if known is not None:
@@ -194,9 +202,12 @@ async def _save_record(
                 if not is_known(path):
                     with suppress(OSError):
                         path.unlink()
-        return known == raw
+        try:
+            return known == raw
+        except RecursionError:
+            return False
 
     if not await in_thread(prepare):
-        text = json.dumps(raw, ensure_ascii=False, indent=1)
+        text = await in_thread(partial(to_text, raw, ascii_only=False, indent=1))
         content = text.encode("utf-8", "surrogatepass")
         await write_file(record, content, private=True, durable=durable)  # it holds the input

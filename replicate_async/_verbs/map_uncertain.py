@@ -18,7 +18,8 @@ from .._jobs.marks import carries
 from .._jobs.pending import ListMatch
 from .._jobs.prediction import Prediction
 from .map_fingerprint import sent_hash
-from .map_journal import Entry, Journal
+from .map_journal import Journal
+from .map_rows import Entry
 
 _MARGIN: Final = 60.0
 """Seconds by which the clocks of the two runs may differ."""

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from .._jobs.prediction import Output, Prediction
+from .._json import shown
 from .._redaction import without_secrets
 
 __all__ = ("Outcome",)
@@ -34,10 +35,10 @@ class Outcome:
     """Names of the inputs that the `repr` does not show."""
 
     def __repr__(self) -> str:
-        shown = without_secrets(self.input, self._secrets)
+        given = without_secrets(self.input, self._secrets)
         return (
-            f"Outcome(index={self.index!r}, input={shown!r}, prediction={self.prediction!r},"
-            f" output={self.output!r}, error={self.error!r}, saved={self.saved!r})"
+            f"Outcome(index={self.index!r}, input={shown(given)}, prediction={self.prediction!r},"
+            f" output={shown(self.output)}, error={self.error!r}, saved={self.saved!r})"
         )
 
     def result(self) -> Output:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import keyword
 import math
 import re
@@ -19,6 +18,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from .._codec import decode_json
 from .._files.holders import is_file
 from .._redaction import REDACTED
 from ..types import File, ModelFile
@@ -316,8 +316,8 @@ class ModelSchema:
             "object",
         ):
             try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
+                value = decode_json(value)
+            except ValueError:
                 return value  # as it came
         return self._converted(node, value, file, guess, 0)
 

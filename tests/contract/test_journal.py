@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from replicate_async import exceptions
 from replicate_async._verbs.map_fingerprint import Fingerprint, fingerprint_of, sent_hash
-from replicate_async._verbs.map_journal import Entry, Journal
+from replicate_async._verbs.map_journal import Journal
+from replicate_async._verbs.map_rows import Entry
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = Fingerprint("hash", '{"a":1}')

@@ -28,6 +28,7 @@ from replicate_async import (
     Version,
 )
 from replicate_async._codec import decode_json, encode_json, parse_datetime, structure
+from replicate_async._json import shown, to_text
 from replicate_async.resources.webhooks import WebhookSigningSecret
 from replicate_async.types import CollectionSummary, Record
 
@@ -542,10 +543,54 @@ def test_endless_integers() -> None:
     assert decode_json(b"-" + b"9" * 10_000_000) == -float("inf")
 
 
+@pytest.mark.parametrize("digits", [640, 4301, 100_000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_long_integers_are_written(digits: int, sign: int) -> None:
+    """Integers of more digits than Python converts are written, beside whatever else there is."""
+    number = sign * (10 ** (digits - 1) + 7)
+    value = {"a": [number, "ä\ud800", 1.5, None, True], "b": {}, "c": [], "d": {"e": [[]]}}
+    assert decode_json(encode_json(value)) == value
+    for indent in (None, 1):
+        assert decode_json(to_text(value, indent=indent)) == value
+
+
 def test_integers_that_cannot_be_written() -> None:
-    """Encoding an integer of more digits than Python converts is a ValueError."""
-    with pytest.raises(ValueError, match="digits"):
-        encode_json({"a": 10**4301})
+    """Encoding an integer of more than 100,000 digits is a ValueError; so is what is no JSON beside a long one."""
+    long = 10**5000
+    for value in (10**100_001, [long, float("nan")], [long, float("inf")]):
+        with pytest.raises(ValueError, match=r"digits|float values"):
+            encode_json({"a": value})
+    endless: list[object] = [long]
+    endless.append(endless)
+    with pytest.raises(ValueError, match=r"[Cc]ircular"):
+        encode_json(endless)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda some: st.lists(some) | st.dictionaries(st.text() | st.integers(), some),
+    ),
+    st.sampled_from([None, 1, 2]),
+    st.booleans(),
+)
+def test_texts_are_those_of_the_standard_library(
+    value: object, indent: int | None, ascii_only: bool
+) -> None:
+    """What the standard library refuses is written in the same way as what it accepts."""
+    expected = json.dumps(["@", value], indent=indent, ensure_ascii=ascii_only)
+    found = to_text([10**5000, value], indent=indent, ascii_only=ascii_only)
+    assert found == expected.replace('"@"', "1" + "0" * 5000, 1)
+
+
+def test_deep_values_are_shown() -> None:
+    """Whatever the depth and the length, there is a text to show and to save."""
+    deep: object = 10**5000
+    for _ in range(50_000):
+        deep = [deep]
+    assert "1" + "0" * 5000 in shown(deep)
+    assert to_text(deep).count("[") == 50_000
+    assert shown([1, "a"]) == "[1, 'a']"
 
 
 @pytest.mark.parametrize("levels", [100, 900, 1100, 5000, 100_000])

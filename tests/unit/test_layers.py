@@ -28,6 +28,7 @@ RANKS = {
     "_version": 0,
     "_redaction": 0,
     "types": 0,
+    "_json": 0,
     "exceptions": 1,
     "_codec": 2,
     "_concurrency": 2,

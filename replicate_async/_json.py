@@ -1,0 +1,181 @@
+"""JSON texts of values that the standard library refuses: long integers, and any depth. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from json.encoder import encode_basestring, encode_basestring_ascii
+from typing import Any, Final
+
+CHUNK: Final = 512
+"""Digits that Python converts under any `sys.set_int_max_str_digits`, whose lowest limit is 640."""
+
+MOST_DIGITS: Final = 100_000
+"""Digits of the longest integer that is read and written exactly, in some 15 ms: time grows faster than the length."""
+
+_BITS_PER_DIGIT: Final = 3.3219
+
+
+def to_text(
+    value: object,
+    *,
+    ascii_only: bool = True,
+    indent: int | None = None,
+    sort_keys: bool = False,
+    separators: tuple[str, str] | None = None,
+    default: Callable[[Any], object] | None = None,
+) -> str:
+    """Return a value as JSON, as `json.dumps` does; integers may be long, and the nesting deep.
+
+    Args:
+        value: The value. NaN and infinities are written as Python writes and reads them.
+        ascii_only: Whether to write other characters, lone surrogates among them, as escapes.
+        indent: Spaces of each level, for people; None: one line.
+        sort_keys: Whether to sort the keys of objects.
+        separators: Separator of items, and of keys and values.
+        default: Returns what to write for an object that JSON cannot represent.
+
+    Raises:
+        TypeError: The value contains an object that JSON cannot represent.
+        ValueError: It contains itself, or an integer of more than 100,000 digits.
+    """
+    if separators is None:
+        separators = (", " if indent is None else ",", ": ")
+    try:
+        return json.dumps(
+            value,
+            ensure_ascii=ascii_only,
+            indent=indent,
+            sort_keys=sort_keys,
+            separators=separators,
+            default=default,
+        )
+    except (RecursionError, ValueError):
+        writer = _Writer(ascii_only, indent, sort_keys, separators, default)
+        return "".join(writer.pieces(value))
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value, or its JSON if it contains a long integer or is nested too deeply for that."""
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):
+        try:
+            return to_text(value, ascii_only=False, default=_shown_object)
+        except (RecursionError, ValueError, TypeError):
+            return f"<{type(value).__name__}>"
+
+
+def _shown_object(value: object) -> str:
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):
+        return f"<{type(value).__name__}>"
+
+
+def digits_of(number: int) -> str:
+    """Return an integer in decimal, however long it is.
+
+    Raises:
+        ValueError: It has more than 100,000 digits.
+    """
+    try:
+        return int.__repr__(number)
+    except ValueError:
+        length = int(number.bit_length() / _BITS_PER_DIGIT) + 2
+        if length > MOST_DIGITS + 2:
+            raise ValueError(f"an integer of more than {MOST_DIGITS} digits") from None
+        digits = _split(abs(number), length).lstrip("0")
+        return f"-{digits}" if number < 0 else digits
+
+
+def _split(number: int, length: int) -> str:
+    """Return the digits of a number, with zeros in front."""
+    if length <= CHUNK:
+        return int.__repr__(number).zfill(length)
+    low = length // 2
+    high, rest = divmod(number, 10**low)
+    return _split(high, length - low) + _split(rest, low)
+
+
+class _Writer:
+    """Writes JSON with a stack of its own, and not Python's."""
+
+    def __init__(
+        self,
+        ascii_only: bool,
+        indent: int | None,
+        sort_keys: bool,
+        separators: tuple[str, str],
+        default: Callable[[Any], object] | None,
+    ) -> None:
+        self._quoted = encode_basestring_ascii if ascii_only else encode_basestring
+        self._indent = indent
+        self._sort_keys = sort_keys
+        self._between, self._colon = separators
+        self._default = default
+
+    def pieces(self, root: object) -> Iterator[str]:
+        """Yield the text in pieces."""
+        items: Iterator[tuple[str, Any]] = iter([("", root)])
+        end = ""
+        identity = 0
+        stack: list[tuple[Iterator[tuple[str, Any]], str, int]] = []
+        path: set[int] = set()
+        while True:
+            for before, item in items:
+                value = item
+                yield before
+                while not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
+                    if self._default is None:
+                        kind = type(value).__name__
+                        raise TypeError(f"Object of type {kind} is not JSON serializable")
+                    value = self._default(value)
+                if not isinstance(value, (list, tuple, dict)):
+                    yield self._scalar(value)
+                    continue
+                brackets = "{}" if isinstance(value, dict) else "[]"
+                if not value:
+                    yield brackets
+                    continue
+                if id(value) in path:
+                    raise ValueError("Circular reference detected")
+                stack.append((items, end, identity))
+                identity = id(value)
+                path.add(identity)
+                yield brackets[0]
+                end = self._line(len(stack) - 1) + brackets[1]
+                items = self._items(value, len(stack))
+                break
+            else:
+                yield end
+                if not stack:
+                    return
+                path.discard(identity)
+                items, end, identity = stack.pop()
+
+    def _line(self, depth: int) -> str:
+        return "" if self._indent is None else "\n" + " " * (self._indent * depth)
+
+    def _items(self, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+        """Yield the entries of a list or dict, each with the text before it."""
+        first = self._line(depth)
+        later = self._between + first
+        if not isinstance(value, dict):
+            for index, item in enumerate(value):
+                yield (later if index else first), item
+            return
+        entries = sorted(value.items()) if self._sort_keys else value.items()
+        for index, (key, item) in enumerate(entries):
+            text = key if isinstance(key, str) else self._scalar(key)
+            yield (later if index else first) + self._quoted(text) + self._colon, item
+
+    def _scalar(self, value: object) -> str:
+        match value:
+            case str():
+                return self._quoted(value)
+            case None | bool() | float():
+                return json.dumps(value)
+            case int():
+                return digits_of(value)
+        raise TypeError(f"keys must be str, int, float, bool or None, not {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""Secrets and passwords, replaced in what is shown or written down. Pure."""
+"""What is shown or written down: without secrets and passwords, and not too long. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +19,29 @@ def without_secrets(value: Mapping[str, Any], secrets: AbstractSet[str]) -> Mapp
         name: REDACTED if name in secrets and item is not None else item
         for name, item in value.items()
     }
+
+
+_LONGEST: Final = 2000
+"""Characters of a text that `repr` shows: outputs and logs can have millions."""
+
+
+def shortened(value: Any) -> Any:
+    """Return JSON with its long texts truncated, for a `repr`."""
+    root = [value]
+    containers: list[Any] = [root]
+    for (
+        container
+    ) in containers:  # which grows: outputs may be nested deeper than Python can recurse
+        entries = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, entry in entries:
+            if isinstance(entry, str) and len(entry) > _LONGEST:
+                container[key] = f"{entry[: _LONGEST // 2]}… ({len(entry)} characters)"
+            elif isinstance(entry, bytes) and len(entry) > _LONGEST:
+                container[key] = entry[: _LONGEST // 2] + b"... (%d bytes)" % len(entry)
+            elif type(entry) in (dict, list):
+                container[key] = copied = entry.copy()
+                containers.append(copied)
+    return root[0]
 
 
 _CREDENTIALS: Final = re.compile(r"(://)[^\s/'\"]*@")

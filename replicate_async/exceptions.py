@@ -491,20 +491,31 @@ class UnreadableAnswer(TransportError):
 
 
 class AnswerTooLarge(TransportError):
-    """The response, or an event of a stream, exceeds the limit on memory."""
+    """The response, an event of a stream, or the whole stream exceeds the limit on memory."""
 
     limit: int
-    """The limit, in bytes after decompression."""
+    """The limit, in bytes after decompression; for a whole stream in characters."""
+    prediction_id: str | None
+    """ID of the prediction, if it is a stream."""
 
     def __init__(
-        self, method: str, url: str, limit: int, what: Literal["answer", "event"] = "answer"
+        self,
+        method: str,
+        url: str,
+        limit: int,
+        what: Literal["answer", "event", "stream"] = "answer",
+        *,
+        prediction_id: str | None = None,
     ) -> None:
         self.limit = limit
-        noun = "response" if what == "answer" else what
+        self.prediction_id = prediction_id
+        noun = {"answer": "response", "event": "event", "stream": "whole stream"}[what]
+        of = "" if prediction_id is None else f" of prediction {prediction_id}"
+        unit = "characters" if what == "stream" else "bytes"
         super().__init__(
             method,
             url,
-            f"the {noun} is larger than {limit} bytes; if you expect such sizes, raise the limit with"
+            f"the {noun}{of} is larger than {limit} {unit}; if you expect such sizes, raise the limit with"
             f" Client(limits=Limits({what}=...))",
         )
 
@@ -565,10 +576,14 @@ class FileOutputError(ReplicateException):
 
     url: str
     """URL of the file; a long data URI is truncated."""
+    prediction_id: str | None
+    """ID of the prediction, if it is known."""
 
-    def __init__(self, url: str, fact: str) -> None:
+    def __init__(self, url: str, fact: str, *, prediction_id: str | None = None) -> None:
         self.url = url if len(url) <= 200 else url[:100] + "…"
-        super().__init__(f"{self.url}: {fact}")
+        self.prediction_id = prediction_id
+        of = "" if prediction_id is None else f" (output of prediction {prediction_id})"
+        super().__init__(f"{self.url}{of}: {fact}")
 
 
 class FileExpired(FileOutputError):
@@ -577,7 +592,9 @@ class FileExpired(FileOutputError):
     status: int
     """HTTP status code of the response, 404 or 410."""
 
-    def __init__(self, url: str, status: int, *, signed: bool = False) -> None:
+    def __init__(
+        self, url: str, status: int, *, signed: bool = False, prediction_id: str | None = None
+    ) -> None:
         self.status = status
         super().__init__(
             url,
@@ -586,6 +603,7 @@ class FileExpired(FileOutputError):
             if signed
             else f"the file is gone ({status}). Output files of predictions created through the API are"
             " deleted after one hour: save them in time, as run(save_to=...) does",
+            prediction_id=prediction_id,
         )
 
 
@@ -594,41 +612,72 @@ class HostNotAllowed(FileOutputError):
 
     host: str
     """The host; empty if the URL has none that is valid."""
-    prediction_id: str | None
-    """ID of the prediction whose output has the file; `None` if unknown."""
 
     def __init__(self, url: str, host: str, prediction_id: str | None) -> None:
         self.host = host
-        self.prediction_id = prediction_id
-        of = "" if prediction_id is None else f" of prediction {prediction_id}"
         super().__init__(
             url,
-            f"this file{of} was not fetched, since it is, or a redirect leads, at the host {host!r}, which"
+            f"the file was not fetched, since it is, or a redirect leads, at the host {host!r}, which"
             " Client(output_hosts=...) does not allow",
+            prediction_id=prediction_id,
         )
 
 
 class IncompleteFile(FileOutputError):
-    """The download ended before the file was complete."""
+    """The download ended before the file was complete, or took too long."""
 
-    def __init__(self, url: str, received: int, expected: int | None) -> None:
+    seconds: float | None
+    """The limit on its duration, if it took longer."""
+
+    def __init__(
+        self,
+        url: str,
+        received: int,
+        expected: int | None,
+        *,
+        seconds: float | None = None,
+        prediction_id: str | None = None,
+    ) -> None:
+        self.seconds = seconds
         of = f" of {expected}" if expected is not None else ""
-        super().__init__(url, f"the download ended after {received}{of} bytes; try it again")
+        if seconds is None:
+            fact = f"the download ended after {received}{of} bytes; try it again"
+        else:
+            fact = (
+                f"the download took longer than {seconds:g} s, and {received}{of} bytes were received; if you expect"
+                " that, raise the limit with Client(timeout=Timeout(download=...))"
+            )
+        super().__init__(url, fact, prediction_id=prediction_id)
 
 
 class FileTooLarge(FileOutputError):
-    """The file is larger than the limit on memory."""
+    """The file is larger than the limit on memory or disk."""
 
     limit: int
     """The limit, in bytes."""
 
-    def __init__(self, url: str, limit: int, size: int | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        limit: int,
+        size: int | None = None,
+        *,
+        to: Literal["read", "save", "expand"] = "read",
+        prediction_id: str | None = None,
+    ) -> None:
         self.limit = limit
         has = f"more than {limit}" if size is None else str(size)
+        rest = {
+            "read": "are read into memory: use save() or iterate over the file, or raise the limit with"
+            " Client(limits=Limits(file=...))",
+            "save": "are saved: if you expect such sizes, raise the limit with Client(limits=Limits(save=...))",
+            "expand": "are accepted of a file that the server compresses: if you expect that, raise the limit"
+            " with Client(limits=Limits(file=...))",
+        }[to]
         super().__init__(
             url,
-            f"the file has {has} bytes, and at most {limit} are read into memory: use save() or iterate"
-            " over the file, or raise the limit with Client(limits=Limits(file=...))",
+            f"the file has {has} bytes, and at most {limit} {rest}",
+            prediction_id=prediction_id,
         )
 
 
@@ -640,9 +689,13 @@ class FileNotSaved(FileOutputError, OSError):
     errno: int | None
     """Error number of the operating system, if there is one."""
 
-    def __init__(self, url: str, path: str, error: Exception) -> None:
+    def __init__(
+        self, url: str, path: str, error: Exception, *, prediction_id: str | None = None
+    ) -> None:
         self.path = path
-        super().__init__(url, f"could not be saved as {path!r} ({error})")
+        super().__init__(
+            url, f"could not be saved as {path!r} ({error})", prediction_id=prediction_id
+        )
         self.errno = getattr(error, "errno", None)
 
 

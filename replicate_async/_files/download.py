@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import unquote, unquote_to_bytes
 
 import anyio
@@ -37,7 +37,9 @@ class Download:
     transport: Transport
     url: str
     limit: int | None = attrs.field(default=None, kw_only=True)
-    """The maximum size of the content, in bytes."""
+    """The maximum size of the content, in bytes; one that the server compresses is limited in any case."""
+    to: Literal["read", "save"] = attrs.field(default="read", kw_only=True)
+    """What the content is for, which the limit depends on."""
     may_restart: bool = attrs.field(default=False, kw_only=True)
     """Whether it may begin again if it cannot be resumed; an empty chunk announces that."""
     prediction: str | None = attrs.field(default=None, kw_only=True)
@@ -57,6 +59,10 @@ class Download:
     """Bytes of the current response that were received before."""
     _changed: bool = attrs.field(default=False, init=False)
     """Whether the server has a different content meanwhile."""
+    _is_compressed: bool = attrs.field(default=False, init=False)
+    """Whether the server compresses it, although it is asked not to."""
+    _waited: float = attrs.field(default=0.0, init=False)
+    """Seconds for which the content was waited for."""
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the content; make further attempts as the client's `Retry` allows.
@@ -73,22 +79,31 @@ class Download:
             failure: exceptions.ReplicateException
             try:
                 async with aclosing(self._attempt()) as chunks:
+                    began = time.monotonic()
                     async for chunk in chunks:
+                        self._wait(time.monotonic() - began)
                         yield chunk
+                        began = time.monotonic()
                 return
             except (exceptions.TransportError, exceptions.ReplicateError) as error:
                 if isinstance(error, exceptions.ReplicateError) and error.status in (404, 410):
                     raise exceptions.FileExpired(
-                        self.url, error.status, signed=self.transport.is_api(self.url)
+                        self.url,
+                        error.status,
+                        signed=self.transport.is_api(self.url),
+                        prediction_id=self.prediction,
                     ) from error
                 failure = error
             except exceptions.IncompleteFile as error:
+                if error.seconds is not None:
+                    raise
                 failure = error
             if self.received >= furthest + _PROGRESS:
                 attempt, furthest, since = 1, self.received, time.monotonic()
             delay = self._delay(failure, attempt, time.monotonic() - since)
             if delay is None or (self.received and not self._resumable and not self.may_restart):
                 raise self._given_up(failure)
+            self._wait(delay)
             await anyio.sleep(delay)
             attempt += 1
             if self.received and not self._resumable:
@@ -111,18 +126,50 @@ class Download:
                 if not chunk:
                     continue
                 self.received += len(chunk)
-                if self.limit is not None and self.received > self.limit:
-                    raise exceptions.FileTooLarge(self.url, self.limit)
+                self._check_size(self.received)
                 yield chunk
         if self.total is not None and self.received != self.total:
             self._changed = self.received > self.total or self.received == before
-            raise exceptions.IncompleteFile(self.url, self.received, self.total)
+            raise self._incomplete()
         self.total = self.received
 
     def _check_host(self, host: str) -> None:
         hosts = self.transport.config.output_hosts
         if hosts is not None and not is_allowed(host, hosts):
             raise exceptions.HostNotAllowed(self.url, host, self.prediction)
+
+    def _wait(self, seconds: float) -> None:
+        """Note for how long the content was waited for.
+
+        Raises:
+            IncompleteFile: It is too long in all: content may drip without ever being silent.
+        """
+        self._waited += seconds
+        limit = self.transport.config.timeout.download
+        if self._waited > limit:
+            raise self._incomplete(limit)
+
+    def _incomplete(self, seconds: float | None = None) -> exceptions.IncompleteFile:
+        return exceptions.IncompleteFile(
+            self.url, self.received, self.total, seconds=seconds, prediction_id=self.prediction
+        )
+
+    def _check_size(self, size: int, announced: int | None = None) -> None:
+        """Check the size of the content.
+
+        Raises:
+            FileTooLarge: It exceeds a limit.
+        """
+        limits: list[tuple[int, Literal["read", "save", "expand"]]] = []
+        if self.limit is not None:
+            limits.append((self.limit, self.to))
+        if self._is_compressed:
+            limits.append((self.transport.config.limits.file, "expand"))
+        for limit, to in limits:
+            if size > limit:
+                raise exceptions.FileTooLarge(
+                    self.url, limit, announced, to=to, prediction_id=self.prediction
+                )
 
     @property
     def _resumable(self) -> bool:
@@ -145,6 +192,7 @@ class Download:
         headers = response.headers
         tag = headers.get("ETag", "").strip()
         plain = headers.get("Content-Encoding", "identity").strip().lower() == "identity"
+        self._is_compressed = not plain
         start, total = 0, response.content_length if plain else None
         if response.status == 206:
             part = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
@@ -157,7 +205,7 @@ class Download:
                 same = total == self.total  # the request had If-Range
             if not same or start not in (0, self.received):
                 self._changed = True
-                raise exceptions.IncompleteFile(self.url, self.received, self.total)
+                raise self._incomplete()
             self._repeated = self.received - start
             return
         self.total = total
@@ -165,8 +213,8 @@ class Download:
         self.content_type = (
             headers.get("Content-Type", "").partition(";")[0].strip().lower() or None
         )
-        if self.limit is not None and total is not None and total > self.limit:
-            raise exceptions.FileTooLarge(self.url, self.limit, total)
+        if total is not None:
+            self._check_size(total, total)
 
     def _delay(
         self, failure: exceptions.ReplicateException, attempt: int, elapsed: float
@@ -182,7 +230,7 @@ class Download:
             isinstance(failure, exceptions.ReplicateError) and failure.status == 416
         )
         if lost and (self.received or self.total is not None):
-            error = exceptions.IncompleteFile(self.url, self.received, self.total)
+            error = self._incomplete()
             error.__cause__ = failure
             return error
         return failure
@@ -200,11 +248,14 @@ class DataUri:
     size: int
     """Size of the content, in bytes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, prediction: str | None = None) -> None:
         comma = url.find(",", 5)
         if comma < 0:
-            raise exceptions.FileOutputError(url, "this data URI has no content")
+            raise exceptions.FileOutputError(
+                url, "this data URI has no content", prediction_id=prediction
+            )
         self._url = url
+        self._prediction = prediction
         self._base64 = url[max(comma - 20, 5) : comma].strip().lower().endswith(";base64")
         if not self._base64:
             self._plain = unquote_to_bytes(url[comma + 1 :])
@@ -232,5 +283,7 @@ class DataUri:
             return base64.b64decode(piece + "=" * (-len(piece) % 4), validate=True)
         except (binascii.Error, ValueError) as error:
             raise exceptions.FileOutputError(
-                self._url, f"this data URI cannot be decoded ({error})"
+                self._url,
+                f"this data URI cannot be decoded ({error})",
+                prediction_id=self._prediction,
             ) from error

@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from functools import lru_cache
 from html import escape
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import attrs
@@ -36,6 +36,12 @@ _DECODED: Final = 2**19
 
 _SAVED_AT_ONCE: Final = 8
 """Files of one output that are saved at a time."""
+
+_QUICK: Final = 2**16
+"""Characters of a URL that are read for its properties and its `repr`."""
+
+_DISPLAYED: Final = 2**24
+"""Characters of a data URI that a notebook displays."""
 
 _SPACE: Final = re.compile(r"\s")
 
@@ -88,7 +94,7 @@ class FileOutput(ModelFile):
         """Size in bytes; None before the first download, except for data URIs."""
         if self._size is None and self._is_data:
             with suppress(exceptions.FileOutputError):
-                self._size = DataUri(self.url).size
+                self._size = DataUri(self.url, self._prediction).size
         return self._size
 
     @property
@@ -109,11 +115,12 @@ class FileOutput(ModelFile):
             HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             FileTooLarge: The file exceeds `Limits(file=...)`, 256 MiB by default. Use `save()`, or
                 iterate over the file.
-            IncompleteFile: The download ended early and could not be resumed.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
-        limit = (Limits() if self._transport is None else self._transport.config.limits).file
         content = io.BytesIO()  # which never holds the content twice, as `b"".join()` does
+        limit = self._limits.file
         async with aclosing(self._content(limit=limit, may_restart=True)) as chunks:
             async for chunk in chunks:
                 if chunk:
@@ -132,7 +139,10 @@ class FileOutput(ModelFile):
         Raises:
             FileExpired: The file has been deleted.
             HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
-            IncompleteFile: The download ended early and could not be resumed.
+            FileTooLarge: The server compresses the file, although it is asked not to, and it exceeds
+                `Limits(file=...)`.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
         async with aclosing(self._content()) as chunks:
@@ -146,7 +156,7 @@ class FileOutput(ModelFile):
         fails or is cancelled, nothing is left behind.
 
         Args:
-            path: Path of the file, which is replaced if it exists. Or a directory: an existing one, or a
+            path: Path of the file, which is replaced if it exists, and keeps its permissions. Or a directory: an existing one, or a
                 path that ends with a slash, which is created. In a directory the file is saved under its
                 `name`, with a number if another file has that name.
             durable: Whether to wait until the system has written the file to the disk (`fsync`).
@@ -158,7 +168,10 @@ class FileOutput(ModelFile):
             FileExpired: The file has been deleted.
             HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             FileNotSaved: The file could not be written. This is an `OSError`, too.
-            IncompleteFile: The download ended early and could not be resumed.
+            FileTooLarge: The file exceeds `Limits(save=...)`, 16 GiB by default, or the server compresses
+                it, although it is asked not to, and it exceeds `Limits(file=...)`.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
             ArgumentError: *path* is not a path.
         """
@@ -184,14 +197,19 @@ class FileOutput(ModelFile):
         except (OSError, ValueError) as error:
             if isinstance(error, exceptions.ReplicateException):
                 raise
-            raise exceptions.FileNotSaved(self.url, os.fspath(target), error) from error
+            raise exceptions.FileNotSaved(
+                self.url, os.fspath(target), error, prediction_id=self._prediction
+            ) from error
         self._path = file.path
         return file.path
 
     async def _write(self, file: NewFile) -> None:
         gathered: list[bytes] = []
         size = 0
-        async with aclosing(self._content(may_restart=True, buffer=_BUFFERED)) as chunks:
+        content = self._content(
+            limit=self._limits.save, to="save", may_restart=True, buffer=_BUFFERED
+        )
+        async with aclosing(content) as chunks:
             async for chunk in chunks:
                 if not chunk:
                     await file.clear()
@@ -200,31 +218,43 @@ class FileOutput(ModelFile):
                 gathered.append(chunk)
                 size += len(chunk)
                 if size >= _WRITTEN:
-                    content = b"".join(gathered)
+                    joined = b"".join(gathered)
                     gathered, size = [], 0
-                    await file.write(content)
+                    await file.write(joined)
         await file.write(b"".join(gathered))
 
+    @property
+    def _limits(self) -> Limits:
+        return Limits() if self._transport is None else self._transport.config.limits
+
     def _content(
-        self, *, limit: int | None = None, may_restart: bool = False, buffer: int = BUFFERED
+        self,
+        *,
+        limit: int | None = None,
+        to: Literal["read", "save"] = "read",
+        may_restart: bool = False,
+        buffer: int = BUFFERED,
     ) -> AsyncGenerator[bytes, None]:
         """Yield the content. With *may_restart*, an empty chunk announces that it begins again."""
         if self._is_data:
-            return self._decoded(limit)
+            return self._decoded(limit, to)
         download = Download(
             self._transport or _transport_without_client(),
             self.url,
             limit=limit,
+            to=to,
             may_restart=may_restart,
             prediction=self._prediction,
             buffer=buffer,
         )
         return self._downloaded(download)
 
-    async def _decoded(self, limit: int | None) -> AsyncGenerator[bytes, None]:
-        if limit is not None and len(self.url) > limit and (self.size or 0) > limit:
-            raise exceptions.FileTooLarge(self.url, limit)
-        data = await in_thread(DataUri, self.url)
+    async def _decoded(
+        self, limit: int | None, to: Literal["read", "save"]
+    ) -> AsyncGenerator[bytes, None]:
+        data = await in_thread(DataUri, self.url, self._prediction)
+        if limit is not None and data.size > limit:
+            raise exceptions.FileTooLarge(self.url, limit, to=to, prediction_id=self._prediction)
         for start in range(0, data.length, _DECODED):
             yield await in_thread(data.decode, start, start + _DECODED)
 
@@ -245,8 +275,10 @@ class FileOutput(ModelFile):
         facts = [repr(_shortened(self.url))]
         if self.content_type is not None:
             facts.append(f"content_type={self.content_type!r}")
-        if self.size is not None:
-            facts.append(f"size={self.size}")
+        # The size of a data URI takes time if it is long.
+        size = self.size if len(self.url) <= _QUICK else self._size
+        if size is not None:
+            facts.append(f"size={size}")
         if self._path is not None:
             facts.append(f"path={str(self._path)!r}")
         return f"FileOutput({', '.join(facts)})"
@@ -259,9 +291,10 @@ class FileOutput(ModelFile):
         """Return what a notebook displays: the image, a player for audio and video, or else a link."""
         bundle = {"text/plain": repr(self)}
         kind = (self.content_type or "").partition("/")[0]
-        url = escape(self.url)
-        if self.url[:5].lower() not in ("https", "http:", "data:"):
+        is_shown = self.url[:5].lower() in ("https", "http:", "data:")
+        if not is_shown or len(self.url) > _DISPLAYED:
             return bundle
+        url = escape(self.url)
         if kind == "image":
             bundle["text/html"] = f'<img src="{url}" alt="{escape(self.name)}">'
         elif kind in ("audio", "video"):
@@ -463,6 +496,6 @@ def _host(url: str) -> str | None:
 
 def _path_of(url: str) -> str:
     try:
-        return urlsplit(url).path
+        return urlsplit(url[:_QUICK]).path
     except ValueError:
         return ""

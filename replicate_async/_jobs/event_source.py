@@ -42,17 +42,17 @@ class StreamUnavailable(Exception):
 class EventSource:
     """Receives the events of one stream over as many connections as it takes."""
 
-    def __init__(self, transport: Transport, url: str, name: str) -> None:
+    def __init__(self, transport: Transport, url: str, prediction: str) -> None:
         """Make an event source; nothing is sent before the first batch is requested.
 
         Args:
             transport: Makes the requests.
             url: URL of the stream.
-            name: Name of the prediction in messages.
+            prediction: ID of the prediction.
         """
         self._transport = transport
         self._url = url
-        self._name = name
+        self._prediction = prediction
         self._seen = SeenEvents()
         self._is_first = True
         """Whether no connection has been tried yet."""
@@ -92,7 +92,9 @@ class EventSource:
             self._is_fruitful = True
         elif self._parser.overflowed:
             limit = self._transport.config.limits.event
-            raise exceptions.AnswerTooLarge("GET", redacted(self._url), limit, "event")
+            raise exceptions.AnswerTooLarge(
+                "GET", redacted(self._url), limit, "event", prediction_id=self._prediction
+            )
         return events
 
     async def aclose(self) -> None:
@@ -151,7 +153,9 @@ class EventSource:
             self._retry = self._parser.retry / 1000
         if self._is_fruitful:
             self._fruitless = 0
-            _logger.info("stream of %s lost (%s); resuming", self._name, _cause(failure))
+            _logger.info(
+                "stream of prediction %s lost (%s); resuming", self._prediction, _cause(failure)
+            )
         elif time.monotonic() - self._began < _SILENT:
             if self._parser.timed_out:
                 raise StreamUnavailable("it has expired")
@@ -161,7 +165,9 @@ class EventSource:
         self._fruitless += 1
         if self._fruitless >= _MOST_FRUITLESS:
             raise StreamUnavailable(_cause(failure)) from failure
-        _logger.info("no events of %s (%s); connecting again", self._name, _cause(failure))
+        _logger.info(
+            "no events of prediction %s (%s); connecting again", self._prediction, _cause(failure)
+        )
 
     def _pause(self) -> float:
         """Return the seconds to wait before reconnecting."""

@@ -20,7 +20,7 @@ from .._http.call import Call
 from .._http.retry import Kind
 from .._http.session import Pool
 from .._json import shown
-from .._redaction import without_secrets
+from .._redaction import shortened, without_secrets
 from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from ..types._record import copied
@@ -89,7 +89,7 @@ class LiveJob(Bound):
         }
         if self._client is not None:
             facts["input"] = without_secrets(self.input, self._client.secrets)
-        pairs = ", ".join(f"{name}={shown(value)}" for name, value in facts.items())
+        pairs = ", ".join(f"{name}={shown(shortened(value))}" for name, value in facts.items())
         return f"{type(self).__name__}({pairs})"
 
     def _replace(self, fresh: Bound) -> None:

@@ -129,7 +129,7 @@ class EventStream(Stream[ServerSentEvent, Prediction]):
         StreamError: The prediction failed; the exception contains the text so far.
         RunTimeout: The prediction did not end within the timeout.
         ContactLost: The prediction could not be followed to its end.
-        AnswerTooLarge: An event exceeds `Limits.event`.
+        AnswerTooLarge: An event exceeds `Limits.event`, or all events together `Limits.stream`.
         StreamInUse: Another task is waiting for the next event.
         StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
     """

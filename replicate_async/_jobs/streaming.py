@@ -17,6 +17,7 @@ import attrs
 
 from .. import _arguments, exceptions
 from .._files.output import to_output
+from .._http.call import redacted
 from .._http.retry import Kind
 from .._http.transport import Transport
 from .._json import to_text
@@ -32,6 +33,9 @@ T = TypeVar("T")
 J = TypeVar("J", bound=LiveJob)
 
 _logger = logging.getLogger("replicate_async")
+
+_EVENT: Final = 100
+"""Characters that an event counts for beside its text: about what it takes in memory."""
 
 _LAST_FETCH: Final = 5.0
 """Longest time in seconds to fetch a prediction that failed, so that the exception has its logs."""
@@ -89,6 +93,8 @@ class StreamFollower(Generic[J]):
         """Whether the job has a stream, even if it is polled now."""
         self._is_polled = False
         """Whether the job has been polled since it was created, or since its stream was given up."""
+        self._size = 0
+        """Size of all events so far, as `Limits.stream` counts it."""
         self._failed: str | None = None
         """Error text of the job, once it has failed."""
         self._abandoned: anyio.Event | None = None
@@ -157,7 +163,7 @@ class StreamFollower(Generic[J]):
             # The output is text, even if it looks like a URL (:api:`stream-url`).
             self._files = False
         self._is_streamed = True
-        self._source = EventSource(self._transport, url, f"prediction {job.id}")
+        self._source = EventSource(self._transport, url, job.id)
 
     async def _disconnect(self) -> None:
         source, self._source = self._source, None
@@ -215,6 +221,7 @@ class StreamFollower(Generic[J]):
     def _accept(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
         """Record events, and return them up to the one that ends the stream."""
         accepted: list[ServerSentEvent] = []
+        self._count(events)
         for event in events:
             if event.event == "output":
                 self.texts.append(event.data)
@@ -234,6 +241,19 @@ class StreamFollower(Generic[J]):
                 break
             accepted.append(event)
         return accepted
+
+    def _count(self, events: list[ServerSentEvent]) -> None:
+        """Count events.
+
+        Raises:
+            AnswerTooLarge: The stream is larger than `Limits.stream`: a model may write for ever.
+        """
+        self._size += sum(len(event.data) + len(event.id or "") + _EVENT for event in events)
+        limit = self._transport.config.limits.stream
+        if self._size > limit:
+            assert self.job is not None
+            url = redacted(self.job.urls.stream or "")
+            raise exceptions.AnswerTooLarge("GET", url, limit, "stream", prediction_id=self.job.id)
 
     def _converted(self, item: Any) -> Any:
         assert self.job is not None

@@ -106,7 +106,10 @@ async def save_output(
             file._saved_at(path)
         elif await in_thread(path.is_dir):
             raise exceptions.FileNotSaved(
-                file.url, str(path), IsADirectoryError("it is a directory")
+                file.url,
+                str(path),
+                IsADirectoryError("it is a directory"),
+                prediction_id=prediction.id,
             )
         else:
             await file.save(path, durable=durable)

@@ -10,7 +10,7 @@ import attrs
 
 from .._jobs.prediction import Output, Prediction
 from .._json import shown
-from .._redaction import without_secrets
+from .._redaction import shortened, without_secrets
 
 __all__ = ("Outcome",)
 
@@ -37,8 +37,8 @@ class Outcome:
     def __repr__(self) -> str:
         given = without_secrets(self.input, self._secrets)
         return (
-            f"Outcome(index={self.index!r}, input={shown(given)}, prediction={self.prediction!r},"
-            f" output={shown(self.output)}, error={self.error!r}, saved={self.saved!r})"
+            f"Outcome(index={self.index!r}, input={shown(shortened(given))}, prediction={self.prediction!r},"
+            f" output={shown(shortened(self.output))}, error={self.error!r}, saved={self.saved!r})"
         )
 
     def result(self) -> Output:

@@ -1094,7 +1094,7 @@ class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
         StreamError: The prediction failed; the exception contains the text so far.
         RunTimeout: The prediction did not end within the timeout.
         ContactLost: The prediction could not be followed to its end.
-        AnswerTooLarge: An event exceeds `Limits.event`.
+        AnswerTooLarge: An event exceeds `Limits.event`, or all events together `Limits.stream`.
         StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
     """
 
@@ -1170,7 +1170,8 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
             HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             FileTooLarge: The file exceeds `Limits(file=...)`, 256 MiB by default. Use `save()`, or
                 iterate over the file.
-            IncompleteFile: The download ended early and could not be resumed.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
         return self._lease.call(self._async.read)
@@ -1185,7 +1186,10 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         Raises:
             FileExpired: The file has been deleted.
             HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
-            IncompleteFile: The download ended early and could not be resumed.
+            FileTooLarge: The server compresses the file, although it is asked not to, and it exceeds
+                `Limits(file=...)`.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
         return aiter(self._async)
@@ -1196,7 +1200,10 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         Raises:
             FileExpired: The file has been deleted.
             HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
-            IncompleteFile: The download ended early and could not be resumed.
+            FileTooLarge: The server compresses the file, although it is asked not to, and it exceeds
+                `Limits(file=...)`.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
         return file_stream(self._lease, self._async)
@@ -1208,7 +1215,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         fails or is cancelled, nothing is left behind.
 
         Args:
-            path: Path of the file, which is replaced if it exists. Or a directory: an existing one, or a
+            path: Path of the file, which is replaced if it exists, and keeps its permissions. Or a directory: an existing one, or a
                 path that ends with a slash, which is created. In a directory the file is saved under its
                 `name`, with a number if another file has that name.
             durable: Whether to wait until the system has written the file to the disk (`fsync`).
@@ -1220,7 +1227,10 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
             FileExpired: The file has been deleted.
             HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
             FileNotSaved: The file could not be written. This is an `OSError`, too.
-            IncompleteFile: The download ended early and could not be resumed.
+            FileTooLarge: The file exceeds `Limits(save=...)`, 16 GiB by default, or the server compresses
+                it, although it is asked not to, and it exceeds `Limits(file=...)`.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
             ArgumentError: *path* is not a path.
         """

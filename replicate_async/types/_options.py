@@ -32,6 +32,9 @@ class Timeout:
     hold the response back (`Prefer: wait`) is added."""
     stream: float = attrs.field(default=60.0, validator=_positive)
     """Longest silence on an event stream. After it, the client reconnects."""
+    download: float = attrs.field(default=3600.0, validator=_positive)
+    """Total time to wait for the content of an output file, further attempts included. Files are deleted after one
+    hour (:api:`retention`). The time in which your code handles the content does not count."""
 
 
 @attrs.frozen
@@ -70,7 +73,7 @@ class RateLimit:
 
 @attrs.frozen
 class Limits:
-    """Limits on memory, in bytes after decompression, and on connections."""
+    """Limits on memory and disk, in bytes after decompression, and on connections."""
 
     answer: int = attrs.field(default=64 * 2**20, validator=_positive)
     """Maximum size of a JSON response."""
@@ -78,8 +81,13 @@ class Limits:
     """Maximum size of the body of an error response; a longer one is truncated."""
     event: int = attrs.field(default=64 * 2**20, validator=_positive)
     """Maximum size of a server-sent event."""
+    stream: int = attrs.field(default=256 * 2**20, validator=_positive)
+    """Maximum size of all events of a stream together, in characters. Each event counts for 100 more than its text."""
     file: int = attrs.field(default=256 * 2**20, validator=_positive)
-    """Maximum size of a file that is read into memory. Saving and iterating have no limit."""
+    """Maximum size of a file that is read into memory, and of any file that the server compresses, although it is
+    asked not to. Iterating over other files has no limit."""
+    save: int = attrs.field(default=16 * 2**30, validator=_positive)
+    """Maximum size of a file that is saved to disk."""
     connections: int = attrs.field(default=256, validator=_positive)
     """Maximum number of connections per event loop, for creates and for all other requests separately. Requests
     beyond it wait."""

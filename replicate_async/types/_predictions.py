@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -13,6 +13,16 @@ Status: TypeAlias = (
 
 WebhookEvent: TypeAlias = Literal["start", "output", "logs", "completed"]
 """Event that triggers a webhook (:api:`webhook-request`)."""
+
+
+_LONGEST: Final = 2000
+"""Characters of a text that `repr` shows."""
+
+
+def _shown(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return repr(text)
+    return f"{text[: _LONGEST // 2]!r}… ({len(text)} characters)"
 
 
 @attrs.define
@@ -57,7 +67,7 @@ class Update:
 
     status: Status
     """Current status."""
-    logs: str
+    logs: str = attrs.field(repr=_shown)
     """Log text added since the previous update."""
     progress: Progress | None
     """Current progress, or `None` if the logs do not show it."""
@@ -74,7 +84,7 @@ class ServerSentEvent:
 
     event: Literal["output", "logs", "error", "done"] | str
     """Type of the event. Unknown types are kept."""
-    data: str = ""
+    data: str = attrs.field(default="", repr=_shown)
     """Text of the event: a piece of output (the URL of a file), log lines, or JSON in a `done`."""
     id: str | None = None
     """Position in the stream, or `None` if the event has no id."""

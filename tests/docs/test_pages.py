@@ -172,7 +172,13 @@ def test_defaults() -> None:
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(default).__name__).lower()
         fields = "".join(f", {field}={value:g}" for field, value in attrs.asdict(default).items())
         assert shown[name] == f"{type(default).__name__}({fields[2:]})"
-    sizes = {"256 MiB": 256 * 2**20, "64 MiB": 64 * 2**20, "64 KiB": 64 * 2**10, "256": 256}
+    sizes = {
+        "16 GiB": 16 * 2**30,
+        "256 MiB": 256 * 2**20,
+        "64 MiB": 64 * 2**20,
+        "64 KiB": 64 * 2**10,
+        "256": 256,
+    }
     limits = dict(re.findall(r"(\w+)=([\w ]+)", shown["limits"]))
     assert {name: sizes[size] for name, size in limits.items()} == attrs.asdict(
         replicate_async.Limits()

@@ -168,6 +168,26 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
         ["https://f/x", "'f'", "abc", "output_hosts"],
     )
     yield (
+        e.IncompleteFile("https://f/x", 5, 9, seconds=60, prediction_id="abc"),
+        {"prediction_id": "abc", "seconds": 60},
+        ["abc", "5 of 9 bytes", "60 s", "Timeout(download="],
+    )
+    yield (
+        e.FileTooLarge("https://f/x", 9, to="save", prediction_id="abc"),
+        {"limit": 9, "prediction_id": "abc"},
+        ["abc", "more than 9", "Limits(save="],
+    )
+    yield (
+        e.FileTooLarge("https://f/x", 9, to="expand"),
+        {"limit": 9},
+        ["more than 9", "compresses", "Limits(file="],
+    )
+    yield (
+        e.AnswerTooLarge(get, url, 99, "stream", prediction_id="abc"),
+        {**where, "limit": 99, "prediction_id": "abc"},
+        [*seen, "abc", "99 characters", "Limits(stream="],
+    )
+    yield (
         e.FileTooLarge("https://f/x", 9, 10),
         {"url": "https://f/x", "limit": 9},
         ["10 bytes", "9", "save()"],

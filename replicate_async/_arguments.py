@@ -19,6 +19,9 @@ _WEBHOOK: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 
+SHORTEST_INTERVAL: Final = 0.02
+"""Seconds between two polls at the rate limit of an account (:api:`rate-limits`)."""
+
 LONGEST_TIME: Final = 1e9
 """Upper limit of durations, in seconds, exclusive; `None` stands for no limit."""
 
@@ -27,7 +30,8 @@ def wait_preference(wait: bool | float | None) -> tuple[str | None, float]:
     """Return the value of the `Prefer` header, and the seconds for which the server may hold its response back.
 
     Args:
-        wait: Seconds from 1 to 60, True for 60, or False or None for no header (:api:`sync-mode`).
+        wait: Seconds up to 60, of which the API takes whole ones; True for 60; or False, None, or less than 1 for no
+            header (:api:`sync-mode`).
 
     Raises:
         ArgumentError: The value is out of range.
@@ -37,12 +41,12 @@ def wait_preference(wait: bool | float | None) -> tuple[str | None, float]:
         return None, 0.0
     if wait is True:
         return "wait", 60.0
-    expected = f"expected True, False or a whole number of seconds from 1 to 60, got {wait!r}"
+    expected = f"expected True, False or a number of seconds from 0 to 60, got {wait!r}"
     if not isinstance(wait, (int, float)):
         raise exceptions.ArgumentTypeError("wait", expected)
-    if not 1 <= wait <= 60 or wait != int(wait):
+    if not 0 <= wait <= 60:
         raise exceptions.ArgumentError("wait", expected)
-    return f"wait={int(wait)}", float(wait)
+    return (f"wait={int(wait)}", float(int(wait))) if wait >= 1 else (None, 0.0)
 
 
 _DURATION: Final = r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?"
@@ -104,6 +108,20 @@ def timeout_seconds(value: float | timedelta | None, argument: str = "timeout") 
             f"expected more than 0 and less than {LONGEST_TIME:g} seconds, got {value!r}",
         )
     return float(value)
+
+
+def interval_seconds(value: float | timedelta, argument: str) -> float:
+    """Return a polling interval in seconds: at least that of the account's rate limit, which 0 stands for.
+
+    Raises:
+        ArgumentError: The value is less than 0, or too large.
+        ArgumentTypeError: It is not a number or a timedelta.
+    """
+    if not isinstance(value, (bool, str)) and value in (0, timedelta()):
+        return SHORTEST_INTERVAL
+    seconds = timeout_seconds(value, argument)
+    assert seconds is not None
+    return seconds
 
 
 def timestamp(value: datetime | str, argument: str) -> str:
@@ -176,7 +194,7 @@ def check_webhook(url: str | None) -> str | None:
     return url
 
 
-def check_events(events: Sequence[WebhookEvent] | None) -> list[str] | None:
+def check_events(events: Sequence[WebhookEvent | str] | None) -> list[str] | None:
     """Return the events that trigger a webhook.
 
     Raises:

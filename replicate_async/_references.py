@@ -14,6 +14,19 @@ from .exceptions import ArgumentTypeError, InvalidReference
 _VERSION: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SEGMENT: Final = re.compile(r"[^/:\s\x00-\x1f?#%\\\ud800-\udfff]+")
 
+_OTHER_VERSION: Final = re.compile(r"dp-[\w-]+|(?=\D*\d)[A-Za-z0-9][\w-]{15,}", re.ASCII)
+"""IDs of versions in other forms than the present one: no name of a model looks like them."""
+
+_SITE: Final = re.compile(
+    r"(?:https?://)?(?:(?:www\.)?replicate\.com/|api\.replicate\.com/v1/(?=models/|deployments/))",
+    re.IGNORECASE,
+)
+
+_TABS: Final = frozenset(
+    {"api", "examples", "metrics", "playground", "readme", "settings", "train", "versions"}
+)
+"""Parts of the page of a model or deployment on the site."""
+
 
 @attrs.frozen
 class Reference:
@@ -36,10 +49,10 @@ class Reference:
 
 
 def parse_reference(text: str, argument: str = "ref") -> Reference:
-    """Parse `owner/name`, `owner/name:version` or a version ID of 64 hex digits (:api:`identifiers`).
+    """Parse `owner/name`, `owner/name:version`, the ID of a version, or the URL of one of them (:api:`identifiers`).
 
     Args:
-        text: The reference.
+        text: The reference. White space around it, and a slash at its end, do not matter.
         argument: Name of the user's argument, for error messages.
 
     Raises:
@@ -53,9 +66,10 @@ def parse_reference(text: str, argument: str = "ref") -> Reference:
 
 @lru_cache(maxsize=256)  # a program runs few models, many times
 def _parsed(text: str, argument: str) -> Reference:
-    if _VERSION.fullmatch(text):
-        return Reference(None, None, text)
-    full_name, colon, version = text.partition(":")
+    plain = _without_site(text, argument)
+    if _VERSION.fullmatch(plain) or _OTHER_VERSION.fullmatch(plain):
+        return Reference(None, None, plain)
+    full_name, colon, version = plain.partition(":")
     owner, slash, name = full_name.partition("/")
     if (
         slash
@@ -69,8 +83,62 @@ def _parsed(text: str, argument: str) -> Reference:
     )
 
 
-def parse_name(owner: str, name: str | None, argument: str) -> tuple[str, str]:
+def _without_site(text: str, argument: str) -> str:
+    """Return a reference, which may be the URL of a page on the site, as `owner/name`, with or without a version."""
+    text = text.strip()
+    plain = text.removesuffix("/")
+    found = _SITE.match(plain)
+    if found is None:
+        return plain
+    path = re.split(r"[?#]", plain[found.end() :], maxsplit=1)[0].removesuffix("/").split("/")
+    if path[0] == "deployments" and len(path) > 2:
+        if argument != "deployment":
+            raise InvalidReference(
+                argument, text, "a model or version; for a deployment, use its namespace or object"
+            )
+        path = path[1:]
+    elif path[0] == "models" and len(path) > 2:
+        path = path[1:]
+    match path:
+        case [owner, name, "versions", version, *_]:
+            return f"{owner}/{name}:{version}"
+        case [owner, name]:
+            return f"{owner}/{name}"
+        case [owner, name, tab, *_] if tab in _TABS:
+            return f"{owner}/{name}"
+    return plain
+
+
+def parse_version(value: object, argument: str) -> Reference:
+    """Return the version that an argument names which takes nothing else; its ID may have any form.
+
+    Args:
+        value: The ID, `owner/name:version`, the URL of a version, or a `Version`.
+        argument: Name of the user's argument, for error messages.
+
+    Raises:
+        InvalidReference: It names no version.
+        ArgumentTypeError: It is neither a string nor a `Version`.
+    """
+    text = named(value, "id", argument).strip()
+    if _is_segment(text):
+        return Reference(None, None, text)
+    found = parse_reference(text, argument)
+    if found.version is None:
+        raise InvalidReference(argument, text, "the ID of a version, or 'owner/name:version'")
+    return found
+
+
+def parse_name(
+    owner: str, name: str | None, argument: str, *, ignore_version: bool = False
+) -> tuple[str, str]:
     """Return the owner and the name of `("owner/name", None)` or `("owner", "name")`.
+
+    Args:
+        owner: `owner/name`, the URL of its page, or the owner alone.
+        name: The name, if it is not part of the first argument.
+        argument: Name of the user's argument, for error messages.
+        ignore_version: Whether a version of the model stands for the model.
 
     Raises:
         InvalidReference: They are not valid names.
@@ -80,9 +148,15 @@ def parse_name(owner: str, name: str | None, argument: str) -> tuple[str, str]:
         if not isinstance(part, str):
             raise ArgumentTypeError(argument, f"expected a string, got {type(part).__name__}")
     if name is None:
-        owner, _, name = owner.partition("/")
+        given = owner
+        owner, _, name = _without_site(owner, argument).partition("/")
+        if ignore_version:
+            name = name.partition(":")[0] if _is_segment(name.partition(":")[2]) else name
+    else:
+        owner, name = owner.strip(), name.strip().removesuffix("/")
+        given = f"{owner}/{name}"
     if not (_is_segment(owner) and _is_segment(name)):
-        raise InvalidReference(argument, f"{owner}/{name}", "'owner/name'")
+        raise InvalidReference(argument, given, "'owner/name'")
     return owner, name
 
 

@@ -102,7 +102,8 @@ class Client(Unpicklable):
                 create gets no answer: about a day if you give none, else a few seconds more than you
                 give (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
                 without an answer is never adopted or cancelled.
-            poll_interval: Seconds between two polls of a running prediction. Defaults to the environment
+            poll_interval: Seconds between two polls of a running prediction; 0 means as often as the account's rate
+                limit allows. Defaults to the environment
                 variable `REPLICATE_POLL_INTERVAL`; without it, the interval grows with the prediction's age.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: How to send files in inputs: `"url"` uploads them, `"base64"` encodes them
@@ -235,7 +236,7 @@ class Client(Unpicklable):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
@@ -258,7 +259,7 @@ class Client(Unpicklable):
                 `Deployment`.
             input: Inputs of the model. Files anywhere in them are uploaded.
             wait: Whether the server holds its response until there is a result: `True` for up to 60 seconds, a
-                number from 1 to 60 for so many seconds, or `False` to poll from the start. In each case,
+                number up to 60 for so many whole seconds, or `False` or 0 to poll from the start. In each case,
                 `run` returns when the prediction has ended.
             timeout: Seconds, or a timedelta, for the whole run; then the prediction is cancelled. None means
                 24 hours.
@@ -321,7 +322,7 @@ class Client(Unpicklable):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
     ) -> EventStream:
@@ -478,7 +479,7 @@ class Client(Unpicklable):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         cancel_after: float | str | timedelta | None = None,
     ) -> Outcomes:
         """Run a model on many inputs. A failure of one input does not affect the others.

@@ -332,4 +332,4 @@ def _poll_interval(seconds: float | None) -> float | None:
             raise exceptions.ArgumentError(
                 "REPLICATE_POLL_INTERVAL", f"expected a number of seconds, got {text!r}"
             ) from None
-    return _arguments.timeout_seconds(seconds, "poll_interval")
+    return _arguments.interval_seconds(seconds, "poll_interval")

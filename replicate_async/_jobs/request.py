@@ -41,6 +41,11 @@ class CreateTarget:
         )
 
     @classmethod
+    def version_id(cls, id: str) -> CreateTarget:
+        """Return the target for the ID of a version, whatever it looks like: it comes from the API."""
+        return cls("/predictions", {"version": id}, ListMatch(id, version=id))
+
+    @classmethod
     @lru_cache(maxsize=256)
     def model(cls, full_name: str) -> CreateTarget:
         """Return the target for an official model, `owner/name`."""
@@ -67,7 +72,7 @@ class CreateOptions:
     backup_deadline: int | None = None
     """Deadline in seconds that only backs up a timeout, if `cancel_after` is not given."""
     webhook: str | None = None
-    webhook_events_filter: Sequence[WebhookEvent] | None = None
+    webhook_events_filter: Sequence[WebhookEvent | str] | None = None
     file_encoding_strategy: FileEncodingStrategy | None = None
     use_file_output: bool | None = None
     stream: bool | None = None

@@ -25,7 +25,7 @@ from ..resources.deployments import Deployment
 from ..resources.models import Model
 from ..resources.versions import Version
 from .chaining import await_outputs, close_coroutines, is_pending
-from .run import Ref, target_of
+from .run import Ref, plain_ref, target_of
 from .schema import InputField, ModelSchema, read_schema
 
 _SCHEMA_LIFETIME: Final = 3600.0
@@ -51,7 +51,7 @@ class ModelInterface:
     """The interface of a model, as far as its schema is known."""
 
     context: Context
-    ref: Ref
+    ref: Ref = attrs.field(converter=plain_ref)
     options: FunctionOptions
     loaded: Callable[[], None]
     """Is called when the schema is loaded."""

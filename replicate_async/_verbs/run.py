@@ -93,6 +93,11 @@ def stream(
     )
 
 
+def plain_ref(ref: Ref) -> Ref:
+    """Return a reference without white space around it, and without the site that its URL names."""
+    return str(parse_reference(ref)) if isinstance(ref, str) else ref
+
+
 def target_of(ref: object) -> CreateTarget | str:
     """Return what to run, or the `owner/name` of a model that may not be an official one.
 
@@ -102,11 +107,12 @@ def target_of(ref: object) -> CreateTarget | str:
     """
     match ref:
         case str():
-            return CreateTarget.version(ref) if parse_reference(ref).version else ref
+            reference = parse_reference(ref)
+            return CreateTarget.version(str(reference)) if reference.version else str(reference)
         case Deployment():
             return CreateTarget.deployment(ref.owner, ref.name)
         case Version():
-            return CreateTarget.version(ref.id)
+            return CreateTarget.version_id(ref.id)
         case Model():
             return ref.full_name
     raise exceptions.ArgumentTypeError(

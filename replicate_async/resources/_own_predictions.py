@@ -30,7 +30,7 @@ class OwnPredictions(Namespace):
         wait: bool | float | None = None,
         cancel_after: float | str | timedelta | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         use_file_output: bool | None = None,
         stream: bool | None = None,
@@ -44,7 +44,7 @@ class OwnPredictions(Namespace):
         Args:
             input: Input of the model. Files anywhere in it are uploaded.
             wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
+                up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
                 timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
             webhook: HTTPS URL that receives webhooks about the prediction.

@@ -16,7 +16,7 @@ from .._jobs.context import Bound
 from .._jobs.creating import create
 from .._jobs.prediction import Prediction
 from .._jobs.request import CreateOptions, CreateTarget, prepare
-from .._references import full_name, identifier, named, parse_name, parse_reference
+from .._references import full_name, identifier, named, parse_name, parse_version
 from ..types import DeploymentRelease, FileEncodingStrategy, Hardware, WebhookEvent
 from ._base import Namespace
 from ._own_predictions import OwnPredictions
@@ -219,7 +219,7 @@ class DeploymentPredictions(Namespace):
         wait: bool | float | None = None,
         cancel_after: float | str | timedelta | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         use_file_output: bool | None = None,
         stream: bool | None = None,
@@ -233,7 +233,7 @@ class DeploymentPredictions(Namespace):
             deployment: The deployment: `"owner/name"`, a pair of owner and name, or a `Deployment`.
             input: Input of the model. Files anywhere in it are uploaded.
             wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
+                up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
                 timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
             webhook: HTTPS URL that receives webhooks about the prediction.
@@ -275,11 +275,7 @@ def _path(owner: str, name: str) -> str:
 
 
 def _version(version: str | Version) -> str:
-    text = named(version, "id", "version")
-    found = parse_reference(text, "version").version
-    if found is None:
-        raise exceptions.InvalidReference("version", text, "the ID of a version")
-    return found
+    return str(parse_version(version, "version").version)
 
 
 def _sku(hardware: str | Hardware) -> str:

@@ -155,7 +155,7 @@ class Models(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        return await _get(self._context, *parse_name(owner, name, "model"))
+        return await _get(self._context, *parse_name(owner, name, "model", ignore_version=True))
 
     def list(
         self,
@@ -454,7 +454,7 @@ class ModelPredictions(Namespace):
         wait: bool | float | None = None,
         cancel_after: float | str | timedelta | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         use_file_output: bool | None = None,
         stream: bool | None = None,
@@ -468,7 +468,7 @@ class ModelPredictions(Namespace):
             model: The model, which must be official: `"owner/name"`, a pair of owner and name, or a `Model`.
             input: Input of the model. Files anywhere in it are uploaded.
             wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
+                up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
                 timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
             webhook: HTTPS URL that receives webhooks about the prediction.
@@ -491,7 +491,8 @@ class ModelPredictions(Namespace):
             AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
                 the account's list. It may exist, and be billed.
         """
-        target = CreateTarget.model("/".join(_names(model)))
+        # Not a version, either: the model would run whatever its latest one is.
+        target = CreateTarget.model("/".join(parse_name(*full_name(model, "model"), "model")))
         options = CreateOptions(
             wait=wait,
             cancel_after=cancel_after,
@@ -509,4 +510,4 @@ async def _get(context: Context, owner: str, name: str) -> Model:
 
 
 def _names(model: str | tuple[str, str] | Model) -> tuple[str, str]:
-    return parse_name(*full_name(model, "model"), "model")
+    return parse_name(*full_name(model, "model"), "model", ignore_version=True)

@@ -36,7 +36,7 @@ class Predictions(Namespace):
         wait: bool | float | None = None,
         cancel_after: float | str | timedelta | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         use_file_output: bool | None = None,
         stream: bool | None = None,
@@ -56,7 +56,7 @@ class Predictions(Namespace):
             model: Model to run: `"owner/name"` or a `Model`. If it is not official, its latest version is run.
             deployment: Deployment to run: `"owner/name"` or a `Deployment`.
             wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
+                up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
                 timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
             webhook: HTTPS URL that receives webhooks about the prediction.
@@ -89,7 +89,11 @@ class Predictions(Namespace):
             # Not a `CreateTarget`: if the model is not official, its latest version is run.
             target = "/".join(parse_name(*full_name(model, "model"), "model"))
         elif version is not None:
-            target = CreateTarget.version(named(version, "id", "version"))
+            target = (
+                CreateTarget.version(version)
+                if isinstance(version, str)
+                else CreateTarget.version_id(named(version, "id", "version"))
+            )
         else:
             names = parse_name(*full_name(deployment, "deployment"), "deployment")
             target = CreateTarget.deployment(*names)

@@ -14,7 +14,7 @@ from .._jobs.creating import send_create
 from .._jobs.job import job_by_id, job_from
 from .._jobs.pending import ListMatch, PendingCreate
 from .._jobs.training import Training
-from .._references import full_name, identifier, named, parse_name, parse_reference
+from .._references import full_name, identifier, parse_name, parse_version
 from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace
 from ._pages import Listing, pages
@@ -35,7 +35,7 @@ class Trainings(Namespace):
         *,
         model: str | Model | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
     ) -> Training:
         """Create a training, and return it without waiting for its end.
@@ -69,11 +69,7 @@ class Trainings(Namespace):
             raise exceptions.ArgumentError("version", "expected a version, got None")
         if destination is None:
             raise exceptions.ArgumentError("destination", "expected a model, got None")
-        reference = parse_reference(named(version, "id", "version"), "version")
-        if reference.version is None:
-            raise exceptions.InvalidReference(
-                "version", str(version), "'owner/name:version' or the ID of a version"
-            )
+        reference = parse_version(version, "version")
         if model is not None:
             owner, name = parse_name(*full_name(model, "model"), "model")
         elif reference.owner is not None and reference.name is not None:
@@ -96,7 +92,7 @@ class Trainings(Namespace):
             file_encoding_strategy or context.file_encoding_strategy,
             context.uploads,
         )
-        version_id = reference.version
+        version_id = str(reference.version)
         pending = PendingCreate(
             match=ListMatch(
                 f"{owner}/{name}:{version_id}",

@@ -12,7 +12,7 @@ from .._jobs.context import Bound
 from .._jobs.prediction import Output
 from .._jobs.request import CreateTarget
 from .._jobs.running import run
-from .._references import identifier, parse_reference
+from .._references import identifier, parse_version
 from ._base import ModelNamespace
 from ._own_predictions import OwnPredictions
 from ._pages import Listing, pages
@@ -104,5 +104,4 @@ class OwnVersions(ModelNamespace):
 
 def _version_id(id: str) -> str:
     """Return the ID of a version, given as `id` or `owner/name:id`, for a path."""
-    text = (parse_reference(id, "id").version or "") if "/" in id else id
-    return identifier(text, "id")
+    return identifier(str(parse_version(id, "id").version), "id")

@@ -165,7 +165,8 @@ class Client(Twin[AsyncClient]):
                 create gets no answer: about a day if you give none, else a few seconds more than you
                 give (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
                 without an answer is never adopted or cancelled.
-            poll_interval: Seconds between two polls of a running prediction. Defaults to the environment
+            poll_interval: Seconds between two polls of a running prediction; 0 means as often as the account's rate
+                limit allows. Defaults to the environment
                 variable `REPLICATE_POLL_INTERVAL`; without it, the interval grows with the prediction's age.
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: How to send files in inputs: `"url"` uploads them, `"base64"` encodes them
@@ -271,7 +272,7 @@ class Client(Twin[AsyncClient]):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
@@ -294,7 +295,7 @@ class Client(Twin[AsyncClient]):
                 `Deployment`.
             input: Inputs of the model. Files anywhere in them are uploaded.
             wait: Whether the server holds its response until there is a result: `True` for up to 60 seconds, a
-                number from 1 to 60 for so many seconds, or `False` to poll from the start. In each case,
+                number up to 60 for so many whole seconds, or `False` or 0 to poll from the start. In each case,
                 `run` returns when the prediction has ended.
             timeout: Seconds, or a timedelta, for the whole run; then the prediction is cancelled. None means
                 24 hours.
@@ -358,7 +359,7 @@ class Client(Twin[AsyncClient]):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
     ) -> EventStream:
@@ -521,7 +522,7 @@ class Client(Twin[AsyncClient]):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         cancel_after: float | str | timedelta | None = None,
     ) -> Outcomes:
         """Run a model on many inputs. A failure of one input does not affect the others.
@@ -878,7 +879,7 @@ class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
         wait: bool | float | None = None,
         cancel_after: float | str | timedelta | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         use_file_output: bool | None = None,
         stream: bool | None = None,
@@ -892,7 +893,7 @@ class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
             deployment: The deployment: `"owner/name"`, a pair of owner and name, or a `Deployment`.
             input: Input of the model. Files anywhere in it are uploaded.
             wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
+                up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
                 timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
             webhook: HTTPS URL that receives webhooks about the prediction.
@@ -1690,7 +1691,7 @@ class ModelPredictions(Twin[AsyncModelPredictions]):
         wait: bool | float | None = None,
         cancel_after: float | str | timedelta | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         use_file_output: bool | None = None,
         stream: bool | None = None,
@@ -1704,7 +1705,7 @@ class ModelPredictions(Twin[AsyncModelPredictions]):
             model: The model, which must be official: `"owner/name"`, a pair of owner and name, or a `Model`.
             input: Input of the model. Files anywhere in it are uploaded.
             wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
+                up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
                 timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
             webhook: HTTPS URL that receives webhooks about the prediction.
@@ -2159,7 +2160,7 @@ class OwnPredictions(Twin[AsyncOwnPredictions]):
         wait: bool | float | None = None,
         cancel_after: float | str | timedelta | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         use_file_output: bool | None = None,
         stream: bool | None = None,
@@ -2173,7 +2174,7 @@ class OwnPredictions(Twin[AsyncOwnPredictions]):
         Args:
             input: Input of the model. Files anywhere in it are uploaded.
             wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
+                up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
                 timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
             webhook: HTTPS URL that receives webhooks about the prediction.
@@ -2603,7 +2604,7 @@ class Predictions(Twin[AsyncPredictions]):
         wait: bool | float | None = None,
         cancel_after: float | str | timedelta | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         use_file_output: bool | None = None,
         stream: bool | None = None,
@@ -2623,7 +2624,7 @@ class Predictions(Twin[AsyncPredictions]):
             model: Model to run: `"owner/name"` or a `Model`. If it is not official, its latest version is run.
             deployment: Deployment to run: `"owner/name"` or a `Deployment`.
             wait: How long the server may hold its response back until the prediction has ended: seconds
-                from 1 to 60, or `True` for 60. By default, it responds at once.
+                up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
                 timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
             webhook: HTTPS URL that receives webhooks about the prediction.
@@ -3158,7 +3159,7 @@ class Trainings(Twin[AsyncTrainings]):
         *,
         model: str | Model | None = None,
         webhook: str | None = None,
-        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        webhook_events_filter: Sequence[WebhookEvent | str] | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
     ) -> Training:
         """Create a training, and return it without waiting for its end.

@@ -34,9 +34,33 @@ def _last(emulator: Emulator, operation: str) -> Request:
 # -- Creating predictions ----------------------------------------------------------------------
 
 
+async def test_polling_as_often_as_allowed(
+    client: Client, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`poll_interval=0` polls at the pace of the rate limit, from the environment, too."""
+    monkeypatch.setenv("REPLICATE_POLL_INTERVAL", "0")
+    for each in (
+        client.with_options(poll_interval=0),
+        client.with_options(poll_interval=0.0),
+        Client(emulator.token, base_url=emulator.url),
+    ):
+        before = len(emulator.ledger.requests(operation="predictions.get"))
+        created = await each.predictions.create(
+            model="emulator/sleeper", input={"seconds": 0.5, "steps": 1}
+        )
+        await created.wait()
+        polls = len(emulator.ledger.requests(operation="predictions.get")) - before
+        assert 5 <= polls <= 40
+        if each.stats is not client.stats:
+            await each.aclose()
+
+
 @pytest.mark.parametrize(
     ("wait", "sent"),
     [
+        (0, None),
+        (0.5, None),
+        (1.9, "wait=1"),
         (True, "wait"),
         (1, "wait=1"),
         (60, "wait=60"),

@@ -51,6 +51,18 @@ from replicate_async.types import (
 )
 
 
+async def events_as_plain_strings(client: Client, model: Model, events: list[str]) -> None:
+    """The events of a webhook may come from anywhere, such as a list of a configuration."""
+    await client.run("owner/name", webhook_events_filter=events)
+    await client.predictions.create("v", webhook_events_filter=events)
+    await client.models.predictions.create("owner/name", webhook_events_filter=events)
+    await client.deployments.predictions.create("owner/name", webhook_events_filter=events)
+    await client.trainings.create("a/b:v", {}, destination="a/c", webhook_events_filter=events)
+    client.stream("owner/name", webhook_events_filter=events)
+    client.map("owner/name", [], webhook_events_filter=("start", *events))
+    await model.predictions.create(webhook_events_filter=events)
+
+
 async def verbs() -> None:
     """The verbs of the module and of a client."""
     assert_type(await replicate.run("owner/name", {"prompt": "x"}), Any)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from replicate_async import exceptions
 from replicate_async._arguments import (
     cancel_after_seconds,
+    interval_seconds,
     timeout_seconds,
     timestamp,
     wait_preference,
@@ -59,14 +60,29 @@ def test_wait_of_anything(wait: Any) -> None:
     except exceptions.ArgumentError as error:
         assert error.argument == "wait"
         assert not isinstance(wait, bool)
-        assert not (isinstance(wait, int) and 1 <= wait <= 60)
+        assert not 0 <= wait <= 60
     else:
-        if wait is None or wait is False:
-            assert (preference, held) == (None, 0)
-        elif wait is True:
+        if wait is True:
             assert (preference, held) == ("wait", 60)
+        elif wait is None or wait < 1:
+            assert (preference, held) == (None, 0)
         else:
-            assert (preference, held) == (f"wait={int(wait)}", wait)
+            assert (preference, held) == (f"wait={int(wait)}", int(wait))
+
+
+@given(st.one_of(st.floats(), st.integers(), st.timedeltas(), st.booleans(), st.text()))
+@example(0)
+@example(0.0)
+@example(timedelta())
+def test_intervals_of_anything(value: Any) -> None:
+    """An interval is a time, and 0 the shortest that the rate limit allows; anything else names the argument."""
+    try:
+        seconds = interval_seconds(value, "poll_interval")
+    except (exceptions.ArgumentError, exceptions.ArgumentTypeError) as error:
+        assert error.argument == "poll_interval"
+        assert isinstance(value, bool) or value not in (0, timedelta())
+    else:
+        assert 0 < seconds < 1e9
 
 
 @given(st.one_of(st.floats(), st.integers(), st.timedeltas(), st.booleans(), st.text(), st.none()))

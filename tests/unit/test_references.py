@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from replicate_async._references import identifier, parse_name, parse_reference
+from replicate_async._references import identifier, parse_name, parse_reference, parse_version
 from replicate_async.exceptions import ArgumentTypeError, InvalidReference
 
 SEGMENTS = st.text(
@@ -46,9 +46,85 @@ def test_bare_versions_round_trip(version: str) -> None:
     assert (reference.full_name, reference.version, str(reference)) == (None, version, version)
 
 
+SPACE = st.text(" \t\r\n\u00a0", max_size=3)
+SITES = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "http://", "https://", "HTTPS://"]),
+    st.sampled_from(["", "www.", "WWW."]),
+    st.sampled_from(["replicate.com/", "Replicate.com/"]),
+)
+TAILS = st.sampled_from(
+    ["", "/", "?input=python", "#top", "/?a=b/c#d", "/api", "/api/schema", "/readme?x"]
+)
+
+
+@given(SPACE, SITES, SEGMENTS, SEGMENTS, TAILS, SPACE)
+def test_pages_of_models(
+    before: str, site: str, owner: str, name: str, tail: str, after: str
+) -> None:
+    """The URL of a model's page, or of one of its tabs, is the model."""
+    assume(owner not in {"models", "deployments"})
+    text = f"{before}{site}{owner}/{name}{tail}{after}"
+    assert str(parse_reference(text)) == f"{owner}/{name}"
+    assert parse_name(text, None, "model") == (owner, name)
+
+
+@given(SPACE, SITES, SEGMENTS, SEGMENTS, st.one_of(VERSIONS, SEGMENTS), TAILS)
+def test_pages_of_versions(
+    before: str, site: str, owner: str, name: str, version: str, tail: str
+) -> None:
+    """The URL of a version's page is the version; where a model is expected, it is its model or refused."""
+    assume(owner not in {"models", "deployments"})
+    text = f"{before}{site}{owner}/{name}/versions/{version}{tail}"
+    assert str(parse_reference(text)) == f"{owner}/{name}:{version}"
+    assert parse_version(text, "version").version == version
+    assert parse_name(text, None, "model", ignore_version=True) == (owner, name)
+    with pytest.raises(InvalidReference):
+        parse_name(text, None, "model")
+
+
+@given(SITES, SEGMENTS, SEGMENTS, TAILS)
+def test_pages_of_deployments(site: str, owner: str, name: str, tail: str) -> None:
+    """The URL of a deployment is one where a deployment is expected, and no model of that name elsewhere."""
+    text = f"{site}deployments/{owner}/{name}{tail}"
+    assert parse_name(text, None, "deployment") == (owner, name)
+    with pytest.raises(InvalidReference):
+        parse_reference(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" owner/name ", "owner/name"),
+        ("owner/name/", "owner/name"),
+        ("owner/name\n", "owner/name"),
+        ("owner/name:v1/", "owner/name:v1"),
+        ("f" * 64 + "\n", "f" * 64),
+        ("https://api.replicate.com/v1/models/owner/name", "owner/name"),
+        ("https://api.replicate.com/v1/models/owner/name/versions/v1", "owner/name:v1"),
+        ("dp-4f1e", "dp-4f1e"),
+        ("dp-4f1e0c9a8b7d6e5f", "dp-4f1e0c9a8b7d6e5f"),
+        ("01hzx3v7k2m4n5p6q8r9s0t1u2", "01hzx3v7k2m4n5p6q8r9s0t1u2"),
+    ],
+)
+def test_other_spellings(text: str, expected: str) -> None:
+    """What is pasted with more or less than it needs is understood."""
+    assert str(parse_reference(text)) == expected
+
+
+@given(SEGMENTS)
+@example("hidden")
+@example("dp-4f1e")
+def test_the_service_judges_ids_of_versions(version: str) -> None:
+    """Where only a version can be meant, its ID may have any form."""
+    assert parse_version(f" {version}\n", "version").version == version
+
+
 @given(st.text(st.one_of(st.characters(), st.sampled_from("/:. ab%?#\\\n"))))
 @example("owner")
 @example("owner/name/")
+@example("owner/name//")
+@example("/owner/name")
 @example("owner/name:")
 @example("a:b/c")
 @example(":v")
@@ -60,9 +136,15 @@ def test_bare_versions_round_trip(version: str) -> None:
 @example("owner/name\n")
 @example("f" * 64 + "\n")
 @example("owner/\ud800")
+@example("https://replicate.com/")
+@example("https://replicate.com/owner")
+@example("https://replicate.com/owner/name/nonsense")
+@example("https://replicate.com/p/abc")
+@example("https://replicate.com.evil.com/owner/name")
 def test_anything_else_is_refused(text: str) -> None:
-    """Any other text raises InvalidReference, which quotes it."""
-    names, colon, version = text.partition(":")
+    """Any other text raises InvalidReference, which quotes it; what is parsed is formatted as it was."""
+    plain = text.strip().removesuffix("/")
+    names, colon, version = plain.partition(":")
     parts = [*names.split("/"), *([version] if colon else [])]
     is_name = len(parts) == 2 + bool(colon) and all(
         part not in {"", ".", ".."} and not set(part) & set("/:?#%\\") and part.isprintable()
@@ -72,17 +154,17 @@ def test_anything_else_is_refused(text: str) -> None:
         reference = parse_reference(text)
     except InvalidReference as error:
         assert error.argument == "ref"
-        assert repr(text) in str(error)
-        hex_digits = len(text) == 64 and set(text) <= set(string.hexdigits)
+        assert repr(text) in str(error) or repr(text.strip()) in str(error)
+        hex_digits = len(plain) == 64 and set(plain) <= set(string.hexdigits)
         # White space is refused although some of it is printable.
         assert not hex_digits
-        assert not is_name or any(c.isspace() or not c.isprintable() for c in text)
+        assert not is_name or any(c.isspace() or not c.isprintable() for c in plain)
     else:
-        assert str(reference) == text
-        assert reference.full_name or set(text) <= set(string.hexdigits)
-        if reference.full_name:
+        assert str(reference) == plain or "replicate.com/" in plain
+        if reference.full_name and "replicate.com/" not in plain:
             assert len(parts) == 2 + bool(colon)
             assert all(part and not set(part) & set("/:?#%\\ \n") for part in parts)
+        assert parse_reference(str(reference)) == reference
 
 
 @pytest.mark.parametrize("value", [None, 5, b"a/b", ["a/b"]])

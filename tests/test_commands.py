@@ -475,6 +475,34 @@ def test_csv(shell: Shell, emulator: Emulator) -> None:
     ]
 
 
+@pytest.mark.parametrize("source", ["in.csv", "-"])
+def test_headings_that_are_there_twice(shell: Shell, emulator: Emulator, source: str) -> None:
+    """With two columns of one name, the command is wrong, and nothing is created."""
+    text = "\ufefftext;seconds;text\r\na;0;b\r\n"
+    (shell.directory / "in.csv").write_text(text)
+    status, said, complained = shell.run("map", "acme/slow", source, "--format", "csv", text=text)
+    assert (status, said) == (2, "")
+    assert "columns 1 and 3 have the same heading, 'text'" in complained
+    assert "Traceback" not in complained
+    assert emulator.ledger.created() == []
+
+
+def test_files_as_texts(shell: Shell, emulator: Emulator) -> None:
+    """In every command, `@path` is a file, or its content where the model takes text, and `@@` stands for `@`."""
+    (shell.directory / "a.txt").write_text("from a file")
+    (shell.directory / "in.jsonl").write_text('{"text": "@a.txt"}\n{"text": "@@b"}\n')
+    (shell.directory / "in.csv").write_text("text\n@a.txt\n@@b\n")
+    for command in ("run", "stream"):
+        assert shell.run(command, "acme/slow", "text=@a.txt")[1] == "from a file\n"
+        assert shell.run(command, "acme/slow", "-i", "text=@@b")[1] == "@b\n"
+    for name in ("in.jsonl", "in.csv"):
+        found = shell.run("map", "acme/slow", name, "--ordered")
+        assert found[1] == "000000 from a file\n000001 @b\n"
+    (shell.directory / "in.jsonl").write_text("{}\n")
+    found = shell.run("map", "acme/slow", "in.jsonl", "-i", "text=@a.txt")
+    assert found[1] == "000000 from a file\n"
+
+
 def test_standard_input_is_read_as_it_comes(shell: Shell) -> None:
     """A line of standard input is worked on before the next one is there."""
     process = shell.start("map", "acme/slow", "-", stdin=subprocess.PIPE)
@@ -565,12 +593,15 @@ def test_ctrl_c(shell: Shell, emulator: Emulator, journal: bool) -> None:
     assert len(emulator.ledger.created()) == 10
 
 
-def test_ctrl_c_while_standard_input_is_silent(shell: Shell, emulator: Emulator) -> None:
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_ctrl_c_while_standard_input_is_silent(
+    shell: Shell, emulator: Emulator, format: str
+) -> None:
     """An input that never ends is no reason to wait."""
-    process = shell.start("map", "acme/slow", "-", stdin=subprocess.PIPE)
+    process = shell.start("map", "acme/slow", "-", "--format", format, stdin=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write('{"text": "a"}\n')
+    process.stdin.write('{"text": "a"}\n' if format == "jsonl" else "text\na\n")
     process.stdin.flush()
     assert process.stdout.readline() == "000000 a\n"
     process.send_signal(signal.SIGINT)

@@ -27,8 +27,9 @@ from replicate_async import (
 )
 
 from . import streams
-from .inputs import Line, Lines, names_of_texts, parse_value, split_pair
+from .inputs import InputTypes, split_pair
 from .interrupts import Interruption
+from .lines import Line, Lines
 from .outputs import prepare_directory, printed, save_output, to_json
 from .report import Report
 from .streams import NotWritten, say, write, write_json
@@ -141,8 +142,12 @@ async def _parse_inputs(function: ModelFunction, pairs: Iterable[str]) -> dict[s
     named = [split_pair(pair) for pair in pairs]
     with suppress(exceptions.ReplicateError):  # the create will raise it, too
         await function.load()
-    texts = names_of_texts(function.signature)
-    return {name: parse_value(text, name, texts) for name, text in named}
+    types = InputTypes.of(function.signature)
+
+    def parse() -> dict[str, Any]:
+        return {name: types.value(name, text) for name, text in named}
+
+    return await to_thread.run_sync(parse)  # which may read files
 
 
 # -- run, stream -------------------------------------------------------------------------------
@@ -259,7 +264,7 @@ def _print_details(prediction: Prediction) -> None:
 async def _map(client: Client, options: argparse.Namespace, interruption: Interruption) -> int:
     function = client.use(options.model)
     common = await _parse_inputs(function, options.input)
-    lines = Lines(options.inputs, options.format, names_of_texts(function.signature), common)
+    lines = Lines(options.inputs, options.format, InputTypes.of(function.signature), common)
     if options.strict:
         found = await to_thread.run_sync(lambda: list(lines.read()))
         problems = [text for line in found if (text := _problem(function, line)) is not None]

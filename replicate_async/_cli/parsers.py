@@ -21,8 +21,8 @@ _LOCAL_ORIGIN = re.compile(
 
 _INPUTS = (
     "Values that are JSON (numbers, true, false, null, lists and objects) are parsed, unless the model"
-    " expects text; all others are text. A value that begins with @ is the path of a file. To pass text that"
-    " begins with @, write @@."
+    " expects text; all others are text. A value that begins with @ is the path of a file, whose content is"
+    " passed if the model expects text. To pass text that begins with @, write @@."
 )
 
 
@@ -73,10 +73,12 @@ def _add_map(commands: argparse._SubParsersAction[Any]) -> None:
         " repeated and pays for nothing twice. The first Ctrl-C stops creating predictions and waits for those"
         " that are running. The second one, SIGTERM and SIGHUP exit: they cancel what is running or, with"
         " --journal, leave it to the repetition.",
-        epilog="In FILE, a string that begins with @ is the path of a file; @@ stands for @ itself.",
+        epilog="In FILE, a string that begins with @ is the path of a file, whose content is passed if the model"
+        " expects text; @@ stands for @ itself. CSV has the names of the inputs in its first line; cells are"
+        " separated by commas, semicolons or tabs, and an empty one is an input that is not given.",
     )
     _add_model(fan_out)
-    fan_out.add_argument("inputs", metavar="FILE", help="JSON lines or CSV; - reads standard input")
+    fan_out.add_argument("inputs", metavar="FILE", help="JSON lines or CSV; - is standard input")
     fan_out.add_argument(
         "-i",
         "--input",

@@ -11,7 +11,7 @@ import anyio
 
 from replicate_async import Outcome, Outcomes
 
-from .inputs import Lines
+from .lines import Lines
 from .streams import NotWritten
 
 _REFRESH: Final = 0.2

@@ -7,7 +7,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from io import BufferedReader, TextIOWrapper
+from io import BufferedReader, FileIO, TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -128,7 +128,7 @@ class Lines:
 def _opened(path: str) -> BufferedReader:
     """Open a file, or standard input, whose lines are there as soon as they are written."""
     # Not `sys.stdin`: a thread that waits in its buffer would delay the exit of the process.
-    return open(0 if path == "-" else path, "rb", buffering=_BUFFER, closefd=path != "-")
+    return BufferedReader(FileIO(0 if path == "-" else path, closefd=path != "-"), _BUFFER)
 
 
 def _csv_rows(file: BufferedReader) -> Iterator[tuple[int, _Cells | Exception]]:

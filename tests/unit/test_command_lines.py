@@ -41,7 +41,7 @@ TYPES = types(
     x=float | None,
     yes=bool,
     image=FILE,
-    images=list[FILE],  # type: ignore[valid-type]
+    images=list[FILE],
     texts=list[str],
 )
 

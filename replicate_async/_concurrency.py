@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
@@ -112,6 +112,51 @@ async def shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             if not task.cancelled() or attempt == _TRIES:
                 task.result()
                 return
+
+
+class StepIterator(AsyncIterator[T]):
+    """An async iterator that continues where it was after a step that was cancelled or failed.
+
+    An async generator would have ended, as if there were nothing more. Tasks that share the iterator get each
+    item once.
+    """
+
+    _resumes: bool = True
+    """Whether a step may follow one that was cancelled. The sync facade asks."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[Sequence[T]]]) -> None:
+        """Make an iterator.
+
+        Args:
+            fetch: Returns the next items, or raises `StopAsyncIteration`. Nothing is lost when it is cancelled.
+        """
+        self._fetch = fetch
+        self._ready: Iterator[T] = iter(())
+        self._is_closed = False
+        self._lock = anyio.Lock()
+
+    async def __anext__(self) -> T:
+        for item in self._ready:
+            return item
+        async with self._lock:
+            while True:
+                for item in self._ready:
+                    return item
+                self._ready = iter(await self._batch())
+
+    async def _batch(self) -> Sequence[T]:
+        """Return the next items; the sync facade takes them at once.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+        """
+        if self._is_closed:
+            raise StopAsyncIteration
+        return await self._fetch()
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        self._is_closed, self._ready = True, iter(())
 
 
 async def gather_limited(

@@ -571,10 +571,10 @@ class Client(Unpicklable):
         """
         return await search(self._context, query, limit)
 
-    async def paginate(
-        self, listing: Listing[T] | Callable[[], Listing[T]]
-    ) -> AsyncIterator[Page[T]]:
-        """Yield the pages of a listing.
+    def paginate(self, listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
+        """Iterate over the pages of a listing.
+
+        If a page cannot be fetched, the next step of the iteration fetches the same page again.
 
         ```python
         async for page in client.paginate(client.models.list):
@@ -584,15 +584,14 @@ class Client(Unpicklable):
         Args:
             listing: A `list` method, or what it returns.
 
-        Yields:
-            The pages.
+        Returns:
+            An iterator over the pages, which are fetched as they are needed.
 
-        Raises:
+        Raises, from the iteration:
             ReplicateError: The API refuses.
             TransportError: There was no usable answer.
         """
-        async for page in _pages.paginate(listing):
-            yield page
+        return _pages.paginate(listing)
 
     # Namespaces
 

@@ -804,13 +804,16 @@ class StreamAbandoned(ReplicateException, RuntimeError):
     """
 
     prediction: Job | None
-    """The prediction, in its last known state; `None` if no prediction is known to have been created."""
+    """The prediction, in its last known state; `None` if no prediction is known to have been created, and for the
+    outcomes of `map`."""
 
-    def __init__(self, prediction: Job | None) -> None:
+    def __init__(self, prediction: Job | None, fact: str | None = None) -> None:
         self.prediction = prediction
         message = "this stream ended when waiting for its next item was cancelled or interrupted"
         if prediction is not None:
-            message += f". {_described(prediction)} {_fate(prediction)}"
+            fact = f"{_described(prediction)} {_fate(prediction)}"
+        if fact is not None:
+            message += f". {fact}"
         super().__init__(message)
 
 

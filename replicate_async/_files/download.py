@@ -67,6 +67,8 @@ class Download:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the content; make further attempts as the client's `Retry` allows.
 
+        If that was cancelled, a further call continues.
+
         Raises:
             FileExpired: The file has been deleted.
             FileTooLarge: The file exceeds the limit.
@@ -74,7 +76,11 @@ class Download:
             IncompleteFile: The download ended early and could not be resumed.
             TransportError: No usable response was received.
         """
-        attempt, furthest, since = 1, 0, time.monotonic()
+        if self.received and self.received == self.total:
+            return
+        if self.received and not self._resumable:
+            raise exceptions.IncompleteFile(self.url, self.received, self.total)
+        attempt, furthest, since = 1, self.received, time.monotonic()
         while True:
             failure: exceptions.ReplicateException
             try:

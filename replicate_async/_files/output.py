@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import escape
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -133,8 +133,10 @@ class FileOutput(ModelFile):
         """Download the file and return its content, as `read()` does."""
         return await self.read()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         """Download the file and yield its content in chunks of bytes. The file may have any size.
+
+        After a step that was cancelled or has failed, the next one continues, if the server can resume.
 
         Raises:
             FileExpired: The file has been deleted.
@@ -145,9 +147,7 @@ class FileOutput(ModelFile):
                 `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
-        async with aclosing(self._content()) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return _Chunks(self._content_source())
 
     async def save(self, path: str | os.PathLike[str], *, durable: bool = True) -> Path:
         """Download the file and save it to disk.
@@ -236,8 +236,19 @@ class FileOutput(ModelFile):
         buffer: int = BUFFERED,
     ) -> AsyncGenerator[bytes, None]:
         """Yield the content. With *may_restart*, an empty chunk announces that it begins again."""
+        return self._content_source(limit=limit, to=to, may_restart=may_restart, buffer=buffer)()
+
+    def _content_source(
+        self,
+        *,
+        limit: int | None = None,
+        to: Literal["read", "save"] = "read",
+        may_restart: bool = False,
+        buffer: int = BUFFERED,
+    ) -> Callable[[], AsyncGenerator[bytes, None]]:
+        """Return a function that yields the content; a further call yields what was not yielded before."""
         if self._is_data:
-            return self._decoded(limit, to)
+            return partial(self._decoded, limit, to, _Decoding())
         download = Download(
             self._transport or _transport_without_client(),
             self.url,
@@ -247,16 +258,18 @@ class FileOutput(ModelFile):
             prediction=self._prediction,
             buffer=buffer,
         )
-        return self._downloaded(download)
+        return partial(self._downloaded, download)
 
     async def _decoded(
-        self, limit: int | None, to: Literal["read", "save"]
+        self, limit: int | None, to: Literal["read", "save"], done: _Decoding
     ) -> AsyncGenerator[bytes, None]:
         data = await in_thread(DataUri, self.url, self._prediction)
         if limit is not None and data.size > limit:
             raise exceptions.FileTooLarge(self.url, limit, to=to, prediction_id=self._prediction)
-        for start in range(0, data.length, _DECODED):
-            yield await in_thread(data.decode, start, start + _DECODED)
+        while done.position < data.length:
+            chunk = await in_thread(data.decode, done.position, done.position + _DECODED)
+            done.position += _DECODED
+            yield chunk
 
     async def _downloaded(self, download: Download) -> AsyncGenerator[bytes, None]:
         """Yield the content, and keep its type and size."""
@@ -322,6 +335,43 @@ class FileOutput(ModelFile):
     @property
     def _is_data(self) -> bool:
         return self.url[:5].lower() == "data:"
+
+
+@attrs.define(eq=False)
+class _Decoding:
+    """How far a data URI has been decoded."""
+
+    position: int = 0
+    """Characters of the encoded content."""
+
+
+class _Chunks(AsyncIterator[bytes]):
+    """The chunks of a file. After a step that was cancelled or has failed, the next one continues."""
+
+    def __init__(self, source: Callable[[], AsyncGenerator[bytes, None]]) -> None:
+        self._source = source
+        self._chunks: AsyncGenerator[bytes, None] | None = None
+        self._is_over = False
+
+    async def __anext__(self) -> bytes:
+        if self._is_over:
+            raise StopAsyncIteration
+        if self._chunks is None:
+            self._chunks = self._source()
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            self._is_over = True
+            raise
+        except BaseException:
+            self._chunks = None  # it has ended
+            raise
+
+    async def aclose(self) -> None:
+        """Close the connection, and end the iteration."""
+        self._is_over = True
+        if self._chunks is not None:
+            await self._chunks.aclose()
 
 
 def _shortened(url: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, TypeAlias
 
 import attrs
 
 from .. import _arguments, exceptions
+from .._concurrency import StepIterator
 from .._files.output import to_output
 from ..types import ServerSentEvent
 from .job import LiveJob, failure_of, next_state
@@ -52,13 +53,17 @@ class Prediction(LiveJob):
             )
         return self._output[1]
 
-    async def output_iterator(self) -> AsyncIterator[Output]:
-        """Yield the items of the output as they appear, each once.
+    def output_iterator(self) -> AsyncIterator[Output]:
+        """Iterate over the items of the output as they appear, each once.
 
         Output that is not a list is one item, which is yielded when it is complete. Leaving the loop early does
-        not cancel the prediction. Calls :api:`predictions.get`.
+        not cancel the prediction. After a step that was cancelled or has failed, the next one continues. Calls
+        :api:`predictions.get`.
 
-        Raises:
+        Returns:
+            An iterator over the items.
+
+        Raises, from the iteration:
             PredictionFailed: The prediction failed; raised after the last item.
             PredictionCanceled: It was canceled; raised after the last item.
             PredictionAborted: It ended before it started.
@@ -70,24 +75,26 @@ class Prediction(LiveJob):
         # While a list grows, its first items do not show whether all of them are files. The output of a
         # model that streams text contains no files (:api:`stream-url`).
         is_text = "/v1/streams/" in (self.urls.stream or "")
-        while True:
-            ended = has_ended(self)
-            output = self._raw.get("output") if is_text else self.output
-            if isinstance(output, list):
-                for item in output[count:]:
-                    count += 1
-                    yield item
-            elif ended and output is not None and not count:
-                count = 1
-                yield output
-            if ended:
-                break
-            if time.monotonic() > limit:
-                raise exceptions.RunTimeout(self, _arguments.LONGEST_WAIT)
-            await next_state(self)
-        error = failure_of(self)
-        if error is not None:
-            raise error
+
+        async def next_items() -> Sequence[Output]:
+            nonlocal count
+            while True:
+                output = self._raw.get("output") if is_text else self.output
+                if isinstance(output, list):
+                    items = output[count:]
+                else:
+                    is_complete = has_ended(self) and output is not None and not count
+                    items = [output] if is_complete else []
+                if items:
+                    count += len(items)
+                    return items
+                if has_ended(self):
+                    raise failure_of(self) or StopAsyncIteration
+                if time.monotonic() > limit:
+                    raise exceptions.RunTimeout(self, _arguments.LONGEST_WAIT)
+                await next_state(self)
+
+        return StepIterator(next_items)
 
     def stream(self, *, use_file_output: bool | None = None) -> EventStream:
         """Return the events of the prediction as they arrive (:api:`streaming`).

@@ -55,6 +55,9 @@ class Updates(Unpicklable):
     iteration goes on where it was.
     """
 
+    _resumes: bool = True
+    """Whether a step may follow one that was cancelled. The sync facade asks."""
+
     # No cancel scope may be open between two steps, since another task may make the next one.
 
     def __init__(self, followed: Followed, timeout: float | None, *, cancels: bool) -> None:

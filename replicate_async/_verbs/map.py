@@ -13,6 +13,7 @@ from typing import Self
 
 import anyio
 
+from .. import exceptions
 from .._jobs.context import Context
 from .._unpicklable import Unpicklable
 from .map_fan_out import FanOut
@@ -26,7 +27,12 @@ __all__ = ("Outcomes",)
 class Outcomes(Unpicklable):
     """The outcomes of a fan-out as they arrive: an async iterator and async context manager.
 
-    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the fan-out.
+    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the fan-out, and so
+    does a wait for an outcome that is cancelled or interrupted.
+
+    Raises, from the iteration:
+        StreamAbandoned: The fan-out ended before, when waiting for an outcome was cancelled or interrupted.
+        JournalError: The journal cannot be used.
     """
 
     def __init__(self, context: Context, plan: Plan, inputs: Inputs) -> None:
@@ -37,22 +43,31 @@ class Outcomes(Unpicklable):
         self._owner: asyncio.Task[None] | None = None
         self._is_stopped: bool = False
         self._is_over: bool = False
+        self._is_abandoned: bool = False
+        """Whether waiting for an outcome was cancelled or interrupted, which has ended the fan-out."""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Outcome:
         if self._is_over:
-            raise StopAsyncIteration
+            raise self._abandonment() or StopAsyncIteration
         fan_out = self._fan_out or self._start()
         try:
             return await fan_out.take()
         except (anyio.EndOfStream, anyio.ClosedResourceError):
             await self.aclose()
-            raise fan_out.end() from None
+            raise self._abandonment() or fan_out.end() from None
         except BaseException:
+            self._is_abandoned = not self._is_over
             await self.aclose()
             raise
+
+    def _abandonment(self) -> exceptions.StreamAbandoned | None:
+        """Return the exception for the next outcome, if the fan-out was abandoned. The sync facade uses it, too."""
+        return (
+            exceptions.StreamAbandoned(None, self._plan.left_behind) if self._is_abandoned else None
+        )
 
     def _start(self) -> FanOut:
         fan_out = FanOut(self._context, self._plan, self._inputs)

@@ -53,6 +53,15 @@ class Plan:
     interface: ModelInterface | None = None
     """The interface of a function, which checks inputs and converts outputs."""
 
+    @property
+    def left_behind(self) -> str:
+        """What becomes of the predictions that are in flight when the fan-out is abandoned, for messages."""
+        if self.on_abandon == "cancel":
+            return "The predictions in flight were cancelled"
+        if self.journal is None:
+            return "The predictions in flight may still be running"
+        return f"The predictions in flight go on; map(..., journal={str(self.journal)!r}) collects them"
+
 
 def make_plan(
     ref: Ref | ModelFunction | StreamingFunction,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
 from typing import Any, Generic, overload
 
-import anyio
 import attrs
 
 from .. import exceptions
 from .._codec import structure, structure_all
+from .._concurrency import StepIterator
 from .._http.call import Call
 from .._jobs.context import Context, R, T, is_link
 from .._unpicklable import Unpicklable
@@ -73,41 +73,24 @@ class Page(Unpicklable, Generic[T]):
         async def here() -> Page[T]:
             return self
 
-        return _ItemIterator(here)
+        return _items(here)
 
 
-class _ItemIterator(AsyncIterator[T]):
-    """Iterator over the items of a page and of all pages after it.
+def _items(fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> AsyncIterator[T]:
+    """Return an iterator over the items of a page and of all pages after it.
 
     After an error, the next step fetches the same page again.
     """
 
-    def __init__(self, fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> None:
-        self._fetch = fetch
-        self._items: Iterator[T] = iter(())
-        self._lock = anyio.Lock()
-
-    async def __anext__(self) -> T:
-        for item in self._items:
-            return item
-        # Tasks that share the iterator fetch each page once.
-        async with self._lock:
-            while True:
-                for item in self._items:
-                    return item
-                self._items = iter(await self._batch())
-
-    async def _batch(self) -> list[T]:
-        """Fetch the next page and return its items; the sync facade takes them at once.
-
-        Raises:
-            StopAsyncIteration: There are no more pages.
-        """
-        page = await self._fetch()
+    async def next_items() -> Sequence[T]:
+        nonlocal fetch
+        page = await fetch()
         if page is None:
             raise StopAsyncIteration
-        self._fetch = page.next_page
+        fetch = page.next_page
         return page.results
+
+    return StepIterator(next_items)
 
 
 class Listing(Unpicklable, Generic[T]):
@@ -124,26 +107,39 @@ class Listing(Unpicklable, Generic[T]):
         return self._fetch().__await__()
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return _ItemIterator(self._fetch)
+        return _items(self._fetch)
 
 
-async def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
+def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
     """Iterate over the pages of a listing.
+
+    If a page cannot be fetched, the next step of the iteration fetches the same page again.
 
     Args:
         listing: A listing such as `client.models.list()`, or a method that returns one.
 
-    Yields:
-        The pages, which are fetched as they are needed.
+    Returns:
+        An iterator over the pages, which are fetched as they are needed.
 
     Raises, from the iteration:
         ReplicateError: The API returned an error.
         TransportError: No usable response was received.
     """
-    page: Page[T] | None = await (listing if isinstance(listing, Listing) else listing())
-    while page is not None:
-        yield page
-        page = await page.next_page()
+
+    async def first() -> Page[T]:
+        return await (listing if isinstance(listing, Listing) else listing())
+
+    fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = first
+
+    async def next_page() -> Sequence[Page[T]]:
+        nonlocal fetch
+        page = await fetch()
+        if page is None:
+            raise StopAsyncIteration
+        fetch = page.next_page
+        return [page]
+
+    return StepIterator(next_page)
 
 
 def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None) -> Listing[R]:

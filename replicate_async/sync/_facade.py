@@ -614,7 +614,9 @@ class Client(Twin[AsyncClient]):
         return SearchResults(self._lease, self._lease.call(self._async.search, query, limit=limit))
 
     def paginate(self, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
-        """Yield the pages of a listing.
+        """Iterate over the pages of a listing.
+
+        If a page cannot be fetched, the next step of the iteration fetches the same page again.
 
         ```python
         for page in client.paginate(client.models.list):
@@ -624,10 +626,10 @@ class Client(Twin[AsyncClient]):
         Args:
             listing: A `list` method, or what it returns.
 
-        Yields:
-            The pages.
+        Returns:
+            An iterator over the pages, which are fetched as they are needed.
 
-        Raises:
+        Raises, from the iteration:
             ReplicateError: The API refuses.
             TransportError: There was no usable answer.
         """
@@ -1184,6 +1186,8 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Download the file and yield its content in chunks of bytes. The file may have any size.
 
+        After a step that was cancelled or has failed, the next one continues, if the server can resume.
+
         Raises:
             FileExpired: The file has been deleted.
             HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
@@ -1197,6 +1201,8 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
 
     def __iter__(self) -> Stream[bytes]:
         """Download the file and yield its content in chunks of bytes. The file may have any size.
+
+        After a step that was cancelled or has failed, the next one continues, if the server can resume.
 
         Raises:
             FileExpired: The file has been deleted.
@@ -2074,7 +2080,12 @@ class Outcome(Twin[AsyncOutcome]):
 class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
     """The outcomes of a fan-out as they arrive: an iterator and context manager.
 
-    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the fan-out.
+    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the fan-out, and so
+    does a wait for an outcome that is cancelled or interrupted.
+
+    Raises, from the iteration:
+        StreamAbandoned: The fan-out ended before, when waiting for an outcome was cancelled or interrupted.
+        JournalError: The journal cannot be used.
     """
 
     @property
@@ -2440,12 +2451,16 @@ class Prediction(Twin[AsyncPrediction]):
         return wrap(self._lease, self._async.output)
 
     def output_iterator(self) -> Stream[Output]:
-        """Yield the items of the output as they appear, each once.
+        """Iterate over the items of the output as they appear, each once.
 
         Output that is not a list is one item, which is yielded when it is complete. Leaving the loop early does
-        not cancel the prediction. Calls :api:`predictions.get`.
+        not cancel the prediction. After a step that was cancelled or has failed, the next one continues. Calls
+        :api:`predictions.get`.
 
-        Raises:
+        Returns:
+            An iterator over the items.
+
+        Raises, from the iteration:
             PredictionFailed: The prediction failed; raised after the last item.
             PredictionCanceled: It was canceled; raised after the last item.
             PredictionAborted: It ended before it started.

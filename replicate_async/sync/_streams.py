@@ -18,7 +18,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from .. import exceptions
 from .._unpicklable import Unpicklable
-from ._errors import boundary, trim
+from ._errors import boundary
 from ._lease import Lease
 from ._portal import GRACE, Pending, Work, settle
 
@@ -120,17 +120,8 @@ class Stream(Unpicklable, Iterator[T]):
         self._abandonment: Callable[[], Exception | None] | None = None
         """Makes the error for what follows, if the stream was given up."""
 
-    def __iter__(self) -> Iterator[T]:  # noqa: PYI034 - resuming a generator costs less than `__next__`
-        ready = self._ready
-        while True:
-            while ready:
-                yield ready.popleft()
-            try:
-                if not self._fetch():
-                    return
-            except BaseException as error:
-                trim(error)
-                raise
+    def __iter__(self) -> Self:
+        return self
 
     @boundary
     def __next__(self) -> T:
@@ -155,7 +146,8 @@ class Stream(Unpicklable, Iterator[T]):
             self.close()
             return False
         except BaseException as error:
-            self._close_after(error)
+            if not getattr(self._source, "_resumes", False):
+                self._close_after(error)
             raise
         self._ready.extend(items if self._wrap_all is None else self._wrap_all(self._lease, items))
         return True
@@ -214,11 +206,15 @@ class _Batches(AsyncIterator[bytes]):
     Crossing for each chunk would cost more than receiving it.
     """
 
+    _resumes: bool = True
+
     def __init__(self, source: AsyncIterable[bytes]) -> None:
         self._source = source
         self._chunks: list[bytes] = []
         self._size = 0
         self._ended = False
+        self._is_over = False
+        """Whether the end, or the error that it ended with, was handed over."""
         self._task: asyncio.Task[None] | None = None
         self._some = asyncio.Event()
         self._full = asyncio.Event()
@@ -241,7 +237,9 @@ class _Batches(AsyncIterator[bytes]):
             self._some.clear()
             self._full.clear()
         elif not batch:
-            await self._task
+            if not self._is_over:
+                self._is_over = True
+                await self._task
             raise StopAsyncIteration
         return batch
 

@@ -164,11 +164,22 @@ class StreamTwin(Twin[A], Stream[T]):
 
 
 def paginate(_: Client, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
-    """Yield a page, or the first page of a `list` method, and the pages after it."""
-    page: Page[T] | None = listing() if callable(listing) else listing
-    while page is not None:
-        yield page
-        page = page.next_page()
+    """Return an iterator over a page, or the first page of a `list` method, and the pages after it."""
+    return _Pages(listing if callable(listing) else lambda: listing)
+
+
+class _Pages(Iterator["Page[T]"]):
+    """The pages of a listing. After an error, the next step fetches the same page again."""
+
+    def __init__(self, fetch: Callable[[], Page[T] | None]) -> None:
+        self._fetch = fetch
+
+    def __next__(self) -> Page[T]:
+        page = self._fetch()
+        if page is None:
+            raise StopIteration
+        self._fetch = page.next_page
+        return page
 
 
 def collect_output(stream: OutputStream) -> Any:

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from ._verbs.outcome import Outcome as Outcome
     from ._verbs.use import ModelFunction as ModelFunction
     from ._verbs.use import StreamingFunction as StreamingFunction
+    from ._web.backplane import Backplane as Backplane
+    from ._web.backplane import LocalBackplane as LocalBackplane
+    from ._web.receiver import Receiver as Receiver
+    from ._web.receiver import Reply as Reply
+    from ._web.redis import RedisBackplane as RedisBackplane
     from .client import Client as Client
     from .exceptions import (
         ModelError as ModelError,
@@ -108,6 +113,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Account",
+    "Backplane",
     "Client",
     "Collection",
     "Deployment",
@@ -117,6 +123,7 @@ __all__ = (
     "Hardware",
     "Limits",
     "Listing",
+    "LocalBackplane",
     "Model",
     "ModelError",
     "ModelFunction",
@@ -127,8 +134,11 @@ __all__ = (
     "Prediction",
     "Progress",
     "RateLimit",
+    "Receiver",
+    "RedisBackplane",
     "ReplicateError",
     "ReplicateException",
+    "Reply",
     "Retry",
     "SearchResults",
     "ServerSentEvent",
@@ -160,6 +170,7 @@ __all__ = (
 
 _HOMES = {
     "Account": "types",
+    "Backplane": "_web.backplane",
     "Client": "client",
     "Collection": "resources.collections",
     "Deployment": "resources.deployments",
@@ -169,6 +180,7 @@ _HOMES = {
     "Hardware": "types",
     "Limits": "types",
     "Listing": "resources._pages",
+    "LocalBackplane": "_web.backplane",
     "Model": "resources.models",
     "ModelError": "exceptions",
     "ModelFunction": "_verbs.use",
@@ -180,7 +192,10 @@ _HOMES = {
     "Progress": "types",
     "ReplicateError": "exceptions",
     "ReplicateException": "exceptions",
+    "Reply": "_web.receiver",
     "RateLimit": "types",
+    "Receiver": "_web.receiver",
+    "RedisBackplane": "_web.redis",
     "Retry": "types",
     "SearchResults": "resources.search",
     "ServerSentEvent": "types",

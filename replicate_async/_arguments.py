@@ -181,7 +181,7 @@ def one_of(value: Any, allowed: tuple[str, ...], argument: str) -> str:
     return str(value)
 
 
-def check_webhook(url: str | None) -> str | None:
+def check_webhook(url: str | None, argument: str = "webhook") -> str | None:
     """Return the URL of a webhook, which must be an HTTPS URL (:api:`webhook-request`).
 
     HTTP URLs of this machine pass: emulators may take them, and the service refuses them itself.
@@ -190,7 +190,7 @@ def check_webhook(url: str | None) -> str | None:
         ArgumentError: It is not.
     """
     if url is not None and not (isinstance(url, str) and _WEBHOOK.match(url)):
-        raise exceptions.ArgumentError("webhook", f"expected an HTTPS URL, got {url!r}")
+        raise exceptions.ArgumentError(argument, f"expected an HTTPS URL, got {url!r}")
     return url
 
 

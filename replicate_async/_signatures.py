@@ -104,13 +104,23 @@ def _check_tolerance(tolerance: float | None) -> None:
         raise ArgumentError("tolerance", expected)
 
 
-def _key(secret: str) -> bytes:
+def check_secret(secret: str, argument: str) -> None:
+    """Check that a signing secret is one.
+
+    Raises:
+        ArgumentError: It is malformed.
+        ArgumentTypeError: It is not a string.
+    """
+    _key(secret, argument)
+
+
+def _key(secret: str, argument: str = "secret") -> bytes:
     if not isinstance(secret, str):
-        raise ArgumentTypeError("secret", f"expected a string, got {type(secret).__name__}")
+        raise ArgumentTypeError(argument, f"expected a string, got {type(secret).__name__}")
     try:
         key = base64.b64decode(secret.strip().removeprefix("whsec_"), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise ArgumentError("secret", "not a webhook secret: expected 'whsec_' and base64")
+        raise ArgumentError(argument, "not a webhook secret: expected 'whsec_' and base64")
     return key

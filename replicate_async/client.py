@@ -25,6 +25,7 @@ from ._verbs.map import Outcomes, end_fan_outs
 from ._verbs.map_plan import make_plan
 from ._verbs.run import run, stream
 from ._verbs.use import ModelFunction, StreamingFunction
+from ._web.receiver import Receiver
 from .resources import _pages
 from .resources._pages import Listing, Page
 from .resources.accounts import Accounts
@@ -242,6 +243,7 @@ class Client(Unpicklable):
         retry_failed: int = 0,
         save_to: str | os.PathLike[str] | None = None,
         durable: bool = True,
+        via: Receiver | None = None,
     ) -> Output:
         """Run a model and wait for its final output.
 
@@ -279,6 +281,9 @@ class Client(Unpicklable):
             durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
                 them to the disk.
 
+            via: Receiver to wait with, which `webhooks.receiver()` returns: the end of the prediction is delivered
+                to it, and polls are rare. Neither `wait` nor `webhook` applies then.
+
         Returns:
             The final output: JSON in which files are `FileOutput` objects.
 
@@ -303,6 +308,7 @@ class Client(Unpicklable):
             retry_failed=retry_failed,
             save_to=save_to,
             durable=durable,
+            via=via,
             options=CreateOptions(
                 wait=wait,
                 cancel_after=cancel_after,

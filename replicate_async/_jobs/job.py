@@ -304,7 +304,11 @@ async def poll(job: LiveJob, patience: float = _arguments.LONGEST_WAIT) -> None:
 
 
 async def wait_for_end(
-    job: LiveJob, timeout: float | timedelta | None, *, poll_first: bool = False
+    job: LiveJob,
+    timeout: float | timedelta | None,
+    *,
+    poll_first: bool = False,
+    poll_interval: float | None = None,
 ) -> None:
     """Wait until a job has ended.
 
@@ -312,6 +316,7 @@ async def wait_for_end(
         job: The job, which is updated in place.
         timeout: Seconds, or a timedelta; None for 24 hours.
         poll_first: Whether to poll the job at once.
+        poll_interval: Seconds between two polls; None for those of the client.
 
     Raises:
         RunTimeout: The job did not end in time.
@@ -328,7 +333,7 @@ async def wait_for_end(
             context = job._context
             await context.pollers.of(context.transport).wait(
                 _polled(job),
-                poll_interval=context.poll_interval,
+                poll_interval=context.poll_interval if poll_interval is None else poll_interval,
                 is_listed=job._path == "/predictions",
             )
         return
@@ -350,10 +355,10 @@ def polling_delay(job: LiveJob) -> float:
 
 
 def _polled(job: LiveJob) -> PolledJob:
-    return PolledJob(job, job._since, partial(poll, job), partial(_adopt, job))
+    return PolledJob(job, job._since, partial(poll, job), partial(adopt, job))
 
 
-def _adopt(job: LiveJob, other: Job) -> None:
+def adopt(job: LiveJob, other: Job) -> None:
     """Take over the state of another object for the same job."""
     job._replace(structure(other.to_dict(), type(job)))
 

@@ -31,6 +31,9 @@ _logger = logging.getLogger("replicate_async")
 
 T = TypeVar("T")
 
+Wait: TypeAlias = Callable[[Prediction], Awaitable[None]]
+"""Waits for the end of a prediction."""
+
 OnAbandon: TypeAlias = Literal["cancel", "leave"]
 """What to do with the prediction of an abandoned run."""
 
@@ -74,6 +77,7 @@ async def run(
     directory: Path | None = None,
     durable: bool = True,
     convert: Callable[[Any, str], Output] | None = None,
+    wait: Wait | None = None,
 ) -> Output:
     """Create a prediction, wait for its end, and return its output.
 
@@ -88,6 +92,7 @@ async def run(
         directory: Existing directory to save the files of the output in.
         durable: Whether these files must survive a power cut.
         convert: Makes the output of its JSON and the ID of the prediction; by default, `Prediction.output`.
+        wait: Waits for the end of a prediction; by default, it is polled.
 
     Raises:
         ReplicateException: As `Client.run`.
@@ -97,14 +102,14 @@ async def run(
     state = RunState(context, on_abandon, directory=directory, durable=durable, convert=convert)
     if seconds is None:
         request = await prepare(context, input, options)
-        return await _output(state, target, request, retry_failed)
+        return await _output(state, target, request, retry_failed, wait or _poll)
     options = with_deadline(options, seconds, on_abandon)
     if options.wait is True:
         held = min(60, math.floor(seconds))
         options = attrs.evolve(options, wait=held if held >= 1 else False)
     with anyio.move_on_after(seconds):
         request = await prepare(context, input, options)
-        return await _output(state, target, request, retry_failed)
+        return await _output(state, target, request, retry_failed, wait or _poll)
     error = timed_out(state, seconds)
     raise error from error.__cause__
 
@@ -140,19 +145,24 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
     return error
 
 
+async def _poll(prediction: Prediction) -> None:
+    # In sync mode the answer may be `processing`, with the output complete (:api:`sync-mode`): mostly
+    # the prediction has ended meanwhile.
+    await wait_for_end(prediction, None, poll_first=prediction.status == "processing")
+
+
 async def _output(
-    state: RunState, target: CreateTarget | str, request: CreateRequest, retry_failed: int
+    state: RunState,
+    target: CreateTarget | str,
+    request: CreateRequest,
+    retry_failed: int,
+    wait: Wait,
 ) -> Output:
     """Create a prediction, wait for its end, and return its output."""
     request.may_skip_hold = True
 
     async def create_prediction() -> None:
         state.prediction = await create(state.context, target, request, state.pending)
-
-    async def wait(prediction: Prediction) -> None:
-        # In sync mode the answer may be `processing`, with the output complete (:api:`sync-mode`): mostly
-        # the prediction has ended meanwhile.
-        await wait_for_end(prediction, None, poll_first=prediction.status == "processing")
 
     async def work() -> tuple[Prediction, exceptions.ModelError | None]:
         return await complete(state, create=create_prediction, wait=wait, retry_failed=retry_failed)

@@ -11,6 +11,9 @@ from .annotations import head, names
 from .docstrings import translated
 from .sources import LISTING, Module, Sources, Unsupported
 
+BOTH_WORLDS: Final = frozenset({"Backplane", "LocalBackplane", "RedisBackplane", "Reply"})
+"""Classes that the facade has as they are: data, and what only its event loop calls."""
+
 SYNC_ONLY: Final = {"Stream": "._streams", "SyncInAsyncWarning": "._portal"}
 """Exported names that the async client does not have, and their modules."""
 
@@ -109,8 +112,8 @@ def _home(sources: Sources, name: str, home: str) -> str:
         return "._facade"
     if home == "exceptions":
         return ".exceptions"
-    if home == "types":
-        return "..types"
+    if home == "types" or name in BOTH_WORLDS:
+        return f"..{home}"
     raise Unsupported(name, None, f"neither data nor a class with a twin, but of {home}")
 
 

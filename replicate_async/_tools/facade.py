@@ -39,19 +39,24 @@ BY_HAND: Final = {
     "Client.paginate": "paginate",
     "Outcomes.collect": "collect_outcomes",
     "OutputStream.collect": "collect_output",
+    "Receiver.on": "register_handler",
 }
-"""Functions of `_twin`, for methods that need to know of the facade: one takes methods of it, the others
-what its streams hold ready."""
+"""Functions of the runtime, for methods that need to know of the facade: one takes methods of it, some what its
+streams hold ready, and one functions that take twins."""
 
 BOTH_WORLDS: Final = {"FileOutput": frozenset({"aread", "__aiter__"})}
 """What stays asynchronous, for callers inside of an event loop (see `README.md`)."""
 
+ASYNC_WORLD: Final = {"Receiver": frozenset({"asgi", "aiohttp", "django"})}
+"""What only the async world has; a mixin may have it in another form."""
+
 MIXINS: Final = {
     "FileOutput": "FileMixin",
     "ModelFunction": "FunctionMixin",
+    "Receiver": "ReceiverMixin",
     "StreamingFunction": "FunctionMixin",
 }
-"""What only the sync world has: classes of `_twin`."""
+"""What only the sync world has: classes of the runtime."""
 
 OPERATORS: Final = {
     "__bool__": "bool(self._async)",
@@ -72,6 +77,7 @@ RUNTIME: Final = {
     "Coroutine": "from collections.abc import Coroutine",
     "FileMixin": "from ._twin import FileMixin",
     "FunctionMixin": "from ._twin import FunctionMixin",
+    "ReceiverMixin": "from ._receivers import ReceiverMixin",
     "Generic": "from typing import Generic",
     "Iterator": "from collections.abc import Iterator",
     "Held": "from ._streams import Held",
@@ -88,6 +94,7 @@ RUNTIME: Final = {
     "file_stream": "from ._streams import file_stream",
     "overload": "from typing import overload",
     "paginate": "from ._twin import paginate",
+    "register_handler": "from ._receivers import register_handler",
     "unwrap": "from ._twin import unwrap",
     "unwrap_inputs": "from ._twin import unwrap_inputs",
     "wrap": "from ._twin import wrap",
@@ -208,7 +215,12 @@ class Generator(Sources):
             by_name = index >= len(positional)
             passed.append(f"{each.arg}={value}" if by_name else value)
         if arguments.vararg:
-            raise Unsupported(where, function, "*args")
+            several = arguments.vararg.annotation
+            if several is None or names(several) & self.active.keys():
+                raise Unsupported(where, function, "*args without annotation, or of active objects")
+            annotation = self._parameter_type(several, module, where)
+            arguments.vararg.annotation = ast.parse(annotation, mode="eval").body
+            passed.insert(len(positional) - 1, f"*{arguments.vararg.arg}")
         if arguments.kwarg:
             kind = arguments.kwarg.annotation
             if kind is None or ast.unparse(kind) != "Any":
@@ -394,7 +406,7 @@ class Generator(Sources):
             name = member.function.name
             if name in BOTH_WORLDS.get(item.name, ()):
                 body += self._both(item, member)
-            if is_stream and name in OF_STREAMS:
+            if (is_stream and name in OF_STREAMS) or name in ASYNC_WORLD.get(item.name, ()):
                 continue
             if name == "__aiter__":
                 body += self._iter(item, member)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
 import attrs
@@ -17,6 +18,8 @@ from .._jobs.prediction import EventStream, Output
 from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
 from .._jobs.running import OnAbandon
 from .._references import parse_reference
+from .._web.receiver import Receiver
+from .._web.waiting import wait_for_delivery
 from ..resources.deployments import Deployment
 from ..resources.models import Model
 from ..resources.versions import Version
@@ -37,6 +40,7 @@ async def run(
     save_to: str | os.PathLike[str] | None = None,
     durable: bool = True,
     convert: Callable[[Any, str], Output] | None = None,
+    via: Receiver | None = None,
 ) -> Output:
     """Run a model and return its output, as `Client.run`; *convert* as in `running.run`."""
     _arguments.timeout_seconds(timeout)
@@ -52,6 +56,11 @@ async def run(
             )
         options = attrs.evolve(options, use_file_output=True)
         directory = await ready_directory(save_to)  # before anything costs
+    wait = None
+    if via is not None:
+        options = _delivered(via, options)
+        wait = partial(wait_for_delivery, via)
+        await via._inbox.listen()
     return await running.run(
         context,
         target,
@@ -63,7 +72,26 @@ async def run(
         directory=directory,
         durable=durable,
         convert=convert,
+        wait=wait,
     )
+
+
+def _delivered(via: object, options: CreateOptions) -> CreateOptions:
+    """Return options with which the end of the prediction is delivered, and its create is not held back.
+
+    Raises:
+        ArgumentError: The options have another webhook.
+        ArgumentTypeError: There is no receiver.
+    """
+    if not isinstance(via, Receiver):
+        raise exceptions.ArgumentTypeError(
+            "via", f"expected what `webhooks.receiver()` returns, got {via!r}"
+        )
+    if options.webhook is not None or options.webhook_events_filter is not None:
+        raise exceptions.ArgumentError(
+            "via", "it sets `webhook` and `webhook_events_filter` itself: give one or the other"
+        )
+    return attrs.evolve(options, wait=False, webhook=via.url, webhook_events_filter=["completed"])
 
 
 def stream(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from .. import _signatures
-from .._codec import decode_json, structure
+from .._arguments import check_webhook, timeout_seconds
+from .._codec import decode_json
 from .._http.call import Call
 from .._jobs.prediction import Prediction
 from .._jobs.training import Training
-from ..exceptions import ArgumentError
+from .._web.backplane import Backplane
+from .._web.deliveries import job_in
+from .._web.receiver import Receiver
+from ..exceptions import ArgumentError, ArgumentTypeError
 from ..types import Record
 from ._base import Namespace
 
@@ -117,19 +121,59 @@ class Webhooks(Namespace):
         self.validate(headers, body, secret, tolerance)
         try:
             data = decode_json(body.encode() if isinstance(body, str) else bytes(body))
-            made: Prediction | Training = (
-                structure(data, Training) if _is_training(data) else structure(data, Prediction)
-            )
+            return job_in(self._context, data)
         except ValueError as error:
             raise ArgumentError("body", str(error)) from error
-        return self._context.bind(made)
 
+    def receiver(
+        self,
+        *,
+        url: str,
+        secrets: str | Sequence[str] | None = None,
+        backplane: Backplane | None = None,
+        tolerance: float = 300,
+        poll_interval: float = 10,
+    ) -> Receiver:
+        """Create a receiver of webhooks, to mount in a web app.
 
-def _is_training(data: object) -> bool:
-    """Tell a training from a prediction: they differ only in their URLs and output (:api:`training-object`)."""
-    if not isinstance(data, dict):
-        return False
-    urls, output = data.get("urls"), data.get("output")
-    if isinstance(urls, dict) and "/trainings/" in str(urls.get("get", "")):
-        return True
-    return isinstance(output, dict) and {"version", "weights"} >= output.keys() > set()
+        ```python
+        receiver = client.webhooks.receiver(url="https://app.example/replicate")
+        app.add_route("/replicate", receiver.asgi)  # FastAPI, Starlette
+        output = await client.run("owner/name", {"prompt": "a red square"}, via=receiver)
+        ```
+
+        Args:
+            url: HTTPS URL at which the receiver is mounted, as seen by the service.
+            secrets: Signing secrets; with several, as while one replaces the other, any may match. Defaults to the
+                environment variable `REPLICATE_WEBHOOK_SECRET`, then to the secret of the account, which is
+                fetched once, and again if no signature matches.
+            backplane: What the processes of the app share, such as a `RedisBackplane`. With one, a delivery
+                reaches the process that waits for it, and duplicates are dropped in all. Without one, runs whose
+                delivery went to another process end at their next poll.
+            tolerance: Maximum age of a delivery in seconds.
+            poll_interval: Seconds between two polls of a run that waits for its delivery: deliveries are repeated
+                for about a minute only.
+
+        Returns:
+            The receiver. It ends with the client.
+
+        Raises:
+            ArgumentError: The URL is not an HTTPS URL, a secret is malformed, or a number is out of range.
+            ArgumentTypeError: An argument has a wrong type.
+        """
+        if not isinstance(url, str):
+            raise ArgumentTypeError("url", f"expected an HTTPS URL, got {url!r}")
+        check_webhook(url, "url")
+
+        async def fetch_secret() -> str:
+            return (await self.default.secret()).key
+
+        return Receiver(
+            self._context,
+            url,
+            secrets=secrets,
+            fetch_secret=fetch_secret,
+            backplane=backplane,
+            tolerance=timeout_seconds(tolerance, "tolerance") or 300.0,
+            poll_interval=timeout_seconds(poll_interval, "poll_interval") or 10.0,
+        )

@@ -25,6 +25,10 @@ from . import _forks as _forks
 
 if TYPE_CHECKING:
     from .. import types as types
+    from .._web.backplane import Backplane as Backplane
+    from .._web.backplane import LocalBackplane as LocalBackplane
+    from .._web.receiver import Reply as Reply
+    from .._web.redis import RedisBackplane as RedisBackplane
     from ..types import Account as Account
     from ..types import File as File
     from ..types import Hardware as Hardware
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
     from ._facade import OutputStream as OutputStream
     from ._facade import Page as Page
     from ._facade import Prediction as Prediction
+    from ._facade import Receiver as Receiver
     from ._facade import SearchResults as SearchResults
     from ._facade import StreamingFunction as StreamingFunction
     from ._facade import Training as Training
@@ -88,6 +93,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Account",
+    "Backplane",
     "Client",
     "Collection",
     "Deployment",
@@ -96,6 +102,7 @@ __all__ = (
     "FileOutput",
     "Hardware",
     "Limits",
+    "LocalBackplane",
     "Model",
     "ModelError",
     "ModelFunction",
@@ -106,8 +113,11 @@ __all__ = (
     "Prediction",
     "Progress",
     "RateLimit",
+    "Receiver",
+    "RedisBackplane",
     "ReplicateError",
     "ReplicateException",
+    "Reply",
     "Retry",
     "SearchResults",
     "ServerSentEvent",
@@ -141,6 +151,7 @@ __all__ = (
 
 _HOMES = {
     "Account": "..types",
+    "Backplane": ".._web.backplane",
     "Client": "._facade",
     "Collection": "._facade",
     "Deployment": "._facade",
@@ -149,6 +160,7 @@ _HOMES = {
     "FileOutput": "._facade",
     "Hardware": "..types",
     "Limits": "..types",
+    "LocalBackplane": ".._web.backplane",
     "Model": "._facade",
     "ModelError": ".exceptions",
     "ModelFunction": "._facade",
@@ -159,8 +171,11 @@ _HOMES = {
     "Prediction": "._facade",
     "Progress": "..types",
     "RateLimit": "..types",
+    "Receiver": "._facade",
+    "RedisBackplane": ".._web.redis",
     "ReplicateError": ".exceptions",
     "ReplicateException": ".exceptions",
+    "Reply": ".._web.receiver",
     "Retry": "..types",
     "SearchResults": "._facade",
     "ServerSentEvent": "..types",

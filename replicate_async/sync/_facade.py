@@ -34,6 +34,10 @@ from .._verbs.use import FunctionRun as AsyncFunctionRun
 from .._verbs.use import ModelFunction as AsyncModelFunction
 from .._verbs.use import StreamingFunction as AsyncStreamingFunction
 from .._verbs.use import StreamingRun as AsyncStreamingRun
+from .._web.backplane import Backplane
+from .._web.deliveries import Headers
+from .._web.receiver import Receiver as AsyncReceiver
+from .._web.receiver import Reply
 from ..client import Client as AsyncClient
 from ..resources._own_predictions import OwnPredictions as AsyncOwnPredictions
 from ..resources._pages import Page as AsyncPage
@@ -87,6 +91,7 @@ from ..types import (
 )
 from ._errors import wrap_error
 from ._lease import Lease
+from ._receivers import ReceiverMixin, register_handler
 from ._streams import Stream, file_stream
 from ._twin import (
     TWINS,
@@ -104,6 +109,7 @@ from ._twin import (
 )
 
 T = TypeVar("T")
+H = TypeVar("H")
 
 
 class Client(Twin[AsyncClient]):
@@ -278,6 +284,7 @@ class Client(Twin[AsyncClient]):
         retry_failed: int = 0,
         save_to: str | os.PathLike[str] | None = None,
         durable: bool = True,
+        via: Receiver | None = None,
     ) -> Output:
         """Run a model and wait for its final output.
 
@@ -315,6 +322,9 @@ class Client(Twin[AsyncClient]):
             durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
                 them to the disk.
 
+            via: Receiver to wait with, which `webhooks.receiver()` returns: the end of the prediction is delivered
+                to it, and polls are rare. Neither `wait` nor `webhook` applies then.
+
         Returns:
             The final output: JSON in which files are `FileOutput` objects.
 
@@ -347,6 +357,7 @@ class Client(Twin[AsyncClient]):
                 retry_failed=retry_failed,
                 save_to=save_to,
                 durable=durable,
+                via=unwrap(via),
             ),
         )
 
@@ -2796,6 +2807,65 @@ class Predictions(Twin[AsyncPredictions]):
         )
 
 
+class Receiver(ReceiverMixin, Twin[AsyncReceiver]):
+    """Receives the webhooks of an account; made by `client.webhooks.receiver()`.
+
+    It verifies deliveries, drops those that have been received already or are older than what has been received,
+    calls handlers, and wakes the runs that wait with `run(..., via=receiver)`. It ends with the client.
+    """
+
+    __slots__ = ()
+
+    @property
+    def url(self) -> str:
+        """URL that the service delivers to."""
+        return self._async.url
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between two polls of a run that waits for its delivery."""
+        return self._async.poll_interval
+
+    def on(self, *events: WebhookEvent) -> Callable[[H], H]:
+        """Return a decorator that has a function called with each job that is delivered.
+
+        Handlers run after the delivery has been answered; those for one job run one after the other, in order.
+        Plain functions run in a worker thread. Errors are logged.
+
+        ```python
+        @receiver.on("completed")
+        def ended(job):
+            print(job.id, job.status, job.output)
+        ```
+
+        Args:
+            events: `"start"`, `"output"`, `"logs"` or `"completed"`; none means all. Deliveries do not name their
+                event: it is told from what has changed.
+
+        Returns:
+            A decorator, which returns the function as it is.
+
+        Raises:
+            ArgumentError: An event is unknown.
+        """
+        return register_handler(self, *events)
+
+    def handle(self, headers: Headers, body: bytes) -> Reply:
+        """Receive a delivery: for frameworks that have no view here.
+
+        Never raises because of what was delivered; the reason for a refusal is logged.
+
+        Args:
+            headers: Headers of the request.
+            body: Body of the request, exactly as received.
+
+        Returns:
+            The answer to send: status 200; 400 if the request is not a delivery, 401 if its signature is wrong or
+            too old, 413 if it is too large, 503 if it should be sent again later.
+        """
+        return self._lease.call(self._async.handle, headers, body)
+
+
 class SearchResults(Twin[AsyncSearchResults]):
     """Results of a search (:api:`search-results`)."""
 
@@ -3416,6 +3486,53 @@ class Webhooks(Twin[AsyncWebhooks]):
             wrap(self._lease, self._async.unwrap(headers, body, secret, tolerance)),
         )
 
+    def receiver(
+        self,
+        *,
+        url: str,
+        secrets: str | Sequence[str] | None = None,
+        backplane: Backplane | None = None,
+        tolerance: float = 300,
+        poll_interval: float = 10,
+    ) -> Receiver:
+        """Create a receiver of webhooks, to mount in a web app.
+
+        ```python
+        receiver = client.webhooks.receiver(url="https://app.example/replicate")
+        app.add_route("/replicate", receiver.asgi)  # FastAPI, Starlette
+        output = client.run("owner/name", {"prompt": "a red square"}, via=receiver)
+        ```
+
+        Args:
+            url: HTTPS URL at which the receiver is mounted, as seen by the service.
+            secrets: Signing secrets; with several, as while one replaces the other, any may match. Defaults to the
+                environment variable `REPLICATE_WEBHOOK_SECRET`, then to the secret of the account, which is
+                fetched once, and again if no signature matches.
+            backplane: What the processes of the app share, such as a `RedisBackplane`. With one, a delivery
+                reaches the process that waits for it, and duplicates are dropped in all. Without one, runs whose
+                delivery went to another process end at their next poll.
+            tolerance: Maximum age of a delivery in seconds.
+            poll_interval: Seconds between two polls of a run that waits for its delivery: deliveries are repeated
+                for about a minute only.
+
+        Returns:
+            The receiver. It ends with the client.
+
+        Raises:
+            ArgumentError: The URL is not an HTTPS URL, a secret is malformed, or a number is out of range.
+            ArgumentTypeError: An argument has a wrong type.
+        """
+        return Receiver(
+            self._lease,
+            self._async.receiver(
+                url=url,
+                secrets=secrets,
+                backplane=backplane,
+                tolerance=tolerance,
+                poll_interval=poll_interval,
+            ),
+        )
+
 
 TWINS.update(
     {
@@ -3450,6 +3567,7 @@ TWINS.update(
         AsyncPage: Page,
         AsyncPrediction: Prediction,
         AsyncPredictions: Predictions,
+        AsyncReceiver: Receiver,
         AsyncSearchResults: SearchResults,
         AsyncStreamingFunction: StreamingFunction,
         AsyncStreamingRun: StreamingRun,

@@ -17,6 +17,7 @@ from .conftest import HELLO, until
 
 
 async def slow(client: Client, seconds: float = 30) -> Prediction:
+    """Create a prediction that takes some time."""
     return await client.predictions.create(
         model="emulator/sleeper", input={"seconds": seconds, "steps": 5}
     )

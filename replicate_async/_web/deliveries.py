@@ -1,0 +1,109 @@
+"""What a delivery says: its signed headers, its job, its place in time, and what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+from .._codec import encode_json, structure
+from .._jobs.context import Context
+from .._jobs.policy import has_ended
+from .._jobs.prediction import Prediction
+from .._jobs.training import Training
+
+Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+Contents: TypeAlias = tuple[int, int]
+"""Output and logs of a job, in short."""
+
+_SIGNED: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+_TERMINAL: Final = 2**53
+"""Rank of a final state. Redis compares numbers as doubles."""
+
+
+def headers_of(headers: Headers) -> dict[str, str]:
+    """Return the headers that a signature consists of.
+
+    Raises:
+        ValueError: One of them is missing, or there twice.
+    """
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        key = _text(name).lower()
+        if key not in _SIGNED:
+            continue
+        if key in found:
+            raise ValueError(f"the header {key!r} is there twice")
+        found[key] = _text(value)
+    for key in _SIGNED:
+        if not found.get(key):
+            raise ValueError(f"the header {key!r} is missing")
+    return found
+
+
+def job_in(context: Context, data: Any) -> Prediction | Training:
+    """Return the prediction or training that a decoded body describes, bound to a client.
+
+    Raises:
+        ValueError: It describes neither.
+    """
+    job: Prediction | Training = (
+        structure(data, Training) if _is_training(data) else structure(data, Prediction)
+    )
+    return context.bind(job)
+
+
+def rank_of(job: Prediction | Training, timestamp: str, body: bytes) -> int:
+    """Return a number that is larger for a later state of a job.
+
+    Deliveries of states that are not final are sent once, so the time at which they were signed tells their order;
+    within a second, their size does. A final state is delivered until that succeeds.
+
+    Args:
+        job: The job.
+        timestamp: Time of the delivery: seconds since the epoch, as in its header.
+        body: Body of the delivery.
+    """
+    if has_ended(job):
+        return _TERMINAL
+    size = min(len(body), 999_998)
+    return min(int(timestamp) * 1_000_000 + size + (job.status != "starting"), _TERMINAL - 1)
+
+
+def contents_of(job: Prediction | Training) -> Contents:
+    """Return the output and logs of a job, in short."""
+    output = job.to_dict().get("output")
+    return (0 if output is None else hash(encode_json(output))), len(job.logs)
+
+
+def events_of(job: Prediction | Training, before: Contents | None) -> frozenset[str]:
+    """Return the events that a delivery stands for.
+
+    Args:
+        job: The job that was delivered.
+        before: What the last delivery for it held; None for the first one.
+    """
+    if has_ended(job):
+        return frozenset({"completed"})
+    (output, logs), (output_before, logs_before) = contents_of(job), before or (0, 0)
+    events = set()
+    if output != output_before:
+        events.add("output")
+    if logs != logs_before:
+        events.add("logs")
+    return frozenset(events or {"start"})
+
+
+def _is_training(data: object) -> bool:
+    """Tell a training from a prediction: they differ only in their URLs and output (:api:`training-object`)."""
+    if not isinstance(data, dict):
+        return False
+    urls, output = data.get("urls"), data.get("output")
+    if isinstance(urls, dict) and "/trainings/" in str(urls.get("get", "")):
+        return True
+    return isinstance(output, dict) and {"version", "weights"} >= output.keys() > set()
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")

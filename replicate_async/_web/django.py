@@ -1,0 +1,44 @@
+"""Deliveries of Django, in its asynchronous views."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeAlias
+
+DjangoView: TypeAlias = Callable[[Any], Awaitable[Any]]
+"""A view: from a request to a response. Django has no types of its own."""
+
+
+class _Reply(Protocol):
+    @property
+    def status(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+
+Handle: TypeAlias = Callable[[list[tuple[str | bytes, str | bytes]], bytes], Awaitable[_Reply]]
+
+
+def django_view(handle: Handle, most: int) -> DjangoView:
+    """Return an asynchronous view that answers POST requests. It needs no CSRF token.
+
+    Args:
+        handle: Answers a request: its headers and its body.
+        most: Longest body in bytes.
+    """
+    from django.core.exceptions import RequestDataTooBig  # if it is used
+    from django.http import HttpResponse, HttpResponseNotAllowed  # if it is used
+    from django.views.decorators.csrf import csrf_exempt  # if it is used
+
+    async def view(request: Any) -> Any:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        try:
+            body = request.body
+        except RequestDataTooBig:
+            body = bytes(most + 1)
+        reply = await handle([*request.headers.items()], body)
+        return HttpResponse(reply.text, status=reply.status, content_type="text/plain")
+
+    exempt: DjangoView = csrf_exempt(view)
+    return exempt

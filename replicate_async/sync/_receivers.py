@@ -1,0 +1,76 @@
+"""What of the twin of a receiver is written by hand: views for Django and Flask, and handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from .._web.receiver import MOST_BYTES, Reply
+from ..types import WebhookEvent
+from ._twin import wrap
+
+if TYPE_CHECKING:
+    from ._facade import Receiver
+
+H = TypeVar("H")
+
+
+class _Handles(Protocol):
+    def handle(
+        self, headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]], body: bytes
+    ) -> Reply: ...
+
+
+class ReceiverMixin:
+    """What a sync `Receiver` has in addition."""
+
+    __slots__ = ()
+
+    @property
+    def django(self: _Handles) -> Callable[[Any], Any]:
+        """View for Django: `path("replicate", receiver.django)`. It needs no CSRF token."""
+        from django.core.exceptions import RequestDataTooBig  # if it is used
+        from django.http import HttpResponse, HttpResponseNotAllowed  # if it is used
+        from django.views.decorators.csrf import csrf_exempt  # if it is used
+
+        def view(request: Any) -> Any:
+            if request.method != "POST":
+                return HttpResponseNotAllowed(["POST"])
+            try:
+                body = request.body
+            except RequestDataTooBig:
+                body = bytes(MOST_BYTES + 1)
+            reply = self.handle(request.headers, body)
+            return HttpResponse(reply.text, status=reply.status, content_type="text/plain")
+
+        exempt: Callable[[Any], Any] = csrf_exempt(view)
+        return exempt
+
+    @property
+    def flask(self: _Handles) -> Callable[[], Any]:
+        """View for Flask: `app.post("/replicate")(receiver.flask)`."""
+        from flask import Response, request  # if it is used
+
+        def replicate_webhook() -> Any:
+            body = request.stream.read(MOST_BYTES + 1)
+            reply = self.handle([*request.headers.items()], body)
+            return Response(reply.text, reply.status, mimetype="text/plain")
+
+        return replicate_webhook
+
+
+def register_handler(receiver: Receiver, *events: WebhookEvent) -> Callable[[H], H]:
+    """Return a decorator for handlers, which are called with twins in a worker thread."""
+    register = receiver._async.on(*events)
+
+    def decorate(handler: H) -> H:
+        if not callable(handler):
+            register(handler)  # which raises
+
+        def called(job: Any) -> object:
+            return cast("Callable[[Any], object]", handler)(wrap(receiver._lease, job))
+
+        register(called)
+        return handler
+
+    return decorate

@@ -1,0 +1,1 @@
+"""Web apps around the client."""

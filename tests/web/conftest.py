@@ -1,0 +1,83 @@
+"""An emulator that delivers to an app of the test, and a client of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
+
+import anyio
+import pytest
+from aiohttp import web
+
+from replicate_async import Client, Receiver
+from replicate_async.testing import Emulator
+
+URL = "https://app.example/replicate"
+
+Mounted: TypeAlias = Callable[[Receiver], AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for name in ("REPLICATE_API_TOKEN", "REPLICATE_BASE_URL", "REPLICATE_WEBHOOK_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """Run an emulator in a thread, with models that take some time."""
+    with Emulator() as running:
+
+        @running.model("acme/slow", official=True)
+        async def slow(text: str, seconds: float = 0.3) -> str:
+            """Take a moment."""
+            await asyncio.sleep(seconds)
+            return f"hello {text}"
+
+        @running.model("acme/lines", official=True)
+        async def lines() -> AsyncIterator[str]:
+            """Take a second for three lines."""
+            for line in ("one", "two", "three"):
+                print(line)
+                yield line
+                await asyncio.sleep(0.6)
+
+        yield running
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[Client]:
+    """Return a client of the emulator."""
+    async with Client(emulator.token, base_url=emulator.url) as client:
+        yield client
+
+
+@pytest.fixture
+def mounted(emulator: Emulator) -> Mounted:
+    """Return a context manager in which a receiver is mounted where the emulator delivers to."""
+
+    @asynccontextmanager
+    async def serve(receiver: Receiver) -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_post("/replicate", receiver.aiohttp)
+        runner = web.AppRunner(app, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            origin = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            emulator.webhook_hosts["app.example"] = origin
+            yield origin
+        finally:
+            await runner.cleanup()
+
+    return serve
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when something has happened that is bound to happen."""
+    with anyio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 (it may come from another thread)
+            await anyio.sleep(0.005)

@@ -17,6 +17,7 @@ from typing import IO
 
 import pytest
 
+from replicate_async import sync
 from replicate_async.testing import Emulator, OutputFile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -345,6 +346,50 @@ def test_on_an_emulator(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert says in done.stdout
+
+
+def test_deployments(shell: Shell, emulator: Emulator) -> None:
+    """`deployments/owner/name` stands for a deployment, wherever a model may stand."""
+    with sync.Client(emulator.token, base_url=emulator.url) as client:
+        model = client.models.get("acme/slow")
+        assert model.latest_version is not None
+        client.deployments.create(
+            "prod",
+            model=model,
+            version=model.latest_version,
+            hardware="cpu",
+            min_instances=0,
+            max_instances=1,
+        )
+    (shell.directory / "in.csv").write_text("text\n1\n")
+    for ref in ("deployments/acme/prod", "https://replicate.com/deployments/acme/prod/"):
+        assert shell.run("run", ref, "text=1")[1] == "1\n"
+        assert shell.run("map", ref, "in.csv")[1] == "000000 1\n"
+    assert shell.run("stream", "deployments/acme/prod", "text=1")[1] == "1\n"
+    assert len(emulator.ledger.requests(operation="deployments.predictions.create")) == 5
+    status, _, complained = shell.run("run", "deployments/acme/other", "text=1")
+    assert status == 1
+    assert "Not found" in complained
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_rate_limit(shell: Shell, by: str) -> None:
+    """`--rate-limit` or the environment say how many predictions are created in which time."""
+    (shell.directory / "in.jsonl").write_text('{"text": "a"}\n' * 4)
+    arguments = ["map", "acme/slow", "in.jsonl"]
+    if by == "option":
+        arguments += ["--rate-limit", "2/1"]
+        shell.environment["REPLICATE_RATE_LIMIT"] = "nothing"
+    else:
+        shell.environment["REPLICATE_RATE_LIMIT"] = "2/1"
+    began = time.monotonic()
+    assert shell.run(*arguments)[0] == 0
+    assert time.monotonic() - began >= 0.9
+    shell.environment["REPLICATE_RATE_LIMIT"] = "150"
+    for name, further in (("REPLICATE_RATE_LIMIT", []), ("--rate-limit", ["--rate-limit", "0/60"])):
+        status, said, complained = shell.run("run", "acme/slow", "text=a", *further)
+        assert (status, said) == (2, "")
+        assert complained.startswith(f"error: {name}: expected creates and seconds")
 
 
 # -- predictions -------------------------------------------------------------------------------

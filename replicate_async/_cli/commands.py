@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -19,9 +20,11 @@ from anyio import to_thread
 
 from replicate_async import (
     Client,
+    Deployment,
     ModelFunction,
     Outcome,
     Prediction,
+    RateLimit,
     exceptions,
     testing,
 )
@@ -41,6 +44,8 @@ WRONG: Final = 2
 
 _MOST_DIGITS: Final = 200_000
 """Digits of an integer that is read and printed; Python's own limit is 4300."""
+
+_DEPLOYMENT: Final = re.compile(r"(?:https://replicate\.com/)?/?deployments/([^/\s]+)/([^/\s]+)/?")
 
 _PROBLEMS_SHOWN: Final = 20
 """How many wrong lines `--strict` reports."""
@@ -118,6 +123,7 @@ async def _execute(options: argparse.Namespace, settings: Mapping[str, str]) -> 
         async with Client(
             settings.get("api_token"),
             base_url=settings.get("base_url"),
+            rate_limit=_rate_limit(options.rate_limit),
             output_hosts=getattr(options, "output_host", None),
         ) as client:
             with interruption.scope:
@@ -128,6 +134,21 @@ async def _execute(options: argparse.Namespace, settings: Mapping[str, str]) -> 
                     say(f"interrupted{_fate(client)}")
         tasks.cancel_scope.cancel()
     return code
+
+
+def _rate_limit(text: str | None) -> RateLimit | None:
+    if text is None:
+        return None
+    try:
+        return RateLimit.parse(text)
+    except ValueError as error:
+        raise exceptions.ArgumentError("--rate-limit", str(error)) from None
+
+
+async def _reference(client: Client, text: str) -> str | Deployment:
+    """Return what to run: a model or version by its name, or a deployment."""
+    found = _DEPLOYMENT.fullmatch(text)
+    return await client.deployments.get(found[1], found[2]) if found else text
 
 
 def _fate(client: Client) -> str:
@@ -154,7 +175,8 @@ async def _parse_inputs(function: ModelFunction, pairs: Iterable[str]) -> dict[s
 
 
 async def _run(client: Client, options: argparse.Namespace, _: Interruption) -> int:
-    function = client.use(options.model, timeout=options.timeout)
+    ref = await _reference(client, options.model)
+    function = client.use(ref, timeout=options.timeout)
     inputs = await _parse_inputs(function, [*options.given, *options.input])
     if options.output is not None:
         await to_thread.run_sync(prepare_directory, options.output)
@@ -182,11 +204,12 @@ async def _run(client: Client, options: argparse.Namespace, _: Interruption) -> 
 
 
 async def _stream(client: Client, options: argparse.Namespace, _: Interruption) -> int:
-    function = client.use(options.model)
+    ref = await _reference(client, options.model)
+    function = client.use(ref)
     inputs = await _parse_inputs(function, [*options.given, *options.input])
     function.check(**inputs)
     last = ""
-    async with client.stream(options.model, inputs, timeout=options.timeout) as events:
+    async with client.stream(ref, inputs, timeout=options.timeout) as events:
         async for event in events:
             assert events.prediction is not None
             name = events.prediction.id
@@ -262,7 +285,7 @@ def _print_details(prediction: Prediction) -> None:
 
 
 async def _map(client: Client, options: argparse.Namespace, interruption: Interruption) -> int:
-    function = client.use(options.model)
+    function = client.use(await _reference(client, options.model))
     common = await _parse_inputs(function, options.input)
     lines = Lines(options.inputs, options.format, InputTypes.of(function.signature), common)
     if options.strict:

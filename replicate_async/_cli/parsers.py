@@ -260,7 +260,10 @@ def _seconds(text: str) -> float:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="owner/name, owner/name:version, or the ID of a version")
+    parser.add_argument(
+        "model",
+        help="owner/name, owner/name:version, the ID of a version, or deployments/owner/name",
+    )
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -291,6 +294,11 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
     parser.add_argument(
         "--emulator", action="store_true", help="use an emulator of the API, free of charge"
+    )
+    parser.add_argument(
+        "--rate-limit",
+        metavar="N/SECONDS",
+        help="create at most N predictions in so many seconds (default: REPLICATE_RATE_LIMIT, or 600/60)",
     )
     parser.set_defaults(command=command, run=_execute_in("commands"))
 

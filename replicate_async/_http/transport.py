@@ -262,10 +262,12 @@ class Transport:
     async def _wait_at(self, gate: Gate, throttled: bool) -> None:
         stats = self.pool.stats
         stats.waited += 1
+        stats.waiting += 1
         began = time.monotonic()
         try:
             await gate.wait(first=throttled)
         finally:
+            stats.waiting -= 1
             stats.waited_seconds += time.monotonic() - began
 
     async def _exchange(

@@ -217,7 +217,7 @@ def make_context(
         timeout=_timeout(timeout),
         retry=retry or Retry(),
         limits=limits,
-        rate_limit=None if rate_limit is False else rate_limit or RateLimit(),
+        rate_limit=_rate_limit(rate_limit),
         output_hosts=check_hosts(output_hosts),
     )
     pool = Pool(
@@ -319,6 +319,18 @@ def _strategy(strategy: FileEncodingStrategy) -> FileEncodingStrategy:
 def _on_ambiguous(choice: OnAmbiguous) -> OnAmbiguous:
     _arguments.one_of(choice, ("raise", "repeat"), "on_ambiguous")
     return choice
+
+
+def _rate_limit(limit: RateLimit | Literal[False] | None) -> RateLimit | None:
+    if limit is not None:
+        return limit or None
+    text = os.environ.get("REPLICATE_RATE_LIMIT")
+    if not text:
+        return RateLimit()
+    try:
+        return RateLimit.parse(text)
+    except ValueError as error:
+        raise exceptions.ArgumentError("REPLICATE_RATE_LIMIT", str(error)) from None
 
 
 def _poll_interval(seconds: float | None) -> float | None:

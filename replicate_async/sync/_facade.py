@@ -163,8 +163,9 @@ class Client(Twin[AsyncClient]):
             retry: Retry policy for the requests that are safe to repeat.
             limits: Limits on memory and on connections.
             rate_limit: Client-side rate limits, which all clients of this process with the same token share.
-                Defaults to 600 creates and 3000 other requests per minute. Pass `False` to disable
-                client-side rate limiting.
+                Defaults to `REPLICATE_RATE_LIMIT` (such as `150/60`: 150 creates in 60 seconds), then to 600
+                creates and 3000 other requests per minute. Pass `False` to disable client-side rate
+                limiting.
             on_ambiguous: What to do if a create got no answer and is not found in the list of predictions:
                 `"raise"` an AmbiguousCreateError, or `"repeat"` the create at the risk of paying twice.
             mark_creates: Whether each prediction gets a deadline of its own, by which it is recognised if its

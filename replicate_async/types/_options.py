@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+import re
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import attrs
 
 FileEncodingStrategy: TypeAlias = Literal["url", "base64"]
 """How to send the files in an input: uploaded first, or encoded into the request."""
+
+_RATE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*", re.ASCII)
 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
@@ -69,6 +72,27 @@ class RateLimit:
     """Number of all other requests per period."""
     per: float = attrs.field(default=60.0, validator=_positive)
     """Length of the period in seconds."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a limit from text, as that of the environment variable `REPLICATE_RATE_LIMIT`.
+
+        Args:
+            text: Number of predictions created per period and its seconds, such as `150/60`.
+
+        Returns:
+            The limits; other requests may be 3000 per minute.
+
+        Raises:
+            ValueError: The text has another form.
+        """
+        found = _RATE.fullmatch(text) if isinstance(text, str) else None
+        creates, per = map(float, found.groups()) if found else (0.0, 0.0)
+        if not (creates > 0 and per > 0):
+            raise ValueError(
+                f"expected creates and seconds, such as 150/60 for 150 in 60 seconds, got {text!r}"
+            )
+        return cls(creates=creates, others=50 * per, per=per)
 
 
 @attrs.frozen

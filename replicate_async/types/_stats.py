@@ -21,3 +21,5 @@ class Stats:
     """Number of requests delayed by the client-side rate limit."""
     waited_seconds: float = 0.0
     """Total of these delays, in seconds."""
+    waiting: int = 0
+    """Number of requests that wait for the rate limit now."""

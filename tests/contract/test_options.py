@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qs
 
+import anyio
 import pytest
 
 import replicate_async
-from replicate_async import Client, FileOutput, Limits, RateLimit, Retry, Timeout
+from replicate_async import Client, FileOutput, Limits, RateLimit, Retry, Timeout, exceptions
 from replicate_async.exceptions import (
     AnswerTooLarge,
     MissingToken,
@@ -562,6 +563,26 @@ async def test_rate_limit(emulator: Emulator) -> None:
         for _ in range(80):
             await client.accounts.current()
         assert client.stats.waited == 0
+
+
+async def test_rate_limit_of_the_environment(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`REPLICATE_RATE_LIMIT` sets the limit of creates, unless `rate_limit` is given."""
+    monkeypatch.setenv("REPLICATE_RATE_LIMIT", "1/60")
+    async with Client(emulator.token, base_url=emulator.url) as client:
+        await client.run(HELLO, {"text": "a"})
+        with anyio.move_on_after(0.3):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.run, HELLO, {"text": "b"})
+                await anyio.sleep(0.2)
+                assert client.stats.waiting == 1
+        assert client.stats.waiting == 0
+        assert client.stats.created == 1
+    monkeypatch.setenv("REPLICATE_RATE_LIMIT", "150")
+    Client(emulator.token, base_url=emulator.url, rate_limit=RateLimit())
+    with pytest.raises(exceptions.ArgumentError, match="REPLICATE_RATE_LIMIT: expected creates"):
+        Client(emulator.token, base_url=emulator.url)
 
 
 async def test_views_share_connections(client: Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import replicate_async.resources
 from replicate_async.sync._twin import TWINS
-from replicate_async.types import Hardware, Record
+from replicate_async.types import Hardware, RateLimit, Record
 
 MODULES = [
     "replicate_async",
@@ -117,3 +117,21 @@ def test_records_cannot_be_hashed() -> None:
     for record in (Record(), Hardware("cpu")):
         with pytest.raises(TypeError, match="unhashable"):
             hash(record)
+
+
+@pytest.mark.parametrize(
+    ("text", "creates", "per"), [("150/60", 150, 60), ("2.5/1", 2.5, 1), (" 6 / 60 ", 6, 60)]
+)
+def test_rate_limits_of_text(text: str, creates: float, per: float) -> None:
+    """Creates and seconds; other requests keep to the account's limit."""
+    limit = RateLimit.parse(text)
+    assert (limit.creates, limit.per, limit.others / limit.per) == (creates, per, 50)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "150", "150/", "/60", "0/60", "5/0", "-1/60", "1e3/60", "a/b", "1/2/3"]
+)
+def test_rate_limits_that_cannot_be(text: str) -> None:
+    """Anything else is a ValueError that says what is expected."""
+    with pytest.raises(ValueError, match="such as 150/60"):
+        RateLimit.parse(text)

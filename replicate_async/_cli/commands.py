@@ -35,7 +35,8 @@ from .interrupts import Interruption
 from .lines import Line, Lines
 from .outputs import prepare_directory, printed, save_output, to_json
 from .report import Report
-from .streams import NotWritten, say, write, write_json
+from .streams import NotWritten, write, write_json
+from .terminal import discard, is_terminal, say, visible
 
 E = TypeVar("E", bound=BaseException)
 
@@ -72,7 +73,7 @@ def execute(options: argparse.Namespace) -> int:
     except* KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except* NotWritten as errors:
-        streams.discard()
+        discard()
         for error in _flat(errors):
             if error.prediction is not None or not error.is_broken_pipe:
                 say(f"error: {error}")
@@ -266,9 +267,25 @@ def _print_summary(prediction: Prediction, options: argparse.Namespace) -> None:
     if options.json:
         write_json(prediction.to_dict())
         return
+    row: tuple[str, ...] = (
+        prediction.id,
+        f"{prediction.status:<10}",
+        _when(prediction),
+        prediction.model or "-",
+    )
+    if is_terminal(sys.stdout):
+        row = tuple(visible(cell, lines=False) for cell in row)
+    write("  ".join(row))
+
+
+def _when(prediction: Prediction) -> str:
+    """Return when a prediction was created, in local time if that is possible."""
     created = prediction.created_at
-    when = "-" if created is None else created.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    write(f"{prediction.id}  {prediction.status:<10}  {when}  {prediction.model or '-'}")
+    if created is None:
+        return "-"
+    with suppress(OverflowError, ValueError, OSError):  # in the years 1 and 9999
+        created = created.astimezone()
+    return created.isoformat(" ", "seconds")[:19]
 
 
 def _print_details(prediction: Prediction) -> None:
@@ -378,7 +395,7 @@ def _print_outcome(
     except NotWritten as failure:
         if failure.is_broken_pipe:
             raise  # whoever has read the outputs wants no more of them
-        streams.discard()
+        discard()
         report.not_written = failure
         report.say(f"line {number}: {failure}")
         return "the outputs cannot be written"

@@ -15,6 +15,8 @@ import anyio
 from replicate_async import Client, exceptions
 from replicate_async.testing import Emulator
 
+from .terminal import say
+
 _WIDTH = 78
 _BAR = 24
 
@@ -24,13 +26,20 @@ def execute(options: argparse.Namespace) -> int:
     os.environ["no_proxy"] = "*"  # the proxies of the environment do not lead to this machine
     try:
         options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _cannot_save(options.output, error)
+    try:
         anyio.run(_demo, Paper(sys.stdout), options.output)
     except KeyboardInterrupt:
         return 130
-    except OSError as error:
-        print(f"cannot save to {options.output}: {error.strerror or error}", file=sys.stderr)
-        return 1
+    except exceptions.FileNotSaved as error:
+        return _cannot_save(options.output, error)
     return 0
+
+
+def _cannot_save(directory: Path, error: OSError) -> int:
+    say(f"cannot save to {directory}: {error.strerror or error}")
+    return 1
 
 
 class Paper:

@@ -15,7 +15,7 @@ import anyio
 from replicate_async.testing import Emulator
 
 from .model_files import ModelFileError, load_models
-from .streams import say
+from .terminal import is_terminal, say, visible
 
 WRONG = 2
 
@@ -44,11 +44,9 @@ def execute(options: argparse.Namespace) -> int:
         anyio.run(_serve, emulator)
     except KeyboardInterrupt:  # where signal handlers cannot be set
         pass
-    except OSError as error:
-        print(
-            f"cannot listen on {options.host} port {options.port}: {error.strerror or error}",
-            file=sys.stderr,
-        )
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        say(f"cannot listen on {options.host} port {options.port}: {reason}")
         return 1
     return 0
 
@@ -58,8 +56,22 @@ def _show_deliveries() -> None:
     logger = logging.getLogger("replicate_async.testing")
     logger.setLevel(logging.INFO)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
+
+
+class _Formatter(logging.Formatter):
+    """Shows the controls in what clients send."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return visible(text) if is_terminal(sys.stderr) else text
+
+
+def _print(text: str) -> None:
+    """Write to standard output; whoever does not read it may still use the emulator."""
+    with suppress(OSError, ValueError):
+        print(text, flush=True)
 
 
 async def _serve(emulator: Emulator) -> None:
@@ -70,9 +82,9 @@ async def _serve(emulator: Emulator) -> None:
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     async with emulator:
-        print("\n".join(_banner(emulator)), flush=True)
+        _print("\n".join(_banner(emulator)))
         await stop.wait()
-    print("Stopped.", flush=True)
+    _print("Stopped.")
 
 
 def _banner(emulator: Emulator) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +26,52 @@ def printed(output: object) -> str:
     return to_json(output)
 
 
-def to_json(value: object, *, compact: bool = False, ascii_only: bool = False) -> str:
-    """Return a value as JSON; files are their URLs."""
-    separators = (",", ":") if compact else None
-    return json.dumps(value, ensure_ascii=ascii_only, separators=separators, default=str)
+def to_json(
+    value: object,
+    *,
+    compact: bool = False,
+    ascii_only: bool = False,
+    default: Callable[[Any], str] = str,
+) -> str:
+    """Return a value as JSON; files are their URLs, or what *default* says."""
+    separators = (",", ":") if compact else (", ", ": ")
+    encoder = json.JSONEncoder(ensure_ascii=ascii_only, separators=separators, default=default)
+    try:
+        return encoder.encode(value)
+    except RecursionError:
+        return _deep_json(value, encoder)
+
+
+def _deep_json(value: object, encoder: json.JSONEncoder) -> str:
+    """Return a value as JSON, however deep it is nested."""
+    pieces: list[str] = []
+    rest: list[tuple[bool, Any]] = [(False, value)]
+    while rest:
+        is_text, item = rest.pop()
+        if is_text:
+            pieces.append(item)
+        elif isinstance(item, (dict, list)):
+            rest += reversed([*_parts(item, encoder)])
+        else:
+            pieces.append(encoder.encode(item))
+    return "".join(pieces)
+
+
+def _parts(
+    container: dict[Any, Any] | list[Any], encoder: json.JSONEncoder
+) -> Iterator[tuple[bool, Any]]:
+    """Yield the parts of a list or dict: texts, and the values between them."""
+    is_dict = isinstance(container, dict)
+    yield True, "{" if is_dict else "["
+    for index, entry in enumerate(container):
+        if index:
+            yield True, encoder.item_separator
+        if isinstance(container, dict):
+            yield True, encoder.encode(str(entry)) + encoder.key_separator
+            yield False, container[entry]
+        else:
+            yield False, entry
+    yield True, "}" if is_dict else "]"
 
 
 def prepare_directory(directory: Path) -> None:
@@ -69,14 +111,10 @@ async def save_output(prediction: Prediction, output: object, directory: Path) -
             name, content = "output.txt", "".join(tree)
         case _:
             name = "output.json"
-            content = json.dumps(
-                tree,
-                ensure_ascii=False,
-                default=lambda file: saved[file].name if file in saved else str(file),
+            content = to_json(
+                tree, default=lambda file: saved[file].name if file in saved else str(file)
             )
-    path = _unused(directory / name)
-    path.write_text(content, "utf-8", "surrogatepass", newline="")
-    return [*paths, path]
+    return [*paths, _write_new(directory / name, content.encode("utf-8", "surrogatepass"))]
 
 
 def _files_in(tree: object) -> Iterator[FileOutput]:
@@ -105,8 +143,19 @@ def _is_files(tree: Any) -> bool:
     return True
 
 
-def _unused(path: Path) -> Path:
+def _write_new(path: Path, content: bytes) -> Path:
+    """Write a file, under another name if this one is taken, and return its path. A failure leaves nothing."""
     found, number = path, 2
-    while found.exists():
-        found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    while True:
+        try:
+            file = found.open("xb")
+            break
+        except FileExistsError:
+            found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    try:
+        with file:
+            file.write(content)
+    except BaseException:
+        found.unlink(missing_ok=True)
+        raise
     return found

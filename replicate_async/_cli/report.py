@@ -13,6 +13,7 @@ from replicate_async import Outcome, Outcomes
 
 from .lines import Lines
 from .streams import NotWritten
+from .terminal import is_terminal, visible
 
 _REFRESH: Final = 0.2
 """Seconds between two states on a terminal."""
@@ -33,7 +34,7 @@ class Report:
 
     def __init__(self, file: TextIO | None, outcomes: Outcomes, lines: Lines) -> None:
         self._file = file
-        self._is_terminal = file is not None and file.isatty()
+        self._is_terminal = is_terminal(file)
         self._outcomes = outcomes
         self._lines = lines
         self._began = time.monotonic()
@@ -55,8 +56,8 @@ class Report:
         self._ends.append(time.monotonic())
         if outcome.prediction is not None:
             spent = outcome.prediction.metrics.get("predict_time")
-            if isinstance(spent, (int, float)):
-                self.seconds += spent
+            with suppress(OverflowError, TypeError, ValueError):  # whatever the API sends
+                self.seconds += max(0.0, float(spent)) if isinstance(spent, (int, float)) else 0.0
 
     async def show(self) -> None:
         """Show the state again and again, until cancelled."""
@@ -72,7 +73,7 @@ class Report:
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self.clear()
-        self._write(f"{text}\n")
+        self._write(f"{visible(text) if self._is_terminal else text}\n")
 
     def clear(self) -> None:
         """Remove the line that changes."""
@@ -82,7 +83,7 @@ class Report:
 
     def _write(self, text: str) -> None:
         if self._file is not None:
-            with suppress(OSError):  # the terminal was closed, or the disk is full
+            with suppress(OSError, ValueError):  # the terminal was closed, or the disk is full
                 self._file.write(text)
                 self._file.flush()
 

@@ -1,14 +1,13 @@
-"""Standard output and standard error."""
+"""Standard output."""
 
 from __future__ import annotations
 
 import errno
 import io
-import os
 import sys
-from contextlib import suppress
 
 from .outputs import to_json
+from .terminal import is_terminal, visible, visible_json
 
 
 class NotWritten(Exception):
@@ -40,7 +39,7 @@ def prepare() -> None:
 
 
 def write(text: str, *, end: str = "\n", prediction: str | None = None) -> None:
-    """Write a text to standard output.
+    """Write a text to standard output; on a terminal, its controls are shown.
 
     Args:
         text: The text.
@@ -50,12 +49,18 @@ def write(text: str, *, end: str = "\n", prediction: str | None = None) -> None:
     Raises:
         NotWritten: It could not be written.
     """
+    _print(visible(text) if is_terminal(sys.stdout) else text, end, prediction)
+
+
+def _print(text: str, end: str, prediction: str | None) -> None:
     if sys.stdout is None:
         raise NotWritten(None, prediction)
     try:
         print(text, end=end, flush=True)
     except OSError as error:
         raise NotWritten(error, prediction) from error
+    except ValueError as error:  # it was closed
+        raise NotWritten(None, prediction) from error
 
 
 def write_json(value: object, *, prediction: str | None = None) -> None:
@@ -70,19 +75,4 @@ def write_json(value: object, *, prediction: str | None = None) -> None:
         text.encode(encoding)
     except UnicodeEncodeError:
         text = to_json(value, compact=True, ascii_only=True)
-    write(text, prediction=prediction)
-
-
-def discard() -> None:
-    """Discard what could not be written to standard output, and all that follows."""
-    with suppress(OSError, ValueError, AttributeError):  # it is closed, or no file
-        descriptor = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(descriptor, sys.stdout.fileno())
-        os.close(descriptor)
-
-
-def say(text: str) -> None:
-    """Write a line to standard error, if that is possible."""
-    if sys.stderr is not None:
-        with suppress(OSError):  # its terminal was closed, or its disk is full
-            print(text, file=sys.stderr, flush=True)
+    _print(visible_json(text) if is_terminal(sys.stdout) else text, "\n", prediction)

@@ -57,5 +57,8 @@ def is_allowed(host: str, hosts: tuple[str, ...]) -> bool:
 
 def host_of(url: yarl.URL) -> str:
     """Return the host that a request is sent to, in lower case and ASCII; empty if there is none that is valid."""
-    host = (url.raw_host or "").lower().rstrip(".")
+    try:
+        host = (url.raw_host or "").lower().rstrip(".")
+    except ValueError:  # such as a port that is out of range
+        return ""
     return host if host.isascii() else ""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._jobs.training import Training as Training
     from ._verbs.map import Outcomes as Outcomes
     from ._verbs.outcome import Outcome as Outcome
+    from ._verbs.start import Run as Run
     from ._verbs.use import ModelFunction as ModelFunction
     from ._verbs.use import StreamingFunction as StreamingFunction
     from ._web.backplane import Backplane as Backplane
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     )
 
     run: Final = Client().run
+    start: Final = Client().start
     stream: Final = Client().stream
     use: Final = Client().use
     search: Final = Client().search
@@ -140,6 +142,7 @@ __all__ = (
     "ReplicateException",
     "Reply",
     "Retry",
+    "Run",
     "SearchResults",
     "ServerSentEvent",
     "Stats",
@@ -161,6 +164,7 @@ __all__ = (
     "predictions",
     "run",
     "search",
+    "start",
     "stream",
     "trainings",
     "types",
@@ -197,6 +201,7 @@ _HOMES = {
     "Receiver": "_web.receiver",
     "RedisBackplane": "_web.redis",
     "Retry": "types",
+    "Run": "_verbs.start",
     "SearchResults": "resources.search",
     "ServerSentEvent": "types",
     "StreamingFunction": "_verbs.use",
@@ -220,6 +225,7 @@ _OF_THE_DEFAULT_CLIENT = frozenset(
         "predictions",
         "run",
         "search",
+        "start",
         "stream",
         "trainings",
         "use",

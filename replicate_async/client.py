@@ -12,6 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -24,6 +25,7 @@ from ._verbs.interface import FunctionOptions
 from ._verbs.map import Outcomes, end_fan_outs
 from ._verbs.map_plan import make_plan
 from ._verbs.run import run, stream
+from ._verbs.start import Run, start, started
 from ._verbs.use import ModelFunction, StreamingFunction
 from ._web.receiver import Receiver
 from .resources import _pages
@@ -242,6 +244,8 @@ class Client(Unpicklable):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
         save_to: str | os.PathLike[str] | None = None,
         durable: bool = True,
         via: Receiver | None = None,
@@ -277,6 +281,13 @@ class Client(Unpicklable):
                 `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
             retry_failed: Number of further predictions to create, and pay for, after transient failures (those
                 that are `retryable`).
+            start_timeout: Seconds, or a timedelta, after which a prediction that is still `starting` is cancelled
+                and given up. The server then holds no response (`wait`). `None` for no limit.
+            fallback: Other models to run with the same input, one after the other: `"owner/name"`,
+                `"owner/name:version"` or the ID of a version. The next one is tried if a prediction does not start
+                in time, if the API fails with a server error and nothing was created as far as the list of
+                predictions shows, or if a model fails for want of capacity or is interrupted, after
+                `retry_failed`; never after a failure that the input may have caused. `stats.fell_back` counts it.
             save_to: Directory for the files of the output, which is created if necessary. The files are fully
                 written when `run` returns; their `path` is set.
             durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
@@ -293,6 +304,7 @@ class Client(Unpicklable):
             PredictionCanceled: The prediction was cancelled, or its deadline has passed.
             PredictionAborted: The prediction ended before it started.
             RunTimeout: The timeout has passed.
+            StartTimeout: The prediction did not start in time, and there is no further `fallback`.
             OutputNotSaved: The prediction succeeded, but not all files could be saved in `save_to`.
             ContactLost: The prediction could not be followed to its end; it may still be running.
             AmbiguousCreateError: The create got no answer, and the list of predictions does not show the
@@ -307,6 +319,8 @@ class Client(Unpicklable):
             timeout=timeout,
             on_abandon=on_abandon,
             retry_failed=retry_failed,
+            start_timeout=start_timeout,
+            fallback=fallback,
             save_to=save_to,
             durable=durable,
             via=via,
@@ -318,6 +332,81 @@ class Client(Unpicklable):
                 file_encoding_strategy=file_encoding_strategy,
                 use_file_output=use_file_output,
             ),
+        )
+
+    def start(
+        self,
+        ref: str | Model | Version | Deployment,
+        input: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
+    ) -> AbstractAsyncContextManager[Run]:
+        """Run a model, and see its prediction, progress and logs meanwhile.
+
+        Entering the block creates the prediction, without waiting for its end. Leaving it without a result
+        cancels the prediction, as a cancelled `run` does. Calls the operations of `run`.
+
+        ```python
+        async with client.start("owner/name", {"prompt": "a red square"}, timeout=60) as run:
+            async for update in run.updates():
+                print(run.id, update.status, update.progress)
+            output = await run.result()
+        ```
+
+        Args:
+            ref: As for `run`.
+            input: Inputs of the model. Files anywhere in them are uploaded.
+            timeout: Seconds, or a timedelta, from entering the block to the end of the run; then the prediction is
+                cancelled. None means 24 hours.
+            use_file_output: As for `run`.
+            file_encoding_strategy: As for `run`.
+            webhook: As for `run`.
+            webhook_events_filter: As for `run`.
+            cancel_after: As for `run`.
+            on_abandon: What happens to the prediction if the block is left before its end, or the time is over:
+                `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
+            retry_failed: As for `run`.
+            start_timeout: As for `run`.
+            fallback: As for `run`.
+
+        Returns:
+            An async context manager, which gives a `Run`.
+
+        Raises, when the block is entered:
+            AmbiguousCreateError: As for `run`.
+            ReplicateError: The API refuses.
+            TransportError: The prediction could not be created.
+
+        Raises:
+            ArgumentError: An argument has an invalid value; nothing was sent.
+        """
+        return started(
+            start(
+                self._context,
+                ref,
+                input,
+                timeout=timeout,
+                start_timeout=start_timeout,
+                fallback=fallback,
+                on_abandon=on_abandon,
+                retry_failed=retry_failed,
+                options=CreateOptions(
+                    cancel_after=cancel_after,
+                    webhook=webhook,
+                    webhook_events_filter=webhook_events_filter,
+                    file_encoding_strategy=file_encoding_strategy,
+                    use_file_output=use_file_output,
+                ),
+            )
         )
 
     def stream(
@@ -397,6 +486,8 @@ class Client(Unpicklable):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
     ) -> ModelFunction: ...
     @overload
     def use(
@@ -412,6 +503,8 @@ class Client(Unpicklable):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
     ) -> StreamingFunction: ...
     def use(
         self,
@@ -426,6 +519,8 @@ class Client(Unpicklable):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
     ) -> ModelFunction | StreamingFunction:
         """Return a model as a function. Nothing is sent before it is called.
 
@@ -448,6 +543,9 @@ class Client(Unpicklable):
             cancel_after: As for `run`.
             on_abandon: As for `run`.
             retry_failed: As for `run`; not for streams.
+            start_timeout: As for `run`; not for streams.
+            fallback: As for `run`; not for streams. The inputs are checked, and the output is converted, by the
+                schema of `ref`.
 
         Returns:
             A `ModelFunction`, or a `StreamingFunction` if `streaming` is true.
@@ -460,6 +558,8 @@ class Client(Unpicklable):
             timeout=timeout,
             on_abandon=on_abandon,
             retry_failed=retry_failed,
+            start_timeout=start_timeout,
+            fallback=fallback,
             create=CreateOptions(
                 wait=wait,
                 cancel_after=cancel_after,

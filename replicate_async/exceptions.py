@@ -19,6 +19,7 @@ ReplicateException
 │   ├── PredictionCanceled
 │   ├── PredictionAborted               before it started
 │   ├── RunTimeout                      (also TimeoutError)
+│   │   └── StartTimeout                    before it started
 │   ├── ContactLost                     it may still be running
 │   ├── OutputNotSaved
 │   └── OutputRemoved                   deleted before it was read
@@ -104,6 +105,7 @@ __all__ = (
     "ReplicateException",
     "RunTimeout",
     "ServerError",
+    "StartTimeout",
     "StreamAbandoned",
     "StreamError",
     "StreamInUse",
@@ -381,13 +383,27 @@ class RunTimeout(ModelError, TimeoutError):
     timeout: float
     """The timeout, in seconds."""
 
-    def __init__(self, prediction: Job, timeout: float, *, canceled: bool = False) -> None:
+    def __init__(
+        self,
+        prediction: Job,
+        timeout: float,
+        *,
+        canceled: bool = False,
+        event: Literal["end", "start"] = "end",
+    ) -> None:
         self.timeout = timeout
         super().__init__(
             prediction,
-            f"did not end within {timeout:g} s (last status: {prediction.status})",
+            f"did not {event} within {timeout:g} s (last status: {prediction.status})",
             "It has been cancelled." if canceled else _continuation(prediction),
         )
+
+
+class StartTimeout(RunTimeout):
+    """The prediction did not start within `start_timeout`, and was cancelled unless the message says otherwise."""
+
+    def __init__(self, prediction: Job, timeout: float, *, canceled: bool = False) -> None:
+        super().__init__(prediction, timeout, canceled=canceled, event="start")
 
 
 class ContactLost(ModelError):

@@ -47,6 +47,25 @@ def is_ambiguous(error: exceptions.ReplicateException) -> bool:
     )
 
 
+def is_outage(error: exceptions.ReplicateException) -> bool:
+    """Return whether a create failed because its model, or the API, is out of service, and created nothing.
+
+    If the API answers with an error of its own, and the list does not show what was created, it has created nothing as
+    far as can be known. Of a create without any answer that cannot be said.
+    """
+    if isinstance(error, exceptions.AmbiguousCreateError):
+        cause = error.__cause__
+        return isinstance(cause, exceptions.ServerError) and not error.candidates
+    return isinstance(error, exceptions.ServerError)
+
+
+def is_unavailable(failure: exceptions.ModelError) -> bool:
+    """Return whether a prediction failed because its model was not available, whatever its input."""
+    if isinstance(failure, exceptions.StartTimeout):
+        return True
+    return failure.retryable and failure.kind in ("capacity", "interrupted", "timeout")
+
+
 def is_over(status: str, completed: bool) -> bool:
     """Return whether a job has ended.
 

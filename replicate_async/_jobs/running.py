@@ -17,10 +17,11 @@ import attrs
 from .. import _arguments, exceptions
 from .._concurrency import shielded
 from .._files.output import save_all
+from . import policy
 from .context import Context
 from .creating import create
 from .finding import find
-from .job import cancel_in_time, failure_of, wait_for_end
+from .job import cancel_in_time, failure_of, next_state, poll, wait_for_end
 from .pending import PendingCreate
 from .policy import has_ended
 from .prediction import Output, Prediction
@@ -43,6 +44,8 @@ class RunState:
     """How far a run has come."""
 
     context: Context
+    target: CreateTarget | str
+    """What to run, or the name of a model."""
     on_abandon: OnAbandon
     prediction: Prediction | None = None
     """The prediction, or None before the create was answered."""
@@ -58,11 +61,19 @@ class RunState:
     """Whether these files must survive a power cut."""
     convert: Callable[[Any, str], Output] | None = None
     """Makes the output of the JSON and the ID; None: `Prediction.output`."""
+    start_timeout: float | None = None
+    """Seconds after which a prediction that has not started is given up; None: never."""
+    late: Prediction | None = None
+    """The last prediction that was given up because it had not started."""
+    fallback: tuple[CreateTarget | str, ...] = ()
+    """What to run, one after the other, if a model is out of service."""
+    given_up: int = 0
+    """Number of those in `failed` that belong to models that were given up."""
 
     @property
     def attempt(self) -> int:
-        """Number of predictions of the same input that have failed."""
-        return self.failed_before + len(self.failed)
+        """Number of predictions of the same model and input that have failed."""
+        return self.failed_before + len(self.failed) - self.given_up
 
 
 async def run(
@@ -74,6 +85,8 @@ async def run(
     options: CreateOptions | None = None,
     on_abandon: OnAbandon = "cancel",
     retry_failed: int = 0,
+    start_timeout: float | None = None,
+    fallback: tuple[CreateTarget | str, ...] = (),
     directory: Path | None = None,
     durable: bool = True,
     convert: Callable[[Any, str], Output] | None = None,
@@ -89,6 +102,8 @@ async def run(
         options: Options of the create; by default, the server holds its answer until the result is there.
         on_abandon: What to do with the prediction if the run is cancelled or times out.
         retry_failed: How often to create a new prediction after a transient failure.
+        start_timeout: Seconds after which a prediction that has not started is given up; None for no limit.
+        fallback: What to run, one after the other, if the model is out of service.
         directory: Existing directory to save the files of the output in.
         durable: Whether these files must survive a power cut.
         convert: Makes the output of its JSON and the ID of the prediction; by default, `Prediction.output`.
@@ -99,17 +114,30 @@ async def run(
     """
     options = options or CreateOptions(wait=True)
     seconds = _arguments.timeout_seconds(timeout)
-    state = RunState(context, on_abandon, directory=directory, durable=durable, convert=convert)
+    state = RunState(
+        context,
+        target,
+        on_abandon,
+        directory=directory,
+        durable=durable,
+        convert=convert,
+        start_timeout=start_timeout,
+        fallback=fallback,
+    )
+    if start_timeout is not None:
+        options = attrs.evolve(
+            options, wait=False
+        )  # an answer that is held would not show the start
     if seconds is None:
         request = await prepare(context, input, options)
-        return await _output(state, target, request, retry_failed, wait or _poll)
+        return await _output(state, request, retry_failed, wait or poll_to_end)
     options = with_deadline(options, seconds, on_abandon)
     if options.wait is True:
         held = min(60, math.floor(seconds))
         options = attrs.evolve(options, wait=held if held >= 1 else False)
     with anyio.move_on_after(seconds):
         request = await prepare(context, input, options)
-        return await _output(state, target, request, retry_failed, wait or _poll)
+        return await _output(state, request, retry_failed, wait or poll_to_end)
     error = timed_out(state, seconds)
     raise error from error.__cause__
 
@@ -145,36 +173,82 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
     return error
 
 
-async def _poll(prediction: Prediction) -> None:
-    # In sync mode the answer may be `processing`, with the output complete (:api:`sync-mode`): mostly
-    # the prediction has ended meanwhile.
-    await wait_for_end(prediction, None, poll_first=prediction.status == "processing")
-
-
-async def _output(
-    state: RunState,
-    target: CreateTarget | str,
-    request: CreateRequest,
-    retry_failed: int,
-    wait: Wait,
-) -> Output:
+async def _output(state: RunState, request: CreateRequest, retry_failed: int, wait: Wait) -> Output:
     """Create a prediction, wait for its end, and return its output."""
     request.may_skip_hold = True
 
-    async def create_prediction() -> None:
-        state.prediction = await create(state.context, target, request, state.pending)
-
     async def work() -> tuple[Prediction, exceptions.ModelError | None]:
-        return await complete(state, create=create_prediction, wait=wait, retry_failed=retry_failed)
+        return await complete(
+            state,
+            create=partial(create_prediction, state, request),
+            wait=partial(wait_for_result, state, wait),
+            retry_failed=retry_failed,
+        )
 
     prediction, error = await abandon_if_cancelled(state, work)
     if error is not None:
         raise error
     if state.directory is not None:
         await _save(prediction, state.directory, durable=state.durable)
+    return output_of(state, prediction)
+
+
+def output_of(state: RunState, prediction: Prediction) -> Output:
+    """Return the output of a run, whose last prediction has succeeded."""
     if state.convert is not None:
         return state.convert(prediction._raw.get("output"), prediction.id)
     return prediction.output
+
+
+async def create_prediction(state: RunState, request: CreateRequest) -> None:
+    """Create the prediction of a run."""
+    state.prediction = await create(state.context, state.target, request, state.pending)
+
+
+async def wait_for_result(state: RunState, wait: Wait, prediction: Prediction) -> None:
+    """Wait until the prediction of a run has ended, or is given up because it does not start."""
+    while state.start_timeout is not None and is_starting(prediction):
+        await next_state_of_start(state, prediction, state.start_timeout)
+    if not has_ended(prediction):
+        await wait(prediction)
+
+
+async def poll_to_end(prediction: Prediction) -> None:
+    """Poll a prediction until it has ended."""
+    # In sync mode the answer may be `processing`, with the output complete (:api:`sync-mode`): mostly
+    # the prediction has ended meanwhile.
+    await wait_for_end(prediction, None, poll_first=prediction.status == "processing")
+
+
+def is_starting(prediction: Prediction) -> bool:
+    """Return whether a prediction has not started."""
+    return prediction.status == "starting" and not has_ended(prediction)
+
+
+async def next_state_of_start(state: RunState, prediction: Prediction, seconds: float) -> None:
+    """Poll a prediction that is starting; cancel it if it has not started in time.
+
+    Raises:
+        StartTimeout: It has not started in time, and could not be cancelled.
+    """
+    left = prediction._since + seconds - time.monotonic()
+    if left > 0:
+        with anyio.move_on_after(left):
+            await next_state(prediction)
+            return
+    timings = state.context.timings
+    with anyio.move_on_after(timings.last_try):
+        try:
+            await poll(prediction, timings.last_try)
+        except (exceptions.ReplicateError, exceptions.TransportError) as error:
+            _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
+    if not is_starting(prediction):
+        return
+    state.late = prediction
+    await shielded(partial(cancel_in_time, prediction))
+    if not has_ended(prediction):
+        # Nothing else is paid for while it may still run.
+        raise exceptions.StartTimeout(prediction, seconds)
 
 
 async def complete(
@@ -202,33 +276,90 @@ async def complete(
         Exception: `create` or `ended` raised it.
     """
     while True:
-        if state.prediction is None:
-            await create()
-        prediction = state.prediction
-        assert prediction is not None
+        prediction = await begin(state, create)
         if not has_ended(prediction):
-            try:
-                await wait(prediction)
-            except exceptions.ModelError:
-                raise
-            except Exception as error:  # also an unexpected one: the prediction must be named
-                _logger.warning("prediction %s lost: %s", prediction.id, error)
-                raise exceptions.ContactLost(prediction, str(error) or repr(error)) from error
+            await follow_closely(prediction, partial(wait, prediction))
         if ended is not None:
             await ended(prediction)
-        failure = _failure_or_loss(prediction)
-        if failure is None:
-            if state.failed:
-                _logger.info("prediction %s succeeded, %s", prediction.id, _cost_of(state.failed))
-            return prediction, None
-        if not failure.retryable or state.attempt >= retry_failed:
-            if state.failed:
-                failure.add_note(f"This was the last try, {_cost_of(state.failed)}.")
-            return prediction, failure
+        conclusion = conclude(state, retry_failed)
+        if conclusion is not None:
+            return conclusion
+
+
+async def begin(state: RunState, create: Callable[[], Awaitable[None]]) -> Prediction:
+    """Create the prediction of a run, unless it has one; run the next fallback if a model is out of service."""
+    while state.prediction is None:
+        try:
+            await create()
+        except (exceptions.ReplicateError, exceptions.TransportError) as error:
+            if not policy.is_outage(error) or not _fall_back(state, error):
+                raise
+    return state.prediction
+
+
+async def follow_closely(prediction: Prediction, step: Callable[[], Awaitable[T]]) -> T:
+    """Await a step that follows a prediction.
+
+    Raises:
+        ContactLost: It failed.
+    """
+    try:
+        return await step()
+    except (exceptions.ModelError, exceptions.ClientClosed):
+        raise
+    except Exception as error:  # also an unexpected one: the prediction must be named
+        _logger.warning("prediction %s lost: %s", prediction.id, error)
+        raise exceptions.ContactLost(prediction, str(error) or repr(error)) from error
+
+
+def conclude(
+    state: RunState, retry_failed: int
+) -> tuple[Prediction, exceptions.ModelError | None] | None:
+    """Return the prediction of a run, which has ended, and the exception for its failure.
+
+    None if another prediction is to be created, of the same model or of a fallback.
+    """
+    prediction = state.prediction
+    assert prediction is not None
+    failure = _failure_or_loss(prediction)
+    if failure is None:
+        if state.failed:
+            _logger.info("prediction %s succeeded, %s", prediction.id, _cost_of(state.failed))
+        return prediction, None
+    if prediction is state.late and not isinstance(failure, exceptions.PredictionFailed):
+        assert state.start_timeout is not None
+        failure = exceptions.StartTimeout(prediction, state.start_timeout, canceled=True)
+    if failure.retryable and state.attempt < retry_failed:
         state.context.stats.retried += 1
         _logger.warning("%s; creating a new one", failure)
-        state.failed = (*state.failed, prediction)
-        state.prediction, state.pending = None, PendingCreate()
+        _forget_prediction(state)
+        return None
+    if policy.is_unavailable(failure) and _fall_back(state, failure):
+        return None
+    if state.failed:
+        failure.add_note(f"This was the last try, {_cost_of(state.failed)}.")
+    return prediction, failure
+
+
+def _fall_back(state: RunState, error: exceptions.ReplicateException) -> bool:
+    """Let a run go on with the next fallback; return False if there is none."""
+    if not state.fallback:
+        return False
+    state.target, *rest = state.fallback
+    state.fallback = tuple(rest)
+    name = state.target if isinstance(state.target, str) else state.target.match.label
+    state.context.stats.fell_back += 1
+    _logger.warning("%s; falling back to %s", error, name)
+    _forget_prediction(state)
+    state.given_up = len(state.failed)
+    return True
+
+
+def _forget_prediction(state: RunState) -> None:
+    """Let a run create another prediction."""
+    if state.prediction is not None:
+        state.failed = (*state.failed, state.prediction)
+    state.prediction, state.pending = None, PendingCreate()
 
 
 def _failure_or_loss(prediction: Prediction) -> exceptions.ModelError | None:
@@ -251,14 +382,11 @@ async def _save(prediction: Prediction, directory: Path, *, durable: bool) -> No
         raise exceptions.OutputNotSaved(prediction, str(failures[0]), failures) from failures[0]
 
 
-async def start(state: RunState, target: CreateTarget | str, request: CreateRequest) -> Prediction:
+async def start(state: RunState, request: CreateRequest) -> Prediction:
     """Create a prediction without waiting for its end; abandon it if this is cancelled before the answer."""
-
-    async def work() -> Prediction:
-        state.prediction = await create(state.context, target, request, state.pending)
-        return state.prediction
-
-    return await abandon_if_cancelled(state, work)
+    return await abandon_if_cancelled(
+        state, partial(begin, state, partial(create_prediction, state, request))
+    )
 
 
 def follow(
@@ -281,10 +409,10 @@ def follow(
         use_file_output: Whether files become `FileOutput`; None for the choice of the client.
     """
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
-    state = RunState(context, on_abandon)
+    state = RunState(context, target, on_abandon)
 
-    async def create_prediction() -> Prediction:
-        return await start(state, target, await make_request())
+    async def create_job() -> Prediction:
+        return await start(state, await make_request())
 
     async def abandon_prediction() -> Prediction | None:
         await abandon(state)
@@ -292,7 +420,7 @@ def follow(
 
     return StreamFollower(
         context.transport,
-        create=create_prediction,
+        create=create_job,
         abandon=abandon_prediction,
         timed_out=partial(timed_out, state),
         timeout=timeout,
@@ -311,7 +439,27 @@ async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]
     Raises:
         ClientClosed: The client was closed.
     """
-    pool = state.context.transport.pool
+
+    async def guarded() -> T:
+        try:
+            return await work()
+        except Exception:
+            raise
+        except BaseException:
+            # Cancelled or interrupted.
+            await abandon(state)
+            raise
+
+    return await until_closed(state.context, guarded)
+
+
+async def until_closed(context: Context, work: Callable[[], Awaitable[T]]) -> T:
+    """Await some work; cancel it if the client is closed meanwhile, which waits for its end.
+
+    Raises:
+        ClientClosed: The client was closed.
+    """
+    pool = context.transport.pool
     await pool.session()
     if pool.closing:
         raise exceptions.ClientClosed
@@ -324,14 +472,7 @@ async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]
     unregister = pool.before_close(stop)
     try:
         with anyio.CancelScope() as scope:
-            try:
-                return await work()
-            except Exception:
-                raise
-            except BaseException:
-                # Cancelled or interrupted.
-                await abandon(state)
-                raise
+            return await work()
     finally:
         unregister()
         done.set()
@@ -346,9 +487,11 @@ async def abandon(state: RunState) -> None:
     prediction = state.prediction
     if prediction is None and not pending.lost:
         return  # nothing was created
+    if prediction is not None and has_ended(prediction):
+        return
     name = prediction.id if prediction else f"of {pending.match and pending.match.label}"
     _logger.info("prediction %s abandoned", name)
-    if state.on_abandon == "leave" or (prediction is not None and has_ended(prediction)):
+    if state.on_abandon == "leave":
         return
     await shielded(partial(_cancel_abandoned, state, name))
 

@@ -254,7 +254,7 @@ class Generator(Sources):
             return "iterate"
         return "hold" if outer in MANAGERS else "plain"
 
-    def _result_type(self, member: Member, kind: Kind, where: str) -> str:
+    def _result_type(self, item: Class, member: Member, kind: Kind, where: str) -> str:
         function, module = member.function, member.home.module
         if function.returns is None:
             raise Unsupported(where, function, "no return annotation")
@@ -264,8 +264,9 @@ class Generator(Sources):
         if kind in {"call", "plain"} and names(node) & {"Awaitable", "Coroutine"}:
             raise Unsupported(where, function, f"{ast.unparse(node)} as a result")
         if kind == "hold":
-            if names(argument(node)) & self.active.keys():
+            if isinstance(function, ast.AsyncFunctionDef) and names(node) & self.active.keys():
                 raise Unsupported(where, function, "a context manager of active objects")
+            self._check_wrappable(argument(node), item, where)
             self.annotated["AbstractContextManager"] = module
             return f"AbstractContextManager[{self._type(argument(node), module, where)}]"
         return self._type(node, module, where)
@@ -275,7 +276,7 @@ class Generator(Sources):
         where = f"{item.name}.{function.name}"
         kind = self._kind(function)
         parameters, passed = self._signature(member, where)
-        result = self._result_type(member, kind, where)
+        result = self._result_type(item, member, kind, where)
         if where in BY_HAND:
             result = result.replace("Stream[", "Iterator[", 1)
             self.annotated["Iterator"] = member.home.module
@@ -341,7 +342,13 @@ class Generator(Sources):
             yield f"return {self._iteration(node)}(self._lease, {target}({passed}){wrapping})"
         elif kind == "hold":
             self.used.add("Held")
-            yield f"return Held(self._lease, {target}({passed}))"
+            held = f"Held(self._lease, {target}({passed})"
+            if self._holds_active(argument(node), item.parameters):
+                self.used |= {"cast", "wrap"}
+                result = self._result_type(item, member, kind, where)
+                yield f"return cast({result!r}, {held}, wrap))"
+            else:
+                yield f"return {held})"
         else:
             called = OPERATORS.get(function.name, f"{target}({passed})").format(passed)
             if "property" in decorators(function):
@@ -460,7 +467,7 @@ class Generator(Sources):
             yield f"    return {value}"
 
     def _iter(self, item: Class, member: Member) -> Iterator[str]:
-        result = self._result_type(member, "iterate", f"{item.name}.__aiter__")
+        result = self._result_type(item, member, "iterate", f"{item.name}.__aiter__")
         assert member.function.returns is not None
         iteration = self._iteration(evaluate(member.function.returns))
         yield ""

@@ -21,21 +21,18 @@ _DEEPEST: Final = 64
 
 
 class RunHandle(Unpicklable):
-    """A prediction that a function has started."""
+    """A run of a model."""
 
     _instead = "use its `prediction`, which can"
 
-    def __init__(self, prediction: Prediction) -> None:
-        self._prediction: Prediction = prediction
-
     @property
+    @abstractmethod
     def prediction(self) -> Prediction:
         """The prediction."""
-        return self._prediction
 
     @abstractmethod
-    def output(self) -> Awaitable[Any] | OutputStream:
-        """Return the output."""
+    def _pending_output(self) -> Awaitable[Any] | OutputStream:
+        """Return the output, which another function takes as an input."""
 
     async def logs(self) -> str:
         """Fetch the logs so far. Calls :api:`predictions.get`, unless the prediction has ended.
@@ -47,9 +44,9 @@ class RunHandle(Unpicklable):
             ReplicateError: The API refuses.
             TransportError: There was no usable answer.
         """
-        if not has_ended(self._prediction):
-            await self._prediction.reload()
-        return self._prediction.logs
+        if not has_ended(self.prediction):
+            await self.prediction.reload()
+        return self.prediction.logs
 
     async def cancel(self) -> Prediction:
         """Cancel the prediction. One that has ended stays as it is. Calls :api:`predictions.cancel`.
@@ -61,10 +58,10 @@ class RunHandle(Unpicklable):
             ReplicateError: The API refuses.
             TransportError: There was no usable answer.
         """
-        return await self._prediction.cancel()
+        return await self.prediction.cancel()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._prediction.id} {self._prediction.status}>"
+        return f"<{type(self).__name__} {self.prediction.id} {self.prediction.status}>"
 
 
 def is_pending(value: Any) -> bool:
@@ -124,7 +121,7 @@ def _replaced(value: Any, known: Mapping[int, Any], depth: int = 0) -> Any:
 
 async def _output_of(value: Any) -> Any:
     if isinstance(value, RunHandle):
-        value = value.output()
+        value = value._pending_output()
     if isinstance(value, OutputStream):
         return await value.collect()
     if isinstance(value, EventStream):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -43,6 +43,8 @@ class FunctionOptions:
     timeout: float | timedelta | None
     on_abandon: OnAbandon
     retry_failed: int
+    start_timeout: float | timedelta | None
+    fallback: Sequence[str]
     create: CreateOptions
 
 

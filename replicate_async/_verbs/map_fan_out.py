@@ -176,7 +176,12 @@ class FanOut:
             )
             return
         await self._places.acquire()
-        run = RunState(self._shared.context, self._plan.on_abandon, failed_before=entry.attempt)
+        run = RunState(
+            self._shared.context,
+            self._plan.target,
+            self._plan.on_abandon,
+            failed_before=entry.attempt,
+        )
         item = Item(self._shared, index, value, fingerprint, entry, run)
         group.start_soon(self._complete, item, group)
 

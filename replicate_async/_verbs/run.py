@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeAlias
@@ -37,6 +37,8 @@ async def run(
     options: CreateOptions,
     on_abandon: OnAbandon,
     retry_failed: int,
+    start_timeout: float | timedelta | None = None,
+    fallback: Sequence[str] = (),
     save_to: str | os.PathLike[str] | None = None,
     durable: bool = True,
     convert: Callable[[Any, str], Output] | None = None,
@@ -45,9 +47,10 @@ async def run(
     """Run a model and return its output, as `Client.run`; *convert* as in `running.run`."""
     _arguments.timeout_seconds(timeout)
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
-    if isinstance(retry_failed, bool) or not isinstance(retry_failed, int) or retry_failed < 0:
-        raise exceptions.ArgumentError("retry_failed", f"{retry_failed!r} is not a number of times")
+    check_retries(retry_failed)
     target = target_of(ref)
+    seconds_to_start = _arguments.timeout_seconds(start_timeout, "start_timeout")
+    further = fallbacks_of(fallback)
     directory = None
     if save_to is not None:
         if options.use_file_output is False:
@@ -69,6 +72,8 @@ async def run(
         options=options,
         on_abandon=on_abandon,
         retry_failed=retry_failed,
+        start_timeout=seconds_to_start,
+        fallback=further,
         directory=directory,
         durable=durable,
         convert=convert,
@@ -126,7 +131,27 @@ def plain_ref(ref: Ref) -> Ref:
     return str(parse_reference(ref)) if isinstance(ref, str) else ref
 
 
-def target_of(ref: object) -> CreateTarget | str:
+def check_retries(retry_failed: int) -> None:
+    """Raise an ArgumentError if *retry_failed* is not a number of times."""
+    if isinstance(retry_failed, bool) or not isinstance(retry_failed, int) or retry_failed < 0:
+        raise exceptions.ArgumentError("retry_failed", f"{retry_failed!r} is not a number of times")
+
+
+def fallbacks_of(fallback: Sequence[str]) -> tuple[CreateTarget | str, ...]:
+    """Return what to run if a model is out of service.
+
+    Raises:
+        ArgumentTypeError: It is not a sequence of references.
+        InvalidReference: One of the texts is not a reference.
+    """
+    if isinstance(fallback, str) or not isinstance(fallback, Sequence):
+        raise exceptions.ArgumentTypeError(
+            "fallback", f"expected a list of models such as ['owner/name'], got {fallback!r}"
+        )
+    return tuple(target_of(ref, "fallback") for ref in fallback)
+
+
+def target_of(ref: object, argument: str = "ref") -> CreateTarget | str:
     """Return what to run, or the `owner/name` of a model that may not be an official one.
 
     Raises:
@@ -144,6 +169,6 @@ def target_of(ref: object) -> CreateTarget | str:
         case Model():
             return ref.full_name
     raise exceptions.ArgumentTypeError(
-        "ref",
+        argument,
         f"expected 'owner/name', a version id, a Model, Version or Deployment, got {ref!r}",
     )

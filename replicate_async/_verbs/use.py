@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -21,7 +23,8 @@ from .._jobs.streaming import StreamFollower
 from .._unpicklable import Unpicklable
 from .chaining import RunHandle
 from .interface import FunctionOptions, ModelInterface
-from .run import Ref, run
+from .run import Ref, check_retries, fallbacks_of, run
+from .start import Run, started, stepwise
 
 _ANY: Final = inspect.Signature(
     [inspect.Parameter("inputs", inspect.Parameter.VAR_KEYWORD, annotation=Any)],
@@ -39,6 +42,9 @@ class _Function(Unpicklable):
         self._interface: ModelInterface = ModelInterface(context, ref, options, self._describe)
         _arguments.timeout_seconds(options.timeout)
         _arguments.one_of(options.on_abandon, ("cancel", "leave"), "on_abandon")
+        _arguments.timeout_seconds(options.start_timeout, "start_timeout")
+        check_retries(options.retry_failed)
+        fallbacks_of(options.fallback)
         name = self._interface.name
         self.__signature__: inspect.Signature = _ANY
         self.__name__: str = _identifier(name)
@@ -106,8 +112,45 @@ class _Function(Unpicklable):
     async def _start(self, inputs: Mapping[str, Any]) -> Prediction:
         interface = self._interface
         request = await self._make_request(inputs)
-        state = running.RunState(interface.context, interface.options.on_abandon)
-        return await running.start(state, interface.target, request)
+        state = running.RunState(interface.context, interface.target, interface.options.on_abandon)
+        return await running.start(state, request)
+
+    def start(self, /, **inputs: Any) -> AbstractAsyncContextManager[Run]:
+        """Start the model as a run whose prediction, progress and logs can be seen, as `Client.start`.
+
+        ```python
+        async with painter.start(prompt="a red square") as run:
+            async for update in run.updates():
+                print(update.status)
+            image = await run.result()
+        ```
+
+        Args:
+            inputs: Inputs of the model.
+
+        Returns:
+            An async context manager, which gives a `Run`. Its result is converted as the schema describes it.
+
+        Raises, when the block is entered:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type; nothing was sent.
+            ArgumentError: The value of an input is not allowed; nothing was sent.
+            ReplicateException: As `Client.start`.
+        """
+        interface = self._interface
+        options = interface.options
+        return started(
+            stepwise(
+                interface.context,
+                interface.target,
+                partial(self._make_request, inputs),
+                timeout=_arguments.timeout_seconds(options.timeout),
+                start_timeout=options.start_timeout,
+                fallback=options.fallback,
+                on_abandon=options.on_abandon,
+                retry_failed=options.retry_failed,
+                convert=interface.convert,
+            )
+        )
 
 
 class ModelFunction(_Function):
@@ -145,6 +188,8 @@ class ModelFunction(_Function):
             options=attrs.evolve(options.create, secrets=secrets),
             on_abandon=options.on_abandon,
             retry_failed=options.retry_failed,
+            start_timeout=options.start_timeout,
+            fallback=options.fallback,
             convert=interface.convert,
         )
 
@@ -227,8 +272,16 @@ class FunctionRun(RunHandle):
     """A run of a `ModelFunction`. It can be an input of another function."""
 
     def __init__(self, prediction: Prediction, interface: ModelInterface) -> None:
-        super().__init__(prediction)
+        self._prediction: Prediction = prediction
         self._interface: ModelInterface = interface
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        return self._prediction
+
+    def _pending_output(self) -> Awaitable[Output]:
+        return self.output()
 
     async def output(self, *, timeout: float | timedelta | None = None) -> Output:
         """Wait until the prediction has ended, and return the output. May be called more than once.
@@ -255,8 +308,16 @@ class StreamingRun(RunHandle):
     """A run of a `StreamingFunction`. It can be an input of another function."""
 
     def __init__(self, prediction: Prediction, interface: ModelInterface) -> None:
-        super().__init__(prediction)
+        self._prediction: Prediction = prediction
         self._interface: ModelInterface = interface
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        return self._prediction
+
+    def _pending_output(self) -> OutputStream:
+        return self.output()
 
     def output(self) -> OutputStream:
         """Return the pieces of the output, from its beginning. Leaving early does not cancel the prediction.

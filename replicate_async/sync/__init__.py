@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from ._facade import Page as Page
     from ._facade import Prediction as Prediction
     from ._facade import Receiver as Receiver
+    from ._facade import Run as Run
     from ._facade import SearchResults as SearchResults
     from ._facade import StreamingFunction as StreamingFunction
     from ._facade import Training as Training
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from .exceptions import ReplicateException as ReplicateException
 
     run: Final = Client().run
+    start: Final = Client().start
     stream: Final = Client().stream
     use: Final = Client().use
     search: Final = Client().search
@@ -119,6 +121,7 @@ __all__ = (
     "ReplicateException",
     "Reply",
     "Retry",
+    "Run",
     "SearchResults",
     "ServerSentEvent",
     "Stats",
@@ -142,6 +145,7 @@ __all__ = (
     "predictions",
     "run",
     "search",
+    "start",
     "stream",
     "trainings",
     "types",
@@ -177,6 +181,7 @@ _HOMES = {
     "ReplicateException": ".exceptions",
     "Reply": ".._web.receiver",
     "Retry": "..types",
+    "Run": "._facade",
     "SearchResults": "._facade",
     "ServerSentEvent": "..types",
     "Stats": "..types",
@@ -203,6 +208,7 @@ _OF_THE_DEFAULT_CLIENT = frozenset(
         "predictions",
         "run",
         "search",
+        "start",
         "stream",
         "trainings",
         "use",

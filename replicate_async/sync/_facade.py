@@ -17,6 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
@@ -30,6 +31,7 @@ from .._jobs.prediction import Prediction as AsyncPrediction
 from .._jobs.training import Training as AsyncTraining
 from .._verbs.map import Outcomes as AsyncOutcomes
 from .._verbs.outcome import Outcome as AsyncOutcome
+from .._verbs.start import Run as AsyncRun
 from .._verbs.use import FunctionRun as AsyncFunctionRun
 from .._verbs.use import ModelFunction as AsyncModelFunction
 from .._verbs.use import StreamingFunction as AsyncStreamingFunction
@@ -92,7 +94,7 @@ from ..types import (
 from ._errors import wrap_error
 from ._lease import Lease
 from ._receivers import ReceiverMixin, register_handler
-from ._streams import Stream, file_stream
+from ._streams import Held, Stream, file_stream
 from ._twin import (
     TWINS,
     FileMixin,
@@ -283,6 +285,8 @@ class Client(Twin[AsyncClient]):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
         save_to: str | os.PathLike[str] | None = None,
         durable: bool = True,
         via: Receiver | None = None,
@@ -318,6 +322,13 @@ class Client(Twin[AsyncClient]):
                 `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
             retry_failed: Number of further predictions to create, and pay for, after transient failures (those
                 that are `retryable`).
+            start_timeout: Seconds, or a timedelta, after which a prediction that is still `starting` is cancelled
+                and given up. The server then holds no response (`wait`). `None` for no limit.
+            fallback: Other models to run with the same input, one after the other: `"owner/name"`,
+                `"owner/name:version"` or the ID of a version. The next one is tried if a prediction does not start
+                in time, if the API fails with a server error and nothing was created as far as the list of
+                predictions shows, or if a model fails for want of capacity or is interrupted, after
+                `retry_failed`; never after a failure that the input may have caused. `stats.fell_back` counts it.
             save_to: Directory for the files of the output, which is created if necessary. The files are fully
                 written when `run` returns; their `path` is set.
             durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
@@ -334,6 +345,7 @@ class Client(Twin[AsyncClient]):
             PredictionCanceled: The prediction was cancelled, or its deadline has passed.
             PredictionAborted: The prediction ended before it started.
             RunTimeout: The timeout has passed.
+            StartTimeout: The prediction did not start in time, and there is no further `fallback`.
             OutputNotSaved: The prediction succeeded, but not all files could be saved in `save_to`.
             ContactLost: The prediction could not be followed to its end; it may still be running.
             AmbiguousCreateError: The create got no answer, and the list of predictions does not show the
@@ -356,9 +368,88 @@ class Client(Twin[AsyncClient]):
                 cancel_after=cancel_after,
                 on_abandon=on_abandon,
                 retry_failed=retry_failed,
+                start_timeout=start_timeout,
+                fallback=fallback,
                 save_to=save_to,
                 durable=durable,
                 via=unwrap(via),
+            ),
+        )
+
+    def start(
+        self,
+        ref: str | Model | Version | Deployment,
+        input: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        use_file_output: bool | None = None,
+        file_encoding_strategy: FileEncodingStrategy | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[WebhookEvent] | None = None,
+        cancel_after: float | str | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "cancel",
+        retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
+    ) -> AbstractContextManager[Run]:
+        """Run a model, and see its prediction, progress and logs meanwhile.
+
+        Entering the block creates the prediction, without waiting for its end. Leaving it without a result
+        cancels the prediction, as a cancelled `run` does. Calls the operations of `run`.
+
+        ```python
+        with client.start("owner/name", {"prompt": "a red square"}, timeout=60) as run:
+            for update in run.updates():
+                print(run.id, update.status, update.progress)
+            output = run.result()
+        ```
+
+        Args:
+            ref: As for `run`.
+            input: Inputs of the model. Files anywhere in them are uploaded.
+            timeout: Seconds, or a timedelta, from entering the block to the end of the run; then the prediction is
+                cancelled. None means 24 hours.
+            use_file_output: As for `run`.
+            file_encoding_strategy: As for `run`.
+            webhook: As for `run`.
+            webhook_events_filter: As for `run`.
+            cancel_after: As for `run`.
+            on_abandon: What happens to the prediction if the block is left before its end, or the time is over:
+                `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
+            retry_failed: As for `run`.
+            start_timeout: As for `run`.
+            fallback: As for `run`.
+
+        Returns:
+            An context manager, which gives a `Run`.
+
+        Raises, when the block is entered:
+            AmbiguousCreateError: As for `run`.
+            ReplicateError: The API refuses.
+            TransportError: The prediction could not be created.
+
+        Raises:
+            ArgumentError: An argument has an invalid value; nothing was sent.
+        """
+        return cast(
+            "AbstractContextManager[Run]",
+            Held(
+                self._lease,
+                self._async.start(
+                    unwrap(ref),
+                    input,
+                    timeout=timeout,
+                    use_file_output=use_file_output,
+                    file_encoding_strategy=file_encoding_strategy,
+                    webhook=webhook,
+                    webhook_events_filter=webhook_events_filter,
+                    cancel_after=cancel_after,
+                    on_abandon=on_abandon,
+                    retry_failed=retry_failed,
+                    start_timeout=start_timeout,
+                    fallback=fallback,
+                ),
+                wrap,
             ),
         )
 
@@ -438,6 +529,8 @@ class Client(Twin[AsyncClient]):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
     ) -> ModelFunction: ...
 
     @overload
@@ -454,6 +547,8 @@ class Client(Twin[AsyncClient]):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
     ) -> StreamingFunction: ...
 
     def use(
@@ -469,6 +564,8 @@ class Client(Twin[AsyncClient]):
         cancel_after: float | str | timedelta | None = None,
         on_abandon: Literal["cancel", "leave"] = "cancel",
         retry_failed: int = 0,
+        start_timeout: float | timedelta | None = None,
+        fallback: Sequence[str] = (),
     ) -> ModelFunction | StreamingFunction:
         """Return a model as a function. Nothing is sent before it is called.
 
@@ -491,6 +588,9 @@ class Client(Twin[AsyncClient]):
             cancel_after: As for `run`.
             on_abandon: As for `run`.
             retry_failed: As for `run`; not for streams.
+            start_timeout: As for `run`; not for streams.
+            fallback: As for `run`; not for streams. The inputs are checked, and the output is converted, by the
+                schema of `ref`.
 
         Returns:
             A `ModelFunction`, or a `StreamingFunction` if `streaming` is true.
@@ -513,6 +613,8 @@ class Client(Twin[AsyncClient]):
                     cancel_after=cancel_after,
                     on_abandon=on_abandon,
                     retry_failed=retry_failed,
+                    start_timeout=start_timeout,
+                    fallback=fallback,
                 ),
             ),
         )
@@ -1370,6 +1472,11 @@ class FunctionRun(Twin[AsyncFunctionRun]):
 
     __slots__ = ()
 
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        return Prediction(self._lease, self._async.prediction)
+
     def output(self, *, timeout: float | timedelta | None = None) -> Output:
         """Wait until the prediction has ended, and return the output. May be called more than once.
 
@@ -1385,11 +1492,6 @@ class FunctionRun(Twin[AsyncFunctionRun]):
             ReplicateError: The API refuses.
         """
         return wrap(self._lease, self._lease.call(self._async.output, timeout=timeout))
-
-    @property
-    def prediction(self) -> Prediction:
-        """The prediction."""
-        return Prediction(self._lease, self._async.prediction)
 
     def logs(self) -> str:
         """Fetch the logs so far. Calls :api:`predictions.get`, unless the prediction has ended.
@@ -1665,6 +1767,32 @@ class ModelFunction(FunctionMixin, Twin[AsyncModelFunction]):
             ArgumentError: The value of an input is not allowed.
         """
         self._async.check(**unwrap_inputs(inputs))
+
+    def start(self, /, **inputs: Any) -> AbstractContextManager[Run]:
+        """Start the model as a run whose prediction, progress and logs can be seen, as `Client.start`.
+
+        ```python
+        with painter.start(prompt="a red square") as run:
+            for update in run.updates():
+                print(update.status)
+            image = run.result()
+        ```
+
+        Args:
+            inputs: Inputs of the model.
+
+        Returns:
+            An context manager, which gives a `Run`. Its result is converted as the schema describes it.
+
+        Raises, when the block is entered:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type; nothing was sent.
+            ArgumentError: The value of an input is not allowed; nothing was sent.
+            ReplicateException: As `Client.start`.
+        """
+        return cast(
+            "AbstractContextManager[Run]",
+            Held(self._lease, self._async.start(**unwrap_inputs(inputs)), wrap),
+        )
 
 
 class ModelMatch(Twin[AsyncModelMatch]):
@@ -2867,6 +2995,97 @@ class Receiver(ReceiverMixin, Twin[AsyncReceiver]):
         return self._lease.call(self._async.handle, headers, body)
 
 
+class Run(Twin[AsyncRun]):
+    """A run that is under way: it ends with the `with` block that began it.
+
+    It can be an input of another function.
+    """
+
+    __slots__ = ()
+
+    @property
+    def id(self) -> str:
+        """ID of the prediction."""
+        return self._async.id
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction; the last one if there are several, because of `retry_failed` or `fallback`."""
+        return Prediction(self._lease, self._async.prediction)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Measurements of the prediction, such as `predict_time` in seconds."""
+        return self._async.metrics
+
+    def result(self) -> Output:
+        """Wait for the end of the run, and return its output. May be called more than once, also at the same time.
+
+        Cancelling this call cancels no prediction; leaving the block does. Calls the operations of `Client.run`.
+
+        Returns:
+            The final output, as that of `Client.run` or of the model function.
+
+        Raises:
+            PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
+            RunTimeout: The timeout has passed.
+            StartTimeout: The prediction did not start in time.
+            ContactLost: The prediction could not be followed to its end; it may still be running.
+            ReplicateException: As `Client.run`.
+        """
+        return wrap(self._lease, self._lease.call(self._async.result))
+
+    def updates(
+        self,
+        *,
+        timeout: float | timedelta | None = None,
+        on_abandon: Literal["cancel", "leave"] = "leave",
+    ) -> Stream[Update]:
+        """Follow the status, new log text and progress: first the current ones, then each change.
+
+        Ends with the run. If another prediction is created, its updates follow, from its `starting` on. If waiting
+        for an update is cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        :api:`predictions.get`.
+
+        Args:
+            timeout: Seconds, or a timedelta, from the request for the first update to the end of the run; `None`
+                for the timeout of the run alone.
+            on_abandon: What happens to the prediction if the iteration is left before its end: `"leave"` leaves it
+                running, until the block is left; `"cancel"` cancels it at once.
+
+        Returns:
+            The updates.
+
+        Raises, from the iteration:
+            ReplicateException: As `result`.
+        """
+        return Stream(self._lease, self._async.updates(timeout=timeout, on_abandon=on_abandon))
+
+    def logs(self) -> str:
+        """Fetch the logs so far. Calls :api:`predictions.get`, unless the prediction has ended.
+
+        Returns:
+            The logs.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
+        return self._lease.call(self._async.logs)
+
+    def cancel(self) -> Prediction:
+        """Cancel the prediction. One that has ended stays as it is. Calls :api:`predictions.cancel`.
+
+        Returns:
+            The prediction.
+
+        Raises:
+            ReplicateError: The API refuses.
+            TransportError: There was no usable answer.
+        """
+        return Prediction(self._lease, self._lease.call(self._async.cancel))
+
+
 class SearchResults(Twin[AsyncSearchResults]):
     """Results of a search (:api:`search-results`)."""
 
@@ -2989,11 +3208,42 @@ class StreamingFunction(FunctionMixin, Twin[AsyncStreamingFunction]):
         """
         self._async.check(**unwrap_inputs(inputs))
 
+    def start(self, /, **inputs: Any) -> AbstractContextManager[Run]:
+        """Start the model as a run whose prediction, progress and logs can be seen, as `Client.start`.
+
+        ```python
+        with painter.start(prompt="a red square") as run:
+            for update in run.updates():
+                print(update.status)
+            image = run.result()
+        ```
+
+        Args:
+            inputs: Inputs of the model.
+
+        Returns:
+            An context manager, which gives a `Run`. Its result is converted as the schema describes it.
+
+        Raises, when the block is entered:
+            ArgumentTypeError: An input is unknown, missing or of a wrong type; nothing was sent.
+            ArgumentError: The value of an input is not allowed; nothing was sent.
+            ReplicateException: As `Client.start`.
+        """
+        return cast(
+            "AbstractContextManager[Run]",
+            Held(self._lease, self._async.start(**unwrap_inputs(inputs)), wrap),
+        )
+
 
 class StreamingRun(Twin[AsyncStreamingRun]):
     """A run of a `StreamingFunction`. It can be an input of another function."""
 
     __slots__ = ()
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        return Prediction(self._lease, self._async.prediction)
 
     def output(self) -> OutputStream:
         """Return the pieces of the output, from its beginning. Leaving early does not cancel the prediction.
@@ -3002,11 +3252,6 @@ class StreamingRun(Twin[AsyncStreamingRun]):
             The stream.
         """
         return OutputStream(self._lease, self._async.output())
-
-    @property
-    def prediction(self) -> Prediction:
-        """The prediction."""
-        return Prediction(self._lease, self._async.prediction)
 
     def logs(self) -> str:
         """Fetch the logs so far. Calls :api:`predictions.get`, unless the prediction has ended.
@@ -3569,6 +3814,7 @@ TWINS.update(
         AsyncPrediction: Prediction,
         AsyncPredictions: Predictions,
         AsyncReceiver: Receiver,
+        AsyncRun: Run,
         AsyncSearchResults: SearchResults,
         AsyncStreamingFunction: StreamingFunction,
         AsyncStreamingRun: StreamingRun,

@@ -272,9 +272,15 @@ class _Batches(AsyncIterator[bytes]):
 class Held(AbstractContextManager[T]):
     """A context manager that enters and leaves an async one on the loop."""
 
-    def __init__(self, lease: Lease, manager: AbstractAsyncContextManager[T]) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        manager: AbstractAsyncContextManager[T],
+        wrap: Callable[[Lease, Any], Any] | None = None,
+    ) -> None:
         self._lease = lease
         self._manager = manager
+        self._wrap = wrap
         self._lane: _Lane | None = None
 
     @boundary
@@ -288,7 +294,8 @@ class Held(AbstractContextManager[T]):
         # In case the loop is shut down before `__exit__`.
         lane.cleanup = functools.partial(self._manager.__aexit__, None, None, None)
         self._lane = lane
-        return value
+        entered: T = value if self._wrap is None else self._wrap(self._lease, value)
+        return entered
 
     @boundary
     def __exit__(

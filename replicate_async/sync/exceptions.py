@@ -94,6 +94,7 @@ else:
         "ReplicateException",
         "RunTimeout",
         "ServerError",
+        "StartTimeout",
         "StreamAbandoned",
         "StreamError",
         "StreamInUse",
@@ -123,6 +124,9 @@ else:
 
     class RunTimeout(ModelError, _exceptions.RunTimeout):  # pyright: ignore[reportIncompatibleVariableOverride]
         """The prediction did not end within the timeout."""
+
+    class StartTimeout(RunTimeout, _exceptions.StartTimeout):  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The prediction did not start within `start_timeout`, and was cancelled unless the message says otherwise."""
 
     class ContactLost(ModelError, _exceptions.ContactLost):  # pyright: ignore[reportIncompatibleVariableOverride]
         """The prediction could not be followed to its end. It may still be running."""

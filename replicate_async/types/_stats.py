@@ -17,6 +17,8 @@ class Stats:
     """Number of predictions and trainings cancelled."""
     retried: int = 0
     """Number of attempts other than first ones."""
+    fell_back: int = 0
+    """Number of times that a run went on with a model of its `fallback`."""
     waited: int = 0
     """Number of requests delayed by the client-side rate limit."""
     waited_seconds: float = 0.0

@@ -25,7 +25,7 @@ async def slow(client: Client, seconds: float = 30) -> Prediction:
 
 @pytest.fixture
 def quick(client: Client) -> Client:
-    """A client that polls often."""
+    """Return a client that polls often."""
     return client.with_options(poll_interval=0.1)
 
 

@@ -230,7 +230,17 @@ def everywhere(module: str) -> list[str]:
 
 def test_public_names() -> None:
     """Every public name is documented once, where the other names of its kind are."""
-    verbs = {"__version__", "map", "paginate", "run", "search", "stream", "use", *NAMESPACES}
+    verbs = {
+        "__version__",
+        "map",
+        "paginate",
+        "run",
+        "search",
+        "start",
+        "stream",
+        "use",
+        *NAMESPACES,
+    }
     modules = {"exceptions", "types"}
     top, twin = set(replicate_async.__all__), set(sync.__all__)
     errors, data = set(exceptions.__all__), set(data_types.__all__)

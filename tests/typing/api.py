@@ -29,6 +29,7 @@ from replicate_async import (
     Progress,
     RateLimit,
     Retry,
+    Run,
     SearchResults,
     Stats,
     StreamingFunction,
@@ -167,6 +168,16 @@ async def predictions(client: Client) -> None:
     assert_type(await prediction.wait(timeout=5), Prediction)
     assert_type(await prediction.reload(), Prediction)
     assert_type(await prediction.cancel(), Prediction)
+    async with client.start("owner/name", {}, timeout=60, fallback=["other/name"]) as run:
+        assert_type(run, Run)
+        assert_type(run.prediction, Prediction)
+        assert_type(run.id, str)
+        async for update in run.updates(timeout=5, on_abandon="cancel"):
+            assert_type(update, Update)
+        assert_type(await run.result(), Any)
+    async with client.use("owner/name").start(prompt="a") as run:
+        assert_type(run, Run)
+    assert_type(client.predictions.from_dict({}).raise_for_status(), Prediction)
     async for update in prediction.updates():
         assert_type(update, Update)
         assert_type(update.progress, Progress | None)

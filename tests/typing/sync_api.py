@@ -21,6 +21,7 @@ from replicate_async.sync import (
     OutputStream,
     Page,
     Prediction,
+    Run,
     SearchResults,
     Stream,
     StreamingFunction,
@@ -78,6 +79,11 @@ def objects(client: Client) -> None:
     assert_type(prediction.wait(), Prediction)
     assert_type(prediction.reload().cancel().status, types.Status)
     assert_type(prediction.progress, types.Progress | None)
+    with client.start("owner/name", {}, timeout=60) as run:
+        assert_type(run, Run)
+        assert_type(run.prediction, Prediction)
+        assert_type(run.updates(), Stream[types.Update])
+        assert_type(run.result(), Any)
     assert_type(prediction.updates(), Stream[types.Update])
     assert_type(prediction.stream(), EventStream)
     assert_type(prediction.to_dict(), dict[str, Any])

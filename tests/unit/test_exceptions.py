@@ -123,6 +123,11 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
         {"prediction": prediction},
         ["has been cancelled"],
     )
+    yield (
+        e.StartTimeout(prediction, 2.5, canceled=True),
+        {"prediction": prediction, "timeout": 2.5},
+        [prediction.id, "did not start within 2.5 s", "has been cancelled"],
+    )
     client = Client("t", base_url="http://127.0.0.1:9")
     training = client._context.bind(structure({**TRAINING, "status": "processing"}, Training))
     yield (

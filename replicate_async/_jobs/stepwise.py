@@ -1,0 +1,179 @@
+"""A run that is driven step by step, so that its user sees what it does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+
+from .. import _arguments, exceptions
+from .._http.session import Pool
+from ..types import Job
+from . import running
+from .job import next_state
+from .policy import has_ended
+from .prediction import Output, Prediction
+from .request import CreateRequest
+from .running import RunState
+
+T = TypeVar("T")
+
+
+class StepwiseRun:
+    """A run that several tasks may follow. Its waits can be cancelled and begun again; `leave` abandons it."""
+
+    # No cancel scope is open between two steps, since each may be made by another task.
+
+    def __init__(
+        self,
+        state: RunState,
+        make_request: Callable[[], Awaitable[CreateRequest]],
+        *,
+        timeout: float | None,
+        retry_failed: int,
+    ) -> None:
+        """Make a run; nothing is sent before `start`.
+
+        Args:
+            state: The run, which has not begun.
+            make_request: Checks the options, and encodes the input.
+            timeout: Seconds for all of it; None for 24 hours.
+            retry_failed: How often to create a new prediction after a transient failure.
+        """
+        self._state = state
+        self._make_request = make_request
+        self._timeout = timeout or _arguments.LONGEST_WAIT
+        self._retry_failed = retry_failed
+        self._ends_at = 0.0
+        self._create: Callable[[], Awaitable[None]] | None = None
+        self._latest: Prediction | None = None
+        """The last prediction, also while the next one is created."""
+        self._error: Exception | None = None
+        """Why the run has ended, unless by a result."""
+        self._has_result = False
+        self._concluding = anyio.Lock()
+        self._unregister: Callable[[], None] | None = None
+        """Removes what was registered with the client, to abandon the run before the client is closed."""
+
+    @property
+    def job(self) -> Prediction:
+        """The last prediction."""
+        assert self._latest is not None
+        return self._latest
+
+    @property
+    def pool(self) -> Pool:
+        """The connections of the client."""
+        return self._state.context.transport.pool
+
+    async def start(self) -> None:
+        """Create the prediction. If that fails or is cancelled, nothing is left behind."""
+        self._ends_at = time.monotonic() + self._timeout
+        await self._in_time(self._begin)
+        self._unregister = self.pool.before_close(self.abandon)
+
+    async def _begin(self) -> None:
+        request = await self._make_request()
+        self._create = partial(running.create_prediction, self._state, request)
+        await self._begin_next()
+
+    async def _begin_next(self) -> None:
+        assert self._create is not None
+        work = partial(running.begin, self._state, self._create)
+        self._latest = await running.abandon_if_cancelled(self._state, work)
+
+    async def result(self) -> Output:
+        """Wait for the end of the run, and return its output."""
+        while True:
+            job = self.job
+            if self._error is None and not has_ended(job):
+                wait = running.poll_to_end
+                await self._step(partial(running.wait_for_result, self._state, wait, job))
+            if await self.conclude(job):
+                return running.output_of(self._state, job)
+
+    async def next_state(self) -> None:
+        """Wait until the current prediction was polled again."""
+        state, job = self._state, self.job
+        if self._error is not None:
+            raise self._error
+        if state.start_timeout is not None and running.is_starting(job):
+            await self._step(partial(running.next_state_of_start, state, job, state.start_timeout))
+        else:
+            await self._step(partial(next_state, job))
+
+    async def _step(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Await a step that follows the current prediction, until the timeout at most."""
+        work = partial(running.until_closed, self._state.context, step)
+        try:
+            await self._in_time(partial(running.follow_closely, self.job, work))
+        except (exceptions.ContactLost, exceptions.StartTimeout) as error:
+            self._error = error
+            raise
+
+    async def conclude(self, job: Job) -> bool:
+        """Do what follows the end of a prediction.
+
+        Returns:
+            Whether the run has a result; False if another prediction was created.
+
+        Raises:
+            Exception: Why the run has no result.
+        """
+        async with self._concluding:
+            if self._error is not None:
+                raise self._error
+            if self._has_result:
+                return True
+            if job is not self._state.prediction:
+                return False  # another task was quicker
+            conclusion = running.conclude(self._state, self._retry_failed)
+            if conclusion is None:
+                await self._go_on()
+                return False
+            _, self._error = conclusion
+            if self._error is not None:
+                raise self._error
+            self._has_result = True
+            return True
+
+    async def _go_on(self) -> None:
+        """Create another prediction after one that failed."""
+        try:
+            await self._in_time(self._begin_next)
+        except Exception as error:
+            self._error = error
+            raise
+        except BaseException:
+            # It must not be created once more, since the one that was under way may exist.
+            reason = "creating another prediction was cancelled or interrupted"
+            self._error = exceptions.ContactLost(self.job, reason)
+            raise
+
+    async def _in_time(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Await one step, until the timeout at most."""
+        with anyio.move_on_after(max(self._ends_at - time.monotonic(), 0)):
+            return await step()
+        await self.abandon()
+        self._error = running.timed_out(self._state, self._timeout)
+        raise self._error from self._error.__cause__
+
+    async def abandon(self) -> None:
+        """Do with the prediction what `on_abandon` says, unless it has ended."""
+        await running.abandon(self._state)
+
+    async def leave(self) -> None:
+        """Abandon the run, unless it has ended. An error that was raised has said what became of it."""
+        if self._unregister is not None:
+            self._unregister()
+        if self._error is None:
+            await self.abandon()
+
+    def timed_out(self, seconds: float) -> Exception:
+        """Return the exception for a timeout of those who follow the run."""
+        job: Any = self.job
+        canceled = job.status in ("canceled", "aborted")
+        return exceptions.RunTimeout(job, seconds, canceled=canceled)

@@ -353,3 +353,111 @@ def test_unexpected_errors(
     monkeypatch.setenv("REPLICATE_ASYNC_TRACEBACK", "1")
     assert __main__.main(["predictions", "list"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+# -- Files that inputs name --------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a directory with files, one beside it, and links between them; it is the present one."""
+    data = tmp_path / "data"
+    (data / "sub").mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "data-2").mkdir()
+    (tmp_path / "data-2" / "secret.txt").write_text("secret")
+    (data / "ok.txt").write_text("fine")
+    (data / "sub" / "ok.txt").write_text("fine")
+    (data / "inner.txt").symlink_to(data / "ok.txt")
+    (data / "outer.txt").symlink_to(tmp_path / "secret.txt")
+    (data / "up").symlink_to(tmp_path)
+    (data / "loop").symlink_to(data / "loop")
+    (tmp_path / "into").symlink_to(data)
+    monkeypatch.chdir(tmp_path)
+    return data
+
+
+def sent(emulator: Emulator) -> list[Any]:
+    """Return the inputs that arrived, and forget them."""
+    return [
+        entry.json()["input"]
+        for entry in emulator.ledger.requests(method="POST")
+        if "predictions" in entry.path
+    ]
+
+
+INSIDE = (
+    "data/ok.txt",
+    "ok.txt",
+    "sub/ok.txt",
+    "data/inner.txt",
+    "into/ok.txt",
+    "data/sub/../ok.txt",
+)
+OUTSIDE = (
+    "secret.txt",
+    "/etc/passwd",
+    "data/../secret.txt",
+    "../secret.txt",
+    "data/outer.txt",
+    "outer.txt",
+    "data/up/secret.txt",
+    "data-2/secret.txt",
+    "data/loop",
+    "data",
+    "",
+    "/proc/self/environ",
+    "nowhere.txt",
+)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "nested", "csv", "run", "input"])
+def test_files_from(
+    emulator: Emulator, tree: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    """With `--files-from`, only files that really are in the directory are sent, however they are named."""
+
+    def run(path: str, *options: str) -> int:
+        match form:
+            case "jsonl":
+                Path("in.jsonl").write_text(json.dumps({"text": f"@{path}"}))
+            case "nested":
+                Path("in.jsonl").write_text(json.dumps({"text": "a", "more": [{"x": f"@{path}"}]}))
+            case "csv":
+                Path("in.jsonl").write_text(f"text\n@{path}\n")
+            case "run":
+                return __main__.main(["run", "acme/echo", f"text=@{path}", *options])
+            case _:
+                Path("in.jsonl").write_text("{}")
+                options = ("-i", f"text=@{path}", *options)
+        more = ["--format", "csv"] if form == "csv" else []
+        return __main__.main(["map", "acme/any", "in.jsonl", *more, *options])
+
+    @emulator.model("acme/any", official=True)
+    def any_inputs(text: str, more: list[dict[str, Any]] | None = None) -> str:
+        return "done"
+
+    for path in OUTSIDE:
+        assert run(path, "--files-from", "data") in (1, 2), path
+        assert "Traceback" not in (said := capsys.readouterr().err)
+        assert "--files-from" in said or "is a directory" in said.lower() or not path
+    assert emulator.ledger.created() == []
+    assert emulator.ledger.requests(operation="files.create") == []
+    for path in INSIDE:
+        assert run(path, "--files-from", str(tree)) == 0, path
+    assert run("secret.txt") == 0
+    created = len(emulator.ledger.created())
+    assert run("/etc/passwd", "--no-files") == 0
+    assert len(emulator.ledger.created()) == created + 1
+    assert "@/etc/passwd" in json.dumps(sent(emulator)[-1])
+
+
+def test_files_from_is_a_directory(
+    emulator: Emulator, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is no directory, and both options at once, are errors of the command."""
+    for name in ("nowhere", "data/ok.txt"):
+        assert __main__.main(["run", "acme/echo", "text=a", "--files-from", name]) == 2
+        assert "--files-from" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        __main__.main(["run", "acme/echo", "text=a", "--files-from", "data", "--no-files"])

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -30,6 +31,7 @@ from replicate_async import (
 )
 
 from . import streams
+from .files import Files
 from .inputs import InputTypes, split_pair
 from .interrupts import Interruption
 from .lines import Line, Lines
@@ -159,12 +161,26 @@ def _fate(client: Client) -> str:
     return ": the prediction may still be running" if client.stats.created else ""
 
 
-async def _parse_inputs(function: ModelFunction, pairs: Iterable[str]) -> dict[str, Any]:
+def _files(options: argparse.Namespace) -> Files:
+    """Return the files that inputs may name.
+
+    Raises:
+        ArgumentError: `--files-from` is no directory.
+    """
+    directory: Path | None = options.files_from
+    if directory is not None and not directory.is_dir():
+        raise exceptions.ArgumentError("--files-from", f"{str(directory)!r} is not a directory")
+    return Files(not options.no_files, directory)
+
+
+async def _parse_inputs(
+    function: ModelFunction, pairs: Iterable[str], files: Files
+) -> dict[str, Any]:
     """Return the inputs of a function that are given as `NAME=VALUE`."""
     named = [split_pair(pair) for pair in pairs]
     with suppress(exceptions.ReplicateError):  # the create will raise it, too
         await function.load()
-    types = InputTypes.of(function.signature)
+    types = InputTypes.of(function.signature, files)
 
     def parse() -> dict[str, Any]:
         return {name: types.value(name, text) for name, text in named}
@@ -178,7 +194,7 @@ async def _parse_inputs(function: ModelFunction, pairs: Iterable[str]) -> dict[s
 async def _run(client: Client, options: argparse.Namespace, _: Interruption) -> int:
     ref = await _reference(client, options.model)
     function = client.use(ref, timeout=options.timeout)
-    inputs = await _parse_inputs(function, [*options.given, *options.input])
+    inputs = await _parse_inputs(function, [*options.given, *options.input], _files(options))
     if options.output is not None:
         await to_thread.run_sync(prepare_directory, options.output)
     [outcome] = await client.map(function, [inputs]).collect()
@@ -207,7 +223,7 @@ async def _run(client: Client, options: argparse.Namespace, _: Interruption) -> 
 async def _stream(client: Client, options: argparse.Namespace, _: Interruption) -> int:
     ref = await _reference(client, options.model)
     function = client.use(ref)
-    inputs = await _parse_inputs(function, [*options.given, *options.input])
+    inputs = await _parse_inputs(function, [*options.given, *options.input], _files(options))
     function.check(**inputs)
     last = ""
     async with client.stream(ref, inputs, timeout=options.timeout) as events:
@@ -303,8 +319,9 @@ def _print_details(prediction: Prediction) -> None:
 
 async def _map(client: Client, options: argparse.Namespace, interruption: Interruption) -> int:
     function = client.use(await _reference(client, options.model))
-    common = await _parse_inputs(function, options.input)
-    lines = Lines(options.inputs, options.format, InputTypes.of(function.signature), common)
+    files = _files(options)
+    common = await _parse_inputs(function, options.input, files)
+    lines = Lines(options.inputs, options.format, InputTypes.of(function.signature, files), common)
     if options.strict:
         found = await to_thread.run_sync(lambda: list(lines.read()))
         problems = [text for line in found if (text := _problem(function, line)) is not None]

@@ -13,22 +13,31 @@ import attrs
 
 from replicate_async import exceptions
 
+from .files import Files
+
 
 @attrs.frozen
 class InputTypes:
     """The types of a model's inputs, as far as they are known."""
 
     _annotations: Mapping[str, Any]
+    _files: Files = attrs.field(factory=Files)
 
     @classmethod
-    def of(cls, signature: inspect.Signature) -> InputTypes:
-        """Return the types that the signature of a model function shows."""
+    def of(cls, signature: inspect.Signature, files: Files = Files()) -> InputTypes:  # noqa: B008  (it is frozen)
+        """Return the types that the signature of a model function shows.
+
+        Args:
+            signature: The signature.
+            files: The files that inputs may name.
+        """
         return cls(
             {
                 name: parameter.annotation
                 for name, parameter in signature.parameters.items()
                 if parameter.kind is not parameter.VAR_KEYWORD
-            }
+            },
+            files,
         )
 
     def value(self, name: str, text: str, *, decimal_comma: bool = False) -> Any:
@@ -41,8 +50,8 @@ class InputTypes:
         """
         annotation = self._annotations.get(name, Any)
         types = _alternatives(annotation)
-        if text.startswith("@"):
-            return _at(text, name, annotation)
+        if text.startswith("@") and self._files.is_on:
+            return _at(text, name, annotation, self._files)
         if str in types or Path in types:
             return text
         if bool in types and text.strip().lower() in ("true", "false"):
@@ -59,7 +68,9 @@ class InputTypes:
 
     def json(self, name: str, value: Any) -> Any:
         """Return a JSON value of an input with files in the place of texts that begin with @."""
-        return _with_files(value, name, self._annotations.get(name, Any))
+        if not self._files.is_on:
+            return value
+        return _with_files(value, name, self._annotations.get(name, Any), self._files)
 
 
 def _alternatives(annotation: Any) -> set[Any]:
@@ -86,25 +97,25 @@ def _items(annotation: Any) -> Any:
     return Any
 
 
-def _with_files(value: Any, name: str, annotation: Any) -> Any:
+def _with_files(value: Any, name: str, annotation: Any, files: Files) -> Any:
     if isinstance(value, str):
-        return _at(value, name, annotation) if value.startswith("@") else value
+        return _at(value, name, annotation, files) if value.startswith("@") else value
     if isinstance(value, list):
         items = _items(annotation)
-        return [_with_files(item, f"{name}[{index}]", items) for index, item in enumerate(value)]
+        return [
+            _with_files(item, f"{name}[{index}]", items, files) for index, item in enumerate(value)
+        ]
     if isinstance(value, dict):
-        return {key: _with_files(item, f"{name}.{key}", Any) for key, item in value.items()}
+        return {key: _with_files(item, f"{name}.{key}", Any, files) for key, item in value.items()}
     return value
 
 
-def _at(text: str, name: str, annotation: Any) -> Path | str:
+def _at(text: str, name: str, annotation: Any, files: Files) -> Path | str:
     """Return the file that text beginning with @ names, its content if the input is text, or the text after @@."""
     if text.startswith("@@"):
         return text[1:]
-    path = Path(text[1:])
     try:
-        if not path.is_file():
-            raise FileNotFoundError(2, "there is no such file")
+        path = files.find(text[1:])
         if _is_text(annotation):
             return path.read_bytes().decode("utf-8-sig")
         with path.open("rb"):

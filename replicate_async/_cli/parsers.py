@@ -48,6 +48,7 @@ def _add_run(commands: argparse._SubParsersAction[Any]) -> None:
     run.add_argument("-o", "--output", type=Path, metavar="DIR", help="save the output in DIR")
     _add_output_hosts(run)
     _add_timeout(run)
+    _add_files(run)
     _add_common(run, "run")
 
 
@@ -62,6 +63,7 @@ def _add_stream(commands: argparse._SubParsersAction[Any]) -> None:
     _add_model(stream)
     _add_inputs(stream)
     _add_timeout(stream)
+    _add_files(stream)
     _add_common(stream, "stream")
 
 
@@ -120,6 +122,7 @@ def _add_map(commands: argparse._SubParsersAction[Any]) -> None:
     fan_out.add_argument(
         "--strict", action="store_true", help="check all lines before creating anything"
     )
+    _add_files(fan_out)
     _add_common(fan_out, "map")
 
 
@@ -287,6 +290,21 @@ def _add_output_hosts(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="HOST",
         help="fetch output files from this host only, or from *.DOMAIN; may be repeated (default: any host)",
+    )
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--no-files",
+        action="store_true",
+        help="give @ no meaning: no input can name a file of this machine",
+    )
+    group.add_argument(
+        "--files-from",
+        type=Path,
+        metavar="DIR",
+        help="let @PATH name files in DIR only, wherever links lead",
     )
 
 

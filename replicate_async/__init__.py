@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     use: Final = Client().use
     search: Final = Client().search
     map: Final = Client().map  # noqa: A001  (a verb of ours)
+    output: Final = Client().output
     paginate: Final = Client().paginate
     accounts: Accounts
     collections: Collections
@@ -160,6 +161,7 @@ __all__ = (
     "hardware",
     "map",
     "models",
+    "output",
     "paginate",
     "predictions",
     "run",
@@ -221,6 +223,7 @@ _OF_THE_DEFAULT_CLIENT = frozenset(
         "hardware",
         "map",
         "models",
+        "output",
         "paginate",
         "predictions",
         "run",

@@ -29,6 +29,9 @@ _logger = logging.getLogger("replicate_async")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
+_LONGEST_ERROR = 2000
+"""Characters of an error that is neither a text nor has a message."""
+
 
 def decode_json(body: bytes | bytearray | str) -> Any:
     """Return the value of a JSON text.
@@ -96,6 +99,47 @@ def _is_json(text: str) -> bool:
     found: list[str] = []
     json.loads(text, parse_int=len, parse_constant=found.append)
     return not found
+
+
+def error_text(value: object) -> str | None:
+    """Return the `error` of an answer as text; None if there is none.
+
+    It is a text, or an object such as `{"code": "E1001", "message": "Out of memory"}`, whose parts are kept.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        if isinstance(inner := value.get("error"), (str, dict)) and inner:
+            return error_text(inner)
+        message = next(
+            (
+                text
+                for key in ("message", "detail", "title")
+                if isinstance(text := value.get(key), str) and text
+            ),
+            None,
+        )
+        code = error_code(value)
+        if message is not None:
+            return message if code is None or code in message else f"{message} ({code})"
+        if code is not None and len(value) == 1:
+            return code
+    try:
+        return encode_json(value).decode()[:_LONGEST_ERROR]
+    except ValueError:  # nested too deeply, or an infinity
+        return repr(type(value))
+
+
+def error_code(value: object) -> str | None:
+    """Return the code in the `error` of an answer, if it is an object with one."""
+    if not isinstance(value, dict):
+        return None
+    code = value.get("code")
+    if code is None and isinstance(inner := value.get("error"), dict):
+        return error_code(inner)
+    if isinstance(code, int) and not isinstance(code, bool):
+        return str(code)
+    return code if isinstance(code, str) and code else None
 
 
 def flat_size(value: object) -> int | None:

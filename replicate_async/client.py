@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, overload
 
+from ._files.output import FileOutput, output_of_url
 from ._http.call import ClientSession, TraceConfig, redacted
 from ._jobs.context import Context, changed_context, default_context, make_context
 from ._jobs.prediction import EventStream, Output
@@ -660,6 +661,26 @@ class Client(Unpicklable):
             on_abandon=on_abandon,
         )
         return Outcomes(self._context, plan, inputs)
+
+    def output(self, url: str) -> FileOutput:
+        """Return an output file by its URL, such as one from a database. Nothing is sent.
+
+        ```python
+        image = client.output(row["url"])
+        await image.save("pictures/")
+        ```
+
+        Args:
+            url: URL of the file: `https:`, `http:` or `data:`. The API token is never sent to it.
+
+        Returns:
+            The file, which is downloaded when it is read or saved. Output files are deleted after one hour
+            (:api:`retention`).
+
+        Raises:
+            ArgumentError: It is not such a URL.
+        """
+        return output_of_url(self._context.transport, url)
 
     async def search(self, query: str, *, limit: int | None = None) -> SearchResults:
         """Search models, collections and documentation. Calls :api:`search`.

@@ -44,6 +44,7 @@ ReplicateException
 │   └── InvalidSignature
 ├── ArgumentTypeError           (also TypeError)
 ├── JournalError                the journal of `map` cannot be used
+├── MissingDependency           an optional package is not installed (also ImportError)
 ├── ClientClosed                (also RuntimeError)
 ├── StreamInUse                 (also RuntimeError)
 ├── StreamAbandoned             (also RuntimeError)
@@ -88,6 +89,7 @@ __all__ = (
     "InvalidSignature",
     "JournalError",
     "LoopClosed",
+    "MissingDependency",
     "MissingToken",
     "ModelError",
     "NotFoundError",
@@ -795,6 +797,19 @@ class JournalError(ReplicateException):
         self.kind = kind
         self.path = path
         super().__init__(f"journal {path}: {fact}")
+
+
+class MissingDependency(ReplicateException, ImportError):
+    """A package that this feature needs is not installed. Nothing was sent."""
+
+    package: str
+    """Name of the package, as it is imported."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        super().__init__(
+            f"{package} is not installed: install it with pip install 'replicate-async[{extra}]'"
+        )
 
 
 class ClientClosed(ReplicateException, RuntimeError):

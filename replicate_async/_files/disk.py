@@ -21,6 +21,7 @@ from aiofiles.threadpool.binary import AsyncBufferedIOBase
 
 from .. import exceptions
 from .._concurrency import in_thread, shielded_in_thread
+from .media import has_suffix
 
 _PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.part")
 """The names of unfinished files."""
@@ -70,7 +71,9 @@ class NewFile:
     """A file that is being written."""
 
     path: Path
-    """The path that it gets; after the block, the path that it has."""
+    """The path that it gets, which may be changed in the block; after it, the path that it has."""
+    replace: bool
+    """Whether it replaces an existing file."""
     _file: AsyncBufferedIOBase
 
     async def write(self, content: bytes) -> None:
@@ -106,14 +109,14 @@ async def new_file(
     try:
         permissions = (_OWN if private else _SHARED) if kept is None else kept
         async with opened(part, "xb", permissions) as file:
-            new = NewFile(path, file)
+            new = NewFile(path, replace, file)
             yield new
             if durable:
                 await file.flush()
                 # Before it gets its name: a file system may keep the name, and lose the content.
                 await in_thread(_sync_and_close, os.dup(file.fileno()))
             await file.close()  # raises if something could not be written
-        new.path = await shielded_in_thread(_publish, part, path, replace)
+        new.path = await shielded_in_thread(_publish, part, new.path, new.replace)
         if durable:
             await in_thread(sync_directory, path.parent)
     except BaseException:
@@ -343,14 +346,21 @@ class UniqueNames:
 
     _numbers: dict[str, int] = attrs.field(factory=dict, init=False)
     """The names so far in lower case, with the last number of each."""
+    _stems: set[str] = attrs.field(factory=set, init=False)
+    """The names so far in lower case, without their suffixes."""
 
     def add(self, name: str) -> str:
-        """Return a name, with a number if it was added before."""
+        """Return a name, with a number if it was added before.
+
+        A name without suffix, which may get one later, gets a number if one with a suffix was added before.
+        """
         path, found = PurePath(name), name
         number = self._numbers.get(name.lower(), 0)
-        while found.lower() in self._numbers:
+        taken = self._numbers if has_suffix(name) else self._numbers.keys() | self._stems
+        while found.lower() in taken:
             number += 1
             found = _with_number(path, number)
         self._numbers[name.lower()] = max(number, 1)
         self._numbers.setdefault(found.lower(), 1)
+        self._stems.add((PurePath(found).stem if has_suffix(found) else found).lower())
         return found

@@ -14,8 +14,14 @@ _MAX_SAFE_BYTES: Final = 160
 
 _MAX_SUFFIX: Final = 16
 
+_SUFFIX: Final = re.compile(r"[^.]\.(?=[0-9]*[A-Za-z])[0-9A-Za-z_+-]{1,15}$")
+
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.ASCII)
 """Names of devices on Windows."""
+
+
+GENERIC_TYPES: Final = (None, "application/octet-stream", "binary/octet-stream")
+"""Media types that tell nothing."""
 
 
 def safe_name(name: str) -> str:
@@ -37,6 +43,11 @@ def safe_name(name: str) -> str:
     return (stem + suffix).rstrip(" .") or "output"
 
 
+def has_suffix(name: str) -> bool:
+    """Return whether a file name has a suffix, such as `.png`; the number in `model-1.5` is none."""
+    return _SUFFIX.search(name) is not None
+
+
 def guess_type(name: str) -> str | None:
     """Return the media type for a file name; None if unknown."""
     return _table().guess_type(name, strict=False)[0]
@@ -44,8 +55,10 @@ def guess_type(name: str) -> str | None:
 
 def guess_extension(content_type: str | None) -> str:
     """Return the suffix for a media type, with its dot; empty if unknown."""
-    if content_type == "application/octet-stream":
+    if content_type in GENERIC_TYPES:
         return ""
+    if content_type in _SUFFIXES:
+        return _SUFFIXES[content_type]
     return _table().guess_extension(content_type or "", strict=False) or ""
 
 
@@ -78,6 +91,28 @@ _TYPES: Final[Mapping[str, str]] = {
     ".webm": "video/webm",
     ".webp": "image/webp",
     ".yaml": "application/yaml",
+}
+
+
+_SUFFIXES: Final[Mapping[str | None, str]] = {
+    # Types that servers use, and that `mimetypes` does not know or gives an unusual suffix.
+    "application/x-zip-compressed": ".zip",
+    "audio/mp3": ".mp3",
+    "audio/mpeg": ".mp3",
+    "audio/ogg": ".ogg",
+    "audio/wave": ".wav",
+    "audio/x-flac": ".flac",
+    "audio/x-wav": ".wav",
+    "audio/vnd.wave": ".wav",
+    "image/jpeg": ".jpg",
+    "image/jpg": ".jpg",
+    "image/pjpeg": ".jpg",
+    "image/tiff": ".tiff",
+    "image/x-png": ".png",
+    "text/html": ".html",
+    "text/plain": ".txt",
+    "video/mpeg": ".mpg",
+    "video/quicktime": ".mov",
 }
 
 

@@ -5,25 +5,29 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from functools import lru_cache, partial
-from html import escape
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
+import anyio
 import attrs
 
 from .. import exceptions
-from .._concurrency import gather_limited, in_thread
+from .._concurrency import gather_limited, in_thread, shielded_in_thread
+from .._extras import import_extra
 from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
+from .._http.urls import has_host
 from ..types import Limits, ModelFile, Retry, Timeout
 from .disk import NewFile, UniqueNames, destination, new_file
+from .display import EMBEDDED, MOST_SHOWN, Gallery, RecentContent, media_html
 from .download import BUFFERED, DataUri, Download
-from .media import guess_extension, guess_type, safe_name
+from .media import GENERIC_TYPES, guess_extension, guess_type, has_suffix, safe_name, sniff
 
 _WRITTEN: Final = 3 * 2**19
 """Bytes per write. With less, changing threads costs more than writing."""
@@ -43,7 +47,22 @@ _QUICK: Final = 2**16
 _DISPLAYED: Final = 2**24
 """Characters of a data URI that a notebook displays."""
 
+_IN_MEMORY: Final = 8 * 2**20
+"""Bytes that `open()` holds in memory."""
+
 _SPACE: Final = re.compile(r"\s")
+
+_BREAKS: Final = "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""White space that no file name has."""
+
+_DELIVERY: Final = "replicate.delivery"
+"""Host of Replicate's output files, and of its subdomains."""
+
+_DISPLAY_PATIENCE: Final = 20.0
+"""Seconds for the download of a picture that is displayed."""
+
+_SNIFFED: Final = 512
+"""Bytes at the beginning of a file from which its type is guessed, if the server does not tell it."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -68,26 +87,30 @@ class FileOutput(ModelFile):
     """ID of the prediction whose output has it, for messages."""
     _size: int | None = attrs.field(default=None, init=False)
     _content_type: str | None = attrs.field(default=None, init=False)
+    _sniffed: str | None = attrs.field(default=None, init=False)
     _path: Path | None = attrs.field(default=None, init=False)
+    _stamp: tuple[int, int] | None = attrs.field(default=None, init=False)
 
     # Metadata
 
     @property
     def name(self) -> str:
-        """A safe file name, from the URL; `output` with a suffix for a data URI."""
+        """A safe file name, from the URL; `output` for a data URI. It has a suffix, if the type is known."""
+        name = "output"
         if not self._is_data:
-            return safe_name(unquote(_path_of(self.url).rpartition("/")[2]))
-        return "output" + guess_extension(self.content_type)
+            name = safe_name(unquote(_path_of(self.url).rpartition("/")[2]))
+        return self._with_suffix(name)
 
     @property
     def content_type(self) -> str | None:
-        """Media type, from the last download, or else guessed from the URL; None if unknown."""
+        """Media type: from the last download, or else guessed from the URL, or from the first bytes; None if unknown."""
+        said, named = self._content_type, None
         if self._is_data:
             said = self.url[5:500].partition(",")[0].partition(";")[0].strip().lower()
-            return said if "/" in said else "text/plain"
-        if self._content_type not in (None, "application/octet-stream"):
-            return self._content_type
-        return guess_type(_path_of(self.url)) or self._content_type
+            said = said if "/" in said else "text/plain"
+        else:
+            named = guess_type(_path_of(self.url))
+        return said if said not in GENERIC_TYPES else named or self._sniffed or said
 
     @property
     def size(self) -> int | None:
@@ -104,8 +127,12 @@ class FileOutput(ModelFile):
 
     # Content
 
-    async def read(self) -> bytes:
+    async def read(self, size: int = -1, /) -> bytes:
         """Download the file and return its content.
+
+        Args:
+            size: Leave it out. A `FileOutput` has no position: what reads files in pieces gets a file object
+                from `open()`.
 
         Returns:
             The content, as bytes.
@@ -118,7 +145,14 @@ class FileOutput(ModelFile):
             IncompleteFile: The download ended early and could not be resumed, or took longer than
                 `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
+            ArgumentTypeError: A size was given.
         """
+        if size is not None and size != -1:
+            raise exceptions.ArgumentTypeError(
+                "size",
+                "a FileOutput is always read as a whole: pass what `open()` returns, a file object, to functions"
+                " that read files in pieces, such as pandas.read_csv and shutil.copyfileobj",
+            )
         content = io.BytesIO()  # which never holds the content twice, as `b"".join()` does
         limit = self._limits.file
         async with aclosing(self._content(limit=limit, may_restart=True)) as chunks:
@@ -127,11 +161,88 @@ class FileOutput(ModelFile):
                     content.write(chunk)
                 else:
                     content = io.BytesIO()
-        return content.getvalue()
+        found = content.getvalue()
+        if not self._is_data:
+            _recent.keep(self.url, found)
+        return found
 
     async def aread(self) -> bytes:
         """Download the file and return its content, as `read()` does."""
         return await self.read()
+
+    async def open(self) -> IO[bytes]:
+        """Download the file, and return it as a file object that is open for reading and can seek.
+
+        It is for what reads files: `pandas.read_csv`, `PIL.Image.open`, `zipfile.ZipFile`, `shutil.copyfileobj`,
+        uploads of boto3, requests and httpx. Up to 8 MiB are held in memory, more in a temporary file, which is
+        deleted when it is closed.
+
+        ```python
+        with await output.open() as file, zipfile.ZipFile(file) as archive:
+            archive.extractall("results")
+        ```
+
+        Returns:
+            A binary file object at its start. Close it after use.
+
+        Raises:
+            FileExpired: The file has been deleted.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
+        """
+        file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - returned
+        try:
+            async with aclosing(self._content(may_restart=True)) as chunks:
+                async for chunk in chunks:
+                    if not chunk:
+                        await shielded_in_thread(_empty, file)
+                    elif file.tell() + len(chunk) <= _IN_MEMORY:
+                        file.write(chunk)
+                    else:
+                        await shielded_in_thread(file.write, chunk)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return cast("IO[bytes]", file)
+
+    async def pil(self) -> Any:
+        """Download the file and return it as a picture of Pillow, which is the extra `images`.
+
+        Returns:
+            A `PIL.Image.Image`, which is loaded.
+
+        Raises:
+            FileOutputError: Pillow cannot read it.
+            MissingDependency: Pillow is not installed.
+            ReplicateException: The same errors as `read`.
+        """
+        image = import_extra("PIL.Image", "images")
+        content = await self.read()
+
+        def load() -> Any:
+            picture = image.open(io.BytesIO(content))
+            picture.load()
+            return picture
+
+        try:
+            return await in_thread(load)
+        except (OSError, ValueError, SyntaxError) as error:  # what the plugins of Pillow raise
+            raise exceptions.FileOutputError(
+                self.url, f"Pillow cannot read this picture ({error})"
+            ) from None
+
+    if not TYPE_CHECKING:  # it is a path only once it was saved
+
+        @property
+        def __fspath__(self) -> Callable[[], str]:
+            """Returns the path where it was saved: then `open(output)` and `Path(output)` work."""
+            path = self._path
+            if path is None:
+                raise AttributeError(
+                    "this file was not saved, so it has no path: use `save()`, or `open()`"
+                )
+            return path.__fspath__
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Download the file and yield its content in chunks of bytes. The file may have any size.
@@ -158,7 +269,8 @@ class FileOutput(ModelFile):
         Args:
             path: Path of the file, which is replaced if it exists, and keeps its permissions. Or a directory: an existing one, or a
                 path that ends with a slash, which is created. In a directory the file is saved under its
-                `name`, with a number if another file has that name.
+                `name`, with a number if another file has that name. If the name has no suffix, it gets
+                that of the content's type.
             durable: Whether to wait until the system has written the file to the disk (`fsync`).
 
         Returns:
@@ -181,12 +293,22 @@ class FileOutput(ModelFile):
         """Save the file in a directory, under this name, or with a number if the name is taken."""
         return await self._save(f"{directory}{os.sep}", name, known=None, durable=durable)
 
-    def _saved_at(self, path: Path | None) -> None:
-        """Set the path where the file was saved."""
-        self._path = path
+    async def _save_as(self, path: Path, *, durable: bool = True) -> Path:
+        """Save the file under this path, which gets a suffix if it has none, and replace what is there."""
+        return await self._save(path, path.name, known=None, durable=durable, complete=True)
+
+    def _saved_at(self, path: Path | None, stamp: tuple[int, int] | None = None) -> None:
+        """Set the path where the file was saved, and what the file there is recognised by."""
+        self._path, self._stamp = path, stamp
 
     async def _save(
-        self, path: str | os.PathLike[str], name: str, *, known: Path | None, durable: bool
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        *,
+        known: Path | None,
+        durable: bool,
+        complete: bool = False,
     ) -> Path:
         target: str | os.PathLike[str] = path
         try:
@@ -194,14 +316,21 @@ class FileOutput(ModelFile):
             replace = not in_directory or target == known
             async with new_file(target, replace=replace, durable=durable) as file:
                 await self._write(file)
+                if in_directory or complete:  # only now the type is known
+                    file.path = target.with_name(self._with_suffix(target.name))
+                file.replace = file.replace or file.path == known
         except (OSError, ValueError) as error:
             if isinstance(error, exceptions.ReplicateException):
                 raise
             raise exceptions.FileNotSaved(
                 self.url, os.fspath(target), error, prediction_id=self._prediction
             ) from error
-        self._path = file.path
+        self._saved_at(file.path, await in_thread(stamp_of, file.path))
         return file.path
+
+    def _with_suffix(self, name: str) -> str:
+        """Return a file name with the suffix of the content's type, unless it has one."""
+        return name if has_suffix(name) else name + guess_extension(self.content_type)
 
     async def _write(self, file: NewFile) -> None:
         gathered: list[bytes] = []
@@ -268,13 +397,22 @@ class FileOutput(ModelFile):
             raise exceptions.FileTooLarge(self.url, limit, to=to, prediction_id=self._prediction)
         while done.position < data.length:
             chunk = await in_thread(data.decode, done.position, done.position + _DECODED)
+            if not done.position:
+                self._sniffed = sniff(chunk[:_SNIFFED])
             done.position += _DECODED
             yield chunk
 
     async def _downloaded(self, download: Download) -> AsyncGenerator[bytes, None]:
         """Yield the content, and keep its type and size."""
+        start = b""
+        is_start = not download.received  # else it goes on after a step that was cancelled
         async with aclosing(download.chunks()) as chunks:
             async for chunk in chunks:
+                if is_start and len(start) < _SNIFFED:
+                    start += chunk[: _SNIFFED - len(start)]
+                    self._sniffed = sniff(start)
+                if not chunk:  # it begins again
+                    start, is_start = b"", True
                 self._content_type, self._size = download.content_type, download.total
                 yield chunk
         self._content_type, self._size = download.content_type, download.total
@@ -303,18 +441,37 @@ class FileOutput(ModelFile):
     ) -> dict[str, str]:
         """Return what a notebook displays: the image, a player for audio and video, or else a link."""
         bundle = {"text/plain": repr(self)}
-        kind = (self.content_type or "").partition("/")[0]
-        is_shown = self.url[:5].lower() in ("https", "http:", "data:")
-        if not is_shown or len(self.url) > _DISPLAYED:
+        if len(self.url) > _DISPLAYED:
             return bundle
-        url = escape(self.url)
-        if kind == "image":
-            bundle["text/html"] = f'<img src="{url}" alt="{escape(self.name)}">'
-        elif kind in ("audio", "video"):
-            bundle["text/html"] = f'<{kind} src="{url}" controls></{kind}>'
-        elif not self._is_data:
-            bundle["text/html"] = f'<a href="{url}">{escape(self.name)}</a>'
+        if html := media_html(self.url, self.name, self.content_type, self._known_content()):
+            bundle["text/html"] = html
         return bundle
+
+    def _known_content(self) -> bytes | None:
+        """Return the content, if it can be embedded in a notebook without a download."""
+        if self._is_data:
+            return None  # the URL is the content
+        if (content := _recent.get(self.url)) is not None:
+            return content
+        if self._path is None or self._stamp is None or self._stamp[0] > EMBEDDED:
+            return None
+        with suppress(OSError):
+            if stamp_of(self._path) == self._stamp:  # else it is another file by now
+                return self._path.read_bytes()
+        return None
+
+    async def _fetch_to_display(self) -> None:
+        """Download a picture for the notebook, unless its content is known, or that fails."""
+        if self.content_type is not None and not self.content_type.startswith("image/"):
+            return
+        if self._is_data or await in_thread(self._known_content) is not None:
+            return
+        content = bytearray()
+        with anyio.move_on_after(_DISPLAY_PATIENCE), suppress(exceptions.ReplicateException):
+            async with aclosing(self._content(limit=EMBEDDED)) as chunks:
+                async for chunk in chunks:
+                    content += chunk
+            _recent.keep(self.url, bytes(content))
 
     # Value semantics
 
@@ -374,6 +531,24 @@ class _Chunks(AsyncIterator[bytes]):
             await self._chunks.aclose()
 
 
+_recent: Final = RecentContent()
+
+
+def _empty(file: tempfile.SpooledTemporaryFile[bytes]) -> None:
+    """Remove what was written to a file."""
+    file.seek(0)
+    file.truncate()
+
+
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Return size and time of the last change, by which a file is recognised; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
 def _shortened(url: str) -> str:
     """Return a URL for a text; a long one, such as a data URI, is truncated."""
     return url if len(url) <= 200 else url[:60] + "…"
@@ -402,6 +577,31 @@ def _transport_without_client(hosts: tuple[str, ...] | None = None) -> Transport
     return Transport(config, Pool())
 
 
+def output_of_url(transport: Transport, url: object) -> FileOutput:
+    """Return a file by its URL, as `Client.output`."""
+    if isinstance(url, FileOutput):
+        url = url.url
+    if not isinstance(url, str):
+        raise exceptions.ArgumentTypeError("url", f"expected a string, got {type(url).__name__}")
+    url = url.strip()
+    start = url[:8].lower()
+    is_data = start.startswith("data:") and "," in url
+    if not is_data and not (start.startswith(("https://", "http://")) and has_host(url)):
+        raise exceptions.ArgumentError(
+            "url", f"expected the URL of a file, got {_shortened(url)!r}"
+        )
+    return FileOutput(url, transport=transport)
+
+
+async def fetch_to_display(files: Sequence[FileOutput]) -> None:
+    """Download the pictures that a notebook displays, unless their content is known."""
+
+    async def fetch(file: FileOutput) -> None:
+        await file._fetch_to_display()
+
+    await gather_limited(fetch, files[:MOST_SHOWN], at_once=_SAVED_AT_ONCE)
+
+
 async def save_all(
     output: Any, directory: Path, *, durable: bool
 ) -> list[exceptions.ReplicateException]:
@@ -424,9 +624,9 @@ async def save_all(
     # Numbered before they are saved, so that their names tell their order.
     jobs = [(file, names.add(file.name)) for file in files]
     failures = await gather_limited(save, jobs, at_once=_SAVED_AT_ONCE)
-    paths = {file: file.path for file in files}
+    saved = {file: (file.path, file._stamp) for file in files}
     for file in files_in(output):
-        file._saved_at(paths[file])
+        file._saved_at(*saved[file])
     return [failure for failure in failures if failure is not None]
 
 
@@ -501,7 +701,16 @@ def to_output(
     for tree in _copied(root):
         for key in _file_keys(tree, http_host):
             tree[key] = FileOutput(tree[key], transport=transport, prediction=prediction)
+        for key, item in _items(tree):
+            if isinstance(item, list) and _file_keys(item, http_host):
+                tree[key] = Gallery(item)
     return root[0]
+
+
+def as_gallery(value: Any) -> Any:
+    """Return a list of files as a list that a notebook shows as a gallery, and anything else as it is."""
+    is_gallery = type(value) is list and any(isinstance(item, FileOutput) for item in value)
+    return Gallery(value) if is_gallery else value
 
 
 def _file_keys(tree: Tree, http_host: str | None) -> list[Any]:
@@ -534,7 +743,24 @@ def is_file_url(text: str, http_host: str | None) -> bool:
             return False
     elif not (http_host and start.startswith("http://") and _host(text) == http_host):
         return False
-    return not _SPACE.search(text)
+    return not _SPACE.search(text) or _is_url_with_spaces(text, http_host)
+
+
+def _is_url_with_spaces(text: str, http_host: str | None) -> bool:
+    """Tell whether a text with spaces is the URL of a file all the same, and not a sentence that begins with one.
+
+    It is on one line, its host is that of Replicate's files or its path ends like a file name, and there is no
+    other URL in it.
+    """
+    if any(c in _BREAKS or not (c.isprintable() or c.isspace()) for c in text):
+        return False
+    if text.count("://") != 1 or not has_host(text):
+        return False
+    host = _host(text) or ""
+    if host in (http_host, _DELIVERY) or host.endswith(f".{_DELIVERY}"):
+        return True
+    name = _path_of(text).rpartition("/")[2]
+    return has_suffix(name) and guess_type(name) is not None
 
 
 def _host(url: str) -> str | None:

@@ -11,6 +11,7 @@ import aiohttp
 from .. import exceptions
 from .._codec import decode_json, structure
 from .call import Call, redacted
+from .urls import legal_url
 
 
 def redirect_target(call: Call, url: str, response: aiohttp.ClientResponse) -> str:
@@ -26,7 +27,7 @@ def redirect_target(call: Call, url: str, response: aiohttp.ClientResponse) -> s
             call.method, shown, redacted(location), f"{response.status} on a {call.method}"
         )
     try:
-        target = urljoin(url, location)
+        target = legal_url(urljoin(url, legal_url(location)))
         scheme = urlsplit(target).scheme
     except ValueError:
         scheme = target = ""

@@ -52,7 +52,7 @@ class Call:
     method: str
     """HTTP method."""
     path: str
-    """Percent-encoded path below `/v1`, with its leading slash; or an absolute URL, used as it is."""
+    """Percent-encoded path below `/v1`, with its leading slash; or an absolute URL."""
     kind: Kind = Kind.READ
     """Whether the request may be repeated."""
     expects: Literal["json", "text", "nothing"] = "json"

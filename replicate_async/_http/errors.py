@@ -11,7 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from .. import exceptions
-from .._codec import decode_json
+from .._codec import decode_json, error_text
 from .._redaction import without_credentials
 from .call import redacted
 from .retry import retry_after
@@ -42,6 +42,10 @@ def status_error(
             value if isinstance(value := said.get(key), str) else None
             for key in ("title", "detail", "type", "instance")
         )
+        if detail is None and isinstance(said.get("error"), (str, dict)):
+            detail = error_text(said["error"]) or None
+        if detail is None and isinstance(said.get("message"), str):
+            detail = error_text(said) or None
         for key in ("invalid_fields", "errors"):
             entries = said.get(key)
             if isinstance(entries, list):

@@ -43,6 +43,7 @@ from .limits import Gate, Gates
 from .payloads import JSONPayload, StreamedPayload
 from .retry import retry_delay
 from .session import Pool, Session
+from .urls import legal_url
 
 _logger = logging.getLogger("replicate_async")
 
@@ -70,7 +71,7 @@ class Route:
 
     url: str
     parsed: yarl.URL
-    """The URL as it is: quoting a signed URL again would break it."""
+    """The same URL, not quoted again, which would break a signature."""
     origin: Origin
     is_api: bool
     """Whether it is at the origin of the API, the only one that gets the token."""
@@ -179,7 +180,7 @@ class Transport:
         """Make one GET request, and leave the body to the caller; its duration is not limited.
 
         Args:
-            url: URL, used as it is. It may come from a model or a server, so the token is never sent,
+            url: URL; what is illegal in it is encoded. It may come from a model or a server, so the token is never sent,
                 whatever its origin.
             headers: Additional headers.
             silence: Longest silence in seconds; the `read` timeout by default.
@@ -410,6 +411,7 @@ class Transport:
 
     def _route(self, url: str) -> Route:
         try:
+            url = legal_url(url)
             parsed = yarl.URL(url, encoded=True)
         except ValueError as error:
             raise exceptions.TransportError(

@@ -14,13 +14,13 @@ import anyio
 import attrs
 
 from .. import _arguments, exceptions
-from .._codec import structure, structure_part
+from .._codec import error_code, error_text, structure, structure_part
 from .._concurrency import shielded
+from .._display import Html, as_html, card, folded, input_html, link, short_repr
 from .._http.call import Call
 from .._http.retry import Kind
 from .._http.session import Pool
-from .._json import shown
-from .._redaction import shortened, without_secrets
+from .._redaction import without_secrets
 from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from ..types._record import copied
@@ -44,7 +44,7 @@ class LiveJob(Bound):
 
     _path: ClassVar[str]
     """Path of the collection."""
-    _computed: ClassVar[frozenset[str]] = frozenset({"output", "urls"})
+    _computed: ClassVar[frozenset[str]] = frozenset({"error", "output", "urls"})
 
     id: str
     """Unique ID."""
@@ -58,8 +58,6 @@ class LiveJob(Bound):
     """Input."""
     logs: str = ""
     """Logs so far."""
-    error: str | None = None
-    """Error text, if it failed."""
     metrics: dict[str, Any] = attrs.field(factory=dict)
     """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images (:api:`metrics`)."""
     source: str | None = None
@@ -82,15 +80,57 @@ class LiveJob(Bound):
     """Whether only its ID is known, which the caller gave, so that there may be no such job."""
 
     def __repr__(self) -> str:
-        facts = {
-            field.name: getattr(self, field.name)
-            for field in attrs.fields(type(self))
-            if field.repr
-        }
-        if self._client is not None:
-            facts["input"] = without_secrets(self.input, self._client.secrets)
-        pairs = ", ".join(f"{name}={shown(shortened(value))}" for name, value in facts.items())
-        return f"{type(self).__name__}({pairs})"
+        return short_repr(
+            type(self).__name__,
+            {
+                "id": self.id,
+                "status": self.status,
+                "model": self.model,
+                "version": None if self.model else self.version,
+                "error": self.error,
+                "input": self._shown_input,
+                "output": self._raw.get("output"),
+                "metrics": self.metrics,
+                "created_at": self.created_at,
+            },
+        )
+
+    @property
+    def _shown_input(self) -> Mapping[str, Any]:
+        """Input without its secrets."""
+        return (
+            self.input
+            if self._client is None
+            else without_secrets(self.input, self._client.secrets)
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known."""
+        raw = self._raw.get("output")
+        return self._card(as_html("" if raw is None else raw))
+
+    def _card(self, output: Html) -> str:
+        title = f"{type(self).__name__} {self.id}"
+        took = self.metrics.get("predict_time")
+        progress = self.progress
+        model = self.model or self.version
+        return card(
+            link(self.urls.web, title),
+            [
+                ("status", self.status),
+                ("model", model),
+                (
+                    "progress",
+                    "" if progress is None or has_ended(self) else f"{progress.percentage:.0%}",
+                ),
+                ("error", self.error),
+                ("created", self.created_at),
+                ("ran for", f"{took:.2f} s" if isinstance(took, (int, float)) else ""),
+                ("input", input_html(self._shown_input)),
+                ("output", output),
+                ("logs", folded(f"{self.logs.count(chr(10))} lines", self.logs)),
+            ],
+        )
 
     def _replace(self, fresh: Bound) -> None:
         super()._replace(fresh)
@@ -100,6 +140,11 @@ class LiveJob(Bound):
     def output(self) -> Any:
         """Output so far, or `None` if there is none."""
         return self._raw.get("output")
+
+    @property
+    def error(self) -> str | None:
+        """Error text, if it failed. Of an error object, its message and code; `to_dict()` has it as it was sent."""
+        return error_text(self._raw.get("error"))
 
     @property
     def urls(self) -> PredictionUrls:
@@ -405,6 +450,7 @@ def failure_of(job: Job) -> exceptions.ModelError | None:
 
 def _failed(job: Job) -> exceptions.PredictionFailed:
     code, kind, retryable = policy.failure_kind(job.error)
+    code = code or error_code(job.to_dict().get("error"))
     return exceptions.PredictionFailed(job, code=code, kind=kind, retryable=retryable)
 
 

@@ -11,7 +11,8 @@ import attrs
 
 from .. import _arguments, exceptions
 from .._concurrency import StepIterator
-from .._files.output import to_output
+from .._files.display import output_html
+from .._files.output import FileOutput, as_gallery, files_in, to_output
 from ..types import ServerSentEvent
 from .job import LiveJob, failure_of, next_state
 from .policy import has_ended
@@ -52,6 +53,14 @@ class Prediction(LiveJob):
                 ),
             )
         return self._output[1]
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known, with the output."""
+        return self._card(output_html(None if self._client is None else self.output))
+
+    def _shown_files(self) -> list[FileOutput]:
+        """Return the files of the output, which a notebook displays."""
+        return [] if self._client is None else list(files_in(self.output))
 
     def output_iterator(self) -> AsyncIterator[Output]:
         """Iterate over the items of the output as they appear, each once.
@@ -178,7 +187,7 @@ class OutputStream(Stream[Any, Prediction]):
         joined = self._follower.joined
         if joined is not False and all(isinstance(piece, str) for piece in pieces):
             return "".join(pieces)
-        return pieces
+        return as_gallery(pieces)
 
     def _items(self, events: list[ServerSentEvent]) -> list[Any]:
         return [event.output for event in events if event.event == "output"]

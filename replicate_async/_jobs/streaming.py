@@ -16,6 +16,7 @@ import anyio
 import attrs
 
 from .. import _arguments, exceptions
+from .._codec import error_code
 from .._files.output import to_output
 from .._http.call import redacted
 from .._http.retry import Kind
@@ -273,6 +274,7 @@ class StreamFollower(Generic[J]):
             except (exceptions.ReplicateError, exceptions.TransportError) as error:
                 _logger.debug("prediction %s cannot be read now: %s", job.id, error)
         code, kind, retryable = policy.failure_kind(job.error or text)
+        code = code or error_code(job._raw.get("error"))
         return exceptions.StreamError(
             job, text, "".join(self.texts), code=code, kind=kind, retryable=retryable
         )

@@ -44,6 +44,17 @@ BY_HAND: Final = {
 """Functions of the runtime, for methods that need to know of the facade: one takes methods of it, some what its
 streams hold ready, and one functions that take twins."""
 
+OF_FILES: Final = {
+    "FileOutput._repr_mimebundle_": "show_file",
+    "FileOutput.save": "save_file",
+    "Outcome._repr_html_": "show_files",
+    "Prediction._repr_html_": "show_files",
+}
+"""Functions of `_twin`, for methods that download what a notebook displays, or note that a file was saved."""
+
+IN_TWIN: Final = {**BY_HAND, **OF_FILES}
+"""All functions of `_twin` for methods."""
+
 BOTH_WORLDS: Final = {"FileOutput": frozenset({"aread", "__aiter__"})}
 """What stays asynchronous, for callers inside of an event loop (see `README.md`)."""
 
@@ -75,13 +86,13 @@ RUNTIME: Final = {
     "Any": "from typing import Any",
     "AsyncIterator": "from collections.abc import AsyncIterator",
     "Coroutine": "from collections.abc import Coroutine",
-    "FileMixin": "from ._twin import FileMixin",
     "FunctionMixin": "from ._twin import FunctionMixin",
     "ReceiverMixin": "from ._receivers import ReceiverMixin",
     "Generic": "from typing import Generic",
     "Iterator": "from collections.abc import Iterator",
     "Held": "from ._streams import Held",
     "Lease": "from ._lease import Lease",
+    "FileMixin": "from ._twin import FileMixin",
     "Self": "from typing import Self",
     "Stream": "from ._streams import Stream",
     "StreamTwin": "from ._twin import StreamTwin",
@@ -95,6 +106,9 @@ RUNTIME: Final = {
     "overload": "from typing import overload",
     "paginate": "from ._twin import paginate",
     "register_handler": "from ._receivers import register_handler",
+    "save_file": "from ._twin import save_file",
+    "show_file": "from ._twin import show_file",
+    "show_files": "from ._twin import show_files",
     "unwrap": "from ._twin import unwrap",
     "unwrap_inputs": "from ._twin import unwrap_inputs",
     "wrap": "from ._twin import wrap",
@@ -277,7 +291,7 @@ class Generator(Sources):
         kind = self._kind(function)
         parameters, passed = self._signature(member, where)
         result = self._result_type(item, member, kind, where)
-        if where in BY_HAND:
+        if where in IN_TWIN:
             result = result.replace("Stream[", "Iterator[", 1)
             self.annotated["Iterator"] = member.home.module
         decorated = decorators(function)
@@ -304,10 +318,10 @@ class Generator(Sources):
         function = member.function
         module = member.home.module
         assert function.returns is not None
-        if where in BY_HAND:
+        if where in IN_TWIN:
             self.by_hand.add(where)
-            self.used.add(BY_HAND[where])
-            yield f"return {BY_HAND[where]}({', '.join(filter(None, ['self', passed]))})"
+            self.used.add(IN_TWIN[where])
+            yield f"return {IN_TWIN[where]}({', '.join(filter(None, ['self', passed]))})"
             return
         node = evaluate(function.returns)
         target = f"self._async.{function.name}"

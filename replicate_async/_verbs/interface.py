@@ -14,7 +14,7 @@ import anyio
 import attrs
 
 from .. import exceptions
-from .._files.output import FileOutput, to_output
+from .._files.output import FileOutput, as_gallery, to_output
 from .._http.call import Call
 from .._jobs.context import Context
 from .._jobs.prediction import Output
@@ -161,7 +161,7 @@ class ModelInterface:
         guess = partial(self._guess, prediction)
         if self.schema is None:
             return guess(raw)
-        return self.schema.convert(raw, partial(self._file, prediction), guess)
+        return as_gallery(self.schema.convert(raw, partial(self._file, prediction), guess))
 
     def convert_item(self, raw: Any, prediction: str) -> Output:
         """Return one item of the output of the prediction with this ID as users see it."""

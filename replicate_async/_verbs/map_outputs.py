@@ -6,6 +6,7 @@ the files that are there under the names of its output are complete, and belong 
 
 from __future__ import annotations
 
+import glob
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -19,8 +20,8 @@ from .. import exceptions
 from .._codec import decode_json
 from .._concurrency import gather_limited, in_thread
 from .._files.disk import UniqueNames, write_file
-from .._files.media import safe_name
-from .._files.output import FileOutput, files_in, replace_files, to_output
+from .._files.media import has_suffix, safe_name
+from .._files.output import FileOutput, files_in, replace_files, stamp_of, to_output
 from .._jobs.context import Context
 from .._jobs.prediction import Output, Prediction
 from .._json import to_text
@@ -87,6 +88,7 @@ async def save_output(
     """
     raw = prediction._raw.get("output")
     files = await in_thread(_files_of, output, raw, context, _name_prefix(index), prediction.id)
+    saved: dict[FileOutput, str] = {}
 
     def is_complete(path: Path) -> bool:
         if path.name in known:
@@ -99,11 +101,16 @@ async def save_output(
 
     await _save_record(directory, index, record, files.names, is_known, durable=durable)
 
+    def find(path: Path) -> Path | None:
+        """Return the path where the file is already, also with the suffix that it has got."""
+        return next(filter(is_complete, (path, *_with_suffixes(path))), None)
+
     async def save(entry: tuple[str, FileOutput]) -> None:
         name, file = entry
         path = directory / name
-        if await in_thread(is_complete, path):
-            file._saved_at(path)
+        found = await in_thread(find, path)
+        if found is not None:
+            file._saved_at(found, await in_thread(stamp_of, found))
         elif await in_thread(path.is_dir):
             raise exceptions.FileNotSaved(
                 file.url,
@@ -112,12 +119,23 @@ async def save_output(
                 prediction_id=prediction.id,
             )
         else:
-            await file.save(path, durable=durable)
+            found = await file._save_as(path, durable=durable)
+        saved[file] = found.name
 
     await gather_limited(save, list(files.downloads.items()), at_once=_SAVED_AT_ONCE)
-    for name, content in files.texts.items():
-        await write_file(directory / name, content, durable=durable)
-    return await in_thread(_sizes, directory, (*files.names, record_name(index)))
+    names = [saved[file] for file in files.downloads.values()]
+    if files.rest is not None:
+        content = await in_thread(files.rest_with, saved)
+        await write_file(directory / files.rest, content, durable=durable)
+        names.append(files.rest)
+    return await in_thread(_sizes, directory, (*names, record_name(index)))
+
+
+def _with_suffixes(path: Path) -> Iterable[Path]:
+    """Return the paths of files that may be this one, with the suffix of its type."""
+    if has_suffix(path.name):
+        return ()
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
 
 
 def _sizes(directory: Path, names: Iterable[str]) -> dict[str, int | None]:
@@ -126,14 +144,28 @@ def _sizes(directory: Path, names: Iterable[str]) -> dict[str, int | None]:
 
 @attrs.frozen
 class _Files:
-    """The files that an output is saved as, by name."""
+    """The files that an output is saved as."""
 
     downloads: Mapping[str, FileOutput]
-    texts: Mapping[str, bytes]
+    """The files in it, by name. A name without suffix gets one when the type is known."""
+    rest: str | None
+    """Name of the file for what else there is of it."""
+    _text: str | None
+    """What else there is, if it is text."""
+    _tree: Any
+    """The output with its files."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.downloads, *self.texts)
+        return (*self.downloads, *(() if self.rest is None else (self.rest,)))
+
+    def rest_with(self, saved: Mapping[FileOutput, str]) -> bytes:
+        """Return what else there is of the output, with the names of its files."""
+        text = self._text
+        if text is None:
+            named = replace_files(self._tree, lambda file: saved.get(file, file.url))
+            text = to_text(named, separators=(",", ":"), ascii_only=False)
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _files_of(output: Output, raw: Any, context: Context, prefix: str, prediction: str) -> _Files:
@@ -141,21 +173,20 @@ def _files_of(output: Output, raw: Any, context: Context, prefix: str, predictio
     tree = to_output(raw, context.transport, files=True, prediction=prediction)
     unique = UniqueNames()
     unique.add("prediction.json")
-    names: dict[FileOutput, str] = {}
-    for file in [*files_in(output)] or files_in(tree):
-        if file not in names:
-            names[file] = prefix + unique.add(safe_name(file.name))
-    texts: dict[str, bytes] = {}
+    found = dict.fromkeys([*files_in(output)] or files_in(tree))
+    names = {file: safe_name(file.name) for file in found}
+    # Those without suffix last: they must not get the name of another one with it.
+    for file in found:
+        if has_suffix(names[file]):
+            names[file] = prefix + unique.add(names[file])
+    rest, text = None, None
     if raw is not None and not _is_files(tree):
         text = _text_of(output, raw)
-        if text is not None:
-            texts[prefix + unique.add("output.txt")] = text.encode("utf-8", "surrogatepass")
-        else:
-            named = replace_files(tree, lambda file: names.get(file, file.url))
-            texts[prefix + unique.add("output.json")] = to_text(
-                named, separators=(",", ":"), ascii_only=False
-            ).encode("utf-8", "surrogatepass")
-    return _Files({name: file for file, name in names.items()}, texts)
+        rest = prefix + unique.add("output.json" if text is None else "output.txt")
+    for file in found:
+        if not has_suffix(names[file]):
+            names[file] = prefix + unique.add(names[file])
+    return _Files({names[file]: file for file in found}, rest, text, tree)
 
 
 def _text_of(output: Output, raw: Any) -> str | None:
@@ -199,6 +230,7 @@ async def _save_record(
             known = decode_json(record.read_bytes())
         if not (isinstance(known, dict) and known.get("id") == raw.get("id")):
             stale = [directory / name for name in names]
+            stale += [other for path in stale for other in _with_suffixes(path)]
             if known is not None:
                 stale += directory.glob(f"{_name_prefix(index)}*")
             for path in stale:

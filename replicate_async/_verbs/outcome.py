@@ -8,9 +8,11 @@ from typing import Any
 
 import attrs
 
+from .._display import card, input_html, link, short_repr
+from .._files.display import output_html
+from .._files.output import FileOutput, files_in
 from .._jobs.prediction import Output, Prediction
-from .._json import shown
-from .._redaction import shortened, without_secrets
+from .._redaction import without_secrets
 
 __all__ = ("Outcome",)
 
@@ -35,11 +37,37 @@ class Outcome:
     """Names of the inputs that the `repr` does not show."""
 
     def __repr__(self) -> str:
-        given = without_secrets(self.input, self._secrets)
-        return (
-            f"Outcome(index={self.index!r}, input={shown(shortened(given))}, prediction={self.prediction!r},"
-            f" output={shown(shortened(self.output))}, error={self.error!r}, saved={self.saved!r})"
+        prediction = self.prediction
+        return short_repr(
+            "Outcome",
+            {
+                "index": self.index,
+                "input": without_secrets(self.input, self._secrets),
+                "prediction": None if prediction is None else prediction.id,
+                "output": self.output,
+                "error": self.error,
+                "saved": [str(path) for path in self.saved],
+            },
         )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known, with the output."""
+        prediction = self.prediction
+        shown = "" if prediction is None else f"{prediction.id} ({prediction.status})"
+        return card(
+            f"Outcome {self.index}",
+            [
+                ("prediction", shown if prediction is None else link(prediction.urls.web, shown)),
+                ("input", input_html(without_secrets(self.input, self._secrets))),
+                ("output", output_html(self.output)),
+                ("error", None if self.error is None else str(self.error)),
+                ("saved", ", ".join(map(str, self.saved))),
+            ],
+        )
+
+    def _shown_files(self) -> list[FileOutput]:
+        """Return the files of the output, which a notebook displays."""
+        return list(files_in(self.output))
 
     def result(self) -> Output:
         """Return the output, or raise the error.

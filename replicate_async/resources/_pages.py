@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
-from typing import Any, Generic, overload
+from typing import Any, Final, Generic, overload
 
 import attrs
 
 from .. import exceptions
 from .._codec import structure, structure_all
 from .._concurrency import StepIterator
+from .._display import listing, name_of, short, value_of
 from .._http.call import Call
 from .._jobs.context import Context, R, T, is_link
 from .._unpicklable import Unpicklable
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Page(Unpicklable, Generic[T]):
     """One page of a listing (:api:`pagination`): a sequence of its items."""
 
@@ -28,6 +29,23 @@ class Page(Unpicklable, Generic[T]):
     _context: Context = attrs.field(repr=False)
     _next_call: Call | None = attrs.field(repr=False)
     _kind: type[Any] = attrs.field(repr=False)
+
+    def __repr__(self) -> str:
+        kind = self._kind.__name__
+        more = ", …" if len(self.results) > 3 else ""
+        shown = ", ".join(short(name_of(item)) for item in self.results[:3])
+        has_next = self.next is not None
+        return f"Page({len(self.results)} of {kind}: [{shown}{more}], has_next={has_next})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of the items."""
+        columns = [name for name in _COLUMNS if any(value_of(item, name) for item in self.results)]
+        more = "" if self.next is None else ", and there are more pages"
+        return listing(
+            f"Page: {self._kind.__name__}, {len(self.results)}{more}",
+            ["", *(name.replace("_", " ") for name in columns)],
+            ([name_of(item), *(value_of(item, name) for name in columns)] for item in self.results),
+        )
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.results)
@@ -74,6 +92,10 @@ class Page(Unpicklable, Generic[T]):
             return self
 
         return _items(here)
+
+
+_COLUMNS: Final = ("status", "model", "description", "run_count", "created_at", "error")
+"""Facts of items that a notebook shows, if they have them."""
 
 
 def _items(fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> AsyncIterator[T]:

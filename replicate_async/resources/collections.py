@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from .._display import short
 from .._http.call import Call
 from .._jobs.context import Bound, Context
 from .._references import identifier
@@ -25,9 +26,9 @@ class Collection(Bound):
     """Display name of the collection."""
     description: str | None = None
     """Short description of the collection."""
-    full_description: str | None = None
+    full_description: str | None = attrs.field(default=None, repr=short)
     """Long description of the collection, in Markdown."""
-    models: list[Model] = attrs.field(factory=list)
+    models: list[Model] = attrs.field(factory=list, repr=short)
     """All models of the collection."""
 
     def _bind(self, context: Context) -> None:

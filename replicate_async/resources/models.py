@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ import attrs
 
 from .. import _arguments
 from .._arguments import given
+from .._display import Html, card, link, short_repr
 from .._http.call import Call
 from .._http.retry import Kind
 from .._jobs.context import Bound, Context
@@ -35,7 +36,7 @@ __all__ = (
 )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Model(Bound):
     """A model (:api:`model-object`)."""
 
@@ -76,6 +77,43 @@ class Model(Bound):
             self.latest_version._bind(context)
         if self.default_example is not None:
             self.default_example._bind(context)
+
+    def __repr__(self) -> str:
+        version = self.latest_version
+        return short_repr(
+            "Model",
+            {
+                "owner": self.owner,
+                "name": self.name,
+                "description": self.description,
+                "visibility": self.visibility,
+                "is_official": self.is_official,
+                "run_count": self.run_count,
+                "latest_version": None if version is None else version.id,
+            },
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known."""
+        version = self.latest_version
+        return card(
+            link(self.url, self.full_name),
+            [
+                ("description", self.description),
+                ("visibility", self.visibility),
+                ("official", "yes" if self.is_official else ""),
+                ("runs", f"{self.run_count:,}" if self.run_count else ""),
+                ("latest version", None if version is None else version.id),
+                ("created", self.created_at),
+                ("links", Html(" · ".join(self._links()))),
+            ],
+        )
+
+    def _links(self) -> Iterator[str]:
+        urls = ("code", self.github_url), ("paper", self.paper_url), ("license", self.license_url)
+        for name, url in urls:
+            if url:
+                yield link(url, name)
 
     @property
     def full_name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from .. import _arguments, exceptions
+from .._display import short
 from .._http.call import Call
 from .._jobs.context import Bound, Context
 from ..types import DocumentationPage, ModelMatchMetadata, SearchCollection
@@ -33,11 +34,11 @@ class SearchResults(Bound):
 
     query: str = ""
     """Text that the API searched for."""
-    models: list[ModelMatch] = attrs.field(factory=list)
+    models: list[ModelMatch] = attrs.field(factory=list, repr=short)
     """Matching models, best match first."""
-    collections: list[SearchCollection] = attrs.field(factory=list)
+    collections: list[SearchCollection] = attrs.field(factory=list, repr=short)
     """Matching collections."""
-    pages: list[DocumentationPage] = attrs.field(factory=list)
+    pages: list[DocumentationPage] = attrs.field(factory=list, repr=short)
     """Matching pages of Replicate's documentation."""
 
     def _bind(self, context: Context) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import attrs
 
+from .._display import card, input_html
 from .._http.call import Call
 from .._jobs.context import Bound
 from .._jobs.prediction import Output
@@ -32,6 +34,17 @@ class Version(Bound):
     """Version of Cog that built this version."""
     openapi_schema: dict[str, Any] = attrs.field(factory=dict, repr=False)
     """OpenAPI document that describes input and output of the version (:api:`version-schema`)."""
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known, with the inputs of the model."""
+        return card(
+            f"Version {self.id}",
+            [
+                ("created", self.created_at),
+                ("cog version", self.cog_version),
+                ("inputs", input_html(_inputs_of(self.openapi_schema))),
+            ],
+        )
 
     @property
     def predictions(self) -> OwnPredictions:
@@ -100,6 +113,22 @@ class OwnVersions(ModelNamespace):
             TransportError: No usable response was received; the version may have been deleted.
         """
         await self._context.command("DELETE", f"{self._path}/versions/{_version_id(id)}")
+
+
+def _inputs_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the inputs in an OpenAPI document, with their types and descriptions; those that can be read."""
+    found: Any = document
+    for key in ("components", "schemas", "Input", "properties"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        return {}
+    return {
+        str(name): ": ".join(
+            text for key in ("type", "description") if isinstance(text := field.get(key), str)
+        )
+        for name, field in found.items()
+        if isinstance(field, Mapping)
+    }
 
 
 def _version_id(id: str) -> str:

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     use: Final = Client().use
     search: Final = Client().search
     map: Final = Client().map  # noqa: A001
+    output: Final = Client().output
     paginate: Final = Client().paginate
     accounts: Accounts
     collections: Collections
@@ -141,6 +142,7 @@ __all__ = (
     "hardware",
     "map",
     "models",
+    "output",
     "paginate",
     "predictions",
     "run",
@@ -204,6 +206,7 @@ _OF_THE_DEFAULT_CLIENT = frozenset(
         "hardware",
         "map",
         "models",
+        "output",
         "paginate",
         "predictions",
         "run",

@@ -20,7 +20,7 @@ from collections.abc import (
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
+from typing import IO, Any, Generic, Literal, Self, TypeVar, cast, overload
 
 from .._files.output import FileOutput as AsyncFileOutput
 from .._http.call import ClientSession, TraceConfig
@@ -104,6 +104,9 @@ from ._twin import (
     collect_outcomes,
     collect_output,
     paginate,
+    save_file,
+    show_file,
+    show_files,
     unwrap,
     unwrap_inputs,
     wrap,
@@ -710,6 +713,26 @@ class Client(Twin[AsyncClient]):
             ),
         )
 
+    def output(self, url: str) -> FileOutput:
+        """Return an output file by its URL, such as one from a database. Nothing is sent.
+
+        ```python
+        image = client.output(row["url"])
+        image.save("pictures/")
+        ```
+
+        Args:
+            url: URL of the file: `https:`, `http:` or `data:`. The API token is never sent to it.
+
+        Returns:
+            The file, which is downloaded when it is read or saved. Output files are deleted after one hour
+            (:api:`retention`).
+
+        Raises:
+            ArgumentError: It is not such a URL.
+        """
+        return FileOutput(self._lease, self._async.output(url))
+
     def search(self, query: str, *, limit: int | None = None) -> SearchResults:
         """Search models, collections and documentation. Calls :api:`search`.
 
@@ -1258,12 +1281,12 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
 
     @property
     def name(self) -> str:
-        """A safe file name, from the URL; `output` with a suffix for a data URI."""
+        """A safe file name, from the URL; `output` for a data URI. It has a suffix, if the type is known."""
         return self._async.name
 
     @property
     def content_type(self) -> str | None:
-        """Media type, from the last download, or else guessed from the URL; None if unknown."""
+        """Media type: from the last download, or else guessed from the URL, or from the first bytes; None if unknown."""
         return self._async.content_type
 
     @property
@@ -1276,8 +1299,12 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         """Path where `save()` or `save_to` last saved it; None if this object was not saved."""
         return self._async.path
 
-    def read(self) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         """Download the file and return its content.
+
+        Args:
+            size: Leave it out. A `FileOutput` has no position: what reads files in pieces gets a file object
+                from `open()`.
 
         Returns:
             The content, as bytes.
@@ -1290,12 +1317,48 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
             IncompleteFile: The download ended early and could not be resumed, or took longer than
                 `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
+            ArgumentTypeError: A size was given.
         """
-        return self._lease.call(self._async.read)
+        return self._lease.call(self._async.read, size)
 
     def aread(self) -> Coroutine[Any, Any, bytes]:
         """Download the file and return its content, as `read()` does."""
         return self._async.aread()
+
+    def open(self) -> IO[bytes]:
+        """Download the file, and return it as a file object that is open for reading and can seek.
+
+        It is for what reads files: `pandas.read_csv`, `PIL.Image.open`, `zipfile.ZipFile`, `shutil.copyfileobj`,
+        uploads of boto3, requests and httpx. Up to 8 MiB are held in memory, more in a temporary file, which is
+        deleted when it is closed.
+
+        ```python
+        with output.open() as file, zipfile.ZipFile(file) as archive:
+            archive.extractall("results")
+        ```
+
+        Returns:
+            A binary file object at its start. Close it after use.
+
+        Raises:
+            FileExpired: The file has been deleted.
+            IncompleteFile: The download ended early and could not be resumed.
+            TransportError: No usable response was received.
+        """
+        return self._lease.call(self._async.open)
+
+    def pil(self) -> Any:
+        """Download the file and return it as a picture of Pillow, which is the extra `images`.
+
+        Returns:
+            A `PIL.Image.Image`, which is loaded.
+
+        Raises:
+            FileOutputError: Pillow cannot read it.
+            MissingDependency: Pillow is not installed.
+            ReplicateException: The same errors as `read`.
+        """
+        return self._lease.call(self._async.pil)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Download the file and yield its content in chunks of bytes. The file may have any size.
@@ -1338,7 +1401,8 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         Args:
             path: Path of the file, which is replaced if it exists, and keeps its permissions. Or a directory: an existing one, or a
                 path that ends with a slash, which is created. In a directory the file is saved under its
-                `name`, with a number if another file has that name.
+                `name`, with a number if another file has that name. If the name has no suffix, it gets
+                that of the content's type.
             durable: Whether to wait until the system has written the file to the disk (`fsync`).
 
         Returns:
@@ -1355,11 +1419,11 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
             TransportError: No usable response was received.
             ArgumentError: *path* is not a path.
         """
-        return self._lease.call(self._async.save, path, durable=durable)
+        return save_file(self, path, durable=durable)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """Return what a notebook displays: the image, a player for audio and video, or else a link."""
-        return self._async._repr_mimebundle_(include, exclude)
+        return show_file(self, include, exclude)
 
 
 class Files(Twin[AsyncFiles]):
@@ -1615,6 +1679,10 @@ class Model(Twin[AsyncModel]):
     def latest_version(self) -> Version | None:
         """Latest version, or `None` for a model without versions."""
         return cast("Version | None", wrap(self._lease, self._async.latest_version))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known."""
+        return self._async._repr_html_()
 
     @property
     def full_name(self) -> str:
@@ -2205,6 +2273,10 @@ class Outcome(Twin[AsyncOutcome]):
         """The paths of the output's files, if `save_to` was given."""
         return self._async.saved
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known, with the output."""
+        return show_files(self)
+
     def result(self) -> Output:
         """Return the output, or raise the error.
 
@@ -2449,6 +2521,10 @@ class Page(Twin[AsyncPage[Any]], Generic[T]):
         """URL of the previous page, or `None`."""
         return self._async.previous
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of the items."""
+        return self._async._repr_html_()
+
     def __iter__(self) -> Iterator[T]:
         return iter([wrap(self._lease, each) for each in iter(self._async)])
 
@@ -2531,11 +2607,6 @@ class Prediction(Twin[AsyncPrediction]):
         return self._async.logs
 
     @property
-    def error(self) -> str | None:
-        """Error text, if it failed."""
-        return self._async.error
-
-    @property
     def metrics(self) -> dict[str, Any]:
         """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images (:api:`metrics`)."""
         return self._async.metrics
@@ -2590,6 +2661,10 @@ class Prediction(Twin[AsyncPrediction]):
         """Output so far, or `None` if there is none. File URLs are `FileOutput` objects."""
         return wrap(self._lease, self._async.output)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known, with the output."""
+        return show_files(self)
+
     def output_iterator(self) -> Stream[Output]:
         """Iterate over the items of the output as they appear, each once.
 
@@ -2627,6 +2702,11 @@ class Prediction(Twin[AsyncPrediction]):
             StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
         """
         return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
+
+    @property
+    def error(self) -> str | None:
+        """Error text, if it failed. Of an error object, its message and code; `to_dict()` has it as it was sent."""
+        return self._async.error
 
     @property
     def urls(self) -> PredictionUrls:
@@ -3317,11 +3397,6 @@ class Training(Twin[AsyncTraining]):
         return self._async.logs
 
     @property
-    def error(self) -> str | None:
-        """Error text, if it failed."""
-        return self._async.error
-
-    @property
     def metrics(self) -> dict[str, Any]:
         """Measurements: `predict_time` and `total_time` in seconds, counts of tokens and images (:api:`metrics`)."""
         return self._async.metrics
@@ -3360,6 +3435,15 @@ class Training(Twin[AsyncTraining]):
     def output(self) -> TrainingOutput | None:
         """New version and its weights, or `None` before the end."""
         return self._async.output
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known."""
+        return self._async._repr_html_()
+
+    @property
+    def error(self) -> str | None:
+        """Error text, if it failed. Of an error object, its message and code; `to_dict()` has it as it was sent."""
+        return self._async.error
 
     @property
     def urls(self) -> PredictionUrls:
@@ -3627,6 +3711,10 @@ class Version(Twin[AsyncVersion]):
     def openapi_schema(self) -> dict[str, Any]:
         """OpenAPI document that describes input and output of the version (:api:`version-schema`)."""
         return self._async.openapi_schema
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook displays: a table of what is known, with the inputs of the model."""
+        return self._async._repr_html_()
 
     @property
     def predictions(self) -> OwnPredictions:

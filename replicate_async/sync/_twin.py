@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import copy
 import inspect
-import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from operator import attrgetter
-from typing import IO, TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 import attrs
 
+from .. import exceptions
+from .._files.display import Gallery
 from .._files.output import FileOutput as AsyncFileOutput
+from .._files.output import fetch_to_display
 from ..types import ModelFile, ServerSentEvent
 from ._errors import boundary
 from ._lease import Lease
 from ._streams import Stream
 
 if TYPE_CHECKING:
-    from ._facade import Client, Outcome, Outcomes, OutputStream, Page
+    from ._facade import (
+        Client,
+        FileOutput,
+        Outcome,
+        Outcomes,
+        OutputStream,
+        Page,
+        Prediction,
+    )
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -125,7 +137,7 @@ def _unwrap_tree(value: Any) -> Any:
     kind = type(value)
     if kind is dict:
         return {key: _unwrap_tree(item) for key, item in value.items()}
-    if kind is list or kind is tuple:
+    if kind is list or kind is tuple or kind is Gallery:
         return [_unwrap_tree(item) for item in value]
     return unwrap(value)
 
@@ -133,8 +145,8 @@ def _unwrap_tree(value: Any) -> Any:
 def wrap(lease: Lease, value: Any) -> Any:
     """Return the twin of an async object, also within lists and dicts, and anything else as it is."""
     kind = type(value)
-    if kind is list:
-        return [wrap(lease, item) for item in value]
+    if kind is list or kind is Gallery:
+        return kind(wrap(lease, item) for item in value)
     if kind is dict:
         return {key: wrap(lease, item) for key, item in value.items()}
     twin = TWINS.get(kind)
@@ -195,48 +207,49 @@ def collect_outcomes(stream: Outcomes) -> list[Outcome]:
     return sorted(stream, key=attrgetter("index"))
 
 
+def save_file(file: FileOutput, *args: Any, **options: Any) -> Path:
+    """Save a file, which is a path from then on."""
+    from ._saved import SavedFile  # which needs the twins
+
+    saved = file._lease.call(file._async.save, *args, **options)
+    file.__class__ = SavedFile
+    return saved
+
+
+def show_file(file: FileOutput, include: object, exclude: object) -> dict[str, str]:
+    """Return what a notebook displays of a file: a picture is downloaded before."""
+    _fetch_to_display(file, [file._async])
+    return file._async._repr_mimebundle_(include, exclude)
+
+
+def show_files(twin: Prediction | Outcome) -> str:
+    """Return what a notebook displays of a prediction: the pictures of its output are downloaded before."""
+    _fetch_to_display(twin, twin._async._shown_files())
+    return twin._async._repr_html_()
+
+
+def _fetch_to_display(twin: Twin[Any], files: list[AsyncFileOutput]) -> None:
+    with suppress(
+        exceptions.ReplicateException
+    ):  # the client may be closed: its files are shown by their URLs
+        twin._lease.call(fetch_to_display, files)
+
+
 # -- What only the facade has ------------------------------------------------------------------
 
 
-class _Chunks(Protocol):
-    def __iter__(self) -> Iterator[bytes]: ...
-
-
-class FileMixin(ModelFile):
-    """What a sync `FileOutput` has in addition."""
+class FileMixin(ModelFile, Twin[AsyncFileOutput]):
+    """What makes the twin of a file that was saved a path, too."""
 
     __slots__ = ()
 
-    _IN_MEMORY = 8 * 2**20
+    @classmethod
+    def _of(cls, lease: Lease, wrapped: AsyncFileOutput, /) -> Self:
+        from ._saved import FileOutput, SavedFile  # which needs the twins
 
-    @boundary
-    def open(self: _Chunks) -> IO[bytes]:
-        """Download the file, and return it as a file object that is open for reading and can seek.
-
-        Up to 8 MiB are held in memory, more in a temporary file, which is deleted when it is closed.
-
-        ```python
-        with output.open() as file, zipfile.ZipFile(file) as archive:
-            archive.extractall("results")
-        ```
-
-        Returns:
-            A binary file object at its start. Close it after use.
-
-        Raises:
-            FileExpired: The file has been deleted.
-            IncompleteFile: The download broke off.
-            TransportError: There was no usable answer.
-        """
-        file = tempfile.SpooledTemporaryFile(FileMixin._IN_MEMORY)  # noqa: SIM115 - returned
-        try:
-            for chunk in self:
-                file.write(chunk)
-            file.seek(0)
-        except BaseException:
-            file.close()
-            raise
-        return cast("IO[bytes]", file)
+        made = super()._of(lease, wrapped)
+        made.__class__ = cast("type[Self]", FileOutput if wrapped.path is None else SavedFile)
+        return made
 
 
 class _OfTheModel:

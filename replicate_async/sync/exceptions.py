@@ -36,6 +36,7 @@ else:
     from ..exceptions import InvalidSignature as InvalidSignature
     from ..exceptions import JournalError as JournalError
     from ..exceptions import LoopClosed as LoopClosed
+    from ..exceptions import MissingDependency as MissingDependency
     from ..exceptions import MissingToken as MissingToken
     from ..exceptions import NotFoundError as NotFoundError
     from ..exceptions import PayloadTooLargeError as PayloadTooLargeError
@@ -77,6 +78,7 @@ else:
         "InvalidSignature",
         "JournalError",
         "LoopClosed",
+        "MissingDependency",
         "MissingToken",
         "ModelError",
         "NotFoundError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 
 from replicate_async import Client, exceptions
 from replicate_async.testing import Emulator
+
+from .conftest import rewrite
+from .wire import Wire, answer, client_of
 
 TABLE: tuple[tuple[str, str | None, str, bool], ...] = (
     ("Prediction failed for an unknown reason. It might have run out of memory? (E1000)", "E1000", "out_of_memory", False),
@@ -130,3 +134,64 @@ async def test_no_number(client: Client, emulator: Emulator, number: Any) -> Non
     with pytest.raises(exceptions.ArgumentError):
         await client.run("acme/flaky", {"text": "a"}, retry_failed=number)
     assert emulator.ledger.requests() == []
+
+
+ERROR_OBJECTS: tuple[tuple[Any, str, str | None, str], ...] = (
+    ({"code": "E1001", "message": "CUDA out of memory"}, "CUDA out of memory (E1001)", "E1001", "out_of_memory"),
+    ({"code": "E1001", "message": "no memory (E1001)"}, "no memory (E1001)", "E1001", "out_of_memory"),
+    ({"code": "QUEUE_FULL", "message": "no capacity"}, "no capacity (QUEUE_FULL)", "QUEUE_FULL", "capacity"),
+    ({"code": 17, "message": "bad"}, "bad (17)", "17", "unknown"),
+    ({"code": None, "message": "bad"}, "bad", None, "unknown"),
+    ({"message": "bad"}, "bad", None, "unknown"),
+    ({"detail": "bad", "code": "X"}, "bad (X)", "X", "unknown"),
+    ({"code": "E1001"}, "E1001", "E1001", "out_of_memory"),
+    ({"error": {"code": "X", "message": "bad"}}, "bad (X)", "X", "unknown"),
+    ({"reason": "dust"}, '{"reason":"dust"}', None, "unknown"),
+    (["a", {"b": 1}], '["a",{"b":1}]', None, "unknown"),
+    (7, "7", None, "unknown"),
+)  # fmt: skip
+"""`error` as the API may send it; its text, its code, and its kind."""
+
+
+@pytest.mark.parametrize(("sent", "text", "code", "kind"), ERROR_OBJECTS)
+async def test_error_objects(
+    emulator: Emulator, client: Client, sent: Any, text: str, code: str | None, kind: str
+) -> None:
+    """An `error` that is an object is kept, and its message and code are shown."""
+
+    def change(prediction: Any) -> Any:
+        return {**prediction, "error": sent} if prediction["status"] == "failed" else prediction
+
+    for operation in ("predictions.create", "models.predictions.create", "predictions.get"):
+        rewrite(emulator, operation, change)
+    with pytest.raises(exceptions.PredictionFailed) as caught:
+        await client.run("emulator/failer", {"error": "as text"})
+    error = caught.value
+    assert f"failed: {text}" in str(error)
+    assert (error.code, error.kind, error.prediction.error) == (code, kind, text)
+    assert text in repr(error.prediction)
+    assert error.prediction.to_dict()["error"] == sent
+    with pytest.raises(exceptions.PredictionFailed) as streamed:
+        async for _ in client.stream("emulator/failer", {"error": "as text"}):
+            pass
+    assert text in str(streamed.value)
+    assert streamed.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"error": {"code": "busy", "message": "come back"}}, "come back (busy)"),
+        ({"code": "busy", "message": "come back"}, "come back (busy)"),
+        ({"error": "come back"}, "come back"),
+        ({"detail": "come back", "error": {"message": "no"}}, "come back"),
+    ],
+)
+async def test_error_objects_of_statuses(body: Any, text: str) -> None:
+    """An error status with such an object shows its message and code as its detail."""
+    with Wire(answer(400, json.dumps(body).encode())) as wire:
+        async with client_of(wire) as client:
+            with pytest.raises(exceptions.BadRequestError) as caught:
+                await client.models.get("a/b")
+    assert caught.value.detail == text
+    assert str(caught.value).endswith(f"returned status 400: {text}")

@@ -702,8 +702,7 @@ def _file(client: Client, url: str) -> replicate_async.FileOutput:
 
 def test_large_file_is_on_the_disk(image: FileOutput, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too large for memory is in a temporary file, and gone with it."""
-    monkeypatch.setattr(FileOutput, "_IN_MEMORY", 16)
-    monkeypatch.setattr("replicate_async.sync._twin.FileMixin._IN_MEMORY", 16)
+    monkeypatch.setattr("replicate_async._files.output._IN_MEMORY", 16)
     with image.open() as file:
         assert isinstance(file.fileno(), int)
         assert file.read() == image.read()

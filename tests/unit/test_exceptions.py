@@ -210,6 +210,11 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     yield e.ArgumentError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
     yield e.ArgumentTypeError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
     yield e.MissingToken(), {"argument": "api_token"}, ["REPLICATE_API_TOKEN", "api_token"]
+    yield (
+        e.MissingDependency("tqdm", "progress"),
+        {"package": "tqdm"},
+        ["replicate-async[progress]"],
+    )
     yield e.InvalidReference("ref", "x y", "a name"), {"argument": "ref"}, ["'x y'", "a name"]
     yield e.InvalidSignature("too old"), {"argument": "webhook"}, ["too old"]
     yield e.ClientClosed(), {}, ["closed"]

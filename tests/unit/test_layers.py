@@ -32,6 +32,8 @@ RANKS = {
     "exceptions": 1,
     "_codec": 2,
     "_concurrency": 2,
+    "_display": 2,
+    "_extras": 2,
     "_unpicklable": 2,
     "_arguments": 3,
     "_references": 3,

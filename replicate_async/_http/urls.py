@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import yarl
 
-_ILLEGAL: Final = re.compile(r"[^!#$&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~%]|%(?![0-9A-Fa-f]{2})")
-"""What RFC 3986 allows nowhere in a URL: it is percent-encoded. Brackets stay, as servers take them."""
+_ILLEGAL: Final = re.compile(r"[^!#$&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~%]")
+"""What RFC 3986 allows nowhere in a URL. A percent sign stays, also where it begins no escape: it may be signed."""
 
 _BEGINNING: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)")
 
@@ -46,6 +46,8 @@ def _authority(text: str) -> str:
         raise ValueError(f"{text!r} is not a valid host")
     host = parts[2]
     if not _PLAIN_HOST.fullmatch(host):
+        if any(c.isspace() or not c.isprintable() for c in host):  # which yarl would leave out
+            raise ValueError(f"{host!r} is not a valid host")
         try:
             host = yarl.URL(f"http://{host}/").raw_host or ""
         except UnicodeError as error:

@@ -358,10 +358,10 @@ class Transport:
             sock_read=silence,
         )
         for _ in range(_MOST_REDIRECTS + 1):
-            if check_host is not None:
-                check_host(host_of(route.parsed))
             headers = self._headers(route, account, call.headers, body_headers)
             try:
+                if check_host is not None:
+                    check_host(host_of(route.parsed))
                 response = await session.client.request(
                     call.method,
                     route.parsed,

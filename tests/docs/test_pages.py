@@ -230,10 +230,10 @@ def everywhere(module: str) -> list[str]:
 
 def test_public_names() -> None:
     """Every public name is documented once, where the other names of its kind are."""
-<<<<<<< HEAD
     verbs = {
         "__version__",
         "map",
+        "output",
         "paginate",
         "run",
         "search",
@@ -242,9 +242,6 @@ def test_public_names() -> None:
         "use",
         *NAMESPACES,
     }
-=======
-    verbs = {"__version__", "map", "output", "paginate", "run", "search", "stream", "use", *NAMESPACES}
->>>>>>> 60b0b41 (Document the default client's output(), and MissingDependency)
     modules = {"exceptions", "types"}
     top, twin = set(replicate_async.__all__), set(sync.__all__)
     errors, data = set(exceptions.__all__), set(data_types.__all__)

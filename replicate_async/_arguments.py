@@ -194,6 +194,20 @@ def check_webhook(url: str | None, argument: str = "webhook") -> str | None:
     return url
 
 
+def check_http_url(url: object, argument: str) -> str:
+    """Return *url*, which must be an `http:` or `https:` URL with a host.
+
+    Raises:
+        ArgumentError: It is not.
+        ArgumentTypeError: It is not a string.
+    """
+    if not isinstance(url, str):
+        raise exceptions.ArgumentTypeError(argument, f"expected a URL, got {url!r}")
+    if not re.match(r"https?://[^\s/?#]+", url, re.IGNORECASE):
+        raise exceptions.ArgumentError(argument, f"expected an http: or https: URL, got {url!r}")
+    return url
+
+
 def check_events(events: Sequence[WebhookEvent | str] | None) -> list[str] | None:
     """Return the events that trigger a webhook.
 

@@ -71,6 +71,23 @@ def verify(
     raise InvalidSignature("no signature matches")
 
 
+def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
+    """Return the header `webhook-signature` of a delivery.
+
+    Args:
+        secret: Signing secret, `whsec_...`.
+        id: ID of the delivery.
+        timestamp: Time of the delivery: seconds since the epoch.
+        body: Body of the delivery.
+
+    Raises:
+        ArgumentError: The secret is malformed.
+    """
+    signed = b".".join((id.encode(), timestamp.encode(), body))
+    digest = hmac.new(_key(secret), signed, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
 def _signed_headers(headers: Mapping[str, str]) -> tuple[str, str, str]:
     """Return the headers that a signature consists of: ID, timestamp, signatures."""
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
+import attrs
 from anyio import to_thread
 
 from replicate_async import (
@@ -29,6 +30,7 @@ from replicate_async import (
     exceptions,
     testing,
 )
+from replicate_async.types import ForwardedDelivery
 
 from . import streams
 from .files import Files
@@ -314,6 +316,24 @@ def _print_details(prediction: Prediction) -> None:
         write(printed(prediction.output))
 
 
+# -- webhooks ----------------------------------------------------------------------------------
+
+
+async def _listen(client: Client, options: argparse.Namespace, _: Interruption) -> int:
+    def report(delivery: ForwardedDelivery) -> None:
+        if options.json:
+            write_json(attrs.asdict(delivery))
+            return
+        answer = delivery.error if delivery.status is None else str(delivery.status)
+        write(f"{delivery.id}  {delivery.event:<9}  {delivery.job_status:<10}  {answer}")
+
+    say(f"forwarding webhooks to {options.forward}; Ctrl-C ends this")
+    await client.webhooks.forward(
+        options.forward, interval=options.interval, everything=options.all, report=report
+    )
+    return 0
+
+
 # -- map ---------------------------------------------------------------------------------------
 
 
@@ -450,4 +470,5 @@ _COMMANDS: Final[
     "predictions list": _list,
     "predictions get": _get,
     "predictions cancel": _cancel,
+    "webhooks listen": _listen,
 }

@@ -32,6 +32,7 @@ def add_parsers(commands: argparse._SubParsersAction[Any]) -> None:
     _add_stream(commands)
     _add_map(commands)
     _add_predictions(commands)
+    _add_webhooks(commands)
     _add_demo(commands)
     _add_emulator(commands)
 
@@ -143,6 +144,33 @@ def _add_predictions(commands: argparse._SubParsersAction[Any]) -> None:
     cancel = actions.add_parser("cancel", help="cancel predictions")
     cancel.add_argument("ids", nargs="+", metavar="id", help="IDs of the predictions")
     _add_common(cancel, "predictions cancel")
+
+
+def _add_webhooks(commands: argparse._SubParsersAction[Any]) -> None:
+    webhooks: argparse.ArgumentParser = commands.add_parser(
+        "webhooks",
+        help="receive webhooks on this machine",
+        description="Receive webhooks on this machine.",
+    )
+    actions = webhooks.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listen = actions.add_parser(
+        "listen",
+        help="deliver the account's webhooks to a local server, without a tunnel",
+        description="Watch the predictions and trainings of the account by polling, and post what the service would"
+        " deliver to a server of this machine, signed with the secret of the account, until Ctrl-C.",
+    )
+    listen.add_argument(
+        "--forward", required=True, metavar="URL", help="such as http://localhost:8000/replicate"
+    )
+    listen.add_argument(
+        "--all",
+        action="store_true",
+        help="also deliver for predictions and trainings that have no webhook",
+    )
+    listen.add_argument(
+        "--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks (2)"
+    )
+    _add_common(listen, "webhooks listen")
 
 
 def _add_demo(commands: argparse._SubParsersAction[Any]) -> None:

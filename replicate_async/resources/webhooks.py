@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from .. import _signatures
-from .._arguments import check_webhook, timeout_seconds
+from .._arguments import check_http_url, check_webhook, timeout_seconds
 from .._codec import decode_json
 from .._http.call import Call
 from .._jobs.prediction import Prediction
 from .._jobs.training import Training
 from .._web.backplane import Backplane
 from .._web.deliveries import job_in
+from .._web.forwarding import Forwarder
 from .._web.receiver import Receiver
 from ..exceptions import ArgumentError, ArgumentTypeError
-from ..types import Record
+from ..types import ForwardedDelivery, Record
 from ._base import Namespace
 
 __all__ = ("DefaultWebhook", "WebhookSigningSecret", "Webhooks")
@@ -177,3 +178,34 @@ class Webhooks(Namespace):
             tolerance=timeout_seconds(tolerance, "tolerance") or 300.0,
             poll_interval=timeout_seconds(poll_interval, "poll_interval") or 10.0,
         )
+
+    async def forward(
+        self,
+        url: str,
+        *,
+        interval: float = 2,
+        everything: bool = False,
+        report: Callable[[ForwardedDelivery], object] | None = None,
+    ) -> None:
+        """Deliver the account's webhooks to a server of this machine, until cancelled; no tunnel is needed.
+
+        Predictions and trainings that run now or begin later are polled, and what the service would deliver for
+        them is posted, signed with the secret of the account. Final states are repeated for about a minute, until
+        they are accepted. Calls :api:`webhooks.default.secret.get`, :api:`predictions.list`,
+        :api:`predictions.get`, :api:`trainings.list` and :api:`trainings.get`.
+
+        Args:
+            url: URL of the server, such as `http://localhost:8000/replicate`.
+            interval: Seconds between two looks.
+            everything: Whether to deliver for predictions and trainings that have no webhook, too.
+            report: Function to call after each attempt.
+
+        Raises:
+            ArgumentError: An argument has an invalid value; nothing was sent.
+            ReplicateError: The API refuses.
+        """
+        check_http_url(url, "url")
+        pause = timeout_seconds(interval, "interval") or 2.0
+        secret = (await self.default.secret()).key
+        forwarder = Forwarder(self._context, url, secret, everything=everything, report=report)
+        await forwarder.run(pause)

@@ -75,6 +75,7 @@ from ..types import (
     DocumentationPage,
     File,
     FileEncodingStrategy,
+    ForwardedDelivery,
     Hardware,
     Limits,
     ModelMatchMetadata,
@@ -3865,6 +3866,35 @@ class Webhooks(Twin[AsyncWebhooks]):
                 tolerance=tolerance,
                 poll_interval=poll_interval,
             ),
+        )
+
+    def forward(
+        self,
+        url: str,
+        *,
+        interval: float = 2,
+        everything: bool = False,
+        report: Callable[[ForwardedDelivery], object] | None = None,
+    ) -> None:
+        """Deliver the account's webhooks to a server of this machine, until cancelled; no tunnel is needed.
+
+        Predictions and trainings that run now or begin later are polled, and what the service would deliver for
+        them is posted, signed with the secret of the account. Final states are repeated for about a minute, until
+        they are accepted. Calls :api:`webhooks.default.secret.get`, :api:`predictions.list`,
+        :api:`predictions.get`, :api:`trainings.list` and :api:`trainings.get`.
+
+        Args:
+            url: URL of the server, such as `http://localhost:8000/replicate`.
+            interval: Seconds between two looks.
+            everything: Whether to deliver for predictions and trainings that have no webhook, too.
+            report: Function to call after each attempt.
+
+        Raises:
+            ArgumentError: An argument has an invalid value; nothing was sent.
+            ReplicateError: The API refuses.
+        """
+        self._lease.call(
+            self._async.forward, url, interval=interval, everything=everything, report=report
         )
 
 

@@ -21,6 +21,7 @@ from ._files import File, FileUrls, ModelFile
 from ._jobs import Job
 from ._options import FileEncodingStrategy, Limits, RateLimit, Retry, Timeout
 from ._predictions import (
+    ForwardedDelivery,
     PredictionUrls,
     Progress,
     ServerSentEvent,
@@ -41,6 +42,7 @@ __all__ = (
     "File",
     "FileEncodingStrategy",
     "FileUrls",
+    "ForwardedDelivery",
     "Hardware",
     "Job",
     "Limits",

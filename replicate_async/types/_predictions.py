@@ -101,3 +101,19 @@ class ServerSentEvent:
 
     def __str__(self) -> str:
         return self.data if self.event == "output" else ""
+
+
+@attrs.frozen
+class ForwardedDelivery:
+    """One attempt of `webhooks.forward` to deliver a webhook."""
+
+    id: str
+    """ID of the prediction or training."""
+    event: str
+    """`"start"`, `"output"`, `"logs"` or `"completed"`."""
+    job_status: Status
+    """Status of the prediction or training (:api:`status`)."""
+    status: int | None
+    """Status code of the answer; `None` if there was none."""
+    error: str | None
+    """Reason why there was no answer; `None` if there was one."""

@@ -1,0 +1,171 @@
+"""Webhooks without a tunnel: watches the account's jobs by polling, and posts what the service would deliver."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from .. import _signatures, exceptions
+from .._arguments import LONGEST_WAIT
+from .._codec import encode_json
+from .._http.call import Call
+from .._http.posting import post_json
+from .._http.retry import Kind
+from .._jobs.context import Context
+from .._jobs.policy import has_ended
+from ..types import ForwardedDelivery, WebhookEvent
+from .deliveries import Contents, contents_of, events_of, job_in
+from .inbox import Job
+
+_logger = logging.getLogger("replicate_async")
+
+_COLLECTIONS: Final = ("/predictions", "/trainings")
+
+_REPEATED: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 29.0)
+"""Seconds between the attempts to deliver a final state (:api:`webhook-delivery`)."""
+
+_MOST_PAGES: Final = 10
+"""Pages of a list to read at a time."""
+
+_MOST_KNOWN: Final = 10_000
+"""Jobs that have ended, which are remembered."""
+
+_ALL: Final[tuple[WebhookEvent, ...]] = ("start", "output", "logs", "completed")
+
+Report = Callable[[ForwardedDelivery], object]
+
+
+@attrs.define(eq=False)
+class _Followed:
+    """A job that has not ended yet."""
+
+    path: str
+    contents: Contents | None = None
+    started: bool = False
+
+
+class Forwarder:
+    """Delivers the webhooks of an account to a local server."""
+
+    def __init__(
+        self, context: Context, url: str, secret: str, *, everything: bool, report: Report | None
+    ) -> None:
+        """Create a forwarder.
+
+        Args:
+            context: The client.
+            url: URL of the local server.
+            secret: Signing secret of the account.
+            everything: Whether to deliver for jobs that have no webhook, too.
+            report: Called after each attempt.
+        """
+        self._context = context
+        self._url = url
+        self._secret = secret
+        self._everything = everything
+        self._report = report
+        self._followed: dict[str, _Followed] = {}
+        self._ended: dict[str, None] = {}
+
+    async def run(self, interval: float) -> None:
+        """Watch and deliver until cancelled.
+
+        Args:
+            interval: Seconds between two looks at the lists.
+        """
+        for collection in _COLLECTIONS:
+            await self._look(collection, is_first=True)
+        async with anyio.create_task_group() as deliveries:
+            while True:
+                for collection in _COLLECTIONS:
+                    await self._look(collection, is_first=False)
+                for followed in list(self._followed.values()):
+                    await self._follow(followed, deliveries)
+                await anyio.sleep(interval)
+
+    async def _look(self, collection: str, *, is_first: bool) -> None:
+        """Follow the new jobs of a list. At the first look, those that have ended are old."""
+        call: Call | None = Call("GET", collection, Kind.POLL)
+        for _ in range(1 if is_first else _MOST_PAGES):
+            if call is None:
+                return
+            page = (await self._context.transport.send(call, None, LONGEST_WAIT)).data
+            entries = page.get("results") if isinstance(page, dict) else None
+            has_known = False
+            for entry in entries or ():
+                found = entry.get("id") if isinstance(entry, dict) else None
+                if not isinstance(found, str) or found in self._followed:
+                    continue
+                if found in self._ended:
+                    has_known = True
+                elif is_first and entry.get("completed_at") is not None:
+                    self._drop(found)
+                else:
+                    self._followed[found] = _Followed(f"{collection}/{found}")
+            if has_known or is_first:
+                return
+            call = self._context.next_call(call, page.get("next"))
+
+    async def _follow(self, followed: _Followed, deliveries: TaskGroup) -> None:
+        """Fetch a job, and deliver what is new."""
+        call = Call("GET", followed.path, Kind.POLL)
+        try:
+            raw = (await self._context.transport.send(call, None, LONGEST_WAIT)).data
+            job = job_in(self._context, raw)
+        except (exceptions.NotFoundError, ValueError) as error:
+            _logger.warning("%s cannot be followed: %s", followed.path, error)
+            self._drop(followed.path.rpartition("/")[2])
+            return
+        ended = has_ended(job)
+        events: set[str] = set(events_of(job, followed.contents))
+        if not ended:
+            followed.contents = contents_of(job)
+            if followed.started:
+                events.discard("start")
+            followed.started = True
+        else:
+            self._drop(job.id)
+        if not self._everything and job.webhook is None:
+            if not ended:  # it will not get one
+                self._drop(job.id)
+            return
+        wanted = job.webhook_events_filter or _ALL
+        for event in _ALL:
+            if event in events and event in wanted:
+                deliveries.start_soon(self._deliver, job, raw, event)
+
+    def _drop(self, id: str) -> None:
+        """Follow a job no longer."""
+        self._followed.pop(id, None)
+        self._ended[id] = None
+        while len(self._ended) > _MOST_KNOWN:
+            del self._ended[next(iter(self._ended))]
+
+    async def _deliver(self, job: Job, raw: Mapping[str, Any], event: str) -> None:
+        """Deliver one event; a final state again and again, until it is accepted."""
+        message, body = f"msg_{secrets.token_hex(12)}", encode_json(raw)
+        for pause in (*_REPEATED, None):
+            stamp = str(int(time.time()))
+            headers = {
+                "webhook-id": message,
+                "webhook-timestamp": stamp,
+                "webhook-signature": _signatures.sign(self._secret, message, stamp, body),
+            }
+            status, failure = None, None
+            try:
+                status = await post_json(self._context.transport.pool, self._url, body, headers)
+            except exceptions.TransportError as error:
+                failure = str(error)
+            if self._report is not None:
+                self._report(ForwardedDelivery(job.id, event, job.status, status, failure))
+            _logger.info("%s of %s forwarded: %s", event, job.id, status or failure)
+            if (status is not None and status < 400) or event != "completed" or pause is None:
+                return
+            await anyio.sleep(pause)

@@ -25,6 +25,7 @@ ReplicateException
 │   └── OutputRemoved                   deleted before it was read
 ├── TransportError              no usable response
 │   ├── ConnectError                    nothing was sent
+│   │   └── CertificateError            the server's certificate is not accepted
 │   ├── TransportTimeout                the server was silent for too long (also TimeoutError)
 │   ├── ConnectionLost                  the connection broke
 │   ├── UnreadableAnswer                the response is malformed
@@ -73,6 +74,7 @@ __all__ = (
     "ArgumentTypeError",
     "AuthenticationError",
     "BadRequestError",
+    "CertificateError",
     "ClientClosed",
     "ConflictError",
     "ConnectError",
@@ -166,6 +168,8 @@ class ReplicateError(ReplicateException):
     """Seconds to wait before another attempt, if the response contains them in its headers or body."""
     headers: Mapping[str, str]
     """Headers of the response, with names in lower case."""
+    hint: str | None
+    """What may help, if this package knows something."""
 
     def __init__(
         self,
@@ -180,6 +184,7 @@ class ReplicateError(ReplicateException):
         invalid_fields: Sequence[Mapping[str, Any]] = (),
         retry_after: float | None = None,
         headers: Mapping[str, str] | None = None,
+        hint: str | None = None,
     ) -> None:
         self.method = method
         self.url = url = without_credentials(url)
@@ -197,8 +202,9 @@ class ReplicateError(ReplicateException):
             message += f": {said}"
         if retry_after is not None:
             message += f" (the server asks to retry after {retry_after:g} s)"
-        if hint := self._hint():
-            message += f"\n{hint}"
+        self.hint = hint or self._hint()
+        if self.hint:
+            message += f"\n{self.hint}"
         super().__init__(message)
 
     def _hint(self) -> str | None:
@@ -475,6 +481,18 @@ class ConnectError(TransportError):
 
     def __init__(self, method: str, url: str, reason: str) -> None:
         super().__init__(method, url, f"could not connect; nothing was sent ({reason})")
+
+
+class CertificateError(ConnectError):
+    """The certificate of the server was not accepted. Nothing was sent, and it is not tried again."""
+
+    host: str
+    """Host whose certificate it is."""
+
+    def __init__(self, method: str, url: str, host: str, reason: str, cause: str = "") -> None:
+        self.host = host
+        said = f"the certificate of {host} is not accepted, certificate verify failed: {reason}"
+        super().__init__(method, url, f"{said}. {cause}" if cause else said)
 
 
 class TransportTimeout(TransportError, TimeoutError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
@@ -187,7 +188,8 @@ def check_token(token: object) -> str:
     """Return an API token without surrounding white space.
 
     Raises:
-        ArgumentError: The token contains characters that a header cannot hold.
+        ArgumentError: The token contains characters that a header cannot hold, or more than the token: quotes, or
+            what stands before it elsewhere.
         MissingToken: The token is empty.
     """
     if not isinstance(token, str):
@@ -197,12 +199,38 @@ def check_token(token: object) -> str:
     token = token.strip()
     if not token:
         raise exceptions.MissingToken
+    # The token itself must not appear in a message.
+    for pattern, reason in _TOKEN_MISTAKES:
+        if pattern.search(token):
+            raise exceptions.ArgumentError("api_token", reason)
     if not all("!" <= character <= "~" for character in token):
-        # The token itself must not appear in a message.
         raise exceptions.ArgumentError(
             "api_token", "the token contains spaces, control characters or non-ASCII characters"
         )
     return token
+
+
+_TOKEN_MISTAKES: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE), reason)
+    for pattern, reason in (
+        (
+            r"[\r\n]",
+            "there is a line break within the token: pass a single line, the token alone",
+        ),
+        (
+            r"\A[\"'`\u2018-\u201f]?\s*(export\s+|set\s+|env\s+)?\w*TOKEN\s*[=:]",
+            "the name of the variable is a part of the token: pass what comes after 'REPLICATE_API_TOKEN='",
+        ),
+        (
+            r"\A[\"'`\u2018-\u201f]?\s*(authorization\s*:\s*)?(bearer|token)(\s|:|\Z)",
+            "there is 'Bearer' or 'Token' in front of the token: pass the token alone",
+        ),
+        (
+            r"\A[\"'`\u2018-\u201f]|[\"'`\u2018-\u201f]\Z",
+            "there are quotes around the token: pass it without them",
+        ),
+    )
+)
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -94,6 +94,10 @@ def translated(
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     match error:
         # The connect phase comes first: some of its exceptions are subclasses of later ones.
+        case aiohttp.ClientConnectorCertificateError():
+            return exceptions.CertificateError(
+                method, url, error.host, *_certificate_reason(error.certificate_error)
+            )
         case (
             aiohttp.ClientConnectorError()
             | aiohttp.ConnectionTimeoutError()
@@ -112,6 +116,33 @@ def translated(
             return exceptions.UnreadableAnswer(method, url, 0, "", reason)
         case _:
             return exceptions.ConnectionLost(method, url, reason)
+
+
+def _certificate_reason(error: Exception) -> tuple[str, str]:
+    """Return what is wrong with a certificate, and the likely cause."""
+    code = getattr(error, "verify_code", None)
+    said = getattr(error, "verify_message", None) or str(error) or type(error).__name__
+    return said, _CAUSES.get(code, "") if isinstance(code, int) else ""
+
+
+_UNKNOWN_AUTHORITY: Final = (
+    "A proxy, firewall or gateway may have put its own certificate there: pass the file with its authority as"
+    " Client(ssl='/path/to/ca.pem'), or name it in SSL_CERT_FILE. Or this Python has no certificate authorities"
+)
+
+_WRONG_CLOCK: Final = "Check the clock of this machine; else the server needs a new certificate"
+
+_CAUSES: Final[Mapping[int, str]] = {
+    # As in <openssl/x509_vfy.h>
+    9: _WRONG_CLOCK,
+    10: _WRONG_CLOCK,
+    18: _UNKNOWN_AUTHORITY,
+    19: _UNKNOWN_AUTHORITY,
+    20: _UNKNOWN_AUTHORITY,
+    21: _UNKNOWN_AUTHORITY,
+    62: "The certificate is for another host: check the URL",
+    64: "The certificate is for another address: check the URL",
+}
 
 
 def cause_of(error: Exception) -> Exception | None:

@@ -87,6 +87,8 @@ def retry_delay(
 
 def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:
     """Return whether repeating a failed request cannot do the same thing twice."""
+    if isinstance(error, exceptions.CertificateError):
+        return False  # it would be the same certificate
     if isinstance(error, exceptions.ConnectError):
         return True  # nothing was sent
     if isinstance(error, exceptions.ReplicateError):

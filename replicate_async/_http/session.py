@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from ssl import SSLContext, create_default_context
+from contextlib import suppress
+from ssl import SSLContext
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
+from weakref import finalize
 
 import aiohttp
 import anyio
@@ -18,10 +20,14 @@ from .. import exceptions
 from ..types import Stats
 from .call import Origin
 from .limits import RecentGates, Slots
+from .proxies import environment_proxy, environment_ssl
 
 _LONGEST_HEADER = 64 * 1024
 """Bytes of one header, or of the first line, of an answer. aiohttp's 8 KiB are fewer than some proxies add."""
 _MOST_HEADERS = 1024
+
+_QUIET = 60.0
+"""Seconds between two warnings of the rate limit: a fan-out is refused hundreds of times for one reason."""
 
 Cleanup = Callable[[], Coroutine[Any, Any, None]]
 """Stops what costs money. Must limit its own duration, and must not raise."""
@@ -48,6 +54,8 @@ class Session:
     """Its end; None for a session that the caller brought."""
     answered_at: float = float("-inf")
     """When the last answer was read (monotonic)."""
+    pid: int = attrs.field(factory=os.getpid)
+    """The process that has opened it."""
     guard: AsyncGenerator[None, None] | None = None
     """Closes the session when the event loop ends; None for a session that the caller brought."""
 
@@ -77,7 +85,9 @@ class Pool:
         self._pid = os.getpid()
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._left_behind: list[object] = []
+        self._warned_at = float("-inf")
         self._closed = False
+        finalize(self, _discard_all, self._sessions)
         self.closing: bool = False
         """Whether nothing new may begin; what has begun is finished."""
         self.stats: Stats = Stats()
@@ -140,7 +150,7 @@ class Pool:
                 limit=0,  # `Slots` limits the connections, so that waiting for one is no timeout
                 resolver=aiohttp.ThreadedResolver(),
                 socket_factory=_socket_with_keepalive,
-                ssl=_environment_ssl() if self._ssl is None else self._ssl,
+                ssl=environment_ssl() if self._ssl is None else self._ssl,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=self._traces,
@@ -159,6 +169,15 @@ class Pool:
         for loop, session in list(self._sessions.items()):
             if loop.is_closed() or session.client.closed:
                 self._sessions.pop(loop, None)  # another thread may have been quicker
+                _discard(loop, session)
+
+    def may_warn_of_throttling(self) -> bool:
+        """Return whether a refusal by the rate limit is worth a warning: not if one was given a moment ago."""
+        now = time.monotonic()
+        if now - self._warned_at < _QUIET:
+            return False
+        self._warned_at = now
+        return True
 
     def before_close(self, cleanup: Cleanup) -> Callable[[], None]:
         """Have *cleanup* awaited before the session of the running event loop is closed.
@@ -174,13 +193,17 @@ class Pool:
         return lambda: cleanups.discard(cleanup)
 
     def proxy_for(self, target: Origin, session: Session) -> str | None:
-        """Return the proxy for an origin: the caller's, or that of the environment."""
+        """Return the proxy for an origin: the caller's, or that of the environment.
+
+        Raises:
+            ArgumentError: That of the environment cannot be used.
+        """
         if self._proxy is not None or session.is_given:
             return self._proxy  # a session that the caller brings has its own settings
         try:
             return session.proxies[target]
         except KeyError:
-            found = session.proxies[target] = _environment_proxy(target)
+            found = session.proxies[target] = environment_proxy(target)
             return found
 
     async def aclose(self) -> None:
@@ -237,6 +260,26 @@ async def _guard(closing: _Closing) -> AsyncGenerator[None, None]:
         await closing.close()
 
 
+def _discard_all(sessions: dict[asyncio.AbstractEventLoop, Session]) -> None:
+    """Discard the sessions of a client that is gone, or was left open at the end of the program."""
+    for loop, session in list(sessions.items()):
+        _discard(loop, session)
+
+
+def _discard(loop: asyncio.AbstractEventLoop, session: Session) -> None:
+    """Close a session whose event loop was closed without `shutdown_asyncgens`, which would have closed the session.
+
+    aiohttp would complain of it otherwise.
+    """
+    if session.is_given or not loop.is_closed() or session.pid != os.getpid():
+        return
+    closing = session.client.close()
+    # There is nothing to wait for: aiohttp leaves the connections of a closed event loop alone.
+    with suppress(StopIteration, Exception):
+        closing.send(None)
+    closing.close()
+
+
 async def finish_pending(cleanups: set[Cleanup]) -> None:
     """Await all clean-up that is pending."""
     async with anyio.create_task_group() as group:
@@ -264,26 +307,3 @@ def _socket_with_keepalive(info: tuple[Any, ...]) -> socket.socket:
         if hasattr(socket, name):
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return made
-
-
-def _environment_ssl() -> SSLContext | bool:
-    """Return a context with the certificate authorities that the environment names, or True: those of the system.
-
-    aiohttp's own context has those that the environment named when aiohttp was imported.
-    """
-    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-        return True
-    context = create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _environment_proxy(target: Origin) -> str | None:
-    """Return the proxy that the environment sets for an origin."""
-    scheme, host, port = target
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    host = f"[{host}]" if ":" in host else host
-    if not proxy or proxy_bypass(f"{host}:{port}" if port else host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

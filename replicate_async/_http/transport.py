@@ -157,7 +157,9 @@ class Transport:
                 throttled = isinstance(error, exceptions.RateLimitError)
                 if throttled and self.config.rate_limit is not None and not call.urgent:
                     delay = 0.0  # the gate makes the pause, for all requests of its class
-                level = logging.WARNING if attempt % 10 == 3 else logging.DEBUG
+                level = logging.DEBUG
+                if attempt % 10 == 3 and (not throttled or self.pool.may_warn_of_throttling()):
+                    level = logging.WARNING
                 _logger.log(level, "%s; attempt %d in %.2f s", error, attempt + 1, delay)
             send_state.sent = (
                 False  # a create is repeated only if nothing was sent, or it was refused
@@ -359,6 +361,7 @@ class Transport:
         )
         for _ in range(_MOST_REDIRECTS + 1):
             headers = self._headers(route, account, call.headers, body_headers)
+            proxy = self.pool.proxy_for(route.origin, session)
             try:
                 if check_host is not None:
                     check_host(host_of(route.parsed))
@@ -372,7 +375,7 @@ class Transport:
                     allow_redirects=False,
                     raise_for_status=False,
                     read_bufsize=buffer,
-                    proxy=self.pool.proxy_for(route.origin, session),
+                    proxy=proxy,
                 )
             except NETWORK_ERRORS as error:
                 raise translated(error, call.method, route.url, silence) from cause_of(error)

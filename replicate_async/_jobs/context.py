@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from ssl import SSLContext
 from typing import Any, Literal, Self, TypeAlias, TypeGuard, TypeVar
 
 import attrs
@@ -25,6 +24,7 @@ from .._http.call import (
     check_token,
 )
 from .._http.hosts import check_hosts
+from .._http.proxies import SSL, check_proxy, check_ssl
 from .._http.retry import Kind
 from .._http.session import Pool
 from .._http.transport import Transport
@@ -192,7 +192,7 @@ def make_context(
     use_file_output: bool = True,
     file_encoding_strategy: FileEncodingStrategy = "url",
     proxy: str | None = None,
-    ssl: SSLContext | bool | None = None,
+    ssl: SSL | None = None,
     trace_configs: Sequence[TraceConfig] | None = None,
     session: ClientSession | None = None,
     output_hosts: Sequence[str] | None = None,
@@ -207,6 +207,18 @@ def make_context(
             "session",
             "it cannot be combined with `proxy`, `ssl` or `trace_configs`: set them on the session itself",
         )
+    _check_kind(session, ClientSession, "session", "an aiohttp ClientSession")
+    if trace_configs is not None and (
+        not isinstance(trace_configs, Sequence)
+        or not all(isinstance(each, TraceConfig) for each in trace_configs)
+    ):
+        raise exceptions.ArgumentTypeError(
+            "trace_configs", f"expected a list of aiohttp TraceConfigs, got {trace_configs!r}"
+        )
+    _check_kind(retry, Retry, "retry", "a Retry")
+    _check_kind(limits, Limits, "limits", "a Limits")
+    if rate_limit is not False:
+        _check_kind(rate_limit, RateLimit, "rate_limit", "a RateLimit or False")
     limits = limits or Limits()
     config = Config(
         base_url=check_base_url(
@@ -221,19 +233,19 @@ def make_context(
         output_hosts=check_hosts(output_hosts),
     )
     pool = Pool(
-        proxy=proxy,
-        ssl=ssl,
+        proxy=None if proxy is None else check_proxy(proxy),
+        ssl=check_ssl(ssl),
         trace_configs=trace_configs,
         session=session,
         connections=limits.connections,
     )
     return Context(
         transport=Transport(config, pool),
-        use_file_output=use_file_output,
+        use_file_output=_flag(use_file_output, "use_file_output"),
         file_encoding_strategy=_strategy(file_encoding_strategy),
         poll_interval=_poll_interval(poll_interval),
         on_ambiguous=_on_ambiguous(on_ambiguous),
-        marking=Marking(bool(mark_creates)),
+        marking=Marking(_flag(mark_creates, "mark_creates")),
     )
 
 
@@ -252,6 +264,7 @@ def changed_context(
     output_hosts: Sequence[str] | None,
 ) -> Context:
     """Return a view of a context with other options; those that are None do not change."""
+    _check_kind(retry, Retry, "retry", "a Retry")
     config = context.transport.config
     config = attrs.evolve(
         config,
@@ -268,7 +281,9 @@ def changed_context(
     return attrs.evolve(
         context,
         transport=context.transport.with_config(config),
-        use_file_output=context.use_file_output if use_file_output is None else use_file_output,
+        use_file_output=context.use_file_output
+        if use_file_output is None
+        else _flag(use_file_output, "use_file_output"),
         file_encoding_strategy=_strategy(file_encoding_strategy or context.file_encoding_strategy),
         poll_interval=context.poll_interval
         if poll_interval is None
@@ -288,11 +303,24 @@ def default_context() -> Context:
     return _default
 
 
+def _check_kind(value: object, kind: type, argument: str, expected: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise exceptions.ArgumentTypeError(argument, f"expected {expected}, got {value!r}")
+
+
+def _flag(value: object, argument: str) -> bool:
+    if not isinstance(value, bool):
+        raise exceptions.ArgumentTypeError(argument, f"expected True or False, got {value!r}")
+    return value
+
+
 def _checked_token(token: Token | None) -> Token | None:
     if isinstance(token, str):
         check_token(token)
     elif token is not None and not callable(token):
-        raise exceptions.ArgumentTypeError("api_token", "expected a string or a function")
+        raise exceptions.ArgumentTypeError(
+            "api_token", f"expected a string or a function, got {type(token).__name__}"
+        )
     return token
 
 

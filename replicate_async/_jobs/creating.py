@@ -23,6 +23,7 @@ from .._http.transport import Transport
 from . import policy
 from .context import Context
 from .finding import find
+from .hints import with_hint
 from .job import LiveJob, log_end, name_of, poll
 from .marks import marked_deadline
 from .pending import PendingCreate
@@ -156,9 +157,15 @@ async def create(
     pending = pending or PendingCreate()
     if not pending.has_deadline:
         choose_deadline(context, request, pending)
-    if isinstance(target, CreateTarget):
-        return await _create_on(context, target, request, pending)
-    return await _create_by_name(context, target, request, pending)
+    try:
+        if isinstance(target, CreateTarget):
+            return await _create_on(context, target, request, pending)
+        return await _create_by_name(context, target, request, pending)
+    except exceptions.ValidationError as error:
+        visible = {
+            name: value for name, value in request.input.items() if name not in request.secrets
+        }
+        raise await with_hint(error, visible) from error.__cause__
 
 
 async def _create_by_name(

@@ -11,6 +11,7 @@ from .._files.inputs import encode_input
 from .._http.call import Call
 from .._http.retry import Kind
 from .._jobs.creating import send_create
+from .._jobs.hints import with_hint
 from .._jobs.job import job_by_id, job_from
 from .._jobs.pending import ListMatch, PendingCreate
 from .._jobs.training import Training
@@ -112,7 +113,10 @@ class Trainings(Namespace):
             json={"destination": target, "input": encoded, **options},
             large=large,
         )
-        return await send_create(context, call, Training, pending)
+        try:
+            return await send_create(context, call, Training, pending)
+        except exceptions.ValidationError as error:
+            raise await with_hint(error, encoded) from error.__cause__
 
     async def get(self, id: str) -> Training:
         """Fetch a training. Calls :api:`trainings.get`.

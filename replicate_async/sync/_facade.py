@@ -151,7 +151,7 @@ class Client(Twin[AsyncClient]):
         file_encoding_strategy: FileEncodingStrategy = "url",
         output_hosts: Sequence[str] | None = None,
         proxy: str | None = None,
-        ssl: ssl_module.SSLContext | bool | None = None,
+        ssl: ssl_module.SSLContext | bool | str | os.PathLike[str] | None = None,
         trace_configs: Sequence[TraceConfig] | None = None,
         session: ClientSession | None = None,
     ) -> None:
@@ -187,8 +187,9 @@ class Client(Twin[AsyncClient]):
             output_hosts: Hosts that output files may be fetched from, such as `"replicate.delivery"`, or
                 `"*.example.com"` for all below `example.com`. Redirects to other hosts are not followed either.
                 Defaults to any host.
-            proxy: URL of a proxy. Defaults to the proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, ...).
-            ssl: SSL context; `False` disables the verification of certificates.
+            proxy: URL of an HTTP proxy. Defaults to the proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, ...).
+            ssl: SSL context, or the path of a PEM file with certificate authorities to trust in addition to those of
+                the system; `False` disables the verification of certificates.
             trace_configs: aiohttp `TraceConfig` objects to attach to the session.
             session: Not supported here: an aiohttp session works only in the thread that created
                 it.

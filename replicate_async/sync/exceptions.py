@@ -21,6 +21,7 @@ else:
     from ..exceptions import ArgumentTypeError as ArgumentTypeError
     from ..exceptions import AuthenticationError as AuthenticationError
     from ..exceptions import BadRequestError as BadRequestError
+    from ..exceptions import CertificateError as CertificateError
     from ..exceptions import ClientClosed as ClientClosed
     from ..exceptions import ConflictError as ConflictError
     from ..exceptions import ConnectError as ConnectError
@@ -62,6 +63,7 @@ else:
         "ArgumentTypeError",
         "AuthenticationError",
         "BadRequestError",
+        "CertificateError",
         "ClientClosed",
         "ConflictError",
         "ConnectError",

@@ -20,6 +20,7 @@ from replicate_async.exceptions import (
     InvalidReference,
     MissingToken,
     ReplicateException,
+    ValidationError,
 )
 from replicate_async.testing import Emulator
 
@@ -418,6 +419,37 @@ async def test_strings_are_never_paths(client: Client, emulator: Emulator, tmp_p
     await client.predictions.create(HELLO, {"text": str(path)})
     (request,) = emulator.ledger.requests()
     assert request.json()["input"] == {"text": str(path)}
+
+
+async def test_paths_as_strings_are_recognised(
+    client: Client, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the API refuses a string that is the path of a file, the error says how to send the file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "cat.png").write_bytes(b"x")
+    calls: list[Call] = [
+        lambda x: client.run("emulator/describer", {"image": x}),
+        lambda x: client.predictions.create(model="emulator/describer", input={"image": x}),
+        lambda x: client.stream("emulator/describer", {"image": x}).__anext__(),
+    ]
+    for path in ("cat.png", "./cat.png", str(tmp_path / "cat.png"), "~/cat.png"):
+        for call in calls:
+            with pytest.raises(ValidationError, match="422") as caught:
+                await call(path)
+            assert f"input.image: {path!r} is the path of a file" in str(caught.value)
+            assert f"pathlib.Path({path!r})" in str(caught.value)
+            assert caught.value.hint == str(caught.value).rpartition("\n")[2]
+    [outcome] = await client.map("emulator/describer", [{"image": "cat.png"}]).collect()
+    assert "pathlib.Path('cat.png')" in str(outcome.error)
+    for other in ("missing.png", str(tmp_path), "a\0b", "x" * 5000):
+        with pytest.raises(ValidationError) as caught:
+            await client.run("emulator/describer", {"image": other})
+        assert caught.value.hint is None
+    with pytest.raises(ValidationError) as caught:  # the path is in an input that is right
+        await client.run("emulator/painter", {"prompt": "cat.png", "width": "wide"})
+    assert caught.value.hint is None
+    assert emulator.ledger.requests(operation="files.create") == []
 
 
 # -- Options of the client ---------------------------------------------------------------------

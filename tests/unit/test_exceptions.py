@@ -140,6 +140,11 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     seen = ["GET", "https://example.com/x"]
     yield e.TransportError(get, url, "fact"), where, [*seen, "fact"]
     yield e.ConnectError(get, url, "refused"), where, [*seen, "nothing was sent", "refused"]
+    yield (
+        e.CertificateError(get, url, "host.example", "expired", "Check the clock"),
+        {**where, "host": "host.example"},
+        [*seen, "nothing was sent", "host.example", "expired", "Check the clock"],
+    )
     yield e.TransportTimeout(get, url, "silence"), where, [*seen, "timed out", "silence"]
     yield e.ConnectionLost(get, url, "reset"), where, [*seen, "lost", "reset"]
     yield (

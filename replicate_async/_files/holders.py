@@ -23,6 +23,12 @@ Load: TypeAlias = Callable[[], Awaitable[bytes]]
 _BLOCKS: Final = (bytes, bytearray, memoryview)
 
 
+class ModelFile:
+    """The base of the files that models make. As inputs they are sent as their `url`, not as their content."""
+
+    __slots__ = ()
+
+
 # -- What is a file ----------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from .. import _arguments, exceptions
 from .._concurrency import gather_limited, in_thread
 from .._http.call import LARGE
 from .._http.transport import Transport
-from ..types import File, FileEncodingStrategy, ModelFile, Record
+from ..types import File, FileEncodingStrategy, Record
 from . import holders
 from .refusals import reason_against, unsendable
 from .sources import Source, source_of
@@ -286,9 +286,9 @@ def _in_order(values: Any) -> list[Any]:
 
 def url_of(value: object) -> str | None:
     """Return the URL of a file that a model made; None of anything else, which may be read instead."""
-    return str(getattr(value, "url")) if isinstance(value, ModelFile) else None  # noqa: B009
+    return str(getattr(value, "url")) if isinstance(value, holders.ModelFile) else None  # noqa: B009
 
 
 def is_file_input(value: Any) -> bool:
     """Tell whether a value of an input is a file: bytes, a path, or an object that can be read."""
-    return not isinstance(value, ModelFile) and holders.is_file(value)
+    return not isinstance(value, holders.ModelFile) and holders.is_file(value)

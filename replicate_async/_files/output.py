@@ -23,10 +23,11 @@ from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
 from .._http.urls import has_host
-from ..types import Limits, ModelFile, Retry, Timeout
+from ..types import Limits, Retry, Timeout
 from .disk import NewFile, UniqueNames, destination, new_file
 from .display import EMBEDDED, MOST_SHOWN, Gallery, RecentContent, media_html
 from .download import BUFFERED, DataUri, Download
+from .holders import ModelFile
 from .media import GENERIC_TYPES, guess_extension, guess_type, has_suffix, safe_name, sniff
 
 _WRITTEN: Final = 3 * 2**19

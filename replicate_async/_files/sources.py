@@ -18,7 +18,6 @@ import attrs
 
 from .. import exceptions
 from .._concurrency import in_thread, shielded_in_thread
-from ..types import ModelFile
 from . import holders
 from .disk import opened
 from .media import guess_extension, guess_type, sniff
@@ -158,7 +157,7 @@ async def source_of(
     """
     if isinstance(file, (bytes, bytearray, memoryview)):
         source = await in_thread(_from_bytes, file, argument)
-    elif isinstance(file, ModelFile) and hasattr(type(file), "__aiter__"):
+    elif isinstance(file, holders.ModelFile) and hasattr(type(file), "__aiter__"):
         # A `FileOutput` that is to be kept: it is downloaded and uploaded at the same time.
         read = partial(_iterable_chunks, file)
         source = Source(argument, _name_of(file), _type_of(file), read)

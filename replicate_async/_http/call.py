@@ -222,7 +222,7 @@ _TOKEN_MISTAKES: Final = tuple(
             "the name of the variable is a part of the token: pass what comes after 'REPLICATE_API_TOKEN='",
         ),
         (
-            r"\A[\"'`\u2018-\u201f]?\s*(authorization\s*:\s*)?(bearer|token)(\s|:|\Z)",
+            r"\A[\"'`\u2018-\u201f]?\s*(authorization\s*:\s*)?(bearer\Z|(bearer|token)[\s:])",
             "there is 'Bearer' or 'Token' in front of the token: pass the token alone",
         ),
         (

@@ -19,9 +19,9 @@ from typing import Any, Final, Literal
 import attrs
 
 from .._codec import decode_json
-from .._files.holders import is_file
+from .._files.holders import ModelFile, is_file
 from .._redaction import REDACTED
-from ..types import File, ModelFile
+from ..types import File
 
 _DEEPEST: Final = 16
 """Number of references and lists that are followed into each other."""

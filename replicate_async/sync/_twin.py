@@ -15,9 +15,10 @@ import attrs
 
 from .. import exceptions
 from .._files.display import Gallery
+from .._files.holders import ModelFile
 from .._files.output import FileOutput as AsyncFileOutput
 from .._files.output import fetch_to_display
-from ..types import ModelFile, ServerSentEvent
+from ..types import ServerSentEvent
 from ._errors import boundary
 from ._lease import Lease
 from ._streams import Stream

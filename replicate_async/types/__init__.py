@@ -17,7 +17,7 @@ from ._catalog import (
     ModelMatchMetadata,
     SearchCollection,
 )
-from ._files import File, FileUrls, ModelFile
+from ._files import File, FileUrls
 from ._jobs import Job
 from ._options import FileEncodingStrategy, Limits, RateLimit, Retry, Timeout
 from ._predictions import (
@@ -46,7 +46,6 @@ __all__ = (
     "Hardware",
     "Job",
     "Limits",
-    "ModelFile",
     "ModelMatchMetadata",
     "PredictionUrls",
     "Progress",

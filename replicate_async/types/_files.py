@@ -10,12 +10,6 @@ import attrs
 from ._record import Record
 
 
-class ModelFile:
-    """The base of the files that models make. As inputs they are sent as their `url`, not as their content."""
-
-    __slots__ = ()
-
-
 @attrs.define
 class FileUrls:
     """URLs of an uploaded file (:api:`file-object`)."""

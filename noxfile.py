@@ -137,6 +137,30 @@ def long(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed a million hostile inputs to all that reads what strangers send; `-- 50000` is another number."""
+    _install(session, "test")
+    inputs, *rest = session.posargs or ["1000000"]
+    session.env["REPLICATE_FUZZ_INPUTS"] = inputs
+    session.run("python", "-m", "pytest", "-n", "auto", "tests/fuzz", *rest)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run mixed load for ten minutes, and see that nothing grows; `-- --minutes 60` takes an hour."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/soak.py", *session.posargs)
+
+
+@nox.session
+def security(session: nox.Session) -> None:
+    """Look for dangerous code with bandit, and for known defects of dependencies with pip-audit."""
+    _install(session, "security")
+    session.run("bandit", "-q", "-c", "pyproject.toml", "-r", "replicate_async")
+    session.run("bash", ".ci/audit", external=True)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel, look into it, and run the demo from it."""
     session.install("build")

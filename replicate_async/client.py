@@ -11,11 +11,13 @@ from collections.abc import (
     Iterable,
     Mapping,
     Sequence,
+    Sized,
 )
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, overload
 
+from ._bars import Bar
 from ._files.output import FileOutput, output_of_url
 from ._http.call import ClientSession, TraceConfig, redacted
 from ._jobs.context import Context, changed_context, default_context, make_context
@@ -250,6 +252,7 @@ class Client(Unpicklable):
         fallback: Sequence[str] = (),
         save_to: str | os.PathLike[str] | None = None,
         durable: bool = True,
+        progress: bool = False,
         via: Receiver | None = None,
     ) -> Output:
         """Run a model and wait for its final output.
@@ -294,6 +297,9 @@ class Client(Unpicklable):
                 written when `run` returns; their `path` is set.
             durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
                 them to the disk.
+            progress: Whether to show bars of tqdm, which is the extra `progress`: the status, the percentage that
+                the model logs, and the bytes of the files in `save_to`. The prediction is then polled from the
+                start, unless `wait` is a number.
 
             via: Receiver to wait with, which `webhooks.receiver()` returns: the end of the prediction is delivered
                 to it, and polls are rare. Neither `wait` nor `webhook` applies then.
@@ -325,6 +331,7 @@ class Client(Unpicklable):
             fallback=fallback,
             save_to=save_to,
             durable=durable,
+            progress=progress,
             via=via,
             options=CreateOptions(
                 wait=wait,
@@ -580,6 +587,7 @@ class Client(Unpicklable):
         ordered: bool = False,
         save_to: str | os.PathLike[str] | None = None,
         durable: bool = True,
+        progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
         timeout: float | timedelta | None = None,
         retry_failed: int = 0,
@@ -613,6 +621,7 @@ class Client(Unpicklable):
                 there already are not fetched again.
             durable: Whether files in `save_to` must survive a power cut: the system writes them to the disk before
                 the journal notes them, and before their outcome is yielded.
+            progress: Whether to show the outcomes in a bar of tqdm, which is the extra `progress`.
             journal: SQLite file, which is created if necessary. With it, an interrupted fan-out can be repeated
                 with the same inputs: nothing that has been paid for is created again.
             timeout: Seconds, or a timedelta, for each prediction after its create; then it is cancelled. None
@@ -661,7 +670,11 @@ class Client(Unpicklable):
             redo=redo,
             on_abandon=on_abandon,
         )
-        return Outcomes(self._context, plan, inputs)
+        bar = None
+        if progress:
+            total = len(inputs) if isinstance(inputs, Sized) else None
+            bar = Bar(desc=plan.shown, total=total, unit="run")
+        return Outcomes(self._context, plan, inputs, bar)
 
     def output(self, url: str) -> FileOutput:
         """Return an output file by its URL, such as one from a database. Nothing is sent.

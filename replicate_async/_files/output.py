@@ -17,6 +17,7 @@ import anyio
 import attrs
 
 from .. import exceptions
+from .._bars import Bar, byte_bar
 from .._concurrency import gather_limited, in_thread, shielded_in_thread
 from .._extras import import_extra
 from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
@@ -261,7 +262,9 @@ class FileOutput(ModelFile):
         """
         return _Chunks(self._content_source())
 
-    async def save(self, path: str | os.PathLike[str], *, durable: bool = True) -> Path:
+    async def save(
+        self, path: str | os.PathLike[str], *, durable: bool = True, progress: bool = False
+    ) -> Path:
         """Download the file and save it to disk.
 
         The file appears under its name only when it is complete, and then survives a power cut. If saving
@@ -273,6 +276,7 @@ class FileOutput(ModelFile):
                 `name`, with a number if another file has that name. If the name has no suffix, it gets
                 that of the content's type.
             durable: Whether to wait until the system has written the file to the disk (`fsync`).
+            progress: Whether to show the bytes in a bar of tqdm, which is the extra `progress`.
 
         Returns:
             The path of the saved file.
@@ -288,11 +292,16 @@ class FileOutput(ModelFile):
             TransportError: No usable response was received.
             ArgumentError: *path* is not a path.
         """
-        return await self._save(path, self.name, known=self._path, durable=durable)
+        return await self._save(
+            path, self.name, known=self._path, durable=durable, progress=progress
+        )
 
-    async def _save_in(self, directory: Path, name: str, *, durable: bool = True) -> Path:
+    async def _save_in(
+        self, directory: Path, name: str, *, durable: bool = True, progress: bool = False
+    ) -> Path:
         """Save the file in a directory, under this name, or with a number if the name is taken."""
-        return await self._save(f"{directory}{os.sep}", name, known=None, durable=durable)
+        path = f"{directory}{os.sep}"
+        return await self._save(path, name, known=None, durable=durable, progress=progress)
 
     async def _save_as(self, path: Path, *, durable: bool = True) -> Path:
         """Save the file under this path, which gets a suffix if it has none, and replace what is there."""
@@ -310,13 +319,15 @@ class FileOutput(ModelFile):
         known: Path | None,
         durable: bool,
         complete: bool = False,
+        progress: bool = False,
     ) -> Path:
+        bar = byte_bar(name) if progress else None
         target: str | os.PathLike[str] = path
         try:
             target, in_directory = await destination(path, name)
             replace = not in_directory or target == known
             async with new_file(target, replace=replace, durable=durable) as file:
-                await self._write(file)
+                await self._write(file, bar)
                 if in_directory or complete:  # only now the type is known
                     file.path = target.with_name(self._with_suffix(target.name))
                 file.replace = file.replace or file.path == known
@@ -326,6 +337,9 @@ class FileOutput(ModelFile):
             raise exceptions.FileNotSaved(
                 self.url, os.fspath(target), error, prediction_id=self._prediction
             ) from error
+        finally:
+            if bar is not None:
+                bar.close()
         self._saved_at(file.path, await in_thread(stamp_of, file.path))
         return file.path
 
@@ -333,7 +347,7 @@ class FileOutput(ModelFile):
         """Return a file name with the suffix of the content's type, unless it has one."""
         return name if has_suffix(name) else name + guess_extension(self.content_type)
 
-    async def _write(self, file: NewFile) -> None:
+    async def _write(self, file: NewFile, bar: Bar | None) -> None:
         gathered: list[bytes] = []
         size = 0
         content = self._content(
@@ -344,7 +358,12 @@ class FileOutput(ModelFile):
                 if not chunk:
                     await file.clear()
                     gathered, size = [], 0
+                    if bar is not None:
+                        bar.restart()
                     continue
+                if bar is not None:
+                    bar.set_total(self._size)
+                    bar.add(len(chunk))
                 gathered.append(chunk)
                 size += len(chunk)
                 if size >= _WRITTEN:
@@ -604,7 +623,7 @@ async def fetch_to_display(files: Sequence[FileOutput]) -> None:
 
 
 async def save_all(
-    output: Any, directory: Path, *, durable: bool
+    output: Any, directory: Path, *, durable: bool, progress: bool = False
 ) -> list[exceptions.ReplicateException]:
     """Save all files of an output in a directory.
 
@@ -617,7 +636,7 @@ async def save_all(
     async def save(job: tuple[FileOutput, str]) -> exceptions.ReplicateException | None:
         file, name = job
         try:
-            await file._save_in(directory, name, durable=durable)
+            await file._save_in(directory, name, durable=durable, progress=progress)
         except exceptions.ReplicateException as error:
             return error
         return None

@@ -15,6 +15,7 @@ import anyio
 import attrs
 
 from .. import _arguments, exceptions
+from .._bars import RunBar
 from .._concurrency import shielded
 from .._files.output import save_all
 from . import policy
@@ -55,6 +56,8 @@ class RunState:
     """Earlier predictions of this run, which failed."""
     failed_before: int = 0
     """Number of predictions of the same input that failed in an earlier run."""
+    shows_progress: bool = False
+    """Whether bars show how far the run, and the download of its files, are."""
     directory: Path | None = None
     """Directory for the files of the output."""
     durable: bool = True
@@ -91,6 +94,7 @@ async def run(
     durable: bool = True,
     convert: Callable[[Any, str], Output] | None = None,
     wait: Wait | None = None,
+    bar: RunBar | None = None,
 ) -> Output:
     """Create a prediction, wait for its end, and return its output.
 
@@ -108,6 +112,7 @@ async def run(
         durable: Whether these files must survive a power cut.
         convert: Makes the output of its JSON and the ID of the prediction; by default, `Prediction.output`.
         wait: Waits for the end of a prediction; by default, it is polled.
+        bar: Shows how far it is.
 
     Raises:
         ReplicateException: As `Client.run`.
@@ -124,6 +129,9 @@ async def run(
         start_timeout=start_timeout,
         fallback=fallback,
     )
+    if bar is not None:
+        bar.look = lambda: state.prediction
+        state.shows_progress = True
     if start_timeout is not None:
         options = attrs.evolve(
             options, wait=False
@@ -189,7 +197,9 @@ async def _output(state: RunState, request: CreateRequest, retry_failed: int, wa
     if error is not None:
         raise error
     if state.directory is not None:
-        await _save(prediction, state.directory, durable=state.durable)
+        await _save(
+            prediction, state.directory, durable=state.durable, progress=state.shows_progress
+        )
     return output_of(state, prediction)
 
 
@@ -370,13 +380,13 @@ def _failure_or_loss(prediction: Prediction) -> exceptions.ModelError | None:
     return failure
 
 
-async def _save(prediction: Prediction, directory: Path, *, durable: bool) -> None:
+async def _save(prediction: Prediction, directory: Path, *, durable: bool, progress: bool) -> None:
     """Save the files of an output, as many as possible.
 
     Raises:
         OutputNotSaved: A file could not be saved.
     """
-    failures = await save_all(prediction.output, directory, durable=durable)
+    failures = await save_all(prediction.output, directory, durable=durable, progress=progress)
     if failures:
         _logger.warning("prediction %s: not all files could be saved", prediction.id)
         raise exceptions.OutputNotSaved(prediction, str(failures[0]), failures) from failures[0]

@@ -14,6 +14,7 @@ from typing import Self
 import anyio
 
 from .. import exceptions
+from .._bars import Bar
 from .._jobs.context import Context
 from .._unpicklable import Unpicklable
 from .map_fan_out import FanOut
@@ -35,10 +36,14 @@ class Outcomes(Unpicklable):
         JournalError: The journal cannot be used.
     """
 
-    def __init__(self, context: Context, plan: Plan, inputs: Inputs) -> None:
+    def __init__(
+        self, context: Context, plan: Plan, inputs: Inputs, bar: Bar | None = None
+    ) -> None:
         self._context: Context = context
         self._plan: Plan = plan
         self._inputs: Inputs = inputs
+        self._bar: Bar | None = bar
+        self._failed: int = 0
         self._fan_out: FanOut | None = None
         self._owner: asyncio.Task[None] | None = None
         self._is_stopped: bool = False
@@ -54,7 +59,7 @@ class Outcomes(Unpicklable):
             raise self._abandonment() or StopAsyncIteration
         fan_out = self._fan_out or self._start()
         try:
-            return await fan_out.take()
+            outcome = await fan_out.take()
         except (anyio.EndOfStream, anyio.ClosedResourceError):
             await self.aclose()
             raise self._abandonment() or fan_out.end() from None
@@ -62,6 +67,14 @@ class Outcomes(Unpicklable):
             self._is_abandoned = not self._is_over
             await self.aclose()
             raise
+        self._count(outcome)
+        return outcome
+
+    def _count(self, outcome: Outcome) -> None:
+        if self._bar is not None:
+            self._failed += outcome.error is not None
+            self._bar.describe(failed=self._failed, running=self.in_flight)
+            self._bar.add(1)
 
     def _abandonment(self) -> exceptions.StreamAbandoned | None:
         """Return the exception for the next outcome, if the fan-out was abandoned. The sync facade uses it, too."""
@@ -85,7 +98,10 @@ class Outcomes(Unpicklable):
     async def _batch(self) -> list[Outcome]:
         """Wait for an outcome, and return all that are there; the sync facade takes them at once."""
         first = await self.__anext__()
-        return [first] if self._fan_out is None else [first, *self._fan_out.take_ready()]
+        further = [] if self._fan_out is None else self._fan_out.take_ready()
+        for outcome in further:
+            self._count(outcome)
+        return [first, *further]
 
     @property
     def in_flight(self) -> int:
@@ -124,6 +140,8 @@ class Outcomes(Unpicklable):
         finally:
             if self._fan_out is not None:
                 self._fan_out.close_receiver()
+            if self._bar is not None:
+                self._bar.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from .. import _arguments, exceptions
+from .._bars import RunBar
 from .._files.disk import ready_directory
 from .._jobs import running
 from .._jobs.context import Context
@@ -43,6 +44,7 @@ async def run(
     durable: bool = True,
     convert: Callable[[Any, str], Output] | None = None,
     via: Receiver | None = None,
+    progress: bool = False,
 ) -> Output:
     """Run a model and return its output, as `Client.run`; *convert* as in `running.run`."""
     _arguments.timeout_seconds(timeout)
@@ -64,7 +66,13 @@ async def run(
         options = _delivered(via, options)
         wait = partial(wait_for_delivery, via)
         await via._inbox.listen()
-    return await running.run(
+    bar = None
+    if progress:
+        bar = RunBar(_label(ref))
+        if options.wait is True:  # an answer that is held back would not show the states
+            options = attrs.evolve(options, wait=False)
+    work = partial(
+        running.run,
         context,
         target,
         input,
@@ -78,7 +86,17 @@ async def run(
         durable=durable,
         convert=convert,
         wait=wait,
+        bar=bar,
     )
+    return await work() if bar is None else await bar.during(work)
+
+
+def _label(ref: Ref) -> str:
+    """Return the name of a model for a bar, with the beginning of its version."""
+    name, colon, version = str(
+        getattr(ref, "full_name", None) or getattr(ref, "id", ref)
+    ).partition(":")
+    return f"{name[:60]}{colon}{version[:7]}"
 
 
 def _delivered(via: object, options: CreateOptions) -> CreateOptions:

@@ -294,6 +294,7 @@ class Client(Twin[AsyncClient]):
         fallback: Sequence[str] = (),
         save_to: str | os.PathLike[str] | None = None,
         durable: bool = True,
+        progress: bool = False,
         via: Receiver | None = None,
     ) -> Output:
         """Run a model and wait for its final output.
@@ -338,6 +339,9 @@ class Client(Twin[AsyncClient]):
                 written when `run` returns; their `path` is set.
             durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
                 them to the disk.
+            progress: Whether to show bars of tqdm, which is the extra `progress`: the status, the percentage that
+                the model logs, and the bytes of the files in `save_to`. The prediction is then polled from the
+                start, unless `wait` is a number.
 
             via: Receiver to wait with, which `webhooks.receiver()` returns: the end of the prediction is delivered
                 to it, and polls are rare. Neither `wait` nor `webhook` applies then.
@@ -377,6 +381,7 @@ class Client(Twin[AsyncClient]):
                 fallback=fallback,
                 save_to=save_to,
                 durable=durable,
+                progress=progress,
                 via=unwrap(via),
             ),
         )
@@ -633,6 +638,7 @@ class Client(Twin[AsyncClient]):
         ordered: bool = False,
         save_to: str | os.PathLike[str] | None = None,
         durable: bool = True,
+        progress: bool = False,
         journal: str | os.PathLike[str] | None = None,
         timeout: float | timedelta | None = None,
         retry_failed: int = 0,
@@ -665,6 +671,7 @@ class Client(Twin[AsyncClient]):
                 there already are not fetched again.
             durable: Whether files in `save_to` must survive a power cut: the system writes them to the disk before
                 the journal notes them, and before their outcome is yielded.
+            progress: Whether to show the outcomes in a bar of tqdm, which is the extra `progress`.
             journal: SQLite file, which is created if necessary. With it, an interrupted fan-out can be repeated
                 with the same inputs: nothing that has been paid for is created again.
             timeout: Seconds, or a timedelta, for each prediction after its create; then it is cancelled. None
@@ -702,6 +709,7 @@ class Client(Twin[AsyncClient]):
                 ordered=ordered,
                 save_to=save_to,
                 durable=durable,
+                progress=progress,
                 journal=journal,
                 timeout=timeout,
                 retry_failed=retry_failed,
@@ -1394,7 +1402,9 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         """
         return file_stream(self._lease, self._async)
 
-    def save(self, path: str | os.PathLike[str], *, durable: bool = True) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], *, durable: bool = True, progress: bool = False
+    ) -> Path:
         """Download the file and save it to disk.
 
         The file appears under its name only when it is complete, and then survives a power cut. If saving
@@ -1406,6 +1416,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
                 `name`, with a number if another file has that name. If the name has no suffix, it gets
                 that of the content's type.
             durable: Whether to wait until the system has written the file to the disk (`fsync`).
+            progress: Whether to show the bytes in a bar of tqdm, which is the extra `progress`.
 
         Returns:
             The path of the saved file.
@@ -1421,7 +1432,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
             TransportError: No usable response was received.
             ArgumentError: *path* is not a path.
         """
-        return save_file(self, path, durable=durable)
+        return save_file(self, path, durable=durable, progress=progress)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """Return what a notebook displays: the image, a player for audio and video, or else a link."""

@@ -32,6 +32,7 @@ RANKS = {
     "exceptions": 1,
     "_codec": 2,
     "_concurrency": 2,
+    "_bars": 3,
     "_display": 2,
     "_extras": 2,
     "_unpicklable": 2,

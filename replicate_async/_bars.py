@@ -1,0 +1,137 @@
+"""Progress bars of tqdm, which is the extra `progress`, in terminals and notebooks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from ._extras import import_extra
+from .types import Job
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("replicate_async")
+
+_TICK: Final = 0.2
+"""Seconds between two looks at the state of a run."""
+
+_RUN_FORMAT: Final = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+
+
+class Bar:
+    """A bar of tqdm. If it cannot be shown, such as on a terminal that was closed, what it is about goes on."""
+
+    def __init__(self, **options: Any) -> None:
+        """Open a bar.
+
+        Args:
+            **options: Those of `tqdm`.
+
+        Raises:
+            MissingDependency: tqdm is not installed.
+        """
+        make = import_extra("tqdm.auto", "progress").tqdm
+        self._bar: Any = None
+        self._try(lambda: setattr(self, "_bar", make(**options)))
+
+    def add(self, number: float) -> None:
+        """Note that so much more is done."""
+        self._try(lambda: self._bar.update(number))
+
+    def restart(self, number: float = 0) -> None:
+        """Note how much is done in all."""
+
+        def go() -> None:
+            self._bar.n = number
+            self._bar.refresh()
+
+        self._try(go)
+
+    def set_total(self, total: float | None) -> None:
+        """Set how much there is to do."""
+
+        def go() -> None:
+            if total is not None and total != self._bar.total:
+                self._bar.total = total
+                self._bar.refresh()
+
+        self._try(go)
+
+    def describe(self, text: str | None = None, **facts: Any) -> None:
+        """Show a text in front of the bar, or facts behind it."""
+
+        def go() -> None:
+            if text is not None:
+                self._bar.set_description_str(text)
+            if facts:
+                self._bar.set_postfix(facts)
+
+        self._try(go)
+
+    def close(self) -> None:
+        """Leave the bar as it is. May be called more than once."""
+        self._try(lambda: self._bar.close())
+        self._bar = None
+
+    def _try(self, show: Callable[[], object]) -> None:
+        try:
+            show()
+        except Exception as error:  # noqa: BLE001 - a bar must not cost a paid result
+            if self._bar is not None:
+                _logger.debug("the progress cannot be shown: %r", error)
+            self._bar = None
+
+
+def byte_bar(name: str, total: int | None = None) -> Bar:
+    """Return a bar for the bytes of a download."""
+    return Bar(desc=name, total=total, unit="B", unit_scale=True, unit_divisor=1024)
+
+
+class RunBar:
+    """The bar of a run: the state of its prediction, and the percentage in its logs."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar = Bar(desc=f"{name} (sending)", total=100, bar_format=_RUN_FORMAT)
+        self._shown: tuple[object, ...] = ()
+        self.look: Callable[[], Job | None] = lambda: None
+        """Returns the prediction, or None before it is created."""
+
+    async def during(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work, and show how far it is."""
+        results: list[T] = []
+        failure: Exception | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._follow)
+                try:
+                    results.append(await work())
+                except Exception as error:  # noqa: BLE001 - raised below, as the group would wrap it
+                    failure = error
+                group.cancel_scope.cancel()
+        finally:
+            self._show()
+            self._bar.close()
+        if failure is not None:
+            raise failure
+        return results[0]
+
+    async def _follow(self) -> None:
+        while True:
+            self._show()
+            await anyio.sleep(_TICK)
+
+    def _show(self) -> None:
+        job = self.look()
+        if job is None:
+            self._bar.add(0)
+            return
+        progress = job.progress
+        done = (
+            100.0 if job.status == "succeeded" else 100.0 * progress.percentage if progress else 0.0
+        )
+        self._bar.describe(f"{self._name} ({job.status})")
+        self._bar.restart(done)

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from .._concurrency import in_thread
 from .._http.call import BodyPartReader, ClientResponse
+from .pictures import is_picture
 
 Load: TypeAlias = Callable[[], Awaitable[bytes]]
 """Reads the whole content, or one byte more than was asked for at most."""
@@ -33,7 +34,7 @@ class ModelFile:
 
 
 def is_file(value: Any) -> bool:
-    """Tell whether an object is a file: bytes, a path, or what can be read or holds something that can.
+    """Tell whether an object is a file: bytes, a path, a picture, or what can be read or holds something that can.
 
     Properties of files may open them, so they are not looked at if the class tells enough.
     """
@@ -41,7 +42,12 @@ def is_file(value: Any) -> bool:
         return True
     if isinstance(value, type):
         return False
-    return _has_read(value) or inner_file(value) is not None or _is_loaded_as_a_whole(value)
+    return (
+        _has_read(value)
+        or inner_file(value) is not None
+        or _is_loaded_as_a_whole(value)
+        or is_picture(value)
+    )
 
 
 def _has_read(value: Any) -> bool:

@@ -21,6 +21,7 @@ from .._concurrency import in_thread, shielded_in_thread
 from . import holders
 from .disk import opened
 from .media import guess_extension, guess_type, sniff
+from .pictures import is_picture, png_of
 from .readers import Content, NotSeekable, SharedReader, call, shared_reader
 
 MAX_BYTES: Final = 100 * 2**20
@@ -155,6 +156,7 @@ async def source_of(
         ArgumentError: It cannot be read, or is too large.
         ArgumentTypeError: It is not a file.
     """
+    file = await _without_picture(file, argument)
     if isinstance(file, (bytes, bytearray, memoryview)):
         source = await in_thread(_from_bytes, file, argument)
     elif isinstance(file, holders.ModelFile) and hasattr(type(file), "__aiter__"):
@@ -184,6 +186,18 @@ async def source_of(
     return source
 
 
+async def _without_picture(file: Any, argument: str) -> Any:
+    """Return a picture as the bytes of a PNG, and anything else as it is."""
+    if not is_picture(file):
+        return file
+    try:
+        return await in_thread(png_of, file)
+    except Exception as error:
+        raise exceptions.ArgumentError(
+            argument, f"the picture cannot be written as PNG ({_told(error)})"
+        ) from error
+
+
 async def _complete(source: Source, name: str | None, content_type: str | None) -> None:
     """Check the size, and find the name and the media type."""
     if source.size is not None and source.size > MAX_BYTES:
@@ -208,6 +222,7 @@ async def digest_of(file: Any, argument: str) -> str:
         ArgumentTypeError: It can be read only once.
     """
     reads_once = "it can be read only once; pass a path or bytes"
+    file = await _without_picture(file, argument)
     if holders.loader_of(file, MAX_BYTES) is not None:
         if not holders.can_load_again(file):
             raise exceptions.ArgumentTypeError(argument, reads_once)

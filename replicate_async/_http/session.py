@@ -21,6 +21,7 @@ from ..types import Stats
 from .call import Origin
 from .limits import RecentGates, Slots
 from .proxies import environment_proxy, environment_ssl
+from .server_clock import ServerClock
 
 _LONGEST_HEADER = 64 * 1024
 """Bytes of one header, or of the first line, of an answer. aiohttp's 8 KiB are fewer than some proxies add."""
@@ -92,6 +93,7 @@ class Pool:
         """Whether nothing new may begin; what has begun is finished."""
         self.stats: Stats = Stats()
         self.gates: RecentGates = RecentGates()
+        self.clock: ServerClock = ServerClock()
 
     async def session(self) -> Session:
         """Return the session of the running event loop; open it at the first request there.

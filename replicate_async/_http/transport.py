@@ -388,6 +388,8 @@ class Transport:
                 raise
             if _logger.isEnabledFor(logging.DEBUG):
                 _logger.debug("%s %s: %d", call.method, redacted(route.url), response.status)
+            if route.is_api:
+                self.pool.clock.learn(response.headers)
             if response.status not in _REDIRECTS:
                 fail_when_closed(response)
                 return response, route

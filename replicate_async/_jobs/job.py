@@ -20,7 +20,7 @@ from .._display import Html, as_html, card, folded, input_html, link, short_repr
 from .._http.call import Call
 from .._http.retry import Kind
 from .._http.session import Pool
-from .._redaction import without_secrets
+from .._redaction import likely_secrets, without_secrets
 from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from ..types._record import copied
@@ -98,11 +98,8 @@ class LiveJob(Bound):
     @property
     def _shown_input(self) -> Mapping[str, Any]:
         """Input without its secrets."""
-        return (
-            self.input
-            if self._client is None
-            else without_secrets(self.input, self._client.secrets)
-        )
+        known = frozenset() if self._client is None else self._client.secrets
+        return without_secrets(self.input, known | likely_secrets(self.input))
 
     def _repr_html_(self) -> str:
         """Return what a notebook displays: a table of what is known."""

@@ -91,7 +91,7 @@ class ModelInterface:
     async def load(self) -> None:
         """Fetch the schema, unless it is known."""
         if not self.is_loaded:
-            self.schema = await _load_schema(self.context, self.ref)
+            self.schema = await load_schema(self.context, self.ref)
             self.is_loaded = True
             self.loaded()
 
@@ -190,7 +190,7 @@ _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Locks] = WeakKeyDictionary
 """By event loop, client and model: of many first calls at a time, one fetches the schema."""
 
 
-async def _load_schema(context: Context, ref: Ref) -> ModelSchema | None:
+async def load_schema(context: Context, ref: Ref) -> ModelSchema | None:
     """Return the schema of what a reference names; None if it cannot be known."""
     match ref:
         case Version():

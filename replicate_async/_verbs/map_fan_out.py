@@ -34,13 +34,13 @@ class FanOut:
     def __init__(self, context: Context, plan: Plan, inputs: Inputs) -> None:
         self._plan = plan
         self._inputs = inputs
-        self._shared = Shared(context, plan)
+        self._reading = anyio.CancelScope()
+        self._shared = Shared(context, plan, self._reading)
         # Its buffer needs no bound of its own: an input is read when there is room in the window, in which it stays
         # until its outcome is taken.
         self._sender, self._receiver = anyio.create_memory_object_stream[Outcome](math.inf)
         self._window = anyio.Semaphore(plan.concurrency * (4 if plan.ordered else 2))
         self._places = anyio.Semaphore(plan.concurrency)
-        self._reading = anyio.CancelScope()
         self._early: dict[int, Outcome | None] = {}
         """With `ordered`: outcomes that others come before."""
         self._following = 0
@@ -76,8 +76,7 @@ class FanOut:
 
     def stop(self) -> None:
         """Read and create nothing more."""
-        self._shared.stopping = True
-        self._reading.cancel()
+        self._shared.stop()
 
     def end(self) -> Exception:
         """Return the exception that ends the iteration."""
@@ -114,12 +113,14 @@ class FanOut:
             await self._complete_all(values)
             return
         journal = shared.journal = Journal(plan.journal)
-        shared.uncertain = UncertainCreates(shared.context, plan.wanted, journal)
         try:
             await journal.open(plan.shown)
+            shared.uncertain = UncertainCreates(shared.context, plan.wanted, journal)
             await self._complete_all(values)
         finally:
             await finish_cleanup(journal.aclose, self._grace)
+        if shared.journal_failure is not None:
+            self._failure = self._failure or shared.journal_loss()
 
     @property
     def _grace(self) -> float:
@@ -137,9 +138,15 @@ class FanOut:
                     self._failure = error
 
     def _fail(self, error: exceptions.JournalError, group: TaskGroup) -> None:
-        """Give up: without its journal, nothing must be created any more."""
-        self._failure = self._failure or error
-        group.cancel_scope.cancel()
+        """Create nothing more without the journal.
+
+        What is in flight is paid for: it is awaited if the journal cannot be written, and else left to the next run.
+        """
+        if error.kind == "failed":
+            self._shared.lose_journal(error)
+        else:
+            self._failure = self._failure or error
+            group.cancel_scope.cancel()
 
     async def _feed(self, values: AsyncGenerator[Any, None], group: TaskGroup) -> None:
         """Read one input after the other, never more than the window ahead."""
@@ -192,9 +199,8 @@ class FanOut:
         except Stopped:
             pass
         except exceptions.JournalError as error:
-            await finish_cleanup(item.abandon, self._grace)
             self._fail(error, group)
-            return
+            await finish_cleanup(item.abandon, self._grace)
         except Exception as error:  # noqa: BLE001  (one failure harms no other item)
             outcome = item.failed(error)
         except BaseException:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from .. import exceptions
+from .._codec import decode_json
 from .._concurrency import in_thread
 from .._files.inputs import is_file_input, url_of
 from .._files.sources import digest_of
@@ -38,6 +39,13 @@ class Fingerprint:
     """Hash of the input and of the contents of its files."""
     text: str | None
     """The input as JSON, unless it is large."""
+
+    def without(self, secrets: AbstractSet[str]) -> Fingerprint:
+        """Return it with a text that has no secrets."""
+        given = None if self.text is None or not secrets else decode_json(self.text)
+        if given is None or secrets.isdisjoint(given):
+            return self
+        return attrs.evolve(self, text=_json(without_secrets(given, secrets), "input"))
 
 
 async def fingerprint_of(

@@ -28,7 +28,8 @@ from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
 from .._jobs.running import RunState
-from .._redaction import without_secrets
+from .._redaction import likely_secrets, redacted_names, without_secrets
+from .interface import load_schema
 from .map_fingerprint import Fingerprint, sent_hash
 from .map_journal import Journal
 from .map_outputs import are_saved, save_output, saved_names
@@ -36,6 +37,7 @@ from .map_plan import Plan, RedoReason
 from .map_rows import Entry
 from .map_uncertain import UncertainCreates, UnprovenError, sent_text
 from .outcome import Outcome
+from .schema import ModelSchema
 
 _logger = logging.getLogger("replicate_async")
 
@@ -53,6 +55,8 @@ class Shared:
 
     context: Context
     plan: Plan
+    reading: anyio.CancelScope
+    """Cancelled when no more inputs are to be read."""
     journal: Journal | None = None
     uncertain: UncertainCreates | None = None
     """The creates of earlier runs; with a journal."""
@@ -62,9 +66,73 @@ class Shared:
     """The error number, once nothing more can be saved."""
     in_flight: int = 0
     """Number of predictions that are running."""
+    journal_failure: exceptions.JournalError | None = None
+    """Why the journal cannot be written any more."""
+    unfinished: dict[str, None] = attrs.field(factory=dict)
+    """IDs of the predictions that have no outcome yet, and of all that the journal may have missed."""
+    schema: ModelSchema | None = None
+    """The schema of the model, if it was fetched for the secrets in it."""
+    _has_asked: bool = attrs.field(default=False, init=False)
+    """Whether the schema was fetched, or cannot be."""
+    _asking: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
     creating: anyio.Semaphore = attrs.field(factory=lambda: anyio.Semaphore(1))
     """One create at first: it finds out for all others whether the model is an official one."""
     _is_warm: bool = attrs.field(default=False, init=False)
+
+    def stop(self) -> None:
+        """Read and create nothing more."""
+        self.stopping = True
+        self.reading.cancel()
+
+    def lose_journal(self, error: exceptions.JournalError) -> None:
+        """Create nothing more, and go on with what is in flight without the journal."""
+        if self.journal_failure is None:
+            self.journal_failure = error
+            _logger.error("%s; nothing more is created, and what is in flight is awaited", error)
+            self.stop()
+
+    def journal_loss(self) -> exceptions.JournalError:
+        """Return the exception for a journal that could not be written any more."""
+        failure = self.journal_failure
+        assert failure is not None
+        loss = exceptions.JournalError(
+            failure.kind, failure.path, failure.fact, tuple(self.unfinished)
+        )
+        loss.__cause__ = failure
+        return loss
+
+    async def note(self, write: Callable[[Journal], Awaitable[None]]) -> None:
+        """Write to the journal about a prediction, if there is one: it is paid for, so no failure may end it."""
+        if self.journal is None or self.journal_failure is not None:
+            return
+        try:
+            await write(self.journal)
+        except exceptions.JournalError as error:
+            self.lose_journal(error)
+
+    async def learn_secrets(self) -> None:
+        """Fetch the schema before something is written down, since it tells what is to be kept secret."""
+        plan = self.plan
+        if plan.interface is not None or (plan.journal or plan.save_to) is None:
+            return
+        async with self._asking:
+            if not self._has_asked:
+                try:
+                    self.schema = await load_schema(self.context, plan.ref)
+                except (exceptions.ReplicateError, exceptions.TransportError) as error:
+                    _logger.warning(
+                        "the schema of %s, which tells secret inputs, cannot be fetched (%s): they are"
+                        " recognised by their names",
+                        plan.shown,
+                        error,
+                    )
+                self._has_asked = True
+
+    def secrets_of(self, given: Mapping[str, Any]) -> frozenset[str]:
+        """Return the names of the inputs that are to be kept secret."""
+        if self.plan.interface is not None:
+            return self.plan.interface.secrets_of(given)
+        return likely_secrets(given) if self.schema is None else self.schema.secrets
 
     def warm_up(self) -> None:
         """Allow further creates at a time, since the first one is over."""
@@ -172,8 +240,11 @@ class Item:
     async def abandon(self) -> None:
         """Cancel the prediction, or let the journal have it for the next run."""
         run, journal = self._run, self._shared.journal
+        is_lost = self._shared.journal_failure is not None
+        if is_lost and self._shared.plan.cancel_when_late:
+            run.on_abandon = "cancel"  # no run will collect it
         await running.abandon(run)
-        if journal is None:
+        if journal is None or is_lost:
             return
         prediction = run.prediction
         if prediction is None:
@@ -223,7 +294,7 @@ class Item:
             candidates: tuple[str, ...] = ()
             reason = f"now the list cannot be read: {error}"
             if isinstance(error, UnprovenError):
-                reason, candidates = "it has no mark in the list", tuple(error.candidates)
+                reason, candidates = error.reason, tuple(error.candidates)
             raise exceptions.AmbiguousCreateError(
                 "POST",
                 shared.context.transport.config.base_url,
@@ -234,7 +305,7 @@ class Item:
             ) from error
         if found is None:
             return None
-        await shared.journal.created(self.index, found)
+        await shared.note(lambda journal: journal.created(self.index, found))
         shared.context.stats.created += 1
         shared.context.stats.adopted += 1
         _logger.warning("prediction %s of %s adopted", found, shared.plan.shown)
@@ -244,6 +315,9 @@ class Item:
         """Create a prediction; with a journal, its intention is on the disk before, and its ID after it."""
         shared = self._shared
         self._entry = Entry()
+        if shared.stopping:
+            raise Stopped
+        await shared.learn_secrets()
         if self._request is None:
             value = self.value
             if shared.plan.interface is not None:
@@ -274,7 +348,11 @@ class Item:
             assert self._fingerprint is not None
             self._is_intended = True
             await journal.intend(
-                self.index, self._fingerprint, sent_text(hashed, marked), run.attempt
+                self.index,
+                self._fingerprint.without(self._secrets),
+                sent_text(hashed, marked),
+                run.attempt,
+                self._shared.context.transport.pool.clock.now(),
             )
         try:
             made = await create(
@@ -283,17 +361,17 @@ class Item:
         except exceptions.AmbiguousCreateError:
             raise  # the intention stands, for the next run to search again
         except Exception:
-            if journal is not None:
-                await journal.refused(self.index)
+            await self._shared.note(lambda journal: journal.refused(self.index))
             raise
         run.prediction = made
-        if journal is not None:
-            await journal.created(self.index, made.id)
-            self._is_intended = False
+        await self._shared.note(lambda journal: journal.created(self.index, made.id))
+        self._is_intended = False
 
     async def _wait(self, prediction: Prediction) -> None:
         timeout = self._shared.plan.timeout
         self._shared.in_flight += 1
+        if self._shared.journal is not None:
+            self._shared.unfinished[prediction.id] = None
         try:
             # One of an earlier run may have ended long ago.
             await wait_for_end(prediction, timeout, poll_first=self._entry.state != "new")
@@ -311,21 +389,24 @@ class Item:
 
     async def _note_end(self, prediction: Prediction) -> None:
         if self._shared.journal is not None and self._entry.record is None:
+            await self._shared.learn_secrets()
             timeout = None if self._late is None else self._late.timeout
-            await self._shared.journal.ended(self.index, self._record(prediction), timeout)
+            record = self._record(prediction)
+            await self._shared.note(lambda journal: journal.ended(self.index, record, timeout))
+            if self._shared.journal_failure is None:
+                self._shared.unfinished.pop(prediction.id, None)
 
     @property
     def _secrets(self) -> frozenset[str]:
-        interface = self._shared.plan.interface
-        return frozenset() if interface is None else interface.secrets_of(self.value)
+        return self._shared.secrets_of(self.value) | redacted_names(self._entry.record)
 
     def _record(self, prediction: Prediction) -> Mapping[str, Any]:
         """Return the record of a prediction, without what is to be kept secret."""
-        record, interface = prediction._raw, self._shared.plan.interface
+        record = prediction._raw
         given = record.get("input")
-        if interface is None or not isinstance(given, dict):
+        if not isinstance(given, dict):
             return record
-        return {**record, "input": without_secrets(given, interface.secrets_of(given))}
+        return {**record, "input": without_secrets(given, self._shared.secrets_of(given))}
 
     def _output(self, prediction: Prediction) -> Output:
         interface = self._shared.plan.interface
@@ -341,6 +422,7 @@ class Item:
         files = known
         is_complete = bool(known) and await in_thread(are_saved, directory, known)
         if not is_complete:
+            await self._shared.learn_secrets()
             files = await save_output(
                 self._shared.context,
                 directory,
@@ -351,8 +433,7 @@ class Item:
                 known=known,
                 durable=plan.durable,
             )
-            if self._shared.journal is not None:
-                await self._shared.journal.saved(self.index, files)
+            await self._shared.note(lambda journal: journal.saved(self.index, files))
         return tuple(directory / name for name in saved_names(self.index, files))
 
 

@@ -60,6 +60,11 @@ CREATE TABLE IF NOT EXISTS timeouts (number INTEGER PRIMARY KEY, seconds REAL NO
 """
 """The predictions that were cancelled because their time was over; older journals have no such table."""
 
+_SERVER_TIMES: Final = """
+CREATE TABLE IF NOT EXISTS server_times (number INTEGER PRIMARY KEY, seconds REAL NOT NULL)
+"""
+"""When creates were intended by the server's clock, if it was known; older journals have no such table."""
+
 
 _UNFIT: Final = (OverflowError, UnicodeError)
 """What the values of a row can raise, in addition to errors of SQLite: too large, or a lone surrogate."""
@@ -110,10 +115,19 @@ class Journal:
         """
         return await self._do(lambda: self._store.find(number, fingerprint), number)
 
-    async def intend(self, number: int, fingerprint: Fingerprint, sent: str, attempt: int) -> None:
-        """Record that a prediction is about to be created."""
-        now = time.time()
-        await self._do(lambda: self._store.intend(number, fingerprint, sent, attempt, now), number)
+    async def intend(
+        self,
+        number: int,
+        fingerprint: Fingerprint,
+        sent: str,
+        attempt: int,
+        server_time: float | None = None,
+    ) -> None:
+        """Record that a prediction is about to be created, and when by the server's clock if that is known."""
+        times = time.time(), server_time
+        await self._do(
+            lambda: self._store.intend(number, fingerprint, sent, attempt, *times), number
+        )
 
     async def created(self, number: int, id: str) -> None:
         """Record the ID of the prediction that was created or found."""
@@ -141,6 +155,10 @@ class Journal:
     async def uncertain(self) -> list[tuple[int, str, float]]:
         """Return the creates whose answers are not known: index, hash of what was sent, and time."""
         return await self._do(self._store.uncertain)
+
+    async def server_times(self) -> dict[int, float]:
+        """Return when the creates whose answers are not known were intended, by the server's clock if it was known."""
+        return await self._do(self._store.server_times)
 
     async def _do(self, work: Callable[[], T], number: int | None = None) -> T:
         step = _Step(work, number)
@@ -279,6 +297,7 @@ class _Store:
                     f"it belongs to {known}, not to {target}. Use another journal for another model",
                 )
         database.execute(_TIMEOUTS)
+        database.execute(_SERVER_TIMES)
         database.execute("COMMIT")
 
     def find(self, number: int, fingerprint: Fingerprint) -> Entry:
@@ -305,7 +324,13 @@ class _Store:
             raise self._damaged(number, error) from None
 
     def intend(
-        self, number: int, fingerprint: Fingerprint, sent: str, attempt: int, now: float
+        self,
+        number: int,
+        fingerprint: Fingerprint,
+        sent: str,
+        attempt: int,
+        now: float,
+        server_time: float | None,
     ) -> None:
         self._query(
             "INSERT INTO items (number, hash, input, state, attempt, sent, intended)"
@@ -315,6 +340,9 @@ class _Store:
             *(number, fingerprint.hash, fingerprint.text, attempt, sent, now),
         )
         self._query("DELETE FROM timeouts WHERE number = ?", number)
+        self._query("DELETE FROM server_times WHERE number = ?", number)
+        if server_time is not None:
+            self._query("INSERT INTO server_times VALUES (?, ?)", number, server_time)
 
     def created(self, number: int, id: str) -> None:
         self._query(
@@ -358,6 +386,18 @@ class _Store:
             except ValueError as error:
                 raise self._damaged(number, error) from None
         return rows
+
+    def server_times(self) -> dict[int, float]:
+        times: dict[int, float] = {}
+        for number, seconds in self._rows(
+            None,
+            "SELECT number, seconds FROM server_times JOIN items USING (number) WHERE state = 'intended'",
+        ):
+            try:
+                times[number] = check_time(seconds)
+            except ValueError as error:
+                raise self._damaged(number, error) from None
+        return times
 
     def _rows(self, number: int | None, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""

@@ -50,6 +50,8 @@ class Plan:
     """The predictions of earlier runs that are created again."""
     on_abandon: OnAbandon
     cancel_when_late: bool
+    ref: Ref
+    """What was given to run."""
     interface: ModelInterface | None = None
     """The interface of a function, which checks inputs and converts outputs."""
 
@@ -130,6 +132,7 @@ def make_plan(
         redo=_checked_reasons(redo, journal),
         on_abandon=on_abandon or ("cancel" if journal is None else "leave"),
         cancel_when_late=on_abandon != "leave",
+        ref=ref,
         interface=interface,
     )
 

@@ -350,3 +350,92 @@ async def test_a_journal_that_is_deleted(
     assert caught.value.kind == "failed"
     assert len(found) < 30
     assert len(emulator.ledger.created()) < 30
+
+
+def slow_ones(emulator: Emulator) -> list[dict[str, Any]]:
+    """Add a model that takes its time, and return inputs of which eight are in flight at a time."""
+
+    @emulator.model("acme/slow", official=True)
+    async def slow(text: str, seconds: float) -> OutputFile:
+        await asyncio.sleep(seconds)
+        return OutputFile(text.encode(), "out.txt", "text/plain")
+
+    return [{"text": str(n), "seconds": 0.0 if n == 0 else 0.8} for n in range(40)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files that are open cannot be deleted there")
+async def test_what_is_in_flight_without_a_journal_is_delivered(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
+    """When the journal is deleted, what is paid for is awaited, saved and delivered, and the error names it."""
+    inputs = slow_ones(emulator)
+    journal, out = tmp_path / "run.db", tmp_path / "out"
+    found = []
+
+    async def work() -> None:
+        options: dict[str, Any] = {"journal": journal, "save_to": out, "concurrency": 8}
+        async for outcome in client.map("acme/slow", inputs, **options):
+            found.append(outcome)
+            if len(found) == 1:
+                journal.unlink()
+
+    with pytest.raises(exceptions.JournalError, match="deleted or replaced") as caught:
+        await work()
+    created = [life.id for life in emulator.ledger.created()]
+    assert len(created) < 20
+    assert emulator.ledger.cancelled() == []
+    assert emulator.ledger.running() == []
+    delivered = [outcome.prediction.id for outcome in found if outcome.prediction is not None]
+    assert sorted(delivered) == sorted(created)
+    for outcome in found:
+        assert outcome.error is None
+        assert outcome.saved[0].read_text() == outcome.input["text"]
+    named = caught.value.predictions
+    assert set(named) <= set(created)
+    assert set(created) - set(named) <= {created[0]}
+    assert all(each in str(caught.value) for each in named)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files that are open cannot be deleted there")
+@pytest.mark.parametrize("on_abandon", [None, "cancel", "leave"])
+async def test_what_is_given_up_without_a_journal_is_cancelled(
+    client: Client, emulator: Emulator, tmp_path: Path, on_abandon: Any
+) -> None:
+    """If the iteration is left meanwhile, no journal would let a further run collect it: it is cancelled."""
+    slow_ones(emulator)
+    inputs = [{"text": str(n), "seconds": 0.0 if n == 0 else 20.0} for n in range(40)]
+    journal = tmp_path / "run.db"
+    options: dict[str, Any] = {"journal": journal, "concurrency": 8, "on_abandon": on_abandon}
+    async with client.map("acme/slow", inputs, **options) as outcomes:
+        await anext(outcomes)
+        journal.unlink()
+        await until(lambda: len(emulator.ledger.created()) >= 8)
+        await asyncio.sleep(0.3)
+    created = emulator.ledger.created()
+    expected = 0 if on_abandon == "leave" else len(created) - 1
+    assert len(emulator.ledger.cancelled()) == expected
+    assert len(created) < 20
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files that are open cannot be deleted there")
+def test_a_journal_that_is_deleted_through_the_facade(emulator: Emulator, tmp_path: Path) -> None:
+    """The sync facade delivers what is in flight, too."""
+    inputs = slow_ones(emulator)
+    journal = tmp_path / "run.db"
+    found: list[Any] = []
+
+    def work() -> None:
+        for outcome in client.map("acme/slow", inputs, journal=journal, concurrency=8):
+            found.append(outcome)
+            if len(found) == 1:
+                journal.unlink()
+
+    with (
+        replicate_sync.Client(emulator.token, base_url=emulator.url) as client,
+        pytest.raises(exceptions.JournalError) as caught,
+    ):
+        work()
+    created = emulator.ledger.created()
+    assert len(found) == len(created) < 20
+    assert len(caught.value.predictions) >= 7
+    assert emulator.ledger.running() == []

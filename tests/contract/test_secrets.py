@@ -9,16 +9,17 @@ import os
 import sqlite3
 import stat
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from replicate_async import Client, Retry, exceptions
 from replicate_async import sync as replicate_sync
-from replicate_async.testing import Emulator
+from replicate_async.testing import Emulator, Request
 
 from .conftest import rewrite
 
@@ -150,6 +151,86 @@ async def test_a_journal_is_readable_by_its_owner(
     finally:
         os.umask(mask)
     assert stat.S_IMODE(journal.stat().st_mode) == 0o600
+
+
+# -- Models by their names -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_names(
+    emulator: Emulator, tmp_path: Path, sync: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`map` of a name with a journal or saved records fetches the schema once, for what is to be kept secret."""
+    caplog.set_level(logging.DEBUG)
+    options: dict[str, Any] = {"journal": tmp_path / "run.db", "save_to": tmp_path / "out"}
+
+    def run_sync() -> list[Any]:
+        with replicate_sync.Client(emulator.token, base_url=emulator.url) as client:
+            return client.map("acme/keyed", INPUTS, **options).collect()
+
+    async def run() -> list[Any]:
+        async with Client(emulator.token, base_url=emulator.url) as client:
+            return await client.map("acme/keyed", INPUTS, **options).collect()
+
+    for _ in range(2):
+        found = await asyncio.to_thread(run_sync) if sync else await run()
+        assert [outcome.output for outcome in found] == ["a", None, "b"]
+        assert SECRET not in repr(found) + str(found[1].error)
+    assert SECRET.encode() not in _written(tmp_path)
+    assert SECRET not in caplog.text
+    assert {life.input["key"] for life in emulator.ledger.created()} == {SECRET}
+    assert len(emulator.ledger.created()) == 3
+    assert len(emulator.ledger.requests(operation="models.get")) == 1  # none by the second run
+
+
+@pytest.mark.parametrize("written", ["journal", "save_to"])
+async def test_one_of_both(
+    client: Client, emulator: Emulator, tmp_path: Path, written: str
+) -> None:
+    """A journal alone, and records alone, are without secrets, too."""
+    options: dict[str, Any] = {written: tmp_path / "it"}
+    await client.map("acme/keyed", INPUTS, **options).collect()
+    assert SECRET.encode() not in _written(tmp_path)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_schemas_that_cannot_be_fetched(
+    emulator: Emulator, tmp_path: Path, sync: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a schema, inputs with the usual names are kept secret, and a warning says so; the work goes on."""
+
+    @emulator.model("acme/open", official=True)
+    def open_(text: str, openai_api_key: str, hf_token: str, max_tokens: int) -> str:
+        return text
+
+    async def refuse(
+        request: web.BaseRequest, record: Request, answer: Callable[[web.BaseRequest], Any]
+    ) -> web.StreamResponse:
+        if record.operation == "models.get":
+            return web.json_response({"detail": "no"}, status=403)
+        response: web.StreamResponse = await answer(request)
+        return response
+
+    emulator.middlewares.append(refuse)
+    inputs: list[dict[str, Any]] = [
+        {"text": "a", "openai_api_key": SECRET, "hf_token": SECRET, "max_tokens": 5}
+    ]
+    options: dict[str, Any] = {"journal": tmp_path / "run.db", "save_to": tmp_path / "out"}
+
+    def run_sync() -> list[Any]:
+        with replicate_sync.Client(emulator.token, base_url=emulator.url) as client:
+            return client.map("acme/open", inputs, **options).collect()
+
+    if sync:
+        [found] = await asyncio.to_thread(run_sync)
+    else:
+        async with Client(emulator.token, base_url=emulator.url) as client:
+            [found] = await client.map("acme/open", inputs, **options).collect()
+    assert found.output == "a"
+    assert SECRET not in repr(found)
+    assert "'max_tokens': 5" in repr(found)
+    assert SECRET.encode() not in _written(tmp_path)
+    assert "recognised by their names" in caplog.text
 
 
 # -- Passwords in URLs -------------------------------------------------------------------------

@@ -8,20 +8,25 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeAlias
 
 from .exceptions import ArgumentError, ArgumentTypeError, InvalidSignature
 
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 
 
+Headers: TypeAlias = Mapping[str, str] | Sequence[tuple[bytes, bytes]]
+"""Headers by name, or in pairs of bytes as ASGI has them."""
+
+
 def verify(
-    headers: Mapping[str, str],
+    headers: Headers,
     body: bytes | str,
     secret: str,
     *,
-    tolerance: float | None,
+    tolerance: float | timedelta | None,
     now: float,
 ) -> None:
     """Verify that a webhook delivery was signed with the secret, at about the present time.
@@ -30,7 +35,8 @@ def verify(
         headers: Headers of the delivery; the case of their names does not matter.
         body: Body of the delivery, exactly as received.
         secret: Signing secret, `whsec_...`.
-        tolerance: Maximum difference between the signed timestamp and `now`, in seconds; None for no limit.
+        tolerance: Maximum difference between the signed timestamp and `now`, in seconds or as a timedelta; None for
+            no limit.
         now: Current time, in seconds since the epoch.
 
     Raises:
@@ -40,7 +46,7 @@ def verify(
         ArgumentTypeError: An argument has a wrong type.
     """
     key = _key(secret)
-    _check_tolerance(tolerance)
+    tolerance = _tolerance(tolerance)
     if not isinstance(body, (bytes, bytearray, memoryview, str)):
         raise ArgumentTypeError(
             "body", f"expected the body as bytes or str, got {type(body).__name__}"
@@ -68,7 +74,13 @@ def verify(
             continue
         if hmac.compare_digest(found, expected):
             return
-    raise InvalidSignature("no signature matches")
+    reason = "no signature matches"
+    if _is_base64(content):
+        reason += (
+            ". The body is encoded in base64, as AWS Lambda does if `isBase64Encoded` is set:"
+            " pass base64.b64decode(body)"
+        )
+    raise InvalidSignature(reason)
 
 
 def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
@@ -88,37 +100,78 @@ def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def _signed_headers(headers: Mapping[str, str]) -> tuple[str, str, str]:
+def _signed_headers(headers: Headers) -> tuple[str, str, str]:
     """Return the headers that a signature consists of: ID, timestamp, signatures."""
     try:
-        # The headers of some web frameworks have `items`, but are no `Mapping`.
-        known = {name.lower(): value for name, value in headers.items() if isinstance(name, str)}
+        pairs = _pairs(headers)
+        known: dict[str, list[object]] = {}
+        for name, value in pairs:
+            if isinstance(name, str):
+                known.setdefault(_plain_name(name), []).append(value)
     except (AttributeError, TypeError, ValueError):
         raise ArgumentTypeError(
-            "headers", f"expected a mapping of names to values, got {type(headers).__name__}"
+            "headers",
+            f"expected a mapping of names to values, or the pairs of bytes of ASGI, got {type(headers).__name__}",
         ) from None
     found = []
     for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
-        value = known.get(name)
-        if name not in known:
+        values = known.get(name, [])
+        if not values:
             raise InvalidSignature(f"the header {name!r} is missing")
-        if not isinstance(value, str):
-            raise ArgumentTypeError(
-                "headers", f"expected {name!r} as a string, got {type(value).__name__}"
-            )
-        found.append(value)
+        if len(values) > 1 and name != "webhook-signature":
+            raise InvalidSignature(f"the header {name!r} is there {len(values)} times")
+        found.append(" ".join(_text(name, value) for value in values))
     message, timestamp, signatures = found
     return message, timestamp, signatures
 
 
-def _check_tolerance(tolerance: float | None) -> None:
+def _pairs(headers: Any) -> Iterable[tuple[Any, Any]]:
+    # The headers of some web frameworks have `items`, but are no `Mapping`.
+    if hasattr(headers, "items"):
+        pairs: Iterable[tuple[Any, Any]] = headers.items()
+        return pairs
+    if not isinstance(headers, (list, tuple)) or not headers:
+        raise TypeError
+    # As in the scope of ASGI. Not of strings: those may be anything.
+    return [
+        (bytes.decode(name, "latin-1"), bytes.decode(value, "latin-1")) for name, value in headers
+    ]
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a header in lower case; it may be that of a variable of CGI or WSGI."""
+    return name.lower().replace("_", "-").removeprefix("http-")
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    reason = f"expected {name!r} as a string, got {type(value).__name__}"
+    if isinstance(value, (list, tuple)):
+        reason += ": pass the `headers` of the event instead of `multiValueHeaders`, or the first value of each"
+    elif isinstance(value, bytes):
+        reason += ": decode it"
+    raise ArgumentTypeError("headers", reason)
+
+
+def _is_base64(body: bytes) -> bool:
+    try:
+        return base64.b64decode(body, validate=True).lstrip()[:1] == b"{"
+    except ValueError:
+        return False
+
+
+def _tolerance(tolerance: float | timedelta | None) -> float | None:
     if tolerance is None:
-        return
-    expected = f"expected seconds, or None for no limit, got {tolerance!r}"
+        return None
+    expected = f"expected seconds, a timedelta, or None for no limit, got {tolerance!r}"
+    if isinstance(tolerance, timedelta):
+        tolerance = tolerance.total_seconds()
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
         raise ArgumentTypeError("tolerance", expected)
     if not 0 <= tolerance < math.inf:  # NaN is neither
         raise ArgumentError("tolerance", expected)
+    return tolerance
 
 
 def check_secret(secret: str, argument: str) -> None:
@@ -131,7 +184,10 @@ def check_secret(secret: str, argument: str) -> None:
     _key(secret, argument)
 
 
-def _key(secret: str, argument: str = "secret") -> bytes:
+def _key(secret: object, argument: str = "secret") -> bytes:
+    if secret is None:
+        reason = "expected a string, got None: is the variable set that it comes from?"
+        raise ArgumentTypeError(argument, reason)
     if not isinstance(secret, str):
         raise ArgumentTypeError(argument, f"expected a string, got {type(secret).__name__}")
     try:

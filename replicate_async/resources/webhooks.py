@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 import attrs
 
@@ -62,21 +63,22 @@ class Webhooks(Namespace):
 
     def validate(
         self,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]],
         body: bytes | str,
         secret: str | WebhookSigningSecret,
-        tolerance: float | None = 300,
+        tolerance: float | timedelta | None = 300,
     ) -> None:
         """Verify the signature of a webhook delivery (:api:`webhook-signature`).
 
         Returns if it is valid, and raises if it is not.
 
         Args:
-            headers: Headers of the delivery; the case of their names does not matter.
+            headers: Headers of the delivery: a mapping, or the pairs of bytes of ASGI. The case of their names does not
+                matter.
             body: Body of the delivery, exactly as received. Do not decode and re-encode the JSON.
             secret: Signing secret of the account: `whsec_...`, or the result of `webhooks.default.secret()`.
-            tolerance: Maximum difference between the signed timestamp and the current time, in seconds;
-                `None` for no limit.
+            tolerance: Maximum difference between the signed timestamp and the current time, in seconds or as a
+                timedelta; `None` for no limit.
 
         Raises:
             InvalidSignature: The delivery is not signed with the secret, or its timestamp is out of tolerance.
@@ -93,10 +95,10 @@ class Webhooks(Namespace):
 
     def unwrap(
         self,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]],
         body: bytes | str,
         secret: str | WebhookSigningSecret,
-        tolerance: float | None = 300,
+        tolerance: float | timedelta | None = 300,
     ) -> Prediction | Training:
         """Verify the signature of a webhook delivery, and return the prediction or training in it.
 
@@ -104,11 +106,12 @@ class Webhooks(Namespace):
         (:api:`webhook-delivery`).
 
         Args:
-            headers: Headers of the delivery; the case of their names does not matter.
+            headers: Headers of the delivery: a mapping, or the pairs of bytes of ASGI. The case of their names does not
+                matter.
             body: Body of the delivery, exactly as received. Do not decode and re-encode the JSON.
             secret: Signing secret of the account: `whsec_...`, or the result of `webhooks.default.secret()`.
-            tolerance: Maximum difference between the signed timestamp and the current time, in seconds;
-                `None` for no limit.
+            tolerance: Maximum difference between the signed timestamp and the current time, in seconds or as a
+                timedelta; `None` for no limit.
 
         Returns:
             The prediction or training, as of the time of the delivery.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from datetime import timedelta
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -137,6 +139,67 @@ async def test_tolerance(
     monkeypatch.undo()
 
 
+async def test_headers_in_other_shapes(client: Client, hook: list[Delivery]) -> None:
+    """Headers of ASGI, WSGI and CGI are headers; those of API Gateway are told from its lists of values."""
+    _, delivery = await _deliver(client, hook)
+    secret = (await client.webhooks.default.secret()).key
+    plain = {name.lower(): value for name, value in delivery.headers.items()}
+    raw = [(name.encode(), value.encode()) for name, value in plain.items()]
+    environ = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in plain.items()}
+    for headers in (
+        raw,
+        tuple(raw),
+        environ,
+        {**environ, "wsgi.input": None, "SERVER_PORT": 80},
+        {**plain, "other": None},
+        [*raw, (b"webhook-signature", b"v1,b3RoZXI=")],
+    ):
+        client.webhooks.validate(cast("Any", headers), delivery.body, secret)
+    with pytest.raises(InvalidSignature, match="2 times"):
+        client.webhooks.validate([*raw, (b"webhook-id", b"b")], delivery.body, secret)
+    multiple: Any = {name: [value] for name, value in plain.items()}
+    with pytest.raises(ArgumentTypeError, match=r"headers: .*multiValueHeaders"):
+        client.webhooks.validate(multiple, delivery.body, secret)
+    for bad in (None, 5, "text", [1], [("a",)], {**plain, "webhook-id": 5}):
+        with pytest.raises(ArgumentTypeError, match="headers: "):
+            client.webhooks.validate(cast("Any", bad), delivery.body, secret)
+
+
+async def test_a_tolerance_is_a_time(client: Client, hook: list[Delivery]) -> None:
+    """A timedelta is a tolerance."""
+    _, delivery = await _deliver(client, hook)
+    secret = await client.webhooks.default.secret()
+    client.webhooks.validate(delivery.headers, delivery.body, secret, timedelta(minutes=5))
+    old = {**delivery.headers, "webhook-timestamp": "1000000000"}
+    with pytest.raises(InvalidSignature, match="tolerance"):
+        client.webhooks.validate(old, delivery.body, secret, timedelta(minutes=5))
+    with pytest.raises(ArgumentError, match="tolerance: "):
+        client.webhooks.validate(delivery.headers, delivery.body, secret, timedelta(-1))
+
+
+async def test_bodies_of_lambda(client: Client, hook: list[Delivery]) -> None:
+    """A body that API Gateway has encoded is not accepted, and the error says what to do."""
+    _, delivery = await _deliver(client, hook)
+    secret = await client.webhooks.default.secret()
+    encoded = base64.b64encode(delivery.body)
+    for body in (encoded, encoded.decode()):
+        with pytest.raises(InvalidSignature, match=r"isBase64Encoded.*b64decode"):
+            client.webhooks.validate(delivery.headers, body, secret)
+    client.webhooks.validate(delivery.headers, base64.b64decode(encoded), secret)
+    with pytest.raises(InvalidSignature) as caught:
+        client.webhooks.validate(delivery.headers, delivery.body + b" ", secret)
+    assert "base64" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", [None, b"whsec_YWJj", 5, ["whsec_YWJj"]])
+async def test_secrets_of_other_types(client: Client, secret: Any) -> None:
+    """A secret is a string or what `secret()` returned; None says where it may come from."""
+    for verify in (client.webhooks.validate, client.webhooks.unwrap):
+        with pytest.raises(ArgumentTypeError, match="secret: expected a string, got") as caught:
+            verify({}, b"{}", secret)
+        assert ("variable" in str(caught.value)) is (secret is None)
+
+
 async def test_bad_arguments(client: Client, emulator: Emulator) -> None:
     """A parsed body, a secret that is none, and a body that is no prediction are told apart."""
     parsed: Any = {"id": "x"}
@@ -154,7 +217,6 @@ async def test_bad_arguments(client: Client, emulator: Emulator) -> None:
 
 async def test_signed_nonsense(client: Client, emulator: Emulator) -> None:
     """A body that is signed, but is no prediction, is an error about the body."""
-    import base64
     import hashlib
     import hmac
 

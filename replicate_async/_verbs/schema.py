@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import keyword
 import math
 import re
@@ -20,7 +21,8 @@ import attrs
 
 from .._codec import decode_json
 from .._files.holders import ModelFile, is_file
-from .._redaction import REDACTED
+from .._json import digits_of, shown
+from .._redaction import REDACTED, shortened
 from ..types import File
 
 _DEEPEST: Final = 16
@@ -89,7 +91,9 @@ class InputField:
         Args:
             file: The type of files.
         """
-        if self.choices and all(isinstance(c, (str, int, bool)) for c in self.choices):
+        if self.choices and all(
+            isinstance(c, (str, int, bool)) and _has_repr(c) for c in self.choices
+        ):
             found: Any = Literal[self.choices]
         elif self.is_file:
             found = file
@@ -105,7 +109,7 @@ class InputField:
     def type_text(self) -> str:
         """The type as text."""
         if self.choices:
-            return " | ".join(map(repr, self.choices))
+            return " | ".join(map(_text, self.choices))
         if self.is_file:
             return "file"
         if self.type == "array":
@@ -134,7 +138,23 @@ def _number_text(value: float) -> str:
     """Return a number as text: whole ones in full, others with six digits."""
     if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e21):
         return f"{value:g}"
-    return str(int(value))
+    try:
+        return digits_of(int(value))
+    except ValueError:
+        return f"{'-' if value < 0 else ''}2**{int(value).bit_length() - 1}"
+
+
+def _text(value: object) -> str:
+    """Return the `repr` of what a schema or a user gives, however long and deep it is."""
+    return shown(shortened(value))
+
+
+def _has_repr(value: object) -> bool:
+    """Tell whether Python shows a value, as a signature needs it: not an integer of thousands of digits."""
+    try:
+        return bool(repr(value))
+    except (ValueError, RecursionError):
+        return False
 
 
 @attrs.frozen
@@ -223,14 +243,18 @@ class ModelSchema:
                 if field.required
                 else None
                 if field.default is MISSING
-                else field.default,
+                else field.default
+                if _has_repr(field.default)
+                else ...,
                 annotation=field.annotation(file),
             )
             for field in self.inputs.values()
-            if field.name.isidentifier() and not keyword.iskeyword(field.name)
+            if _is_parameter(field.name)
         ]
         if self.takes_others:
-            name = "others" if "others" not in self.inputs else "other_inputs"
+            name = "others"
+            while name in self.inputs:
+                name = f"{name}_"
             parameters.append(
                 inspect.Parameter(name, inspect.Parameter.VAR_KEYWORD, annotation=Any)
             )
@@ -256,11 +280,13 @@ class ModelSchema:
             if field.required:
                 line += ", required"
             elif field.default is not MISSING:
-                line += f" = {field.default!r}"
+                line += f" = {_text(field.default)}"
             if field.bounds:
                 line += f", {field.bounds}"
             if field.deprecated:
                 line += ", deprecated"
+            if not _is_parameter(field.name):
+                line += f"; pass it as **{{{json.dumps(field.name, ensure_ascii=False)}: ...}}"
             lines.append(line)
             for paragraph in field.description.splitlines():
                 lines += textwrap.wrap(
@@ -350,6 +376,11 @@ class ModelSchema:
 
     def _resolved(self, node: object) -> Mapping[str, Any]:
         return _resolved(node, self._components)
+
+
+def _is_parameter(name: str) -> bool:
+    """Tell whether Python code can name an argument like this."""
+    return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def read_schema(document: object, cog_version: str | None) -> ModelSchema | None:
@@ -496,21 +527,21 @@ def _problems(
     if field.choices:
         plain = value.tolist() if hasattr(value, "tolist") else value
         if plain not in field.choices:
-            allowed = ", ".join(map(repr, field.choices))
+            allowed = ", ".join(map(_text, field.choices))
             close = difflib.get_close_matches(
-                str(plain), [str(choice) for choice in field.choices], n=1
+                _plain(plain), [_plain(choice) for choice in field.choices], n=1
             )
             meant = f"; did you mean {close[0]!r}?" if close else ""
             if field.is_secret:
                 return [Problem(path, "it is none of the allowed values", False)]
-            return [Problem(path, f"{plain!r} is none of {allowed}{meant}", False)]
+            return [Problem(path, f"{_text(plain)} is none of {allowed}{meant}", False)]
         return []
     if isinstance(value, (int, float)):
         below = field.minimum is not None and value < field.minimum
         above = field.maximum is not None and value > field.maximum
         if below or above:
-            shown = REDACTED if field.is_secret else value
-            return [Problem(path, f"{shown!r} is out of bounds: {field.bounds}", False)]
+            text = _text(REDACTED if field.is_secret else value)
+            return [Problem(path, f"{text} is out of bounds: {field.bounds}", False)]
     if isinstance(value, str):
         short = field.min_length is not None and len(value) < field.min_length
         long = field.max_length is not None and len(value) > field.max_length
@@ -526,6 +557,10 @@ def _problems(
             found += _problems(field.items, item, f"{path}[{index}]", opaque)
         return found
     return []
+
+
+def _plain(value: object) -> str:
+    return value[:1000] if isinstance(value, str) else _text(value)[:1000]
 
 
 def _fits(field: InputField, value: Any) -> bool:
@@ -556,7 +591,7 @@ def _may_be_file(value: Any) -> bool:
 
 
 def _misfit(field: InputField, value: Any) -> str:
-    text = repr(REDACTED if field.is_secret else value)
+    text = _text(REDACTED if field.is_secret else value)
     if len(text) > 60:
         text = f"a {type(value).__name__}"
     return f"expected {field.type_text}, got {text}"

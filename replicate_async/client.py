@@ -40,11 +40,21 @@ from .resources.files import Files
 from .resources.hardware import HardwareNamespace
 from .resources.models import Model, Models
 from .resources.predictions import Predictions
+from .resources.raw import request
 from .resources.search import SearchResults, search
 from .resources.trainings import Trainings
 from .resources.versions import Version
 from .resources.webhooks import Webhooks
-from .types import FileEncodingStrategy, Limits, RateLimit, Retry, Stats, Timeout, WebhookEvent
+from .types import (
+    FileEncodingStrategy,
+    Limits,
+    RateLimit,
+    RateLimitState,
+    Retry,
+    Stats,
+    Timeout,
+    WebhookEvent,
+)
 
 __all__ = ("Client",)
 
@@ -69,6 +79,7 @@ class Client(Unpicklable):
         api_token: str | Callable[[], str] | None = None,
         *,
         base_url: str | None = None,
+        api_prefix: str | None = None,
         timeout: float | Timeout | None = None,
         headers: Mapping[str, str] | None = None,
         user_agent: str | None = None,
@@ -93,6 +104,9 @@ class Client(Unpicklable):
                 current Cog scope, then to the environment variable `REPLICATE_API_TOKEN`.
             base_url: URL of the API without `/v1`. Defaults to the environment variable
                 `REPLICATE_BASE_URL`, then to `https://api.replicate.com`.
+            api_prefix: Path below `base_url` that all paths of the API begin with. Defaults to the environment
+                variable `REPLICATE_API_PREFIX`, then to `/v1`. Pass `""` for a gateway that has no `/v1`, such as
+                `https://gateway.ai.cloudflare.com/v1/ACCOUNT/GATEWAY/replicate`.
             timeout: Timeouts for the network: a `Timeout`, or its `read` timeout in seconds. Does not limit how
                 long a model may run; `run(timeout=...)` does.
             headers: Additional headers for each request to the API.
@@ -128,9 +142,11 @@ class Client(Unpicklable):
         Raises:
             ArgumentError: An argument has an invalid value.
         """
+        self._is_view: bool = False
         self._context = make_context(
             api_token,
             base_url=base_url,
+            api_prefix=api_prefix,
             timeout=timeout,
             headers=headers,
             user_agent=user_agent,
@@ -154,6 +170,7 @@ class Client(Unpicklable):
         """Return a client over existing state."""
         made = object.__new__(cls)
         made._context = context
+        made._is_view = False
         return made
 
     def with_options(
@@ -169,10 +186,18 @@ class Client(Unpicklable):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         output_hosts: Sequence[str] | None = None,
+        rate_limit: RateLimit | Literal[False] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> Client:
         """Return a view of this client with other options, which shares its connections.
 
-        Options that are None stay as they are. Closing the view closes the client, and the other way round.
+        Options that are None stay as they are. A view costs next to nothing, so that each request of a web app can
+        have its own, and counts in its own `stats`. Leaving `async with` on the view does not close anything;
+        its `aclose()` closes the client, and the other way round.
+
+        ```python
+        view = client.with_options(tags={"tenant": "acme"}, rate_limit=RateLimit(creates=10, max_queue=2.0))
+        ```
 
         Args:
             api_token: API token, or a function that returns it for each request.
@@ -185,6 +210,10 @@ class Client(Unpicklable):
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: `"url"` or `"base64"`.
             output_hosts: Hosts that output files may be fetched from.
+            rate_limit: Client-side rate limits. For a view with `tags` and the same token, they apply to all
+                requests with these tags, within the limits of the account. `False` disables them.
+            tags: Names and values to add to those of this client, such as a tenant. They are in the `extra` of log
+                records, and are not sent.
 
         Returns:
             The view.
@@ -192,7 +221,7 @@ class Client(Unpicklable):
         Raises:
             ArgumentError: An argument has an invalid value.
         """
-        return self._over(
+        view = self._over(
             changed_context(
                 self._context,
                 api_token=api_token,
@@ -205,8 +234,22 @@ class Client(Unpicklable):
                 use_file_output=use_file_output,
                 file_encoding_strategy=file_encoding_strategy,
                 output_hosts=output_hosts,
+                rate_limit=rate_limit,
+                tags=tags,
             )
         )
+        view._is_view = True
+        return view
+
+    @property
+    def is_view(self) -> bool:
+        """Whether `with_options` made it."""
+        return self._is_view
+
+    @property
+    def rate_limit(self) -> RateLimitState | None:
+        """What is left of the rate limits now, and how long the queues are; `None` if they are disabled."""
+        return self._context.transport.rate_limit_state()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop. The client cannot be used afterwards.
@@ -222,12 +265,13 @@ class Client(Unpicklable):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
+        if not self._is_view:
+            await self.aclose()
 
     @property
     def stats(self) -> Stats:
-        """Counters of what this client and its views have done."""
-        return self._context.transport.pool.stats
+        """Counters of what this client and its views have done; those of a view count what it has done."""
+        return self._context.stats
 
     def __repr__(self) -> str:
         return f"Client(base_url={redacted(self._context.transport.config.base_url)!r})"
@@ -712,6 +756,45 @@ class Client(Unpicklable):
             ArgumentError: An argument has an invalid value; nothing was sent.
         """
         return await search(self._context, query, limit)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int | bool | None] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Make a request to any endpoint of the API, with the token, the retries and the errors of all others.
+
+        A POST, PUT, PATCH or DELETE is repeated only if the first one certainly had no effect. What creates
+        something that is paid for is better created with `run` or `predictions.create`, which find it again if its
+        response is lost.
+
+        ```python
+        model = await client.request("GET", "/models/owner/name")
+        print(model["description"], model.response.status)
+        ```
+
+        Args:
+            method: HTTP method.
+            path: Path below `/v1`, percent-encoded, such as `"/models/owner/name"`; no URL, so that the token
+                is sent to the API only.
+            params: Parameters of the query; those that are `None` are left out.
+            json: Value to send as JSON; `None` for no body.
+            headers: Additional headers.
+
+        Returns:
+            The JSON of the response: an object is a dictionary with its `response`. Text if it is not JSON, `None` if
+            it is empty.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
+        return await request(self._context, method, path, params=params, json=json, headers=headers)
 
     def paginate(self, listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
         """Iterate over the pages of a listing.

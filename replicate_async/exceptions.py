@@ -46,6 +46,7 @@ ReplicateException
 ├── ArgumentTypeError           (also TypeError)
 ├── JournalError                the journal of `map` cannot be used
 ├── MissingDependency           an optional package is not installed (also ImportError)
+├── QueueFull                   the client-side rate limit has no room; nothing was sent
 ├── ClientClosed                (also RuntimeError)
 ├── StreamInUse                 (also RuntimeError)
 ├── StreamAbandoned             (also RuntimeError)
@@ -103,6 +104,7 @@ __all__ = (
     "PredictionAborted",
     "PredictionCanceled",
     "PredictionFailed",
+    "QueueFull",
     "RateLimitError",
     "RefusedRedirect",
     "ReplicateError",
@@ -844,6 +846,20 @@ class MissingDependency(ReplicateException, ImportError):
         self.package = package
         super().__init__(
             f"{package} is not installed: install it with pip install 'replicate-async[{extra}]'"
+        )
+
+
+class QueueFull(ReplicateException):
+    """The request would wait for the client-side rate limit longer than `RateLimit.max_queue`. Nothing was sent."""
+
+    retry_after: float
+    """Seconds after which it would find room."""
+
+    def __init__(self, wait: float, max_queue: float) -> None:
+        self.retry_after = max(wait - max_queue, 0.0)
+        super().__init__(
+            f"not sent, since it would wait {wait:.1f} s for the rate limit, and {max_queue:g} s are allowed;"
+            f" try again in {self.retry_after:.1f} s"
         )
 
 

@@ -73,15 +73,23 @@ def _look_at(closed: asyncio.Future[None]) -> None:
 
 
 def decode_body(
-    call: Call, result: type[Any] | None, url: str, status: int, body: bytearray
+    call: Call,
+    result: type[Any] | None,
+    url: str,
+    response: aiohttp.ClientResponse,
+    body: bytearray,
 ) -> Any:
     """Return the object, JSON or text in the body of an answer; None if nothing is expected."""
-    if call.expects == "json":
+    expects = call.expects
+    if expects == "any":
+        is_json = response.content_type.endswith("json")
+        expects = "nothing" if not body else "json" if is_json else "text"
+    if expects == "json":
         try:
             data = decode_json(body)
             return data if result is None else structure(data, result)
         except ValueError as error:
             raise exceptions.UnreadableAnswer(
-                call.method, redacted(url), status, bytes(body[:1000]), str(error)
+                call.method, redacted(url), response.status, bytes(body[:1000]), str(error)
             ) from error
-    return body.decode("utf-8", "replace") if call.expects == "text" else None
+    return body.decode("utf-8", "replace") if expects == "text" else None

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import attrs
 
@@ -25,7 +25,7 @@ from .. import exceptions
 from .._json import shown
 from .._redaction import without_credentials
 from .._version import __version__
-from ..types import Limits, RateLimit, Retry, Timeout
+from ..types import Limits, RateLimit, Response, Retry, Timeout
 from .limits import RateClass
 from .retry import Kind
 from .server_clock import parsed_date
@@ -56,8 +56,8 @@ class Call:
     """Percent-encoded path below `/v1`, with its leading slash; or an absolute URL."""
     kind: Kind = Kind.READ
     """Whether the request may be repeated."""
-    expects: Literal["json", "text", "nothing"] = "json"
-    """Content of a successful answer."""
+    expects: Literal["json", "text", "nothing", "any"] = "json"
+    """Content of a successful answer; of any: JSON if its type says so, else text, and None if it is empty."""
     params: Mapping[str, Param] | None = None
     """Query parameters; those that are None are left out."""
     json: Any = None
@@ -76,6 +76,8 @@ class Call:
     """Whether to pass all queues, as a request does that stops costs."""
     is_new: bool = False
     """Whether the API may not know the object yet, since it was just created: then a 404 is repeated."""
+    waits: bool = False
+    """Whether to wait for the rate limit however long it takes, since it is about what is paid for."""
     rate_class: RateClass = "others"
     """Rate limit that the request counts against."""
     send_state: SendState | None = None
@@ -126,6 +128,11 @@ class Answer:
         """Time of the answer by the server's clock, from the `Date` header; None if it is missing."""
         return parsed_date(self.headers.get("Date", ""))
 
+    @property
+    def response(self) -> Response:
+        """Status and headers, for users."""
+        return Response(self.status, {name.lower(): value for name, value in self.headers.items()})
+
     def unreadable(self, error: ValueError) -> exceptions.UnreadableAnswer:
         """Return the exception for an answer whose JSON has an unexpected shape."""
         return exceptions.UnreadableAnswer(
@@ -150,13 +157,61 @@ class Config:
     limits: Limits
     """Limits on memory and connections."""
     rate_limit: RateLimit | None
-    """Client-side rate limits; None: disabled."""
+    """Client-side rate limits of the account; None: disabled."""
+    prefix: str = "/v1"
+    """Path below `base_url` that all paths of the API begin with; without a trailing slash."""
+    tags: Mapping[str, str] = attrs.field(factory=dict)
+    """What distinguishes those for whom the requests are made, such as a tenant."""
+    tenant_limit: RateLimit | None = None
+    """Rate limits of the tags, within those of the account; None: no other than these."""
     output_hosts: tuple[str, ...] | None = None
     """Hosts that output files may be fetched from; None: any."""
 
 
-def check_base_url(url: str) -> str:
-    """Return a base URL in the form that `Config` holds.
+def check_prefix(prefix: str) -> str:
+    """Return the path below the base URL that all paths begin with.
+
+    Raises:
+        ArgumentError: It is not a path.
+    """
+    if not isinstance(prefix, str):
+        raise exceptions.ArgumentTypeError(
+            "api_prefix", f"expected a string, got {type(prefix).__name__}"
+        )
+    path = prefix.rstrip("/")
+    if path:
+        check_path(path, "api_prefix")
+    if "?" in path:
+        raise exceptions.ArgumentError("api_prefix", f"{prefix!r} has a query")
+    return path
+
+
+def check_path(path: str, argument: str = "path") -> str:
+    """Return a path below the API's root, with an optional query.
+
+    Raises:
+        ArgumentError: It is a URL, or leads out of the API, where the token must not be sent.
+    """
+    if not isinstance(path, str):
+        raise exceptions.ArgumentTypeError(
+            argument, f"expected a string, got {type(path).__name__}"
+        )
+    if not path.startswith("/") or path.startswith("//"):
+        raise exceptions.ArgumentError(
+            argument, f"expected a path of the API such as '/models/owner/name', got {path[:200]!r}"
+        )
+    if any(not "!" <= character <= "~" or character in "\\#" for character in path):
+        raise exceptions.ArgumentError(
+            argument, f"{path[:200]!r} has characters that must be percent-encoded"
+        )
+    segments = unquote(unquote(path.partition("?")[0])).replace("\\", "/").split("/")
+    if "." in segments or ".." in segments:
+        raise exceptions.ArgumentError(argument, f"{path[:200]!r} has '.' or '..' in it")
+    return path
+
+
+def check_base_url(url: str, prefix: str = "/v1") -> str:
+    """Return a base URL in the form that `Config` holds, without the prefix.
 
     Raises:
         ArgumentError: *url* is not an HTTP or HTTPS URL.
@@ -175,8 +230,8 @@ def check_base_url(url: str) -> str:
         raise exceptions.ArgumentError(
             "base_url", f"expected a URL such as {DEFAULT_BASE_URL!r}, got {url!r}"
         )
-    if parts.path.endswith("/v1"):
-        url = url.removesuffix("/v1")
+    if prefix and parts.path.endswith(prefix):
+        url = url.removesuffix(prefix)
     return url
 
 

@@ -15,7 +15,8 @@ from weakref import WeakValueDictionary
 import anyio
 import attrs
 
-from ..types import RateLimit
+from .. import exceptions
+from ..types import QueueState, RateLimit, RateLimitState
 
 RateClass = Literal["creates", "others"]
 """Classes of requests, each with a rate limit of its own (:api:`rate-limits`)."""
@@ -155,15 +156,32 @@ class Gate:
             self._bucket.fill(self._clock())
             self._bucket.tokens -= 1
 
-    async def wait(self, *, first: bool = False) -> float:
+    def state(self) -> QueueState:
+        """Return what is left of the limit now, and how long the queue is."""
+        with self._lock:
+            due, queued = self._due(), len(self._queue)
+            wait = 0.0 if not queued and due <= 0 else due + queued / self._bucket.rate
+            remaining = max(self._bucket.tokens - queued, 0.0) if due <= 0 else 0.0
+            return QueueState(remaining, queued, wait)
+
+    async def wait(self, *, first: bool = False, longest: float | None = None) -> float:
         """Pass in the order of arrival, and return the number of seconds waited.
 
         Args:
             first: Whether to go to the front of the queue.
+            longest: Longest wait in seconds; None for any.
+
+        Raises:
+            QueueFull: The wait would be longer.
         """
         began = self._clock()
         ticket = object()
         with self._lock:
+            if longest is not None:
+                ahead = 0 if first else len(self._queue)
+                wait = self._due() + ahead / self._bucket.rate
+                if wait > longest:
+                    raise exceptions.QueueFull(wait, longest)
             head = next(iter(self._queue.values()), self._arrived)
             if first:
                 number = head - 1
@@ -239,6 +257,10 @@ class Gates:
 
     creates: Gate
     others: Gate
+
+    def state(self) -> RateLimitState:
+        """Return the state of both."""
+        return RateLimitState(self.creates.state(), self.others.state())
 
     def of(self, rate_class: RateClass) -> Gate:
         """Return the gate of a class of requests."""

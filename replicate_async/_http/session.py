@@ -17,7 +17,6 @@ import anyio
 import attrs
 
 from .. import exceptions
-from ..types import Stats
 from .call import Origin
 from .limits import RecentGates, Slots
 from .proxies import environment_proxy, environment_ssl
@@ -91,7 +90,6 @@ class Pool:
         finalize(self, _discard_all, self._sessions)
         self.closing: bool = False
         """Whether nothing new may begin; what has begun is finished."""
-        self.stats: Stats = Stats()
         self.gates: RecentGates = RecentGates()
         self.clock: ServerClock = ServerClock()
 

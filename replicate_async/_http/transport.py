@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
 import anyio
@@ -21,6 +21,8 @@ import yarl
 from .. import _arguments, exceptions
 from .._codec import encode_json
 from .._concurrency import in_thread
+from ..types import RateLimit, RateLimitState
+from ..types._stats import Counters
 from .answers import decode_body, fail_when_closed, redirect_target
 from .call import (
     LARGE,
@@ -41,7 +43,7 @@ from .errors import NETWORK_ERRORS, cause_of, status_error, translated
 from .hosts import host_of
 from .limits import Gate, Gates
 from .payloads import JSONPayload, StreamedPayload
-from .retry import retry_delay
+from .retry import Kind, retry_delay
 from .session import Pool, Session
 from .urls import legal_url
 
@@ -74,7 +76,7 @@ class Route:
     """The same URL, not quoted again, which would break a signature."""
     origin: Origin
     is_api: bool
-    """Whether it is at the origin of the API, the only one that gets the token."""
+    """Whether it is one of the API, which alone get the token."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -89,27 +91,49 @@ class Account:
     """Headers of all requests to the API, including the token."""
     gates: Gates | None
     """Gates of the account; None if client-side rate limiting is disabled."""
+    tenant_gates: Gates | None
+    """Gates of the tags, to be passed before those of the account; None if they have no limits of their own."""
 
 
 class Transport:
     """Makes the requests of a client, or of a view of it."""
 
-    def __init__(self, config: Config, pool: Pool) -> None:
+    def __init__(self, config: Config, pool: Pool, counters: Counters | None = None) -> None:
         self.config = config
         self.pool = pool
+        self.counters = counters or Counters()
         self._origin = origin(config.base_url)
-        self._root = f"{config.base_url}/v1"
+        self._root = f"{config.base_url}{config.prefix}"
+        self._inside = f"{urlsplit(self._root).path}/"
         self.http_host: str | None = self._origin[1] if self._origin[0] == "http" else None
         """Host of an API without TLS, such as an emulator: its files have `http:` URLs, too."""
         self._account: Account | None = None
 
     def with_config(self, config: Config) -> Transport:
         """Return a view with another configuration over the same connections."""
-        return Transport(config, self.pool)
+        return Transport(config, self.pool, self.counters.view())
 
     def is_api(self, url: str) -> bool:
-        """Return whether a URL is at the origin of the API, the only one that gets the token."""
-        return origin(url) == self._origin
+        """Return whether a URL is one of the API, which alone get the token.
+
+        A gateway may serve others at the same origin, below other paths.
+        """
+        if origin(url) != self._origin:
+            return False
+        path = urlsplit(url).path
+        return path.startswith(self._inside) and not _leads_out(path)
+
+    def rate_limit_state(self) -> RateLimitState | None:
+        """Return what is left of the rate limits, of the account and of the tags; None if they are disabled.
+
+        Raises:
+            MissingToken: There is no token.
+        """
+        account = self._account_now()
+        states = [
+            gates.state() for gates in (account.tenant_gates, account.gates) if gates is not None
+        ]
+        return max(states, key=lambda state: state.creates.wait, default=None)
 
     async def send(
         self,
@@ -165,7 +189,7 @@ class Transport:
                 False  # a create is repeated only if nothing was sent, or it was refused
             )
             attempt += 1
-            self.pool.stats.retried += 1
+            self.counters.add(retried=1)
             if delay:
                 await anyio.sleep(delay)
 
@@ -245,12 +269,18 @@ class Transport:
         try:
             account = self._account_now() if route.is_api else None
             gate = None
+            if account is not None and account.tenant_gates is not None and not throttled:
+                tenant_gate = account.tenant_gates.of(call.rate_class)
+                if call.urgent:
+                    tenant_gate.force()
+                elif not tenant_gate.try_pass():
+                    await self._wait_at(tenant_gate, call, self.config.tenant_limit)
             if account is not None and account.gates is not None:
                 gate = account.gates.of(call.rate_class)
                 if call.urgent:
                     gate.force()
                 elif throttled or not gate.try_pass():
-                    await self._wait_at(gate, throttled)
+                    await self._wait_at(gate, call, self.config.rate_limit, first=throttled)
                     account = self._account_now()  # the token may have been renewed meanwhile
             if call.rate_class == "creates":
                 await _notice_closed_connections(session)
@@ -262,16 +292,18 @@ class Transport:
             if is_held:
                 session.holds.release()
 
-    async def _wait_at(self, gate: Gate, throttled: bool) -> None:
-        stats = self.pool.stats
-        stats.waited += 1
-        stats.waiting += 1
+    async def _wait_at(
+        self, gate: Gate, call: Call, limit: RateLimit | None, *, first: bool = False
+    ) -> None:
+        waits = limit is None or call.waits or call.kind is Kind.POLL
+        self.counters.add(waited=1, waiting=1)
         began = time.monotonic()
         try:
-            await gate.wait(first=throttled)
+            await gate.wait(
+                first=first, longest=None if waits or limit is None else limit.max_queue
+            )
         finally:
-            stats.waiting -= 1
-            stats.waited_seconds += time.monotonic() - began
+            self.counters.add(waiting=-1, waited_seconds=time.monotonic() - began)
 
     async def _exchange(
         self,
@@ -308,9 +340,9 @@ class Transport:
         if gate is not None and route.is_api:
             gate.learn(response.headers)
         if len(body) < LARGE:
-            decoded = decode_body(call, result, route.url, response.status, body)
+            decoded = decode_body(call, result, route.url, response, body)
         else:
-            decoded = await in_thread(decode_body, call, result, route.url, response.status, body)
+            decoded = await in_thread(decode_body, call, result, route.url, response, body)
         return Answer(response.status, response.headers, decoded, call.method, route.url)
 
     async def _read(
@@ -423,7 +455,7 @@ class Transport:
                 "GET", redacted(url), f"not a valid URL ({error})"
             ) from cause_of(error)
         its_origin = origin(url)
-        return Route(url, parsed, its_origin, its_origin == self._origin)
+        return Route(url, parsed, its_origin, self.is_api(url))
 
     def _headers(
         self,
@@ -463,6 +495,11 @@ class Transport:
             token,
             {**config.headers, "Authorization": f"Bearer {token}"},
             None if limit is None else self.pool.gates.of((self._origin, token), limit),
+            None
+            if config.tenant_limit is None
+            else self.pool.gates.of(
+                (self._origin, token, *sorted(config.tags.items())), config.tenant_limit
+            ),
         )
         return account
 
@@ -585,6 +622,12 @@ async def _encoded(
 def _cannot_be_sent(call: Call, url: str, error: Exception) -> exceptions.TransportError:
     reason = f"{type(error).__name__}: {error}"
     return exceptions.TransportError(call.method, redacted(url), f"cannot be sent ({reason})")
+
+
+def _leads_out(path: str) -> bool:
+    """Return whether a path has `.` or `..` in it, which servers may resolve."""
+    path = unquote(path)
+    return "/./" in path or "/../" in path or path.endswith(("/.", "/.."))
 
 
 def _text(value: Param) -> str:

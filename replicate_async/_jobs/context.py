@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias, TypeGuard, TypeVar
@@ -15,12 +16,14 @@ from .._files.uploads import Uploads
 from .._http.call import (
     DEFAULT_BASE_URL,
     USER_AGENT,
+    Answer,
     Call,
     ClientSession,
     Config,
     TraceConfig,
     check_base_url,
     check_headers,
+    check_prefix,
     check_token,
 )
 from .._http.hosts import check_hosts
@@ -29,6 +32,7 @@ from .._http.retry import Kind
 from .._http.session import Pool
 from .._http.transport import Transport
 from ..types import FileEncodingStrategy, Limits, RateLimit, Record, Retry, Stats, Timeout
+from ..types._response import ResponseHolder
 from .pending import PendingCreates
 from .policy import Timings
 from .poller import Pollers
@@ -72,8 +76,8 @@ class Context:
     creates: PendingCreates = attrs.field(factory=PendingCreates)
     models: KnownModels = attrs.field(factory=KnownModels)
     uploads: Uploads = attrs.field(factory=Uploads)
-    schemas: dict[str, tuple[float, Any]] = attrs.field(factory=dict)
-    """For each model or version: the time at which it expires (monotonic), and its schema."""
+    schemas: dict[object, tuple[float, Any]] = attrs.field(factory=dict)
+    """For each account and model or version: the time at which it expires (monotonic), and its schema."""
     pollers: Pollers = attrs.field(factory=Pollers)
     viewers: Viewers = attrs.field(factory=Viewers)
     fan_outs: set[asyncio.Task[None]] = attrs.field(factory=set)
@@ -89,14 +93,27 @@ class Context:
             call: The call.
             patience: Seconds after which no further attempt begins.
         """
-        fetched: R = (await self.transport.send(call, result, patience)).data
-        return self.bind(fetched)
+        answer = await self.transport.send(call, result, patience)
+        fetched: R = answer.data
+        return self.bind(with_response(fetched, answer))
 
     def with_file_output(self, use_file_output: bool | None) -> Context:
         """Return a view with another choice of `use_file_output`; this context if that is None."""
         if use_file_output is None or use_file_output == self.use_file_output:
             return self
         return attrs.evolve(self, use_file_output=use_file_output)
+
+    def that_waits(self) -> Context:
+        """Return a view whose requests wait for the rate limits however long it takes."""
+        config = self.transport.config
+        limits = [
+            limit and attrs.evolve(limit, max_queue=math.inf)
+            for limit in (config.rate_limit, config.tenant_limit)
+        ]
+        if limits == [config.rate_limit, config.tenant_limit]:
+            return self
+        config = attrs.evolve(config, rate_limit=limits[0], tenant_limit=limits[1])
+        return attrs.evolve(self, transport=self.transport.with_config(config))
 
     def with_secrets(self, secrets: frozenset[str]) -> Context:
         """Return a view for jobs with secret inputs; this context if there are none."""
@@ -105,7 +122,11 @@ class Context:
     @property
     def stats(self) -> Stats:
         """What this client and its views have done so far."""
-        return self.transport.pool.stats
+        return self.transport.counters.own
+
+    def count(self, **amounts: int) -> None:
+        """Add to the counters of this client, and of the clients that it is a view of."""
+        self.transport.counters.add(**amounts)
 
     def next_call(self, call: Call, link: object) -> Call | None:
         """Return the call for the next page of a list; None if there is none.
@@ -131,6 +152,12 @@ class Context:
         return value
 
 
+def with_response(record: R, answer: Answer) -> R:
+    """Return a record after it was told which answer it was made of."""
+    record._held = ResponseHolder(answer.response)
+    return record
+
+
 def is_link(value: object) -> TypeGuard[str]:
     """Return whether the `next` or `previous` of a page is a link."""
     return isinstance(value, str) and value not in ("", "null")
@@ -153,7 +180,7 @@ class Bound(Record):
 
     def _replace(self, fresh: Bound) -> None:
         """Take over what the API sent from another object of the same class."""
-        self._raw = fresh._raw
+        self._raw, self._held = fresh._raw, fresh._held
         for field in attrs.fields(type(self)):
             if field.init:
                 setattr(self, field.name, getattr(fresh, field.name))
@@ -180,6 +207,7 @@ def make_context(
     api_token: Token | None = None,
     *,
     base_url: str | None = None,
+    api_prefix: str | None = None,
     timeout: float | Timeout | None = None,
     headers: Mapping[str, str] | None = None,
     user_agent: str | None = None,
@@ -220,10 +248,14 @@ def make_context(
     if rate_limit is not False:
         _check_kind(rate_limit, RateLimit, "rate_limit", "a RateLimit or False")
     limits = limits or Limits()
+    if api_prefix is None:
+        api_prefix = os.environ.get("REPLICATE_API_PREFIX", "/v1")
+    prefix = check_prefix(api_prefix)
     config = Config(
         base_url=check_base_url(
-            base_url or os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL
+            base_url or os.environ.get("REPLICATE_BASE_URL") or DEFAULT_BASE_URL, prefix
         ),
+        prefix=prefix,
         token=_checked_token(api_token),
         headers=_headers(headers, user_agent),
         timeout=_timeout(timeout),
@@ -262,10 +294,20 @@ def changed_context(
     use_file_output: bool | None,
     file_encoding_strategy: FileEncodingStrategy | None,
     output_hosts: Sequence[str] | None,
+    rate_limit: RateLimit | Literal[False] | None,
+    tags: Mapping[str, str] | None,
 ) -> Context:
     """Return a view of a context with other options; those that are None do not change."""
     _check_kind(retry, Retry, "retry", "a Retry")
     config = context.transport.config
+    if tags is not None:
+        config = attrs.evolve(config, tags={**config.tags, **_checked_tags(tags)})
+    if rate_limit is not None:
+        # The tags of one account share its limit, and have theirs within it.
+        if config.tags and api_token is None:
+            config = attrs.evolve(config, tenant_limit=_rate_limit(rate_limit))
+        else:
+            config = attrs.evolve(config, rate_limit=_rate_limit(rate_limit), tenant_limit=None)
     config = attrs.evolve(
         config,
         token=config.token if api_token is None else _checked_token(api_token),
@@ -322,6 +364,15 @@ def _checked_token(token: Token | None) -> Token | None:
             "api_token", f"expected a string or a function, got {type(token).__name__}"
         )
     return token
+
+
+def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(tags, Mapping):
+        raise exceptions.ArgumentTypeError("tags", f"expected a mapping, got {type(tags).__name__}")
+    for name, value in tags.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise exceptions.ArgumentTypeError("tags", f"{name!r} and its value must be strings")
+    return tags
 
 
 def _headers(headers: Mapping[str, str] | None, user_agent: str | None) -> dict[str, str]:

@@ -79,7 +79,7 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
                 raise ambiguous from error
             attempt += 1
             _logger.warning('%s; creating it again, since `on_ambiguous` is "repeat"', ambiguous)
-            context.stats.retried += 1
+            context.count(retried=1)
             pending.lost = False
 
 
@@ -99,7 +99,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
     else:
         if not creates.own(created.id):
             _logger.warning("%s %s belongs to another call, too", name_of(job_type), created.id)
-        context.stats.created += 1
+        context.count(created=1)
         _logger.info("%s %s of %s created", name_of(job_type), created.id, pending.match.label)
         return created
     finally:
@@ -120,8 +120,7 @@ async def _adopt_lost(context: Context, pending: PendingCreate, job_type: type[J
         return None
     if found is None:
         return None
-    context.stats.created += 1
-    context.stats.adopted += 1
+    context.count(created=1, adopted=1)
     pending.found = found
     name = name_of(job_type)
     _logger.warning("%s %s of %s adopted", name, found.id, pending.match.label)

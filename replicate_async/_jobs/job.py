@@ -206,7 +206,7 @@ class LiveJob(Bound):
         self._replace(await context.fetch(type(self), call, context.timings.search_patience))
         self._is_unconfirmed = False
         if not had_ended and self.status not in {"succeeded", "failed"}:
-            context.stats.cancelled += 1
+            context.count(cancelled=1)
             _logger.info("%s %s cancelled", name_of(type(self)), self.id)
         return self
 
@@ -334,7 +334,7 @@ async def fetch_state(job: LiveJob, kind: Kind, patience: float = _arguments.LON
     """
     path = f"{job._path}/{identifier(job.id, 'id')}"
     is_new = kind is Kind.POLL and not job._is_unconfirmed
-    call = Call("GET", path, kind, is_new=is_new)
+    call = Call("GET", path, kind, is_new=is_new, waits=True)
     job._replace(await job._context.fetch(type(job), call, patience))
     job._is_unconfirmed = False
 

@@ -340,7 +340,7 @@ def conclude(
         assert state.start_timeout is not None
         failure = exceptions.StartTimeout(prediction, state.start_timeout, canceled=True)
     if failure.retryable and state.attempt < retry_failed:
-        state.context.stats.retried += 1
+        state.context.count(retried=1)
         _logger.warning("%s; creating a new one", failure)
         _forget_prediction(state)
         return None
@@ -358,7 +358,7 @@ def _fall_back(state: RunState, error: exceptions.ReplicateException) -> bool:
     state.target, *rest = state.fallback
     state.fallback = tuple(rest)
     name = state.target if isinstance(state.target, str) else state.target.match.label
-    state.context.stats.fell_back += 1
+    state.context.count(fell_back=1)
     _logger.warning("%s; falling back to %s", error, name)
     _forget_prediction(state)
     state.given_up = len(state.failed)
@@ -531,8 +531,7 @@ async def _find_abandoned(state: RunState) -> None:
         with anyio.move_on_after(pause + timings.last_try):
             state.prediction = await find(context, state.pending, Prediction, (pause,))
         if state.prediction is not None:
-            context.stats.created += 1
-            context.stats.adopted += 1
+            context.count(created=1, adopted=1)
             return
 
 

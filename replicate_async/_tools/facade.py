@@ -521,7 +521,8 @@ class Generator(Sources):
         yield "    return self"
         yield ""
         yield "def __exit__(self, *exc_info: object) -> None:"
-        yield "    self._lease.close()"
+        yield "    if not self.is_view:"
+        yield "        self._lease.close()"
 
     # The file
 

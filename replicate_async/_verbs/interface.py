@@ -17,6 +17,7 @@ from .. import exceptions
 from .._files.output import FileOutput, as_gallery, to_output
 from .._http.call import Call
 from .._jobs.context import Context
+from .._jobs.poller import account_of
 from .._jobs.prediction import Output
 from .._jobs.request import CreateOptions, CreateTarget
 from .._jobs.running import OnAbandon
@@ -184,7 +185,7 @@ class ModelInterface:
 
 # -- Schemas -----------------------------------------------------------------------------------
 
-_Locks: TypeAlias = WeakValueDictionary[tuple[int, str], anyio.Lock]
+_Locks: TypeAlias = WeakValueDictionary[tuple[int, object, str], anyio.Lock]
 
 _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Locks] = WeakKeyDictionary()
 """By event loop, client and model: of many first calls at a time, one fetches the schema."""
@@ -210,14 +211,16 @@ async def load_schema(context: Context, ref: Ref) -> ModelSchema | None:
     if (known := _remembered(context, name)) is not None:
         return known[1]
     of_loop = _locks.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-    async with of_loop.setdefault((id(context.schemas), name), anyio.Lock()):
+    async with of_loop.setdefault(
+        (id(context.schemas), account_of(context.transport), name), anyio.Lock()
+    ):
         if (known := _remembered(context, name)) is not None:
             return known[1]
         return await _fetch_schema(context, name)
 
 
 def _remembered(context: Context, name: str) -> tuple[float, ModelSchema | None] | None:
-    known = context.schemas.get(name)
+    known = context.schemas.get((account_of(context.transport), name))
     return known if known is not None and known[0] > time.monotonic() else None
 
 
@@ -238,7 +241,7 @@ async def _fetch_schema(context: Context, name: str) -> ModelSchema | None:
     lifetime = _SCHEMA_LIFETIME if reference.version is None else float("inf")
     if len(context.schemas) >= _MOST_SCHEMAS:
         del context.schemas[next(iter(context.schemas))]
-    context.schemas[name] = time.monotonic() + lifetime, schema
+    context.schemas[account_of(context.transport), name] = time.monotonic() + lifetime, schema
     latest = _member(version, "id")
     if data is not version and _member(data, "is_official") is False and isinstance(latest, str):
         # The version whose schema this is, which the runs do not need to look up any more.

@@ -306,8 +306,7 @@ class Item:
         if found is None:
             return None
         await shared.note(lambda journal: journal.created(self.index, found))
-        shared.context.stats.created += 1
-        shared.context.stats.adopted += 1
+        shared.context.count(created=1, adopted=1)
         _logger.warning("prediction %s of %s adopted", found, shared.plan.shown)
         return found
 

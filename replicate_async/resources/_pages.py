@@ -12,8 +12,10 @@ from .._codec import structure, structure_all
 from .._concurrency import StepIterator
 from .._display import listing, name_of, short, value_of
 from .._http.call import Call
-from .._jobs.context import Context, R, T, is_link
+from .._jobs.context import Context, R, T, is_link, with_response
 from .._unpicklable import Unpicklable
+from ..types import Response
+from ..types._response import ResponseHolder
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -26,6 +28,7 @@ class Page(Unpicklable, Generic[T]):
     """URL of the next page, or `None` if this is the last one."""
     previous: str | None
     """URL of the previous page, or `None`."""
+    _response: Response = attrs.field(repr=False)
     _context: Context = attrs.field(repr=False)
     _next_call: Call | None = attrs.field(repr=False)
     _kind: type[Any] = attrs.field(repr=False)
@@ -46,6 +49,11 @@ class Page(Unpicklable, Generic[T]):
             ["", *(name.replace("_", " ") for name in columns)],
             ([name_of(item), *(value_of(item, name) for name in columns)] for item in self.results),
         )
+
+    @property
+    def response(self) -> Response:
+        """The response that it was made of."""
+        return self._response
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.results)
@@ -196,7 +204,9 @@ async def _fetch_page(context: Context, call: Call, kind: type[R]) -> Page[R]:
         results = structure_all(data["results"], kind)
     except ValueError as error:
         raise answer.unreadable(error) from error
+    response = answer.response
     for item in results:
+        item._held = ResponseHolder(response)
         context.bind(item)
     next_call = context.next_call(call, data.get("next"))
     if next_call is not None and next_call.path == call.path:
@@ -205,6 +215,7 @@ async def _fetch_page(context: Context, call: Call, kind: type[R]) -> Page[R]:
         results,
         None if next_call is None else data["next"],
         data["previous"] if is_link(data.get("previous")) else None,
+        response,
         context,
         next_call,
         kind,
@@ -217,6 +228,6 @@ async def objects(context: Context, call: Call, kind: type[R]) -> list[R]:
     try:
         if not isinstance(answer.data, list):
             raise ValueError("expected a list")
-        return [context.bind(structure(item, kind)) for item in answer.data]
+        return [context.bind(with_response(structure(item, kind), answer)) for item in answer.data]
     except ValueError as error:
         raise answer.unreadable(error) from error

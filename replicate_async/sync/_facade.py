@@ -82,6 +82,7 @@ from ..types import (
     PredictionUrls,
     Progress,
     RateLimit,
+    RateLimitState,
     Retry,
     SearchCollection,
     ServerSentEvent,
@@ -92,6 +93,7 @@ from ..types import (
     Update,
     WebhookEvent,
 )
+from ..types._response import Response
 from ._errors import wrap_error
 from ._lease import Lease
 from ._receivers import ReceiverMixin, register_handler
@@ -138,6 +140,7 @@ class Client(Twin[AsyncClient]):
         api_token: str | Callable[[], str] | None = None,
         *,
         base_url: str | None = None,
+        api_prefix: str | None = None,
         timeout: float | Timeout | None = None,
         headers: Mapping[str, str] | None = None,
         user_agent: str | None = None,
@@ -162,6 +165,9 @@ class Client(Twin[AsyncClient]):
                 current Cog scope, then to the environment variable `REPLICATE_API_TOKEN`.
             base_url: URL of the API without `/v1`. Defaults to the environment variable
                 `REPLICATE_BASE_URL`, then to `https://api.replicate.com`.
+            api_prefix: Path below `base_url` that all paths of the API begin with. Defaults to the environment
+                variable `REPLICATE_API_PREFIX`, then to `/v1`. Pass `""` for a gateway that has no `/v1`, such as
+                `https://gateway.ai.cloudflare.com/v1/ACCOUNT/GATEWAY/replicate`.
             timeout: Timeouts for the network: a `Timeout`, or its `read` timeout in seconds. Does not limit how
                 long a model may run; `run(timeout=...)` does.
             headers: Additional headers for each request to the API.
@@ -200,6 +206,7 @@ class Client(Twin[AsyncClient]):
         wrapped = AsyncClient(
             api_token,
             base_url=base_url,
+            api_prefix=api_prefix,
             timeout=timeout,
             headers=headers,
             user_agent=user_agent,
@@ -232,10 +239,18 @@ class Client(Twin[AsyncClient]):
         use_file_output: bool | None = None,
         file_encoding_strategy: FileEncodingStrategy | None = None,
         output_hosts: Sequence[str] | None = None,
+        rate_limit: RateLimit | Literal[False] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> Client:
         """Return a view of this client with other options, which shares its connections.
 
-        Options that are None stay as they are. Closing the view closes the client, and the other way round.
+        Options that are None stay as they are. A view costs next to nothing, so that each request of a web app can
+        have its own, and counts in its own `stats`. Leaving `with` on the view does not close anything;
+        its `close()` closes the client, and the other way round.
+
+        ```python
+        view = client.with_options(tags={"tenant": "acme"}, rate_limit=RateLimit(creates=10, max_queue=2.0))
+        ```
 
         Args:
             api_token: API token, or a function that returns it for each request.
@@ -248,6 +263,10 @@ class Client(Twin[AsyncClient]):
             use_file_output: Whether file URLs in outputs become `FileOutput` objects.
             file_encoding_strategy: `"url"` or `"base64"`.
             output_hosts: Hosts that output files may be fetched from.
+            rate_limit: Client-side rate limits. For a view with `tags` and the same token, they apply to all
+                requests with these tags, within the limits of the account. `False` disables them.
+            tags: Names and values to add to those of this client, such as a tenant. They are in the `extra` of log
+                records, and are not sent.
 
         Returns:
             The view.
@@ -268,12 +287,24 @@ class Client(Twin[AsyncClient]):
                 use_file_output=use_file_output,
                 file_encoding_strategy=file_encoding_strategy,
                 output_hosts=output_hosts,
+                rate_limit=rate_limit,
+                tags=tags,
             ),
         )
 
     @property
+    def is_view(self) -> bool:
+        """Whether `with_options` made it."""
+        return self._async.is_view
+
+    @property
+    def rate_limit(self) -> RateLimitState | None:
+        """What is left of the rate limits now, and how long the queues are; `None` if they are disabled."""
+        return self._async.rate_limit
+
+    @property
     def stats(self) -> Stats:
-        """Counters of what this client and its views have done."""
+        """Counters of what this client and its views have done; those of a view count what it has done."""
         return self._async.stats
 
     def run(
@@ -760,6 +791,47 @@ class Client(Twin[AsyncClient]):
         """
         return SearchResults(self._lease, self._lease.call(self._async.search, query, limit=limit))
 
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int | bool | None] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Make a request to any endpoint of the API, with the token, the retries and the errors of all others.
+
+        A POST, PUT, PATCH or DELETE is repeated only if the first one certainly had no effect. What creates
+        something that is paid for is better created with `run` or `predictions.create`, which find it again if its
+        response is lost.
+
+        ```python
+        model = client.request("GET", "/models/owner/name")
+        print(model["description"], model.response.status)
+        ```
+
+        Args:
+            method: HTTP method.
+            path: Path below `/v1`, percent-encoded, such as `"/models/owner/name"`; no URL, so that the token
+                is sent to the API only.
+            params: Parameters of the query; those that are `None` are left out.
+            json: Value to send as JSON; `None` for no body.
+            headers: Additional headers.
+
+        Returns:
+            The JSON of the response: an object is a dictionary with its `response`. Text if it is not JSON, `None` if
+            it is empty.
+
+        Raises:
+            ArgumentError: An argument is invalid; nothing was sent.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
+        """
+        return self._lease.call(
+            self._async.request, method, path, params=params, json=json, headers=headers
+        )
+
     def paginate(self, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
         """Iterate over the pages of a listing.
 
@@ -835,7 +907,8 @@ class Client(Twin[AsyncClient]):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._lease.close()
+        if not self.is_view:
+            self._lease.close()
 
 
 class Accounts(Twin[AsyncAccounts]):
@@ -885,6 +958,11 @@ class Collection(Twin[AsyncCollection]):
     def models(self) -> list[Model]:
         """All models of the collection."""
         return cast("list[Model]", wrap(self._lease, self._async.models))
+
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._async.response
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -1000,6 +1078,11 @@ class Deployment(Twin[AsyncDeployment]):
         """
         self._lease.call(self._async.reload)
         return self
+
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._async.response
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -1736,6 +1819,11 @@ class Model(Twin[AsyncModel]):
         self._lease.call(self._async.reload)
         return self
 
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._async.response
+
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
@@ -1890,6 +1978,11 @@ class ModelMatch(Twin[AsyncModelMatch]):
     def metadata(self) -> ModelMatchMetadata:
         """Relevance, tags and description of the match."""
         return self._async.metadata
+
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._async.response
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -2538,6 +2631,11 @@ class Page(Twin[AsyncPage[Any]], Generic[T]):
         """Return what a notebook displays: a table of the items."""
         return self._async._repr_html_()
 
+    @property
+    def response(self) -> Response:
+        """The response that it was made of."""
+        return self._async.response
+
     def __iter__(self) -> Iterator[T]:
         return iter([wrap(self._lease, each) for each in iter(self._async)])
 
@@ -2822,6 +2920,11 @@ class Prediction(Twin[AsyncPrediction]):
             PredictionAborted: It ended before it started.
         """
         return self._of(self._lease, self._async.raise_for_status())
+
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._async.response
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
@@ -3204,6 +3307,11 @@ class SearchResults(Twin[AsyncSearchResults]):
         """Matching pages of Replicate's documentation."""
         return self._async.pages
 
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._async.response
+
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
@@ -3560,6 +3668,11 @@ class Training(Twin[AsyncTraining]):
         """
         return self._of(self._lease, self._async.raise_for_status())
 
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._async.response
+
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""
         return self._async.to_dict()
@@ -3750,6 +3863,11 @@ class Version(Twin[AsyncVersion]):
             ReplicateException: The same errors as `Client.run`.
         """
         return wrap(self._lease, self._lease.call(self._async.predict, **unwrap_inputs(inputs)))
+
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._async.response
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""

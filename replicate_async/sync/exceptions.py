@@ -43,6 +43,7 @@ else:
     from ..exceptions import PayloadTooLargeError as PayloadTooLargeError
     from ..exceptions import PaymentRequiredError as PaymentRequiredError
     from ..exceptions import PermissionDeniedError as PermissionDeniedError
+    from ..exceptions import QueueFull as QueueFull
     from ..exceptions import RateLimitError as RateLimitError
     from ..exceptions import RefusedRedirect as RefusedRedirect
     from ..exceptions import ReplicateError as ReplicateError
@@ -92,6 +93,7 @@ else:
         "PredictionAborted",
         "PredictionCanceled",
         "PredictionFailed",
+        "QueueFull",
         "RateLimitError",
         "RefusedRedirect",
         "ReplicateError",

@@ -30,7 +30,9 @@ from ._predictions import (
     Update,
     WebhookEvent,
 )
+from ._queues import QueueState, RateLimitState
 from ._record import Record
+from ._response import JSONObject, Response
 from ._stats import Stats
 
 __all__ = (
@@ -44,13 +46,17 @@ __all__ = (
     "FileUrls",
     "ForwardedDelivery",
     "Hardware",
+    "JSONObject",
     "Job",
     "Limits",
     "ModelMatchMetadata",
     "PredictionUrls",
     "Progress",
+    "QueueState",
     "RateLimit",
+    "RateLimitState",
     "Record",
+    "Response",
     "Retry",
     "SearchCollection",
     "ServerSentEvent",

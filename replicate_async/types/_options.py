@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final, Literal, Self, TypeAlias
 
@@ -19,6 +20,14 @@ def _positive(instance: object, attribute: attrs.Attribute[Any], value: float) -
         raise ValueError(
             f"{type(instance).__name__}.{attribute.name} must be greater than 0, not {value!r}"
         )
+
+
+def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return
+    raise ValueError(
+        f"{type(instance).__name__}.{attribute.name} must be a number of seconds, not {value!r}"
+    )
 
 
 @attrs.frozen
@@ -72,6 +81,9 @@ class RateLimit:
     """Number of all other requests per period."""
     per: float = attrs.field(default=60.0, validator=_positive)
     """Length of the period in seconds."""
+    max_queue: float = attrs.field(default=math.inf, validator=_not_negative)
+    """Longest wait for the limit in seconds: a request that would wait longer raises `QueueFull` at once, and is not
+    sent. By default, there is no limit. Requests about predictions that exist always wait; so does `map`."""
 
     @classmethod
     def parse(cls, text: str) -> Self:

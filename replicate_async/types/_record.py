@@ -7,6 +7,8 @@ from typing import Any, ClassVar, TypeVar
 
 import attrs
 
+from ._response import Response, ResponseHolder
+
 J = TypeVar("J")
 
 
@@ -18,6 +20,12 @@ class Record:
     # Known fields of the JSON that are properties instead of attrs fields.
 
     _raw: dict[str, Any] = attrs.field(factory=dict, repr=False, init=False)
+    _held: ResponseHolder = attrs.field(factory=ResponseHolder, repr=False, init=False)
+
+    @property
+    def response(self) -> Response | None:
+        """The response that it was made of; `None` if it was not, as after unpickling it."""
+        return self._held.response
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""

@@ -7,7 +7,7 @@ import attrs
 
 @attrs.define
 class Stats:
-    """Counters of a client and of its views since the client was created."""
+    """Counters of a client and of its views; those of a view count what was done with the view."""
 
     created: int = 0
     """Number of predictions and trainings created."""
@@ -25,3 +25,21 @@ class Stats:
     """Total of these delays, in seconds."""
     waiting: int = 0
     """Number of requests that wait for the rate limit now."""
+
+
+class Counters:
+    """What counts for the stats of a view, and for those of the clients that it is a view of."""
+
+    def __init__(self, *outer: Stats) -> None:
+        self.own: Stats = Stats()
+        self._all: tuple[Stats, ...] = (self.own, *outer)
+
+    def view(self) -> Counters:
+        """Return the counters of a view."""
+        return Counters(*self._all)
+
+    def add(self, **amounts: float) -> None:
+        """Add to counters, by their names."""
+        for stats in self._all:
+            for name, amount in amounts.items():
+                setattr(stats, name, getattr(stats, name) + amount)

@@ -135,6 +135,7 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
         {"timeout": 2.5},
         [f"Training {training.id}", f"trainings.get({training.id!r})"],
     )
+    yield e.QueueFull(5.0, 2.0), {"retry_after": 3.0}, ["not sent", "5.0 s", "2 s", "3.0 s"]
     get, url = "GET", "https://example.com/x"
     where = {"method": get, "url": url}
     seen = ["GET", "https://example.com/x"]

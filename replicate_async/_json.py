@@ -86,6 +86,8 @@ def digits_of(number: int) -> str:
         if length > MOST_DIGITS + 2:
             raise ValueError(f"an integer of more than {MOST_DIGITS} digits") from None
         digits = _split(abs(number), length).lstrip("0")
+        if len(digits) > MOST_DIGITS:
+            raise ValueError(f"an integer of more than {MOST_DIGITS} digits") from None
         return f"-{digits}" if number < 0 else digits
 
 

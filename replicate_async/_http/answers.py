@@ -72,6 +72,25 @@ def _look_at(closed: asyncio.Future[None]) -> None:
         closed.exception()
 
 
+def _check_kind(call: Call, url: str, data: object) -> None:
+    """Check that an answer is what was asked for: a server or a proxy may mix answers up.
+
+    Raises:
+        ConnectionLost: It is the answer to another request.
+        ValueError: It is no page of a list, although that was asked for.
+    """
+    fields = data if isinstance(data, dict) else {}
+    found, is_page = fields.get("id"), isinstance(fields.get("results"), list)
+    what = f"about {found[:100]!r}" if isinstance(found, str) else "a list" if is_page else None
+    wanted = f"about {call.id!r}" if call.id is not None else "a list" if call.is_page else None
+    if what is not None and wanted is not None and what != wanted:
+        raise exceptions.ConnectionLost(
+            call.method, redacted(url), f"the answer is {what}, not {wanted}"
+        )
+    if call.is_page and not is_page:
+        raise ValueError("expected a page with a list of results")
+
+
 def decode_body(
     call: Call,
     result: type[Any] | None,
@@ -87,6 +106,7 @@ def decode_body(
     if expects == "json":
         try:
             data = decode_json(body)
+            _check_kind(call, url, data)
             return data if result is None else structure(data, result)
         except ValueError as error:
             raise exceptions.UnreadableAnswer(

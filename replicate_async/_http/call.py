@@ -58,6 +58,10 @@ class Call:
     """Whether the request may be repeated."""
     expects: Literal["json", "text", "nothing", "any"] = "json"
     """Content of a successful answer; of any: JSON if its type says so, else text, and None if it is empty."""
+    id: str | None = None
+    """ID of the object that is asked for; an answer with another one belongs to another request."""
+    is_page: bool = False
+    """Whether the answer is a page of a list."""
     params: Mapping[str, Param] | None = None
     """Query parameters; those that are None are left out."""
     json: Any = None

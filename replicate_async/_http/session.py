@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Any
-from weakref import finalize
+from weakref import WeakSet, finalize
 
 import aiohttp
+import aiohttp.connector
 import anyio
 import attrs
 
@@ -58,6 +59,43 @@ class Session:
     """The process that has opened it."""
     guard: AsyncGenerator[None, None] | None = None
     """Closes the session when the event loop ends; None for a session that the caller brought."""
+
+    def distrust(self) -> None:
+        """Use no connection again that exists now, since an answer came that was not the one that was asked for."""
+        connector = self.client.connector
+        if isinstance(connector, _Connector):
+            connector.distrust()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Closes idle connections on which something came unasked, instead of using them again.
+
+    aiohttp would take that for the answer to the next request, and each later answer for that to the request after
+    its own.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._known: WeakSet[Any] = WeakSet()
+        """The protocols of connections that have been used."""
+        self._distrusted: WeakSet[Any] = WeakSet()
+
+    def distrust(self) -> None:
+        """Use no connection again that exists now."""
+        self._distrusted = WeakSet(self._known)
+
+    async def connect(self, *arguments: Any, **options: Any) -> aiohttp.connector.Connection:
+        """Return an idle connection that is as its last answer has left it, or a new one."""
+        while True:
+            connection = await super().connect(*arguments, **options)
+            protocol = connection.protocol
+            assert protocol is not None
+            if protocol not in self._known:
+                self._known.add(protocol)
+                return connection
+            if protocol not in self._distrusted and not protocol.should_close:
+                return connection
+            connection.close()
 
 
 class Pool:
@@ -146,7 +184,7 @@ class Pool:
 
     def _make_client(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0,  # `Slots` limits the connections, so that waiting for one is no timeout
                 resolver=aiohttp.ThreadedResolver(),
                 socket_factory=_socket_with_keepalive,

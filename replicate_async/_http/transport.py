@@ -339,10 +339,14 @@ class Transport:
         session.answered_at = time.monotonic()
         if gate is not None and route.is_api:
             gate.learn(response.headers)
-        if len(body) < LARGE:
-            decoded = decode_body(call, result, route.url, response, body)
-        else:
-            decoded = await in_thread(decode_body, call, result, route.url, response, body)
+        try:
+            if len(body) < LARGE:
+                decoded = decode_body(call, result, route.url, response, body)
+            else:
+                decoded = await in_thread(decode_body, call, result, route.url, response, body)
+        except (exceptions.ConnectionLost, exceptions.UnreadableAnswer):
+            session.distrust()
+            raise
         return Answer(response.status, response.headers, decoded, call.method, route.url)
 
     async def _read(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import anyio
+import attrs
 
 from .._codec import structure
 from .._http.call import Answer, Call
@@ -86,12 +87,11 @@ async def list_pages(
     next_page: Call | None = call
     while next_page is not None:
         page = next_page
-        answer = await context.transport.send(page, patience=patience)
-        data = answer.data if isinstance(answer.data, dict) else {}
-        entries = data.get("results")
-        entries = entries if isinstance(entries, list) else []
+        # Anything but a page is an error, and no empty list, which would mean that nothing was created.
+        answer = await context.transport.send(attrs.evolve(page, is_page=True), patience=patience)
+        entries = answer.data["results"]
         yield answer, entries
-        next_page = context.next_call(page, data.get("next")) if entries else None
+        next_page = context.next_call(page, answer.data.get("next")) if entries else None
         if next_page is not None and next_page.path == page.path:
             return  # the server returns the same link for ever
 

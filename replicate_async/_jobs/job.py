@@ -200,7 +200,9 @@ class LiveJob(Bound):
         """
         # Cancelling twice has the effect of cancelling once, so it may be repeated as a poll is.
         path = f"{self._path}/{identifier(self.id, 'id')}/cancel"
-        call = Call("POST", path, Kind.POLL, urgent=True, is_new=not self._is_unconfirmed)
+        call = Call(
+            "POST", path, Kind.POLL, id=self.id, urgent=True, is_new=not self._is_unconfirmed
+        )
         context = self._context
         had_ended = has_ended(self)
         self._replace(await context.fetch(type(self), call, context.timings.search_patience))
@@ -334,7 +336,7 @@ async def fetch_state(job: LiveJob, kind: Kind, patience: float = _arguments.LON
     """
     path = f"{job._path}/{identifier(job.id, 'id')}"
     is_new = kind is Kind.POLL and not job._is_unconfirmed
-    call = Call("GET", path, kind, is_new=is_new, waits=True)
+    call = Call("GET", path, kind, id=job.id, is_new=is_new, waits=True)
     job._replace(await job._context.fetch(type(job), call, patience))
     job._is_unconfirmed = False
 

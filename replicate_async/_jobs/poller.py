@@ -289,6 +289,7 @@ class Poller:
         call = Call(
             "GET",
             "/predictions",
+            is_page=True,
             params={
                 "created_after": _timestamp(request.after),
                 "created_before": _timestamp(request.before),
@@ -297,8 +298,6 @@ class Poller:
         try:
             answer = await self._transport.send(call, None, _PAGE_PATIENCE)
             page = answer.data
-            if not isinstance(page, dict) or not isinstance(page.get("results"), list):
-                raise answer.unreadable(ValueError("it is not a page: it has no list of results"))
         except exceptions.ClientClosed:
             self._schedule.release(request, self._loop.time())
             raise

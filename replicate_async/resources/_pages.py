@@ -196,11 +196,9 @@ def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None
 
 
 async def _fetch_page(context: Context, call: Call, kind: type[R]) -> Page[R]:
-    answer = await context.transport.send(call)
+    answer = await context.transport.send(attrs.evolve(call, is_page=True))
     data = answer.data
     try:
-        if not isinstance(data, dict) or not isinstance(data.get("results"), list):
-            raise ValueError("expected a page with a list of results")
         results = structure_all(data["results"], kind)
     except ValueError as error:
         raise answer.unreadable(error) from error

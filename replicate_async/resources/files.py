@@ -90,7 +90,8 @@ class Files(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        return await self._context.fetch(File, Call("GET", f"/files/{identifier(id, 'id')}"))
+        call = Call("GET", f"/files/{identifier(id, 'id')}", id=id)
+        return await self._context.fetch(File, call)
 
     def list(self, cursor: str | None = None) -> Listing[File]:
         """List the files of the account, newest first. Calls :api:`files.list`.

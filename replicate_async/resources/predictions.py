@@ -122,7 +122,7 @@ class Predictions(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        call = Call("GET", f"/predictions/{identifier(id, 'id')}")
+        call = Call("GET", f"/predictions/{identifier(id, 'id')}", id=id)
         return await self._context.fetch(Prediction, call)
 
     def from_dict(self, data: Mapping[str, Any]) -> Prediction:

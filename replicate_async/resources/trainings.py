@@ -132,7 +132,7 @@ class Trainings(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        call = Call("GET", f"/trainings/{identifier(id, 'id')}")
+        call = Call("GET", f"/trainings/{identifier(id, 'id')}", id=id)
         return await self._context.fetch(Training, call)
 
     def from_dict(self, data: Mapping[str, Any]) -> Training:

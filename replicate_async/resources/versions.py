@@ -86,7 +86,7 @@ class OwnVersions(ModelNamespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        call = Call("GET", f"{self._path}/versions/{_version_id(id)}")
+        call = Call("GET", f"{self._path}/versions/{_version_id(id)}", id=_version_id(id))
         return await self._context.fetch(Version, call)
 
     def list(self) -> Listing[Version]:

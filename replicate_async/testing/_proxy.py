@@ -120,6 +120,11 @@ class Proxy:
         for connection in list(self.connections):
             connection.close_if_idle()
 
+    def interject(self, content: bytes, *, busy: bool) -> None:
+        """Send bytes on connections that have served a request; *busy*: also where one is under way."""
+        for connection in list(self.connections):
+            connection.interject(content, busy=busy)
+
     def accept(self) -> None:
         """Listen again, on the same ports."""
         if not self.refusing:
@@ -335,6 +340,11 @@ class _Connection:
             self._writer.close()
             if self.task is not None:
                 self.task.cancel()
+
+    def interject(self, content: bytes, *, busy: bool) -> None:
+        """Send bytes that are no part of an answer."""
+        if self._served and (self._idle or busy) and not self._writer.is_closing():
+            self._writer.write(content)
 
     def reset(self) -> None:
         """Reset it, so that the client gets RST."""

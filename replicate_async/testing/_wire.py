@@ -133,6 +133,20 @@ class Wire:
             probability=probability,
         )
 
+    def interject(self, reply: Reply, *, busy: bool = False) -> None:
+        """Send a reply that nobody asked for on the connections that clients keep.
+
+        A client that takes it for the answer to its next request gets each later answer one request too
+        late. Returns before it is sent.
+
+        Args:
+            reply: The reply.
+            busy: Whether to send it also on connections with a request in progress, in front of, or amid,
+                the answer to that.
+        """
+        content = (b"" if reply.is_raw else reply.head()) + b"".join(reply.pieces())
+        self._on_loop(lambda: self._proxy.interject(content, busy=busy))
+
     def clear(self) -> None:
         """Remove all injections. Faults in progress go on; the log is kept."""
         self._injections.clear()

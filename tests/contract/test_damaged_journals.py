@@ -178,7 +178,7 @@ async def test_numbers_of_any_length(tmp_path: Path, length: int) -> None:
                 ).collect()
                 assert outcome.error is None
                 assert outcome.output % 10**600 == int("7" * min(length, 600))
-                assert number in repr(outcome)
+                assert number[:50] in repr(outcome)
         assert len(wire.requests) == 1
     assert number in (tmp_path / "out" / "000000-prediction.json").read_text()
     assert (tmp_path / "out" / "000000-output.json").read_text() == number

@@ -244,11 +244,11 @@ async def test_rivals_may_be_spelled_in_two_ways() -> None:
 
 
 async def test_what_cannot_be_encoded_was_not_sent() -> None:
-    """A number that Python does not write is an error at once, not a create that may have happened."""
+    """A number that is too long to be written is an error at once, not a create that may have happened."""
     with Wire(RESET) as wire:
         async with faults.with_timings(client_of(wire), faults.QUICK) as client:
             with pytest.raises(exceptions.TransportError, match="cannot be sent") as caught:
-                await client.predictions.create(VERSION, {"seed": 10**5000})
+                await client.predictions.create(VERSION, {"seed": 10**100_000})
         assert not isinstance(caught.value, exceptions.AmbiguousCreateError)
         assert wire.requests == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import yarl
 
 from replicate_async import Client, FileOutput, exceptions, sync
 from replicate_async._http.hosts import check_hosts, host_of, is_allowed
-from replicate_async.testing import Emulator, OutputFile
+from replicate_async.testing import Emulator, OutputFile, Reply
 
-from .wire import PREDICTION, Wire, answer, client_of, json, redirect
+from .wire import PREDICTION, Request, Wire, answer, client_of, json, redirect
 
 
 @pytest.fixture
@@ -111,7 +112,11 @@ async def test_redirects(tmp_path: Path) -> None:
     with Wire(answer(200, b"secret")) as inner:
         where = f"{inner.url.replace('127.0.0.1', 'localhost')}/meta-data"
         with Wire(redirect(where)) as files:
-            made = json({**PREDICTION, "output": f"{files.url}/picture.png"}, 201)
+            output = f"{files.url}/picture.png"
+
+            def made(request: Request) -> Reply:
+                return json({**PREDICTION, "id": uuid.uuid4().hex, "output": output}, 201)
+
             with Wire(made) as wire:
                 async with client_of(wire, output_hosts=["127.0.0.1"]) as client:
                     file = await client.run("acme/greeter")

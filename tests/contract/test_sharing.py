@@ -8,6 +8,7 @@ import io
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,7 @@ class Held:
 
         def act(request: Request) -> Step:
             if request.path != "/v1/files":
-                return json(PREDICTION, 201)
+                return json({**PREDICTION, "id": uuid.uuid4().hex}, 201)
             with self._lock:
                 self.bodies.append(request.body)
                 number = len(self.bodies)

@@ -93,7 +93,7 @@ async def test_hosts_of_output_files_do_not_see_the_token() -> None:
     with Wire(answer(200, b"file")) as foreign, Wire(redirect(f"{foreign.url}/b")) as first:
         with Wire(json({**PREDICTION, "output": [f"{foreign.url}/a", f"{first.url}/r"]})) as wire:
             async with client_of(wire, headers=SECRET_HEADER) as client:
-                prediction = await client.predictions.get("abc")
+                prediction = await client.predictions.get(PREDICTION["id"])
                 for file in prediction.output:
                     assert isinstance(file, FileOutput)
                     assert await file.read() == b"file"
@@ -203,7 +203,7 @@ async def test_the_token_is_in_no_repr() -> None:
     """Clients, namespaces and objects do not show the token of their client."""
     with Wire(json({**PREDICTION, "output": "https://example.test/f"})) as wire:
         async with client_of(wire) as client:
-            prediction = await client.predictions.get("abc")
+            prediction = await client.predictions.get(PREDICTION["id"])
             shown = [client, client.predictions, client.with_options(timeout=1), prediction]
             shown += [prediction.output, client._context.transport.config, client._context]
             assert not [value for value in shown if TOKEN in f"{value!r}{value!s}"]

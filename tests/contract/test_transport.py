@@ -1021,8 +1021,8 @@ async def test_large_answers_do_not_hold_up_the_loop() -> None:
     body = jsonlib.dumps({**PREDICTION, "output": output}).encode()
     with Wire(answer(200, body)) as wire:
         async with client_of(wire) as client:
-            assert await held_up(lambda: client.predictions.get("abc")) < 0.25
-            prediction = await client.predictions.get("abc")
+            assert await held_up(lambda: client.predictions.get(PREDICTION["id"])) < 0.25
+            prediction = await client.predictions.get(PREDICTION["id"])
             assert len(prediction.output.url) == len(output)
 
 

@@ -323,6 +323,31 @@ def test_stream(shell: Shell) -> None:
     assert events[-1]["event"] == "done"
 
 
+@pytest.mark.parametrize("command", ["run", "stream"])
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_cancelled_by_somebody_else(
+    shell: Shell, emulator: Emulator, command: str, options: tuple[str, ...]
+) -> None:
+    """What somebody else has cancelled is no success: the exit code is 1, and the message names the prediction."""
+    given = ["acme/slow", "text=a", "seconds=30"]
+    if command == "stream":
+        given = ["emulator/writer", "prompt=sea", "max_tokens=50", "delay=1"]
+    process = shell.start(command, *given, *options)
+    deadline = time.monotonic() + SECONDS
+    while not emulator.ledger.running():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)
+    with sync.Client(emulator.token, base_url=emulator.url) as client:
+        [created] = emulator.ledger.created()
+        client.predictions.cancel(created.id)
+    said, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert created.id in complained
+    assert "cancel" in complained
+    assert "Traceback" not in said + complained
+
+
 def test_on_an_emulator(tmp_path: Path) -> None:
     """With --emulator, every command works without a token and without a network."""
     environment = {

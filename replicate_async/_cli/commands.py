@@ -241,6 +241,10 @@ async def _stream(client: Client, options: argparse.Namespace, _: Interruption) 
                 write(last, end="\n" if is_file else "", prediction=name)
     if last and not last.endswith("\n") and not options.json:
         write("")
+    if events.reason == "canceled":
+        assert events.prediction is not None
+        say(f"error: prediction {events.prediction.id} was cancelled before its end")
+        return FAILED
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,11 +83,24 @@ def prepare_directory(directory: Path) -> None:
         ArgumentError: It cannot be created or written to.
     """
     try:
+        missing = [each for each in (directory, *directory.parents) if not each.exists()]
         directory.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            _sync_directory(each.parent)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError("it cannot be written to")
     except OSError as error:
         raise exceptions.ArgumentError("--output", f"{directory}: {error}") from error
+
+
+def _sync_directory(directory: Path) -> None:
+    """Have the names in a directory survive a power cut, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 async def save_output(prediction: Prediction, output: object, directory: Path) -> list[Path]:
@@ -106,15 +121,21 @@ async def save_output(prediction: Prediction, output: object, directory: Path) -
         return paths
     match output, tree:
         case (str(text), _) | (_, str(text)):
-            name, content = "output.txt", text
+            media_type, content = "text/plain", text
         case _, [str(), *_] if all(isinstance(item, str) for item in tree):
-            name, content = "output.txt", "".join(tree)
+            media_type, content = "text/plain", "".join(tree)
         case _:
-            name = "output.json"
+            media_type = "application/json"
             content = to_json(
                 tree, default=lambda file: saved[file].name if file in saved else str(file)
             )
-    return [*paths, _write_new(directory / name, content.encode("utf-8", "surrogatepass"))]
+    encoded = base64.b64encode(content.encode("utf-8", "surrogatepass")).decode()
+    # Saved as the files are: it appears when it is complete, survives a power cut, and replaces nothing.
+    file = FileOutput(f"data:{media_type};base64,{encoded}")
+    try:
+        return [*paths, await file.save(f"{directory}{os.sep}")]
+    except exceptions.FileNotSaved as error:
+        raise OSError(f"{error.path}: {error.__cause__}") from error  # without the data URI
 
 
 def _files_in(tree: object) -> Iterator[FileOutput]:
@@ -141,21 +162,3 @@ def _is_files(tree: Any) -> bool:
             case _:
                 return False
     return True
-
-
-def _write_new(path: Path, content: bytes) -> Path:
-    """Write a file, under another name if this one is taken, and return its path. A failure leaves nothing."""
-    found, number = path, 2
-    while True:
-        try:
-            file = found.open("xb")
-            break
-        except FileExistsError:
-            found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
-    try:
-        with file:
-            file.write(content)
-    except BaseException:
-        found.unlink(missing_ok=True)
-        raise
-    return found

@@ -171,3 +171,18 @@ async def test_without_durability(emulator: Emulator, disk: Disk, tmp_path: Path
     assert path.read_bytes() == content("a")
     assert output["file"].path == path
     assert outcome.saved[0].read_bytes() == content("b")
+
+
+def test_command(emulator: Emulator, disk: Disk) -> None:
+    """What the command `run -o` has saved, files and data, survives a power cut."""
+    out = disk.path / "a" / "out"
+    subprocess.run(
+        [sys.executable, "-m", "replicate_async", "run", "acme/blob", "text=a", "-o", out],
+        env={**os.environ, **emulator.env, "PYTHONPATH": str(ROOT), "no_proxy": "*"},
+        check=True,
+        timeout=60,
+    )
+    with disk.after_power_cut() as left:
+        saved = left / "a" / "out"
+        assert (saved / "blob.bin").read_bytes() == content("a")
+        assert json.loads((saved / "output.json").read_bytes()) == {"file": "blob.bin", "number": 1}

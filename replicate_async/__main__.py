@@ -1,4 +1,4 @@
-"""The command line: `python -m replicate_async`, installed as `replicate-async`."""
+"""The command line: `replicate-async`, or `python -m replicate_async`."""
 
 from __future__ import annotations
 

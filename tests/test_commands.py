@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -679,34 +678,6 @@ def test_ctrl_c_while_standard_input_is_silent(
     _, complained = process.communicate(timeout=SECONDS)
     assert "Traceback" not in complained
     assert "Fatal" not in complained
-
-
-def test_progress_on_a_terminal(shell: Shell) -> None:
-    """On a terminal there is one line that changes: done, failed, in flight, rate, time left, cost."""
-    (shell.directory / "in.jsonl").write_text(
-        "".join(json.dumps({"text": "t", "seconds": 0.2}) + "\n" for _ in range(12))
-    )
-    ours, theirs = pty.openpty()
-    process = shell.start(
-        "map", "acme/slow", "in.jsonl", "-o", "out", "--concurrency", "2", stderr=theirs
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:  # the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait(SECONDS) == 0
-    process.communicate()
-    lines = shown.decode().split("\r\x1b[K")
-    assert len(lines) > 3
-    assert re.fullmatch(
-        r"done \d+ of 12  failed 0  in flight \d  [\d.]+/s(  \d:\d\d left)?  [\d.]+ predict seconds",
-        lines[2],
-    )
-    assert shown.endswith(b"predict seconds\r\n")
 
 
 def test_the_reader_goes_away(shell: Shell) -> None:

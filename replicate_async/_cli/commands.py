@@ -7,6 +7,7 @@ failed; 2, the command or its arguments are wrong; 130, 143 and 129, ended by Ct
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import signal
@@ -33,6 +34,7 @@ from replicate_async import (
 from replicate_async.types import ForwardedDelivery
 
 from . import streams
+from .display import AboveTheLine, Display, Waiting
 from .files import Files
 from .inputs import InputTypes, split_pair
 from .interrupts import Interruption
@@ -123,8 +125,11 @@ async def _execute(options: argparse.Namespace, settings: Mapping[str, str]) -> 
     """Execute a command, until it ends or a signal ends it."""
     code = 0
     interruption = Interruption()
+    display = Display(sys.stderr)
+    logging.getLogger("replicate_async").addHandler(AboveTheLine(display))
     async with anyio.create_task_group() as tasks:
         await tasks.start(interruption.watch)
+        tasks.start_soon(display.run)
         async with Client(
             settings.get("api_token"),
             base_url=settings.get("base_url"),
@@ -132,7 +137,10 @@ async def _execute(options: argparse.Namespace, settings: Mapping[str, str]) -> 
             output_hosts=getattr(options, "output_host", None),
         ) as client:
             with interruption.scope:
-                code = await _COMMANDS[options.command](client, options, interruption)
+                try:
+                    code = await _COMMANDS[options.command](client, options, interruption, display)
+                finally:
+                    display.rest()
             if interruption.scope.cancelled_caught:
                 code = interruption.exit_code
                 if options.command != "map":
@@ -193,28 +201,30 @@ async def _parse_inputs(
 # -- run, stream -------------------------------------------------------------------------------
 
 
-async def _run(client: Client, options: argparse.Namespace, _: Interruption) -> int:
+async def _run(
+    client: Client, options: argparse.Namespace, _: Interruption, display: Display
+) -> int:
     ref = await _reference(client, options.model)
     function = client.use(ref, timeout=options.timeout)
     inputs = await _parse_inputs(function, [*options.given, *options.input], _files(options))
     if options.output is not None:
         await to_thread.run_sync(prepare_directory, options.output)
-    [outcome] = await client.map(function, [inputs]).collect()
-    prediction, error = outcome.prediction, outcome.error
-    if prediction is None:
-        assert error is not None
-        raise error
+    waiting = Waiting(client.stats)
+    display.watch(waiting.text)
+    prediction, output, error = await _result(function, inputs, options.timeout, waiting)
     saved = []
     if options.output is not None and error is None:
+        display.watch(lambda: "saving the output")
         try:
-            saved = await save_output(prediction, outcome.output, options.output)
+            saved = await save_output(prediction, output, options.output)
         except (OSError, exceptions.ReplicateException) as failure:
             raise exceptions.OutputNotSaved(prediction, str(failure)) from failure
+    display.rest()
     if options.json:
         shown = {**prediction.to_dict(), "saved": [str(path) for path in saved]}
         write_json(shown, prediction=prediction.id)
     elif error is None:
-        text = "\n".join(map(str, saved)) if saved else printed(outcome.output)
+        text = "\n".join(map(str, saved)) if saved else printed(output)
         write(text, prediction=prediction.id)
     if error is not None:
         say(f"error: {error}")
@@ -222,14 +232,43 @@ async def _run(client: Client, options: argparse.Namespace, _: Interruption) -> 
     return 0
 
 
-async def _stream(client: Client, options: argparse.Namespace, _: Interruption) -> int:
+async def _result(
+    function: ModelFunction, inputs: Mapping[str, Any], timeout: float | None, waiting: Waiting
+) -> tuple[Prediction, Any, exceptions.ReplicateException | None]:
+    """Run a prediction to its end, and return it with its output, or with the reason why it has none.
+
+    It is cancelled if it does not end in time, or if this is cancelled.
+    """
+    run = None
+    with anyio.move_on_after(timeout):
+        run = await function.create(**inputs)
+    if run is None:
+        raise exceptions.TransportTimeout(
+            "POST", "predictions", f"nothing was created within {timeout:g} s"
+        )
+    prediction = run.prediction
+    waiting.find = lambda: prediction
+    try:
+        async for _ in prediction.updates(timeout=timeout, on_abandon="cancel"):
+            pass
+        return prediction, await run.output(), None
+    except exceptions.ReplicateException as error:
+        return prediction, None, error
+
+
+async def _stream(
+    client: Client, options: argparse.Namespace, _: Interruption, display: Display
+) -> int:
     ref = await _reference(client, options.model)
     function = client.use(ref)
     inputs = await _parse_inputs(function, [*options.given, *options.input], _files(options))
     function.check(**inputs)
     last = ""
-    async with client.stream(ref, inputs, timeout=options.timeout) as events:
+    stream = client.stream(ref, inputs, timeout=options.timeout)
+    display.watch(Waiting(client.stats, lambda: stream.prediction).text)
+    async with stream as events:
         async for event in events:
+            display.rest()
             assert events.prediction is not None
             name = events.prediction.id
             if options.json:
@@ -251,7 +290,7 @@ async def _stream(client: Client, options: argparse.Namespace, _: Interruption) 
 # -- predictions -------------------------------------------------------------------------------
 
 
-async def _list(client: Client, options: argparse.Namespace, _: Interruption) -> int:
+async def _list(client: Client, options: argparse.Namespace, *_: object) -> int:
     count = 0
     if options.limit > 0:
         async for prediction in client.predictions.list():
@@ -262,17 +301,21 @@ async def _list(client: Client, options: argparse.Namespace, _: Interruption) ->
     return 0
 
 
-async def _get(client: Client, options: argparse.Namespace, _: Interruption) -> int:
+async def _get(
+    client: Client, options: argparse.Namespace, _: Interruption, display: Display
+) -> int:
     prediction = await client.predictions.get(options.id)
     if options.wait:
+        display.watch(Waiting(client.stats, lambda: prediction).text)
         await prediction.wait()
+        display.rest()
     _print_summary(prediction, options)
     if not options.json:
         _print_details(prediction)
     return 0
 
 
-async def _cancel(client: Client, options: argparse.Namespace, _: Interruption) -> int:
+async def _cancel(client: Client, options: argparse.Namespace, *_: object) -> int:
     code = 0
     for prediction_id in options.ids:
         try:
@@ -323,7 +366,7 @@ def _print_details(prediction: Prediction) -> None:
 # -- webhooks ----------------------------------------------------------------------------------
 
 
-async def _listen(client: Client, options: argparse.Namespace, _: Interruption) -> int:
+async def _listen(client: Client, options: argparse.Namespace, *_: object) -> int:
     def report(delivery: ForwardedDelivery) -> None:
         if options.json:
             write_json(attrs.asdict(delivery))
@@ -341,7 +384,9 @@ async def _listen(client: Client, options: argparse.Namespace, _: Interruption) 
 # -- map ---------------------------------------------------------------------------------------
 
 
-async def _map(client: Client, options: argparse.Namespace, interruption: Interruption) -> int:
+async def _map(
+    client: Client, options: argparse.Namespace, interruption: Interruption, display: Display
+) -> int:
     function = client.use(await _reference(client, options.model))
     files = _files(options)
     common = await _parse_inputs(function, options.input, files)
@@ -370,31 +415,29 @@ async def _map(client: Client, options: argparse.Namespace, interruption: Interr
         retry_failed=options.retry_failed,
         redo=options.redo,
     )
-    report = Report(sys.stderr, outcomes, lines)
+    report = Report(outcomes, lines, client.stats)
+    display.watch(report.state)
 
     def stop_creating() -> None:
         outcomes.stop()
-        report.say("no more is created; waiting for what runs (Ctrl-C again exits)")
+        display.say("no more is created; waiting for what runs (Ctrl-C again exits)")
 
     interruption.on_first_interrupt = stop_creating
     stopped = False
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(report.show)
-            async with outcomes:
-                async for outcome in outcomes:
-                    number = lines.numbers.pop(outcome.index, outcome.index + 1)
-                    report.add(outcome)
-                    reason = _print_outcome(outcome, number, options, report)
-                    if isinstance(outcome.error, _FATAL):
-                        reason = "nothing else would succeed"
-                    if reason is not None and not stopped and interruption.signal is None:
-                        report.say(f"no more is created: {reason}")
-                        stopped = True
-                        outcomes.stop()
-            tasks.cancel_scope.cancel()
+        async with outcomes:
+            async for outcome in outcomes:
+                number = lines.numbers.pop(outcome.index, outcome.index + 1)
+                report.add(outcome)
+                reason = _print_outcome(outcome, number, options, report, display)
+                if isinstance(outcome.error, _FATAL):
+                    reason = "nothing else would succeed"
+                if reason is not None and not stopped and interruption.signal is None:
+                    display.say(f"no more is created: {reason}")
+                    stopped = True
+                    outcomes.stop()
     finally:
-        report.clear()
+        display.rest()
         say(("interrupted: " if interruption.signal else "") + report.summary())
         if options.journal is None:
             if interruption.scope.cancel_called:
@@ -422,34 +465,36 @@ def _problem(function: ModelFunction, line: Line) -> str | None:
 
 
 def _print_outcome(
-    outcome: Outcome, number: int, options: argparse.Namespace, report: Report
+    outcome: Outcome,
+    number: int,
+    options: argparse.Namespace,
+    report: Report,
+    display: Display,
 ) -> str | None:
     """Print an outcome; return why no further ones should be created, if so."""
     prediction, error = outcome.prediction, outcome.error
     if error is not None:
         text = str(error)
-        report.say(text if text.startswith("line ") else f"line {number}: {text}")
+        display.say(text if text.startswith("line ") else f"line {number}: {text}")
     try:
         if report.not_written is not None and prediction is not None:
             raise NotWritten(report.not_written.cause, prediction.id)
-        _write_outcome(outcome, number, options, report)
+        with display.aside():
+            _write_outcome(outcome, number, options)
     except NotWritten as failure:
         if failure.is_broken_pipe:
             raise  # whoever has read the outputs wants no more of them
         discard()
         report.not_written = failure
-        report.say(f"line {number}: {failure}")
+        display.say(f"line {number}: {failure}")
         return "the outputs cannot be written"
     return None
 
 
-def _write_outcome(
-    outcome: Outcome, number: int, options: argparse.Namespace, report: Report
-) -> None:
+def _write_outcome(outcome: Outcome, number: int, options: argparse.Namespace) -> None:
     prediction, error = outcome.prediction, outcome.error
     name = None if prediction is None else prediction.id
     if options.json:
-        report.clear()
         shown = {
             "index": outcome.index,
             "line": number,
@@ -461,12 +506,11 @@ def _write_outcome(
         }
         write_json(shown, prediction=name)
     elif error is None and options.output is None:
-        report.clear()
         write(f"{outcome.index:06d} {printed(outcome.output)}", prediction=name)
 
 
 _COMMANDS: Final[
-    Mapping[str, Callable[[Client, argparse.Namespace, Interruption], Awaitable[int]]]
+    Mapping[str, Callable[[Client, argparse.Namespace, Interruption, Display], Awaitable[int]]]
 ] = {
     "run": _run,
     "stream": _stream,

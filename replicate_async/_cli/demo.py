@@ -92,7 +92,7 @@ async def _demo(paper: Paper, directory: Path) -> None:
         paper.line()
         paper.text(
             f"Done: {stats.created} predictions were created, for as many runs. Next:"
-            "\n- serve the emulator to your own code: python -m replicate_async emulator"
+            "\n- serve the emulator to your own code: replicate-async emulator"
             "\n- read README.md for the rest"
         )
 

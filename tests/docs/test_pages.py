@@ -132,13 +132,15 @@ def test_batch_again(emulator: Emulator) -> None:
 def test_commands() -> None:
     """Every command of this package that a page shows is one."""
     lines = [
-        line.partition("python -m replicate_async ")[2]
+        line.partition("replicate-async ")[2]
         for page in PAGES.values()
-        for line in re.findall(r"^\$ (python -m replicate_async .+)$", page.text, re.MULTILINE)
+        for line in re.findall(r"^\$ (replicate-async .+)$", page.text, re.MULTILINE)
     ]
     assert lines
     for line in lines:
         parser().parse_args(shlex.split(line))
+    named = {name for name, page in PAGES.items() if "python -m replicate_async " in page.text}
+    assert named == {"reference/command-line.md"}, "elsewhere, it is the script"
 
 
 def test_token() -> None:

@@ -211,7 +211,7 @@ async def _run(
         await to_thread.run_sync(prepare_directory, options.output)
     waiting = Waiting(client.stats)
     display.watch(waiting.text)
-    prediction, output, error = await _result(function, inputs, options.timeout, waiting)
+    prediction, output, error = await _result(function, inputs, waiting)
     saved = []
     if options.output is not None and error is None:
         display.watch(lambda: "saving the output")
@@ -233,27 +233,20 @@ async def _run(
 
 
 async def _result(
-    function: ModelFunction, inputs: Mapping[str, Any], timeout: float | None, waiting: Waiting
+    function: ModelFunction, inputs: Mapping[str, Any], waiting: Waiting
 ) -> tuple[Prediction, Any, exceptions.ReplicateException | None]:
     """Run a prediction to its end, and return it with its output, or with the reason why it has none.
 
     It is cancelled if it does not end in time, or if this is cancelled.
     """
-    run = None
-    with anyio.move_on_after(timeout):
-        run = await function.create(**inputs)
-    if run is None:
-        raise exceptions.TransportTimeout(
-            "POST", "predictions", f"nothing was created within {timeout:g} s"
-        )
-    prediction = run.prediction
-    waiting.find = lambda: prediction
-    try:
-        async for _ in prediction.updates(timeout=timeout, on_abandon="cancel"):
-            pass
-        return prediction, await run.output(), None
-    except exceptions.ReplicateException as error:
-        return prediction, None, error
+    async with function.start(**inputs) as run:
+        waiting.find = lambda: run.prediction
+        try:
+            async for _ in run.updates():
+                pass
+            return run.prediction, await run.result(), None
+        except exceptions.ReplicateException as error:
+            return run.prediction, None, error
 
 
 async def _stream(

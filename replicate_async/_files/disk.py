@@ -355,7 +355,7 @@ class UniqueNames:
         A name without suffix, which may get one later, gets a number if one with a suffix was added before.
         """
         path, found = PurePath(name), name
-        number = self._numbers.get(name.lower(), 0)
+        number = self._numbers.get(name.lower(), 1)
         taken = self._numbers if has_suffix(name) else self._numbers.keys() | self._stems
         while found.lower() in taken:
             number += 1

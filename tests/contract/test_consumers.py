@@ -175,11 +175,11 @@ def test_saved_files_are_paths_in_the_facade(emulator: Emulator, tmp_path: Path)
     with sync.Client(emulator.token, base_url=emulator.url) as client:
         [file] = client.run("emulator/painter", PICTURE)
         assert not isinstance(file, os.PathLike)
-        with Image.open(file) as picture:  # type: ignore[arg-type]  # it is read
+        with Image.open(file) as picture:  # it is read
             assert picture.size == (64, 64)
         saved = file.save(tmp_path)
-        assert isinstance(file, sync.FileOutput)  # type: ignore[call-overload]
-        assert os.fspath(file) == str(saved)
+        assert isinstance(file, sync.FileOutput)
+        assert os.fspath(file) == str(saved)  # type: ignore[call-overload]
         with Image.open(file) as picture:  # type: ignore[arg-type]  # it is a path
             assert picture.size == (64, 64)
         assert client.run("emulator/describer", {"image": file}).startswith("PNG")

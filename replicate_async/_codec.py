@@ -33,6 +33,10 @@ _LONGEST_ERROR = 2000
 """Characters of an error that is neither a text nor has a message."""
 
 
+class NestedTooDeeplyError(ValueError):
+    """A JSON text is beyond what this version of Python reads."""
+
+
 def decode_json(body: bytes | bytearray | str) -> Any:
     """Return the value of a JSON text.
 
@@ -50,7 +54,7 @@ def decode_json(body: bytes | bytearray | str) -> Any:
         except ValueError:  # an integer of more digits than `int` reads
             return json.loads(body, parse_int=_parse_int)
     except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
+        raise NestedTooDeeplyError("JSON nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
 

@@ -10,12 +10,17 @@ from enum import Enum
 from typing import Final
 
 from .. import exceptions
+from .._codec import NestedTooDeeplyError
 from ..types import Retry
 
 RETRIED_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 _POLL_BACKOFF: Final = 5.0
 """Longest pause in seconds between two attempts of a poll, unless the server asks for a longer one."""
+
+_MOST_UNREADABLE: Final = 100
+"""Attempts of a poll whose answers cannot be read, in some eight minutes: a proxy that says something else in the
+place of the API does so for a while."""
 
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
@@ -70,6 +75,10 @@ def retry_delay(
         if kind is not Kind.POLL and (elapsed > retry.throttled or retry.attempts == 1):
             return None
     elif kind is not Kind.POLL and attempt >= retry.attempts:
+        return None
+    if isinstance(error, exceptions.UnreadableAnswer) and attempt >= (
+        retry.attempts if isinstance(error.__cause__, NestedTooDeeplyError) else _MOST_UNREADABLE
+    ):
         return None
     exponent = min(attempt - 1, 30)
     longest = min(retry.max_backoff, _POLL_BACKOFF) if kind is Kind.POLL else retry.max_backoff

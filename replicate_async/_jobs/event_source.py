@@ -31,6 +31,12 @@ _MOST_FRUITLESS: Final = 5
 _SILENT: Final = 5.0
 """Seconds after which a connection may end without events and is not counted: the model may be starting."""
 
+_LONG_PAUSE: Final = 1.0
+"""Pause in seconds before reconnecting from which it is worth to look at the job instead."""
+
+_LONG_SILENCE: Final = 15.0
+"""Seconds without an event on an open connection after which to look at the job."""
+
 _LONGEST_PAUSE: Final = 30.0
 """Longest pause in seconds before reconnecting, whatever the server asks for."""
 
@@ -58,6 +64,10 @@ class EventSource:
         """Whether no connection has been tried yet."""
         self._fruitless = 0
         """Number of connections in a row without new events."""
+        self.is_doubtful: bool = False
+        """Whether nothing has come for a while, or will for a while: the job may have ended, and its `done` be lost."""
+        self._doubted = 0.0
+        """When an event came, or when the job was looked at, for the last time (monotonic)."""
         self._retry: float | None = None
         """Seconds to wait before reconnecting, if the server has set them."""
         # The current connection:
@@ -90,7 +100,12 @@ class EventSource:
         events = self._seen.new(self._parser.feed(chunk))
         if events:
             self._is_fruitful = True
-        elif self._parser.overflowed:
+            self._doubted = time.monotonic()
+            return events
+        if time.monotonic() - self._doubted >= _LONG_SILENCE:  # comments keep a connection open
+            self._doubted = time.monotonic()
+            self.is_doubtful = True
+        if self._parser.overflowed:
             limit = self._transport.config.limits.event
             raise exceptions.AnswerTooLarge(
                 "GET", redacted(self._url), limit, "event", prediction_id=self._prediction
@@ -111,7 +126,7 @@ class EventSource:
         config, last_id = self._transport.config, self._parser.last_id
         self._parser = Parser(config.limits.event, last_id)
         self._is_fruitful = False
-        self._began = time.monotonic()
+        self._began = self._doubted = time.monotonic()
         connection = self._transport.open(
             self._url,
             headers={**_HEADERS, "Last-Event-ID": last_id} if last_id else _HEADERS,
@@ -151,6 +166,10 @@ class EventSource:
         """Decide how to go on after a connection: only `done` is the end of a stream (:api:`stream-end`)."""
         if self._parser.retry is not None:
             self._retry = self._parser.retry / 1000
+        # Short connections without news are counted, and bounded, below.
+        is_silent = not self._is_fruitful and time.monotonic() - self._began >= _SILENT
+        if is_silent or (self._retry or 0.0) >= _LONG_PAUSE:
+            self.is_doubtful = True
         if self._is_fruitful:
             self._fruitless = 0
             _logger.info(

@@ -212,12 +212,29 @@ class StreamFollower(Generic[J]):
         assert self.job is not None
         if self._source is None:
             return await self._poll(self.job)
+        source = self._source
         try:
-            return self._accept(await self._source.next_batch())
+            batch = self._accept(await source.next_batch())
         except StreamUnavailable as error:
             _logger.info("stream of prediction %s given up (%s); polling", self.job.id, error)
             self._source = None
             return []
+        if source.is_doubtful and not batch and self._failed is None:
+            source.is_doubtful = False
+            await self._look(self.job)
+        return batch
+
+    async def _look(self, job: J) -> None:
+        """Look at the job after a connection that has brought nothing new; if it has ended, give up the stream."""
+        try:
+            with anyio.move_on_after(_LAST_FETCH):
+                await fetch_state(job, Kind.READ, _LAST_FETCH)
+        except (exceptions.ReplicateError, exceptions.TransportError) as error:
+            _logger.debug("prediction %s cannot be read now: %s", job.id, error)
+        if has_ended(job):
+            _logger.info("prediction %s has ended, and its stream has not", job.id)
+            self._is_polled = True
+            await self._disconnect()
 
     def _accept(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
         """Record events, and return them up to the one that ends the stream."""

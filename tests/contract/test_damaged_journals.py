@@ -179,6 +179,6 @@ async def test_numbers_of_any_length(tmp_path: Path, length: int) -> None:
                 assert outcome.error is None
                 assert outcome.output % 10**600 == int("7" * min(length, 600))
                 assert number[:50] in repr(outcome)
-        assert len(wire.requests) == 1
+        assert [request.method for request in wire.requests].count("POST") == 1
     assert number in (tmp_path / "out" / "000000-prediction.json").read_text()
     assert (tmp_path / "out" / "000000-output.json").read_text() == number

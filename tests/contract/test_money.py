@@ -17,7 +17,7 @@ from replicate_async.testing import Clock, Fault
 
 from . import faults
 from .faults import CREATES, LOST, NOT_EXECUTED, World, until, world
-from .wire import PREDICTION, RESET, Request, Step, Wire, client_of, json
+from .wire import PREDICTION, RESET, Request, Step, Wire, answer, client_of, json
 
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 
@@ -478,3 +478,23 @@ async def test_clock_of_this_machine() -> None:
         here.emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST", times=1)
         made = await faults.on_model(client, here, "a")
         assert here.made_of("a") == [made.id]
+
+
+@pytest.mark.parametrize(
+    ("body", "most"),
+    [(b'{"id": "abc", "output": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 6), (b"<html>", 101)],
+)
+async def test_results_that_cannot_be_read(body: bytes, most: int) -> None:
+    """The error has the prediction, after a bounded number of polls."""
+    made = {**PREDICTION, "status": "processing", "output": None, "completed_at": None}
+
+    def answers(request: Request) -> Step:
+        return json(made, 201) if request.method == "POST" else answer(200, body)
+
+    with Wire(answers) as wire:
+        async with client_of(wire, poll_interval=0.01) as client:
+            with anyio.fail_after(30), pytest.raises(exceptions.ContactLost) as caught:
+                await client.run("acme/greeter", wait=False)
+        assert caught.value.prediction.id == PREDICTION["id"]
+        assert isinstance(caught.value.__cause__, exceptions.UnreadableAnswer)
+        assert len(wire.requests) <= most

@@ -240,6 +240,30 @@ async def test_silence_has_a_limit_of_its_own() -> None:
             assert len(server.asked("stream")) == 1
 
 
+@pytest.mark.parametrize(
+    "ending", ["closed", "reset", "silent", "comes back late", "comes back empty"]
+)
+async def test_a_lost_done(ending: str) -> None:
+    """A server that never sends `done`: the prediction is looked at, and the stream ends soon, with few requests."""
+    events: list[bytes] = [*EVENTS[:-1]]
+    options: dict[str, Any] = {}
+    later: Step = streamed()
+    if ending == "silent":
+        later = streamed(stall=True)
+        options["timeout"] = Timeout(stream=5.2)
+    if ending == "comes back late":
+        events.insert(0, b"retry: 30000\n\n")
+    if ending == "comes back empty":
+        events.insert(0, b"retry: 50\n\n")
+        later = streamed(b": hi\n\n")
+    first = streamed(*events, reset=ending == "reset")
+    with serving(first, later, **DONE) as server:
+        with anyio.fail_after(12):
+            assert await read(server, **options) == SCRIPT
+        assert len(server.wire.requests) <= 9
+        assert server.asked("cancel") == []
+
+
 async def test_many_cuts() -> None:
     """A connection that brings something new is no failure, however many there are."""
     with serving(*(streamed(event) for event in EVENTS)) as server:

@@ -7,8 +7,8 @@ $ nox -s soak -- --minutes 60
 
 An emulator runs in a process of its own, with faults on the wire. The client process makes rounds: several tasks, and
 several threads with the sync client, run models, stream, send and save files, map, give up and fail, all at random. After
-each round everything has ended, and both processes are measured. The first rounds are the warm-up; what the later ones
-have more is a leak. The exit code is 1 if there is one, or if something hung.
+each round everything has ended, and both processes are measured; after the warm-up and at the end, idle connections get the time
+to be closed, too. What there is more at the end is a leak. The exit code is 1 if there is one, or if something hung.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ _WARM: Final = 0.3
 """Share of the rounds that warm up."""
 _SPARE: Final = {"tasks": 0, "threads": 2, "descriptors": 12, "sockets": 8}
 """What may be more at the end than at the end of the warm-up: pools are not always full."""
+_REST: Final = 17.0
+"""Seconds in which connections that nobody uses are closed."""
 _MEMORY: Final = 0.15
 """Share by which the memory may grow after the warm-up, in addition to `_SPARE_MEMORY`."""
 _SPARE_MEMORY: Final = 24 * 2**20
@@ -257,25 +259,35 @@ def measured(process: int | str) -> dict[str, int]:
     }
 
 
-def growth(rounds: list[dict[str, int]]) -> list[str]:
-    """Return what has grown since the warm-up."""
-    warm = max(2, round(len(rounds) * _WARM))
-    before, after = rounds[:warm], rounds[-max(2, (len(rounds) - warm) // 2) :]
-    found = []
-    for name in rounds[0]:
-        then = max(each[name] for each in before)
-        now = round(statistics.median(each[name] for each in after))
-        bound = then * (1 + _MEMORY) + _SPARE_MEMORY if name == "memory" else then + _SPARE[name]
-        if now > bound:
-            found.append(f"{name}: {then:,} after the warm-up, {now:,} at the end")
+def growth(rest: tuple[dict[str, int], dict[str, int]], rounds: list[dict[str, int]]) -> list[str]:
+    """Return what has grown since the warm-up.
+
+    Args:
+        rest: What was measured at rest, after the warm-up and at the end.
+        rounds: What was measured after each round since the warm-up; it shows the memory.
+    """
+    before, after = rest
+    found = [
+        f"{name}: {before[name]} after the warm-up, {after[name]} at the end"
+        for name, spare in _SPARE.items()
+        if name in before and after[name] > before[name] + spare
+    ]
+    half = len(rounds) // 2
+    then, now = (
+        statistics.median(each["memory"] for each in part)
+        for part in (rounds[:half], rounds[half:])
+    )
+    if now > then * (1 + _MEMORY) + _SPARE_MEMORY:
+        found.append(
+            f"memory: {then / 2**20:.0f} MiB in the first half, {now / 2**20:.0f} MiB in the second"
+        )
     return found
 
 
 async def soak(minutes: float) -> int:
     """Make rounds, show what was measured after each, and return the exit code."""
-    ends = time.monotonic() + minutes * 60
-    ours: list[dict[str, int]] = []
-    theirs: list[dict[str, int]] = []
+    began = time.monotonic()
+    rounds: list[tuple[dict[str, int], dict[str, int]]] = []
     with emulator_process() as (process, url, token), tempfile.TemporaryDirectory() as place:
         load = Load(Path(place))
         options: dict[str, Any] = {
@@ -288,7 +300,8 @@ async def soak(minutes: float) -> int:
             # Made in another thread: it is not for the one of an event loop, and warns there.
             facade = await anyio.to_thread.run_sync(lambda: sync.Client(token, **options))
             try:
-                while time.monotonic() < ends or len(ours) < 4:
+
+                async def make_round() -> None:
                     end = time.monotonic() + _ROUND
                     with anyio.fail_after(_ROUND + _HUNG):
                         async with anyio.create_task_group() as tasks:
@@ -298,23 +311,36 @@ async def soak(minutes: float) -> int:
                                 tasks.start_soon(anyio.to_thread.run_sync, load.thread, facade, end)
                     for path in Path(place).iterdir():
                         path.unlink()
-                    await asyncio.sleep(2)  # what is closed goes away
+
+                async def measure(seconds: float) -> tuple[dict[str, int], dict[str, int]]:
+                    await asyncio.sleep(seconds)
                     gc.collect()
-                    ours.append({"tasks": len(asyncio.all_tasks()), **measured("self")})
-                    theirs.append(measured(process))
+                    ours = {"tasks": len(asyncio.all_tasks()), **measured("self")}
+                    theirs = measured(process)
                     done = sum(load.ends.values())
                     print(
-                        f"{len(ours):4}  {done:7}  client {_shown(ours[-1])}  emulator {_shown(theirs[-1])}",
-                        flush=True,
+                        f"{done:8}  client: {_shown(ours)}  emulator: {_shown(theirs)}", flush=True
                     )
+                    return ours, theirs
+
+                while time.monotonic() < began + minutes * 60 * _WARM:
+                    await make_round()
+                    await measure(1)
+                print("warm; at rest:", flush=True)
+                before = await measure(_REST)
+                while time.monotonic() < began + minutes * 60 or len(rounds) < 4:
+                    await make_round()
+                    rounds.append(await measure(1))
+                print("at the end; at rest:", flush=True)
+                after = await measure(_REST)
             finally:
                 await anyio.to_thread.run_sync(facade.close)
     for end_of, count in sorted(load.ends.items()):
         print(f"{count:8}  {end_of}")
     found = [
         f"{name} grows: {text}"
-        for name, rounds in (("the client", ours), ("the emulator", theirs))
-        for text in growth(rounds)
+        for index, name in enumerate(("the client", "the emulator"))
+        for text in growth((before[index], after[index]), [each[index] for each in rounds])
     ]
     print("\n".join(found or ["everything stays flat"]))
     return 1 if found else 0

@@ -310,8 +310,10 @@ def names_of(file: Any) -> list[str]:
     if disposition is not None:
         message = Message()
         message["Content-Disposition"] = disposition
-        if (given := message.get_filename()) is not None:
-            found.append(given)
+        # What the standard library makes of headers that are none, such as ones with lone surrogates.
+        with suppress(ValueError, LookupError, TypeError, AttributeError):
+            if (given := message.get_filename()) is not None:
+                found.append(given)
     url = getattr(file, "url", None)
     if url is not None:
         with suppress(ValueError):

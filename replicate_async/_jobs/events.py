@@ -105,7 +105,8 @@ class Parser:
         if piece and not self.overflowed:
             self._pieces.append(piece)
             self._pieces_size += len(piece)
-            if self._size + self._pieces_size > self._limit:
+            mark = 0 if self._started else len(_BOM)  # which does not count
+            if self._size + self._pieces_size > self._limit + mark:
                 self._overflow()
 
     def _overflow(self) -> None:

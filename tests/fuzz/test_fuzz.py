@@ -251,6 +251,7 @@ streams = st.lists(
 
 @fuzzed
 @given(streams, st.lists(st.integers(1, 30), max_size=8), st.sampled_from([10, 100, 10**6]))
+@example(b"\xef\xbb\xbf\0\0\0\0\0\0\0\0\n", [11], 10)
 def test_events(stream: bytes, cuts: list[int], limit: int) -> None:
     """Events are the same in whatever chunks they arrive, and no event is larger than the limit."""
     whole, piecewise = Parser(limit), Parser(limit)
@@ -381,6 +382,7 @@ class Holder:
     ),
     uris,
 )
+@example("attachment; filename=" + chr(0xD800), "x")
 def test_content_disposition(disposition: str, url: str) -> None:
     """The name that a response gives to a file is some text, which becomes a safe one."""
     for name in names_of(Holder(disposition, url)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -217,12 +217,35 @@ def check_events(events: Sequence[WebhookEvent | str] | None) -> list[str] | Non
     """
     if events is None:
         return None
-    if isinstance(events, str) or not isinstance(events, Iterable):
+    if isinstance(events, (str, bytes, Mapping)) or not isinstance(events, Iterable):
         raise exceptions.ArgumentTypeError(
             "webhook_events_filter", f"expected a list of events, got {events!r}"
         )
     allowed = ("start", "output", "logs", "completed")
     return [one_of(event, allowed, "webhook_events_filter") for event in events]
+
+
+def flag(value: object, argument: str) -> bool:
+    """Return *value*, which must be True or False.
+
+    Raises:
+        ArgumentTypeError: It is something else.
+    """
+    if not isinstance(value, bool):
+        raise exceptions.ArgumentTypeError(argument, f"expected True or False, got {value!r}")
+    return value
+
+
+def texts(**fields: str | None) -> dict[str, Any]:
+    """Return the fields that are not None, each of which must be a string.
+
+    Raises:
+        ArgumentTypeError: One of them is something else.
+    """
+    for name, value in fields.items():
+        if value is not None and not isinstance(value, str):
+            raise exceptions.ArgumentTypeError(name, f"expected a string, got {value!r}")
+    return given(**fields)
 
 
 def given(**fields: Any) -> dict[str, Any]:

@@ -273,11 +273,11 @@ def make_context(
     )
     return Context(
         transport=Transport(config, pool),
-        use_file_output=_flag(use_file_output, "use_file_output"),
+        use_file_output=_arguments.flag(use_file_output, "use_file_output"),
         file_encoding_strategy=_strategy(file_encoding_strategy),
         poll_interval=_poll_interval(poll_interval),
         on_ambiguous=_on_ambiguous(on_ambiguous),
-        marking=Marking(_flag(mark_creates, "mark_creates")),
+        marking=Marking(_arguments.flag(mark_creates, "mark_creates")),
     )
 
 
@@ -325,12 +325,14 @@ def changed_context(
         transport=context.transport.with_config(config),
         use_file_output=context.use_file_output
         if use_file_output is None
-        else _flag(use_file_output, "use_file_output"),
-        file_encoding_strategy=_strategy(file_encoding_strategy or context.file_encoding_strategy),
+        else _arguments.flag(use_file_output, "use_file_output"),
+        file_encoding_strategy=context.file_encoding_strategy
+        if file_encoding_strategy is None
+        else _strategy(file_encoding_strategy),
         poll_interval=context.poll_interval
         if poll_interval is None
         else _poll_interval(poll_interval),
-        on_ambiguous=_on_ambiguous(on_ambiguous or context.on_ambiguous),
+        on_ambiguous=context.on_ambiguous if on_ambiguous is None else _on_ambiguous(on_ambiguous),
     )
 
 
@@ -348,12 +350,6 @@ def default_context() -> Context:
 def _check_kind(value: object, kind: type, argument: str, expected: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise exceptions.ArgumentTypeError(argument, f"expected {expected}, got {value!r}")
-
-
-def _flag(value: object, argument: str) -> bool:
-    if not isinstance(value, bool):
-        raise exceptions.ArgumentTypeError(argument, f"expected True or False, got {value!r}")
-    return value
 
 
 def _checked_token(token: Token | None) -> Token | None:

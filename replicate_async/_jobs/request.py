@@ -128,7 +128,12 @@ async def prepare(
         webhook_events_filter=check_events(options.webhook_events_filter),
         stream=options.stream,
     )
-    strategy = options.file_encoding_strategy or context.file_encoding_strategy
+    for name, value in (("use_file_output", options.use_file_output), ("stream", options.stream)):
+        if value is not None:
+            _arguments.flag(value, name)
+    strategy = options.file_encoding_strategy
+    if strategy is None:
+        strategy = context.file_encoding_strategy
     _arguments.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
     encoded, large = await encode_input(input, context.transport, strategy, context.uploads)
     return CreateRequest(

@@ -123,9 +123,9 @@ def make_plan(
         wanted=wanted,
         options=attrs.evolve(options, wait=None),
         concurrency=concurrency,
-        ordered=bool(ordered),
+        ordered=_arguments.flag(ordered, "ordered"),
         save_to=_checked_path(save_to, "save_to"),
-        durable=bool(durable),
+        durable=_arguments.flag(durable, "durable"),
         journal=_checked_path(journal, "journal"),
         timeout=seconds,
         retry_failed=retry_failed,
@@ -138,6 +138,8 @@ def make_plan(
 
 
 def _checked_reasons(redo: Iterable[RedoReason], journal: object) -> frozenset[RedoReason]:
+    if not isinstance(redo, Iterable):
+        raise exceptions.ArgumentTypeError("redo", f"expected a set of reasons, got {redo!r}")
     reasons: frozenset[RedoReason] = frozenset() if isinstance(redo, str) else frozenset(redo)
     known = get_args(RedoReason)
     if isinstance(redo, str) or not reasons.issubset(known):

@@ -157,7 +157,12 @@ def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Pa
     """
 
     async def first() -> Page[T]:
-        return await (listing if isinstance(listing, Listing) else listing())
+        found = listing if isinstance(listing, Listing) or not callable(listing) else listing()
+        if not isinstance(found, Listing):
+            raise exceptions.ArgumentTypeError(
+                "listing", f"expected a `list` method or what it returns, got {listing!r}"
+            )
+        return await found
 
     fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = first
 
@@ -185,6 +190,8 @@ def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None
     async def first() -> Page[R]:
         if cursor is None:
             return await _fetch_page(context, call, kind)
+        if not isinstance(cursor, str):
+            raise exceptions.ArgumentTypeError("cursor", f"expected a string, got {cursor!r}")
         there = context.next_call(call, cursor) if "?" in cursor else None
         if there is None:
             raise exceptions.ArgumentError(

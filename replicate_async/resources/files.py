@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from .. import exceptions
+from .. import _arguments, exceptions
 from .._codec import encode_json
 from .._files.output import FileOutput
 from .._files.sources import MAX_NAME_BYTES, is_media_type, source_of
@@ -56,6 +56,10 @@ class Files(Namespace):
         """
         if filename is not None:
             _check_name(filename)
+        if content_type is not None and not isinstance(content_type, str):
+            raise exceptions.ArgumentTypeError(
+                "content_type", f"expected a string, got {content_type!r}"
+            )
         if content_type is not None and not is_media_type(content_type):
             raise exceptions.ArgumentError(
                 "content_type", f"expected a media type, got {content_type!r}"
@@ -143,6 +147,8 @@ class Files(Namespace):
             raise exceptions.ArgumentTypeError(
                 "expiry", f"expected a datetime or seconds since 1970, got {expiry!r}"
             )
+        for name, value in (("owner", owner), ("signature", signature)):
+            _arguments.text(value, name)
         seconds = int(expiry.timestamp()) if isinstance(expiry, datetime) else expiry
         url = self._context.transport.url_of(
             Call(

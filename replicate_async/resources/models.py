@@ -9,7 +9,6 @@ from typing import Any, Self
 import attrs
 
 from .. import _arguments
-from .._arguments import given
 from .._display import Html, card, link, short_repr
 from .._http.call import Call
 from .._http.retry import Kind
@@ -283,7 +282,7 @@ class Models(Namespace):
             TransportError: No usable response was received; the model may exist.
         """
         parse_name(owner, name, "model")
-        body = given(
+        body = _arguments.texts(
             owner=owner,
             name=name,
             visibility=_arguments.one_of(visibility, ("public", "private"), "visibility"),
@@ -330,7 +329,7 @@ class Models(Namespace):
             TransportError: No usable response was received; the change may have been made.
         """
         path = model_path(*parse_name(owner, name, "model"))
-        body = given(
+        body = _arguments.texts(
             description=description,
             readme=readme,
             github_url=github_url,

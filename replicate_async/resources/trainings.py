@@ -90,7 +90,9 @@ class Trainings(Namespace):
         encoded, large = await encode_input(
             input,
             context.transport,
-            file_encoding_strategy or context.file_encoding_strategy,
+            context.file_encoding_strategy
+            if file_encoding_strategy is None
+            else file_encoding_strategy,
             context.uploads,
         )
         version_id = str(reference.version)

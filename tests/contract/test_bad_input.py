@@ -22,6 +22,7 @@ from replicate_async.exceptions import (
     ReplicateException,
     ValidationError,
 )
+from replicate_async.sync import Client as SyncClient
 from replicate_async.testing import Emulator
 
 from .conftest import HELLO
@@ -153,6 +154,9 @@ async def test_malformed_references(client: Client, emulator: Emulator, ref: str
     assert emulator.ledger.requests() == []
 
 
+FLAGS: list[Any] = [0, "no", b"x", []]
+CHOICES: list[Any] = ["", [], {}, 5]
+
 BAD_ARGUMENTS: list[tuple[str, type[Exception], Call]] = [
     # References of the wrong type
     ("ref", TypeError, lambda c: c.run(5)),
@@ -238,6 +242,39 @@ BAD_ARGUMENTS: list[tuple[str, type[Exception], Call]] = [
     ("input.a", TypeError, lambda c: c.run(HELLO, {"a": Decimal(1)})),
     ("input.a", TypeError, lambda c: c.run(HELLO, {"a": lambda: 1})),
     ("input.a", TypeError, lambda c: c.run(HELLO, {"a": Client})),
+    # Flags, and choices that are empty
+    *(
+        ("use_file_output", TypeError, lambda c, x=x: c.run(HELLO, SOME_INPUT, use_file_output=x))
+        for x in FLAGS
+    ),
+    ("durable", TypeError, lambda c: c.run(HELLO, SOME_INPUT, durable=0)),
+    ("durable", TypeError, lambda c: c.map(HELLO, [SOME_INPUT], durable="no").collect()),
+    ("ordered", TypeError, lambda c: c.map(HELLO, [SOME_INPUT], ordered=1).collect()),
+    ("redo", TypeError, lambda c: c.map(HELLO, [SOME_INPUT], redo=5).collect()),
+    ("stream", TypeError, lambda c: c.predictions.create(HELLO, SOME_INPUT, stream=b"x")),
+    *(
+        (
+            "file_encoding_strategy",
+            ValueError,
+            lambda c, x=x: c.run(HELLO, SOME_INPUT, file_encoding_strategy=x),
+        )
+        for x in CHOICES
+    ),
+    (
+        "webhook_events_filter",
+        TypeError,
+        lambda c: c.run(HELLO, SOME_INPUT, webhook_events_filter={"start": True}),
+    ),
+    # Links and listings
+    *(("cursor", TypeError, lambda c, x=x: c.predictions.list(x)) for x in (5, b"x?", object())),
+    *(("listing", TypeError, lambda c, x=x: anext(c.paginate(x))) for x in (None, 5, "x", print)),
+    # Texts
+    *(
+        (name, TypeError, lambda c, name=name: c.models.update("a/b", **{name: b"x"}))
+        for name in ("description", "readme", "github_url", "paper_url", "weights_url")
+    ),
+    ("description", TypeError, lambda c: c.models.update("a/b", description=5)),
+    ("content_type", TypeError, lambda c: c.files.create(b"x", content_type=5)),
     # Encoding
     (
         "file_encoding_strategy",
@@ -308,6 +345,19 @@ async def test_bad_arguments(
     assert isinstance(caught.value, ArgumentError | ArgumentTypeError)
     assert caught.value.argument == argument
     assert str(caught.value).startswith(f"{argument}: ")
+    assert emulator.ledger.requests() == []
+
+
+def test_bad_arguments_of_the_facade(emulator: Emulator) -> None:
+    """The facade refuses the same arguments, by the same names."""
+    with SyncClient(emulator.token, base_url=emulator.url) as client:
+        for argument, kind, call in BAD_ARGUMENTS:
+            if argument == "listing":
+                continue  # is awaited by its row
+            with pytest.raises(kind) as caught:
+                call(client)
+            assert isinstance(caught.value, ArgumentError | ArgumentTypeError)
+            assert caught.value.argument == argument
     assert emulator.ledger.requests() == []
 
 
@@ -473,17 +523,46 @@ async def test_paths_as_strings_are_recognised(
         ("headers", {"headers": {"X Y": "a"}}),
         ("headers", {"headers": {"X": 5}}),
         ("headers", {"user_agent": "a\nb"}),
+        ("retry", {"retry": 5}),
+        ("use_file_output", {"use_file_output": "no"}),
+        ("on_ambiguous", {"on_ambiguous": ""}),
+        ("file_encoding_strategy", {"file_encoding_strategy": ""}),
+        ("api_token", {"api_token": b"t"}),
     ],
 )
 def test_bad_options(argument: str, options: dict[str, Any]) -> None:
     """Impossible options are refused when the client is made, and by `with_options`."""
     with pytest.raises(ReplicateException) as caught:
-        Client("t", **options)
+        Client(**{"api_token": "t", **options})
     assert isinstance(caught.value, ArgumentError | ArgumentTypeError)
     assert caught.value.argument == argument
     if "base_url" not in options:
         with pytest.raises(ReplicateException, match=argument):
             Client("t").with_options(**options)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("limits", 5),
+        ("rate_limit", 600),
+        ("rate_limit", True),
+        ("mark_creates", 1),
+        ("trace_configs", 5),
+        ("trace_configs", [5]),
+        ("session", "x"),
+        ("ssl", 5),
+        ("proxy", {"https": "http://127.0.0.1:1"}),
+    ],
+)
+def test_options_of_other_types(argument: str, value: Any) -> None:
+    """Options of a wrong type are refused by their names, by both clients."""
+    given: dict[str, Any] = {argument: value}
+    with pytest.raises(ArgumentTypeError, match=f"^{argument}: "):
+        Client("t", **given)
+    if argument != "session":  # which the facade does not take
+        with pytest.raises(ArgumentTypeError, match=f"^{argument}: "):
+            SyncClient("t", **given)
 
 
 @pytest.mark.parametrize("said", ["fast", "-1", "nan"])

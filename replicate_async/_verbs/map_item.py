@@ -119,7 +119,7 @@ class Shared:
             if not self._has_asked:
                 try:
                     self.schema = await load_schema(self.context, plan.ref)
-                except (exceptions.ReplicateError, exceptions.TransportError) as error:
+                except exceptions.ReplicateException as error:
                     _logger.warning(
                         "the schema of %s, which tells secret inputs, cannot be fetched (%s): they are"
                         " recognised by their names",

@@ -415,6 +415,45 @@ def test_interrupts_at_any_moment() -> None:
     assert out == "60 hello Alice\n"
 
 
+@pytest.mark.parametrize("order", ["client first", "pool first", "default client"])
+def test_a_first_call_after_control_c_goes_on(order: str) -> None:
+    """A thread that makes its first call after Ctrl-C may be part of dealing with it: that call goes on."""
+    entered = {
+        "client first": "replicate.Client() as client, ThreadPoolExecutor() as pool",
+        "pool first": "ThreadPoolExecutor() as pool, replicate.Client() as client",
+        "default client": "contextlib.nullcontext(replicate) as client, ThreadPoolExecutor() as pool",
+    }[order]
+    out = run(
+        f"""
+        import contextlib, threading, time
+        from concurrent.futures import ThreadPoolExecutor
+        from replicate_async import sync as replicate
+        pressed = threading.Event()
+        def early(client):
+            try:
+                client.run("emulator/sleeper", {{"seconds": 60}})
+            except (KeyboardInterrupt, replicate.exceptions.ClientClosed) as error:
+                return "ended"
+        def late(client):
+            pressed.wait()
+            try:
+                return client.run("emulator/sleeper", {{"seconds": 3}}).partition(" ")[0]
+            except replicate.exceptions.ClientClosed:
+                return "closed"
+        try:
+            with {entered}:
+                client.accounts.current()
+                running, later = pool.submit(early, client), pool.submit(late, client)
+                time.sleep(1)
+                pressed.set()
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            print(running.result(), later.result())
+        """
+    )
+    assert out == ("ended closed\n" if order == "pool first" else "ended slept\n")
+
+
 @posix
 def test_interrupts_at_every_call() -> None:
     """Wherever in the facade it strikes, Ctrl-C raises, and neither work nor a lock is left behind.

@@ -95,6 +95,9 @@ if TYPE_CHECKING:
     from .types import (
         Update as Update,
     )
+    from .types import (
+        to_json as to_json,
+    )
 
     run: Final = Client().run
     start: Final = Client().start
@@ -168,6 +171,7 @@ __all__ = (
     "search",
     "start",
     "stream",
+    "to_json",
     "trainings",
     "types",
     "use",
@@ -211,6 +215,7 @@ _HOMES = {
     "Timeout": "types",
     "Training": "_jobs.training",
     "Update": "types",
+    "to_json": "types",
     "Version": "resources.versions",
 }
 

@@ -33,6 +33,7 @@ from ._verbs.use import ModelFunction, StreamingFunction
 from ._web.receiver import Receiver
 from .resources import _pages
 from .resources._pages import Listing, Page
+from .resources._raw import request
 from .resources.accounts import Accounts
 from .resources.collections import Collections
 from .resources.deployments import Deployment, Deployments
@@ -40,7 +41,6 @@ from .resources.files import Files
 from .resources.hardware import HardwareNamespace
 from .resources.models import Model, Models
 from .resources.predictions import Predictions
-from .resources.raw import request
 from .resources.search import SearchResults, search
 from .resources.trainings import Trainings
 from .resources.versions import Version

@@ -25,6 +25,7 @@ from .._http.session import Pool
 from .._http.transport import Transport
 from .._http.urls import has_host
 from ..types import Limits, Retry, Timeout
+from ..types._plain import Plain, described
 from .disk import NewFile, UniqueNames, destination, new_file
 from .display import EMBEDDED, MOST_SHOWN, Gallery, RecentContent, media_html
 from .download import BUFFERED, DataUri, Download
@@ -68,7 +69,7 @@ _SNIFFED: Final = 512
 
 
 @attrs.define(eq=False, repr=False)
-class FileOutput(ModelFile):
+class FileOutput(Plain, ModelFile):
     """A file in the output of a prediction. Its content is downloaded each time it is read.
 
     ```python
@@ -92,6 +93,13 @@ class FileOutput(ModelFile):
     _sniffed: str | None = attrs.field(default=None, init=False)
     _path: Path | None = attrs.field(default=None, init=False)
     _stamp: tuple[int, int] | None = attrs.field(default=None, init=False)
+
+    def _to_plain(self) -> str:
+        return self.url
+
+    @classmethod
+    def _plain_schema(cls) -> dict[str, Any]:
+        return {"type": "string", "format": "uri", **described(cls)}
 
     # Metadata
 

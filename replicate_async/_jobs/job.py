@@ -25,7 +25,7 @@ from .._references import identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from ..types._record import copied
 from . import policy
-from .context import Bound, Context
+from .context import Bound, Context, default_context
 from .policy import has_ended
 from .poller import PolledJob
 from .updates import Updates
@@ -128,6 +128,18 @@ class LiveJob(Bound):
                 ("logs", folded(f"{self.logs.count(chr(10))} lines", self.logs)),
             ],
         )
+
+    def _to_plain(self) -> dict[str, Any]:
+        plain = self.to_dict()
+        if self._client is not None and isinstance(given := plain.get("input"), dict):
+            plain["input"] = without_secrets(given, self._client.secrets)
+        return plain
+
+    @classmethod
+    def _from_plain(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return job_from(default_context(), cls, value)
+        return super()._from_plain(value)
 
     def _replace(self, fresh: Bound) -> None:
         super()._replace(fresh)

@@ -521,8 +521,7 @@ class Generator(Sources):
         yield "    return self"
         yield ""
         yield "def __exit__(self, *exc_info: object) -> None:"
-        yield "    if not self.is_view:"
-        yield "        self._lease.close()"
+        yield "    self._lease.close_unless(self.is_view)"
 
     # The file
 

@@ -34,6 +34,7 @@ COPIED: Final = frozenset(
 
 OF_THE_BASE: Final = frozenset(
     {"__init__", "__repr__", "__str__", "__eq__", "__hash__", "__reduce__", "__reduce_ex__"}
+    | {"__get_pydantic_core_schema__", "__get_pydantic_json_schema__"}
     | {"__attrs_post_init__", "__copy__", "__deepcopy__", "__del__"}
 )
 """Special methods that all twins have from their base, or need not have."""

@@ -13,12 +13,13 @@ from .._files.display import output_html
 from .._files.output import FileOutput, files_in
 from .._jobs.prediction import Output, Prediction
 from .._redaction import without_secrets
+from ..types._plain import Plain, described, error_to_plain, schema_of_fields, tree_to_plain
 
 __all__ = ("Outcome",)
 
 
 @attrs.frozen(eq=False, repr=False)
-class Outcome:
+class Outcome(Plain):
     """The outcome of one input."""
 
     index: int
@@ -68,6 +69,37 @@ class Outcome:
     def _shown_files(self) -> list[FileOutput]:
         """Return the files of the output, which a notebook displays."""
         return list(files_in(self.output))
+
+    def _to_plain(self) -> dict[str, Any]:
+        return {
+            "index": self.index,
+            "input": tree_to_plain(without_secrets(self.input, self._secrets)),
+            "prediction": None if self.prediction is None else self.prediction._to_plain(),
+            "output": tree_to_plain(self.output),
+            "error": None if self.error is None else error_to_plain(self.error),
+            "saved": [str(path) for path in self.saved],
+        }
+
+    @classmethod
+    def _plain_schema(cls) -> dict[str, Any]:
+        error = {"type": "string"}
+        return {
+            "type": "object",
+            **described(cls),
+            "properties": {
+                "index": {"type": "integer"},
+                "input": {"type": "object"},
+                "prediction": {"anyOf": [schema_of_fields(Prediction), {"type": "null"}]},
+                "output": {},
+                "error": {
+                    "anyOf": [
+                        {"type": "object", "properties": {"type": error, "message": error}},
+                        {"type": "null"},
+                    ]
+                },
+                "saved": {"type": "array", "items": {"type": "string"}},
+            },
+        }
 
     def result(self) -> Output:
         """Return the output, or raise the error.

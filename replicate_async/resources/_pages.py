@@ -15,11 +15,12 @@ from .._http.call import Call
 from .._jobs.context import Context, R, T, is_link, with_response
 from .._unpicklable import Unpicklable
 from ..types import Response
+from ..types._plain import Plain, described, tree_to_plain
 from ..types._response import ResponseHolder
 
 
 @attrs.frozen(eq=False, repr=False)
-class Page(Unpicklable, Generic[T]):
+class Page(Plain, Unpicklable, Generic[T]):
     """One page of a listing (:api:`pagination`): a sequence of its items."""
 
     results: list[T]
@@ -49,6 +50,27 @@ class Page(Unpicklable, Generic[T]):
             ["", *(name.replace("_", " ") for name in columns)],
             ([name_of(item), *(value_of(item, name) for name in columns)] for item in self.results),
         )
+
+    def _to_plain(self) -> dict[str, Any]:
+        return {
+            "results": [tree_to_plain(item) for item in self.results],
+            "next": self.next,
+            "previous": self.previous,
+        }
+
+    @classmethod
+    def _plain_schema(cls) -> dict[str, Any]:
+        link = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+        return {
+            "type": "object",
+            **described(cls),
+            "properties": {
+                "results": {"type": "array", "items": {"type": "object"}},
+                "next": link,
+                "previous": link,
+            },
+            "required": ["results"],
+        }
 
     @property
     def response(self) -> Response:

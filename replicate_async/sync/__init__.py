@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..types import Stats as Stats
     from ..types import Timeout as Timeout
     from ..types import Update as Update
+    from ..types import to_json as to_json
     from . import exceptions as exceptions
     from ._facade import (
         Accounts,
@@ -149,6 +150,7 @@ __all__ = (
     "search",
     "start",
     "stream",
+    "to_json",
     "trainings",
     "types",
     "use",
@@ -195,6 +197,7 @@ _HOMES = {
     "Update": "..types",
     "Version": "._facade",
     "default_client": ".client",
+    "to_json": "..types",
 }
 
 _OF_THE_DEFAULT_CLIENT = frozenset(

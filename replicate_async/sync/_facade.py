@@ -907,8 +907,7 @@ class Client(Twin[AsyncClient]):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if not self.is_view:
-            self._lease.close()
+        self._lease.close_unless(self.is_view)
 
 
 class Accounts(Twin[AsyncAccounts]):

@@ -188,6 +188,11 @@ class Lease:
         """Close the client, and with the last client the loop."""
         self.claim.close()
 
+    def close_unless(self, is_view: bool) -> None:
+        """Close the client, unless what is left is a view of it."""
+        if not is_view:
+            self.close()
+
 
 class _SharedLoop:
     """The one loop of this process, and who uses it."""

@@ -19,6 +19,7 @@ from .._files.holders import ModelFile
 from .._files.output import FileOutput as AsyncFileOutput
 from .._files.output import fetch_to_display
 from ..types import ServerSentEvent
+from ..types._plain import Plain, to_json
 from ._errors import boundary
 from ._lease import Lease
 from ._streams import Stream
@@ -44,7 +45,7 @@ _BOUNDARIES: Final = frozenset({"__init__", "__call__", "__iter__", "__exit__"})
 """Special methods whose exceptions are those of the wrapped object."""
 
 
-class Twin(Generic[A]):
+class Twin(Plain, Generic[A]):
     """A sync view of an object of the async client."""
 
     __slots__ = ("__weakref__", "_async", "_lease")
@@ -69,6 +70,27 @@ class Twin(Generic[A]):
         made = object.__new__(cls)
         Twin.__init__(made, lease, wrapped)
         return made
+
+    def _to_plain(self) -> Any:
+        return to_json(self._async)
+
+    @classmethod
+    def _from_plain(cls, value: Any) -> Any:
+        wrapped = cls._wrapped()
+        if isinstance(value, Mapping) and issubclass(wrapped, Plain):
+            return _restore(cls, wrapped._from_plain(value))
+        return super()._from_plain(value)
+
+    @classmethod
+    def _wrapped(cls) -> type[Any]:
+        return next(kind for kind, twin in TWINS.items() if twin is cls)
+
+    @classmethod
+    def _plain_schema(cls) -> dict[str, Any]:
+        wrapped = cls._wrapped()
+        if issubclass(wrapped, Plain):
+            return wrapped._plain_schema()
+        return super()._plain_schema()
 
     def __repr__(self) -> str:
         return repr(self._async)

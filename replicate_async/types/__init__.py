@@ -20,6 +20,7 @@ from ._catalog import (
 from ._files import File, FileUrls
 from ._jobs import Job
 from ._options import FileEncodingStrategy, Limits, RateLimit, Retry, Timeout
+from ._plain import to_json
 from ._predictions import (
     ForwardedDelivery,
     PredictionUrls,
@@ -66,4 +67,5 @@ __all__ = (
     "TrainingOutput",
     "Update",
     "WebhookEvent",
+    "to_json",
 )

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from ._plain import Plain, schema_of_fields
+
 Status: TypeAlias = (
     Literal["starting", "processing", "succeeded", "failed", "canceled", "aborted"] | str
 )
@@ -62,7 +64,7 @@ class Progress:
 
 
 @attrs.frozen
-class Update:
+class Update(Plain):
     """Change of a prediction since the previous update."""
 
     status: Status
@@ -71,6 +73,13 @@ class Update:
     """Log text added since the previous update."""
     progress: Progress | None
     """Current progress, or `None` if the logs do not show it."""
+
+    def _to_plain(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+    @classmethod
+    def _plain_schema(cls) -> dict[str, Any]:
+        return schema_of_fields(cls)
 
 
 @attrs.define

@@ -7,13 +7,14 @@ from typing import Any, ClassVar, TypeVar
 
 import attrs
 
+from ._plain import Plain, schema_of_fields
 from ._response import Response, ResponseHolder
 
 J = TypeVar("J")
 
 
 @attrs.define(eq=False)
-class Record:
+class Record(Plain):
     """An object as the API sent it. Two records are equal if their JSON is equal."""
 
     _computed: ClassVar[frozenset[str]] = frozenset()
@@ -26,6 +27,13 @@ class Record:
     def response(self) -> Response | None:
         """The response that it was made of; `None` if it was not, as after unpickling it."""
         return self._held.response
+
+    def _to_plain(self) -> dict[str, Any]:
+        return self.to_dict()
+
+    @classmethod
+    def _plain_schema(cls) -> dict[str, Any]:
+        return schema_of_fields(cls, **{name: {} for name in sorted(cls._computed)})
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the JSON object that the API sent, unknown fields included."""

@@ -82,3 +82,15 @@ def test_from_dict(client: Client) -> None:
     found = client.predictions.from_dict(created.to_dict())
     assert type(found) is type(created)
     assert found.wait().raise_for_status().status == "succeeded"
+
+
+def test_views_and_raw_access(client: Client) -> None:
+    """A view counts for itself, and leaving it closes nothing; any endpoint can be reached."""
+    with client.with_options(tags={"tenant": "a"}) as view:
+        model = view.request("GET", "/models/replicate/hello-world")
+        assert model["name"] == "hello-world"
+        assert model.response.status == 200
+    account = client.accounts.current()
+    assert account.response is not None
+    assert view.is_view
+    assert client.rate_limit is not None

@@ -12,8 +12,6 @@ from .._http.retry import Kind
 from .._jobs.context import Context
 from ..types import JSONObject
 
-__all__ = ()
-
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS: Final = (*sorted(_READS), "DELETE", "PATCH", "POST", "PUT")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from replicate_async.testing import Emulator
 
@@ -27,19 +28,28 @@ def load_models(emulator: Emulator, path: Path) -> None:
     """
     module = _imported(path)
     setup = getattr(module, "setup_emulator", None)
-    functions = [setup] if callable(setup) else _functions_of(module)
+    if callable(setup):
+        with _blamed(path, "setup_emulator"):
+            setup(emulator)
+        return
+    functions = _functions_of(module)
     if not functions:
         raise ModelFileError(f"{path}: it defines no public functions")
     for function in functions:
-        name = getattr(function, "__name__", "setup_emulator")
-        try:
-            if function is setup:
-                setup(emulator)
-            else:
-                about = (inspect.getdoc(function) or "").partition("\n")[0]
-                emulator.add_model(f"{emulator.account}/{name}", function, description=about)
-        except Exception as error:
-            raise ModelFileError(f"{path}: {name}: {_text(error)}") from error
+        about = (inspect.getdoc(function) or "").partition("\n")[0]
+        with _blamed(path, function.__name__):
+            emulator.add_model(
+                f"{emulator.account}/{function.__name__}", function, description=about
+            )
+
+
+@contextmanager
+def _blamed(path: Path, name: str) -> Iterator[None]:
+    """Turn errors into those of a function in a file."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelFileError(f"{path}: {name}: {_text(error)}") from error
 
 
 def _imported(path: Path) -> ModuleType:
@@ -58,11 +68,11 @@ def _imported(path: Path) -> ModuleType:
     return module
 
 
-def _functions_of(module: ModuleType) -> list[Callable[..., object]]:
+def _functions_of(module: ModuleType) -> list[FunctionType]:
     return [
         value
         for name, value in vars(module).items()
-        if inspect.isfunction(value)
+        if isinstance(value, FunctionType)
         and value.__module__ == module.__name__
         and not name.startswith("_")
     ]

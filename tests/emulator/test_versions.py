@@ -174,6 +174,7 @@ async def test_all_hardware_can_be_used(api: Api) -> None:
     """What `/hardware` lists is what models and deployments can have."""
     listed = (await api("GET", "/hardware")).json()
     assert len(listed) > 3
+    model: dict[str, Any] = {}
     for number, sku in enumerate(entry["sku"] for entry in listed):
         model = {
             "owner": "acme", "name": f"m{number}", "visibility": "private", "hardware": sku

@@ -146,6 +146,11 @@ async def run(
     with anyio.move_on_after(seconds):
         request = await prepare(context, input, options)
         return await _output(state, request, retry_failed, wait or poll_to_end)
+    prediction = state.prediction
+    if directory is None and prediction is not None and prediction.status == "succeeded":
+        return output_of(
+            state, prediction
+        )  # it was faster than the request that should have cancelled it
     error = timed_out(state, seconds)
     raise error from error.__cause__
 

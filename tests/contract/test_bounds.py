@@ -355,3 +355,34 @@ def test_shortened_values_are_copies() -> None:
     assert found["short"] == "y"
     assert found["text"] == "x" * 1000 + "… (5000 characters)"
     assert found["bytes"].endswith(b"... (5000 bytes)")
+
+
+# -- What has succeeded in time ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["run", "use", "facade"])
+async def test_a_timeout_loses_no_output(client: Client, emulator: Emulator, how: str) -> None:
+    """A prediction that has succeeded when its run is too late is a success: `run` returns its output."""
+
+    @emulator.model("acme/quick", official=True)
+    def quick() -> str:
+        return "done"
+
+    def running(body: Any) -> Any:
+        return {**body, "status": "processing", "output": None, "completed_at": None}
+
+    # The client never sees the end, before it cancels.
+    rewrite(emulator, "predictions.get", running)
+    rewrite(emulator, "models.predictions.create", running)
+    if how == "run":
+        assert await client.run("acme/quick", {}, wait=False, timeout=1) == "done"
+    elif how == "use":
+        assert await client.use("acme/quick", wait=False, timeout=1)() == "done"
+    else:
+
+        def run() -> Any:
+            with sync.Client(emulator.token, base_url=emulator.url) as facade:
+                return facade.run("acme/quick", {}, wait=False, timeout=1)
+
+        assert await asyncio.to_thread(run) == "done"
+    assert len(emulator.ledger.created()) == 1

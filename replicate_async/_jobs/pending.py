@@ -110,6 +110,12 @@ class PendingCreates:
             self._owned.add(id)
             return True
 
+    def disown(self, id: str) -> None:
+        """Give up the claim of a call that has ended, so that a further one may find the job in the list."""
+        with self._lock:
+            self._owned.discard(id)
+            self._owned_before.discard(id)
+
     def is_owned(self, id: str) -> bool:
         """Return whether an ID belongs to a call."""
         return id in self._owned or id in self._owned_before

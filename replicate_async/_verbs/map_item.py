@@ -95,6 +95,8 @@ class Shared:
         """Return the exception for a journal that could not be written any more."""
         failure = self.journal_failure
         assert failure is not None
+        for each in self.unfinished:
+            self.context.creates.disown(each)  # for a further run of the journal, which may lack it
         loss = exceptions.JournalError(
             failure.kind, failure.path, failure.fact, tuple(self.unfinished)
         )

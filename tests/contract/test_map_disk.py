@@ -439,3 +439,44 @@ def test_a_journal_that_is_deleted_through_the_facade(emulator: Emulator, tmp_pa
     assert len(found) == len(created) < 20
     assert len(caught.value.predictions) >= 7
     assert emulator.ledger.running() == []
+
+
+FULL = """
+import asyncio, resource, signal, sys
+from replicate_async import Client, exceptions
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+INPUTS = [{"text": "x" * 3000 + str(number)} for number in range(60)]
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+async def main():
+    async with Client(rate_limit=False) as client:
+        limit(200_000)
+        try:
+            async for outcome in client.map("acme/file", INPUTS, journal=sys.argv[1], concurrency=8):
+                outcome.result()
+        except exceptions.JournalError as error:
+            print(len(error.predictions) > 0)
+        limit(resource.RLIM_INFINITY)
+        for outcome in await client.map("acme/file", INPUTS, journal=sys.argv[1]).collect():
+            outcome.result()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such limits there")
+def test_a_journal_on_a_full_disk(emulator: Emulator, tmp_path: Path) -> None:
+    """What a journal could not note any more is found by the next run, in the same process, too, and not paid twice."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "run.db"],
+        env={**os.environ, **emulator.env, "no_proxy": "*"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert len(emulator.ledger.created()) == 60

@@ -30,7 +30,7 @@ import pytest
 from PIL import Image
 
 import replicate_async
-from replicate_async import exceptions, sync
+from replicate_async import Retry, exceptions, sync
 from replicate_async.sync import Client, FileOutput, Page, Prediction, SyncInAsyncWarning, Version
 from replicate_async.sync._errors import boundary
 from replicate_async.sync._streams import Held, Stream, file_stream
@@ -198,6 +198,55 @@ def test_traceback_ends_at_the_user(client: Client) -> None:
     assert [each.name for each in traceback.extract_tb(caught.value.__traceback__)] == [
         "test_traceback_ends_at_the_user"
     ]
+
+
+@pytest.fixture
+def nowhere() -> Iterator[Client]:
+    """Return a client of an API that is not there."""
+    retry = Retry(backoff=0.001, max_backoff=0.001)
+    with Client("t", base_url="http://127.0.0.1:9", retry=retry) as client:
+        yield client
+
+
+def test_folded_causes(client: Client, nowhere: Client, tmp_path: Path) -> None:
+    """Causes whose texts are in the message are folded, and no frame of a library is shown."""
+    calls: list[Callable[[], object]] = [
+        lambda: nowhere.models.get("a/b"),
+        lambda: client.output("http://127.0.0.1:9/a.png").save(tmp_path),
+        lambda: client.output("data:,x").save(tmp_path / "none" / "x"),
+        lambda: client.run("emulator/painter", {"prompt": "x"}, save_to=tmp_path / "file" / "x"),
+        lambda: client.run("emulator/describer", {"image": tmp_path / "none.png"}),
+    ]
+    (tmp_path / "file").write_bytes(b"")
+    for call in calls:
+        with pytest.raises(exceptions.ReplicateException) as caught:
+            call()
+        shown = "".join(traceback.format_exception(caught.value))
+        assert [each.name for each in traceback.extract_tb(caught.value.__traceback__)] == [
+            "test_folded_causes",
+            "<lambda>",
+        ]
+        assert "direct cause" not in shown, shown
+        assert "another exception occurred" not in shown
+
+
+def test_causes_with_news(client: Client) -> None:
+    """What the user's own code has raised is shown, also what was being handled."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise PermissionError("the disk is gone")
+
+    with pytest.raises(exceptions.ArgumentError) as caught:
+        client.run("emulator/describer", {"image": Broken(b"x")})
+    assert isinstance(caught.value.__cause__, PermissionError)
+    try:
+        raise KeyError("mine")
+    except KeyError:
+        with pytest.raises(exceptions.ReplicateException) as during:
+            client.run("", {})
+    shown = "".join(traceback.format_exception(during.value))
+    assert "KeyError: 'mine'" in shown
 
 
 def test_traceback_of_streams(client: Client) -> None:

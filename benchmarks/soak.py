@@ -47,8 +47,8 @@ _WARM: Final = 0.3
 """Share of the rounds that warm up."""
 _SPARE: Final = {"tasks": 0, "threads": 2, "descriptors": 12, "sockets": 8}
 """What may be more at the end than at the end of the warm-up: pools are not always full."""
-_REST: Final = 17.0
-"""Seconds in which connections that nobody uses are closed."""
+_REST: Final = 35.0
+"""Seconds in which connections that nobody uses are closed: aiohttp looks every 15 s for those of 15 s."""
 _MEMORY: Final = 0.15
 """Share by which the memory may grow after the warm-up, in addition to `_SPARE_MEMORY`."""
 _SPARE_MEMORY: Final = 24 * 2**20

@@ -100,7 +100,7 @@ def _is_urllib3(cls: type) -> bool:
 
 def _is_path_like(cls: type) -> bool:
     """Entries of archives and of packages, and files of fsspec that are not open."""
-    if issubclass(cls, os.PathLike) and not cls.__module__.startswith("fsspec."):
+    if hasattr(cls, "__fspath__") and not cls.__module__.startswith("fsspec."):
         return False
     is_entry = hasattr(cls, "read_bytes") and hasattr(cls, "open")
     return not hasattr(cls, "read") and (is_entry or _is_open_file(cls))

@@ -22,13 +22,14 @@ import django
 import fsspec
 import httpx
 import pytest
-import replicate as official
 import requests
 import starlette.datastructures
 import urllib3
 from aiohttp import web
 from blockbuster import blockbuster_ctx
 from django.conf import settings
+from replicate.client import Client as OfficialClient
+from replicate.helpers import FileOutput as OfficialFileOutput
 from werkzeug.datastructures import FileStorage
 
 from replicate_async import Client
@@ -148,7 +149,7 @@ def _httpx_stream(url: str) -> Any:
 
 
 def _fsspec(url: str) -> Any:
-    return fsspec.open(url).open()
+    return cast("Any", fsspec.open(url)).open()
 
 
 RESPONSES = [
@@ -536,7 +537,7 @@ async def test_outputs_of_the_official_client(
     client: Client, emulator: Emulator, server: str
 ) -> None:
     """A `FileOutput` of `replicate` 1.x is read, like anything else that is not our own."""
-    with_token = official.Client(api_token="other")
-    output = official.helpers.FileOutput(f"{server}/cat.png", with_token)
+    with_token = OfficialClient(api_token="other")
+    output = OfficialFileOutput(f"{server}/cat.png", with_token)
     content, uploaded = await _run(client, emulator, output)
     assert (content, uploaded.name) == (PNG, "cat.png")

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from ._verbs.use import StreamingFunction as StreamingFunction
     from ._web.backplane import Backplane as Backplane
     from ._web.backplane import LocalBackplane as LocalBackplane
+    from ._web.connected import while_connected as while_connected
     from ._web.receiver import Receiver as Receiver
     from ._web.receiver import Reply as Reply
     from ._web.redis import RedisBackplane as RedisBackplane
+    from ._web.sse import sse as sse
     from .client import Client as Client
     from .exceptions import (
         ModelError as ModelError,
@@ -169,6 +171,7 @@ __all__ = (
     "predictions",
     "run",
     "search",
+    "sse",
     "start",
     "stream",
     "to_json",
@@ -176,6 +179,7 @@ __all__ = (
     "types",
     "use",
     "webhooks",
+    "while_connected",
 )
 
 _HOMES = {
@@ -217,6 +221,8 @@ _HOMES = {
     "Update": "types",
     "to_json": "types",
     "Version": "resources.versions",
+    "sse": "_web.sse",
+    "while_connected": "_web.connected",
 }
 
 _OF_THE_DEFAULT_CLIENT = frozenset(

@@ -169,6 +169,20 @@ def text(value: object, argument: str) -> str:
     return value
 
 
+def header_text(value: object, argument: str) -> str:
+    """Return *value*, which must be a string that a header can hold; it may be empty.
+
+    Raises:
+        ArgumentError: It contains control characters.
+        ArgumentTypeError: It is not a string.
+    """
+    if not isinstance(value, str):
+        raise exceptions.ArgumentTypeError(argument, f"expected a string, got {value!r}")
+    if not value.isprintable() or not value.isascii():
+        raise exceptions.ArgumentError(argument, f"expected printable characters, got {value!r}")
+    return value
+
+
 def one_of(value: Any, allowed: tuple[str, ...], argument: str) -> str:
     """Return *value*, which must be one of the *allowed* strings.
 

@@ -48,6 +48,7 @@ ReplicateException
 ├── MissingDependency           an optional package is not installed (also ImportError)
 ├── QueueFull                   the client-side rate limit has no room; nothing was sent
 ├── ClientClosed                (also RuntimeError)
+├── RequestDisconnected
 ├── StreamInUse                 (also RuntimeError)
 ├── StreamAbandoned             (also RuntimeError)
 ├── LoopClosed                  (also RuntimeError; sync client only)
@@ -109,6 +110,7 @@ __all__ = (
     "RefusedRedirect",
     "ReplicateError",
     "ReplicateException",
+    "RequestDisconnected",
     "RunTimeout",
     "ServerError",
     "StartTimeout",
@@ -868,6 +870,13 @@ class ClientClosed(ReplicateException, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("this client is closed; create another one")
+
+
+class RequestDisconnected(ReplicateException):
+    """The client of a web request has disconnected; nobody waits for a response any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client has disconnected; its run was cancelled")
 
 
 class StreamInUse(ReplicateException, RuntimeError):

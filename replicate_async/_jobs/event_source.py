@@ -48,13 +48,16 @@ class StreamUnavailable(Exception):
 class EventSource:
     """Receives the events of one stream over as many connections as it takes."""
 
-    def __init__(self, transport: Transport, url: str, prediction: str) -> None:
+    def __init__(
+        self, transport: Transport, url: str, prediction: str, last_event_id: str | None = None
+    ) -> None:
         """Make an event source; nothing is sent before the first batch is requested.
 
         Args:
             transport: Makes the requests.
             url: URL of the stream.
             prediction: ID of the prediction.
+            last_event_id: ID of the event to resume after; None to start with the first one.
         """
         self._transport = transport
         self._url = url
@@ -73,7 +76,7 @@ class EventSource:
         # The current connection:
         self._connection: AbstractAsyncContextManager[ClientResponse] | None = None
         self._content: StreamReader | None = None
-        self._parser = Parser(transport.config.limits.event)
+        self._parser = Parser(transport.config.limits.event, last_event_id or "")
         self._began = 0.0
         self._is_fruitful = False
         """Whether it has brought new events."""

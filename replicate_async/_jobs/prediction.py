@@ -105,7 +105,9 @@ class Prediction(LiveJob):
 
         return StepIterator(next_items)
 
-    def stream(self, *, use_file_output: bool | None = None) -> EventStream:
+    def stream(
+        self, *, use_file_output: bool | None = None, last_event_id: str | None = None
+    ) -> EventStream:
         """Return the events of the prediction as they arrive (:api:`streaming`).
 
         The connection is opened when the first event is requested. A prediction that cannot be streamed is
@@ -113,6 +115,8 @@ class Prediction(LiveJob):
 
         Args:
             use_file_output: Whether files become `FileOutput`; by default as in `output`.
+            last_event_id: ID of the event after which to resume, such as the header `Last-Event-ID` of a browser
+                that reconnects. If the stream has expired, all output comes once more, without IDs.
 
         Returns:
             The stream: an async iterator and async context manager.
@@ -125,7 +129,12 @@ class Prediction(LiveJob):
         """
         context = self._context
         files = context.use_file_output if use_file_output is None else use_file_output
-        return EventStream(StreamFollower(context.transport, job=self, files=files))
+        if last_event_id is not None:
+            last_event_id = _arguments.header_text(last_event_id, "last_event_id")
+        follower = StreamFollower(
+            context.transport, job=self, files=files, last_event_id=last_event_id
+        )
+        return EventStream(follower)
 
 
 class EventStream(Stream[ServerSentEvent, Prediction]):
@@ -159,6 +168,11 @@ class EventStream(Stream[ServerSentEvent, Prediction]):
     def done(self) -> ServerSentEvent | None:
         """The event that ended the stream, or `None` before."""
         return self._follower.done
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether it was asked to resume after an event."""
+        return bool(self._follower.last_event_id)
 
     def _items(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
         return events

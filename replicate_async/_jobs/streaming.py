@@ -55,6 +55,7 @@ class StreamFollower(Generic[J]):
         timed_out: Callable[[float], exceptions.ReplicateException] | None = None,
         timeout: float | None = None,
         files: bool,
+        last_event_id: str | None = None,
     ) -> None:
         """Make a follower; nothing is sent before its first batch is requested.
 
@@ -67,7 +68,10 @@ class StreamFollower(Generic[J]):
             timed_out: Makes the exception for a timeout; by default a `RunTimeout`.
             timeout: Seconds from the first batch on; None for 24 hours.
             files: Whether files become `FileOutput`.
+            last_event_id: ID of the event to resume after; None to start with the first one.
         """
+        self.last_event_id: str | None = last_event_id
+        """ID of the event that it resumes after."""
         self.job: J | None = job
         """The job, or None before it is created."""
         self.done: ServerSentEvent | None = None
@@ -164,7 +168,7 @@ class StreamFollower(Generic[J]):
             # The output is text, even if it looks like a URL (:api:`stream-url`).
             self._files = False
         self._is_streamed = True
-        self._source = EventSource(self._transport, url, job.id)
+        self._source = EventSource(self._transport, url, job.id, self.last_event_id)
 
     async def _disconnect(self) -> None:
         source, self._source = self._source, None

@@ -14,6 +14,12 @@ from .sources import LISTING, Module, Sources, Unsupported
 BOTH_WORLDS: Final = frozenset({"Backplane", "LocalBackplane", "RedisBackplane", "Reply"})
 """Classes that the facade has as they are: data, and what only its event loop calls."""
 
+ASYNC_ONLY: Final = frozenset({LISTING, "while_connected"})
+"""Exported names that the facade does not have."""
+
+BY_HAND: Final = {"sse": "._web"}
+"""Functions that the facade has in its own form, and their modules."""
+
 SYNC_ONLY: Final = {"Stream": "._streams", "SyncInAsyncWarning": "._portal"}
 """Exported names that the async client does not have, and their modules."""
 
@@ -69,11 +75,11 @@ def __dir__() -> list[str]:
 def init_source(sources: Sources) -> str:
     """Return the generated `__init__`, unformatted."""
     module = sources.modules["__init__"]
-    exported = set(_constant(module, "__all__")) - {LISTING} | SYNC_ONLY.keys()
+    exported = set(_constant(module, "__all__")) - ASYNC_ONLY | SYNC_ONLY.keys()
     homes = {
         name: _home(sources, name, home)
         for name, home in _constant(module, "_HOMES").items()
-        if name != LISTING
+        if name not in ASYNC_ONLY
     }
     homes |= {**SYNC_ONLY, "default_client": ".client"}
     verbs = _constant(module, "_OF_THE_DEFAULT_CLIENT")
@@ -108,6 +114,8 @@ def _constant(module: Module, name: str) -> Any:
 
 def _home(sources: Sources, name: str, home: str) -> str:
     """Return the module in which the facade has what the async client has in *home*."""
+    if name in BY_HAND:
+        return BY_HAND[name]
     if name in sources.active:
         return "._facade"
     if home == "exceptions":
@@ -142,7 +150,7 @@ def _static_import(sources: Sources, home: str | None, alias: ast.alias) -> Iter
         yield f"from .. import {name}{exported}"
     elif name == "exceptions":
         yield f"from . import {name}{exported}"
-    elif name not in ("sync", LISTING):
+    elif name not in {"sync", *ASYNC_ONLY}:
         yield f"from {_home(sources, name, home or '')} import {name}{exported}"
 
 

@@ -167,6 +167,8 @@ class Webhooks(Namespace):
         """
         if not isinstance(url, str):
             raise ArgumentTypeError("url", f"expected an HTTPS URL, got {url!r}")
+        if not url.lower().startswith("https://"):
+            raise ArgumentError("url", f"expected an HTTPS URL, got {url!r}")
         check_webhook(url, "url")
 
         async def fetch_secret() -> str:

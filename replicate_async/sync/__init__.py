@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from ._facade import Version as Version
     from ._portal import SyncInAsyncWarning as SyncInAsyncWarning
     from ._streams import Stream as Stream
+    from ._web import sse as sse
     from .exceptions import ModelError as ModelError
     from .exceptions import ReplicateError as ReplicateError
     from .exceptions import ReplicateException as ReplicateException
@@ -148,6 +149,7 @@ __all__ = (
     "predictions",
     "run",
     "search",
+    "sse",
     "start",
     "stream",
     "to_json",
@@ -197,6 +199,7 @@ _HOMES = {
     "Update": "..types",
     "Version": "._facade",
     "default_client": ".client",
+    "sse": "._web",
     "to_json": "..types",
 }
 

@@ -1341,6 +1341,11 @@ class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
         return self._async.done
 
     @property
+    def is_resumed(self) -> bool:
+        """Whether it was asked to resume after an event."""
+        return self._async.is_resumed
+
+    @property
     def reason(self) -> str | None:
         """Why it ended: `"canceled"` or `"error"`; `None` on success, and before the end."""
         return self._async.reason
@@ -2794,7 +2799,9 @@ class Prediction(Twin[AsyncPrediction]):
         """
         return Stream(self._lease, self._async.output_iterator(), wrap_all)
 
-    def stream(self, *, use_file_output: bool | None = None) -> EventStream:
+    def stream(
+        self, *, use_file_output: bool | None = None, last_event_id: str | None = None
+    ) -> EventStream:
         """Return the events of the prediction as they arrive (:api:`streaming`).
 
         The connection is opened when the first event is requested. A prediction that cannot be streamed is
@@ -2802,6 +2809,8 @@ class Prediction(Twin[AsyncPrediction]):
 
         Args:
             use_file_output: Whether files become `FileOutput`; by default as in `output`.
+            last_event_id: ID of the event after which to resume, such as the header `Last-Event-ID` of a browser
+                that reconnects. If the stream has expired, all output comes once more, without IDs.
 
         Returns:
             The stream: an iterator and context manager.
@@ -2811,7 +2820,10 @@ class Prediction(Twin[AsyncPrediction]):
             ContactLost: The prediction could not be followed to its end.
             StreamAbandoned: The stream ended before, when waiting for an event was cancelled or interrupted.
         """
-        return EventStream(self._lease, self._async.stream(use_file_output=use_file_output))
+        return EventStream(
+            self._lease,
+            self._async.stream(use_file_output=use_file_output, last_event_id=last_event_id),
+        )
 
     @property
     def error(self) -> str | None:

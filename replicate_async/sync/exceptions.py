@@ -48,6 +48,7 @@ else:
     from ..exceptions import RefusedRedirect as RefusedRedirect
     from ..exceptions import ReplicateError as ReplicateError
     from ..exceptions import ReplicateException as ReplicateException
+    from ..exceptions import RequestDisconnected as RequestDisconnected
     from ..exceptions import ServerError as ServerError
     from ..exceptions import StreamInUse as StreamInUse
     from ..exceptions import TransportError as TransportError
@@ -98,6 +99,7 @@ else:
         "RefusedRedirect",
         "ReplicateError",
         "ReplicateException",
+        "RequestDisconnected",
         "RunTimeout",
         "ServerError",
         "StartTimeout",

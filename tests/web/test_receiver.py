@@ -247,7 +247,10 @@ async def test_the_service_is_away(emulator: Emulator) -> None:
         assert (await receiver.handle(signed(body), body)).status == 503
 
 
-@pytest.mark.parametrize("url", ["http://app.example/x", "app.example", "", None, 5])
+@pytest.mark.parametrize(
+    "url",
+    ["http://app.example/x", "http://localhost:8000/x", "app.example", "", None, 5],
+)
 async def test_urls(client: Client, url: Any) -> None:
     """A receiver whose URL the service would not take is refused when it is made."""
     with pytest.raises((ArgumentError, ArgumentTypeError), match="url"):

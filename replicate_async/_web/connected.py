@@ -1,0 +1,95 @@
+"""Work that ends when the browser leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
+
+import anyio
+
+from .. import exceptions
+
+__all__ = ("while_connected",)
+
+T = TypeVar("T")
+Receive: TypeAlias = Callable[[], Awaitable[Any]]
+
+
+async def while_connected(request: object, work: Awaitable[T]) -> T:
+    """Await some work, and cancel it when the client of a web request disconnects.
+
+    Starlette, FastAPI and Litestar do not cancel a handler when the browser leaves; a run in it would go on, and
+    be paid for. Read the body of the request before: what arrives of it meanwhile is dropped, and so are messages of a
+    WebSocket.
+
+    ```python
+    @app.post("/paint")
+    async def paint(request: Request, prompt: str):
+        return await while_connected(request, client.run("acme/painter", {"prompt": prompt}))
+    ```
+
+    Args:
+        request: The request or WebSocket of Starlette, FastAPI or Litestar, or the function `receive` of an ASGI app.
+        work: The coroutine, task or future to await. A run that is cancelled cancels its prediction.
+
+    Returns:
+        The result of the work.
+
+    Raises:
+        RequestDisconnected: The client has disconnected before; nobody waits for a response.
+        ArgumentTypeError: The request is not one of ASGI.
+        Exception: The work raised it.
+    """
+    try:
+        receive = _receive_of(request)
+    except exceptions.ArgumentTypeError:
+        if hasattr(work, "close"):
+            work.close()  # it is not awaited
+        raise
+    has_left = False
+    result: list[T] = []
+    failure: BaseException | None = None
+
+    async def watch() -> None:
+        nonlocal has_left
+        while True:
+            message = await receive()
+            if message["type"] in ("http.disconnect", "websocket.disconnect"):
+                has_left = True
+                tasks.cancel_scope.cancel()
+                return
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        try:
+            result.append(await work)
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if result:
+        return result[0]
+    assert has_left
+    raise exceptions.RequestDisconnected
+
+
+def _receive_of(request: object) -> Receive:
+    """Return the function that receives the messages of a request.
+
+    Raises:
+        ArgumentTypeError: The request has none.
+    """
+    receive = getattr(request, "receive", None)
+    if receive is None and type(request).__module__.partition(".")[0] in ("aiohttp", "quart"):
+        hint = "; Quart cancels handlers itself"
+        if type(request).__module__.startswith("aiohttp"):
+            hint = "; aiohttp cancels handlers itself with `handler_cancellation=True`"
+        raise exceptions.ArgumentTypeError("request", f"not a request of ASGI{hint}")
+    found: Any = receive if receive is not None else request
+    if not callable(found):
+        raise exceptions.ArgumentTypeError(
+            "request", f"expected a request of ASGI, or its `receive`, got {type(request).__name__}"
+        )
+    receiving: Receive = found
+    return receiving

@@ -1,0 +1,175 @@
+"""The example web app in headless Chromium: the stream, a reconnection, the progress, and the picture."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from playwright.sync_api import Page, expect, sync_playwright
+
+from replicate_async.testing import Emulator, OutputFile
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PICTURE = (
+    b"<svg xmlns='http://www.w3.org/2000/svg' width='640' height='240'><rect width='640' height='240'"
+    b" fill='#dce8f5'/><circle cx='320' cy='150' r='70' fill='#e8833a'/><rect y='150' width='640'"
+    b" height='90' fill='#2b5d86'/></svg>"
+)
+WORDS = ["The boats lie still, ", " the gulls begin, ", " a lamp goes out ", " and light comes in."]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """Run an emulator with a poet and a painter who take their time."""
+    with Emulator() as running:
+
+        @running.model("acme/poet", official=True)
+        async def poet(prompt: str) -> AsyncIterator[str]:
+            for words in WORDS:
+                await asyncio.sleep(0.3)
+                yield words.strip() + "\n"
+
+        @running.model("acme/painter", official=True)
+        async def painter(prompt: str) -> OutputFile:
+            for step in range(1, 11):
+                print(f"{step * 10}%|{'#' * step:<10}| {step}/10 [00:00<00:00, 5.00it/s]")
+                await asyncio.sleep(5 if prompt == "slowly" else 0.2)
+            return OutputFile(PICTURE, "harbour.svg", "image/svg+xml")
+
+        yield running
+
+
+class Breaking:
+    """An ASGI app whose first stream of events breaks off after a few of them."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.connections: list[str | None] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or not scope["path"].endswith("/events"):
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        self.connections.append(headers.get(b"last-event-id", b"").decode() or None)
+        left = 3 if len(self.connections) == 1 else 10_000
+
+        async def breaking(message: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise ConnectionResetError
+            await send(message)
+
+        try:
+            await self.app(scope, receive, breaking)
+        except* ConnectionResetError:
+            await send({"type": "http.response.body", "body": b""})
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """Serve an app in a thread."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+        thread.start()
+        try:
+            deadline = time.monotonic() + 20
+            while not server.started:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def app(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Breaking:
+    """Load the example."""
+    for name, value in {**emulator.env, "POET": "acme/poet", "PAINTER": "acme/painter"}.items():
+        monkeypatch.setenv(name, value)
+    spec = importlib.util.spec_from_file_location("web_app", ROOT / "docs/examples/web_app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return Breaking(module.app)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """Open a tab of headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        page = browser.new_page(viewport={"width": 800, "height": 700})
+        yield page
+        browser.close()
+
+
+def picture_of(page: Page, name: str) -> None:
+    """Take a screenshot, if somebody wants to look at it."""
+    if directory := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(directory) / f"{name}.png")
+
+
+def test_the_page(page: Page, app: Breaking, emulator: Emulator) -> None:
+    """A poem appears word by word and survives a broken connection; a picture shows its progress."""
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    with served(app) as origin:
+        page.goto(origin)
+        page.get_by_role("button", name="Write").click()
+        expect(page.locator("#poem")).to_contain_text("The boats lie still,", timeout=20_000)
+        picture_of(page, "poem")
+        expect(page.locator("#poem-status")).to_have_text("succeeded", timeout=30_000)
+        poem = page.locator("#poem").text_content()
+        assert poem is not None
+        assert poem.split("\n")[:4] == [words.strip() for words in WORDS]
+        assert len(app.connections) == 2
+        assert app.connections[1] is not None
+        page.get_by_role("button", name="Paint").click()
+        expect(page.locator("#picture-status")).to_have_text("processing", timeout=20_000)
+        page.wait_for_function("document.getElementById('progress').value > 0.3", timeout=20_000)
+        picture_of(page, "progress")
+        expect(page.locator("#picture")).to_be_visible(timeout=30_000)
+        page.wait_for_function("document.getElementById('picture').naturalWidth > 0")
+        picture_of(page, "picture")
+    assert not errors
+    assert len(emulator.ledger.created()) == 2
+    assert not emulator.ledger.cancelled()
+    assert not emulator.ledger.leaks()
+
+
+def test_closing_the_tab(page: Page, app: Breaking, emulator: Emulator) -> None:
+    """A picture whose tab is closed is cancelled."""
+    with served(app) as origin:
+        page.goto(origin)
+        page.get_by_label("Prompt").fill("slowly")
+        page.get_by_role("button", name="Paint").click()
+        expect(page.locator("#picture-status")).to_have_text("processing", timeout=20_000)
+        page.close()
+        deadline = time.monotonic() + 20
+        while not emulator.ledger.cancelled():
+            assert time.monotonic() < deadline, emulator.ledger.created()
+            time.sleep(0.05)

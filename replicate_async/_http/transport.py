@@ -19,7 +19,7 @@ import attrs
 import yarl
 
 from .. import _arguments, exceptions
-from .._codec import encode_json
+from .._codec import NestedTooDeeplyError, encode_json
 from .._concurrency import in_thread
 from ..types import RateLimit, RateLimitState
 from ..types._stats import Counters
@@ -339,11 +339,18 @@ class Transport:
         session.answered_at = time.monotonic()
         if gate is not None and route.is_api:
             gate.learn(response.headers)
+        arguments = call, result, route.url, response, body
         try:
-            if len(body) < LARGE:
-                decoded = decode_body(call, result, route.url, response, body)
+            if len(body) >= LARGE:
+                decoded = await in_thread(decode_body, *arguments)
             else:
-                decoded = await in_thread(decode_body, call, result, route.url, response, body)
+                try:
+                    decoded = decode_body(*arguments)
+                except exceptions.UnreadableAnswer as error:
+                    if not isinstance(error.__cause__, NestedTooDeeplyError):
+                        raise
+                    # It may be the stack of this task that is deep; that of a thread is not.
+                    decoded = await in_thread(decode_body, *arguments)
         except (exceptions.ConnectionLost, exceptions.UnreadableAnswer):
             session.distrust()
             raise

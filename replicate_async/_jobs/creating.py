@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import anyio
 
 from .. import exceptions
-from .._http.call import Call
+from .._http.call import Call, redacted
 from .._http.retry import Kind
 from .._http.transport import Transport
 from . import policy
@@ -93,6 +93,14 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         created = await context.fetch(job_type, call)
     except (exceptions.TransportError, exceptions.ReplicateError):
         raise
+    except Exception as error:
+        pending.lost = pending.sent
+        if not pending.sent or isinstance(error, exceptions.ReplicateException):
+            raise
+        # An unexpected one, such as of a trace config: what the create has made is searched for all the same.
+        raise exceptions.ConnectionLost(
+            call.method, redacted(context.transport.url_of(call)), repr(error)[:500]
+        ) from error
     except BaseException:
         pending.lost = pending.sent
         raise
@@ -103,7 +111,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
                 (await context.transport.pool.session()).distrust()
                 raise exceptions.ConnectionLost(
                     call.method,
-                    context.transport.url_of(call),
+                    redacted(context.transport.url_of(call)),
                     f"the answer is about {created.id[:100]!r}, which another call has created",
                 )
             _logger.warning("%s %s belongs to another call, too", name_of(job_type), created.id)

@@ -146,11 +146,30 @@ async def run(
     with anyio.move_on_after(seconds):
         request = await prepare(context, input, options)
         return await _output(state, request, retry_failed, wait or poll_to_end)
-    prediction = state.prediction
-    if directory is None and prediction is not None and prediction.status == "succeeded":
-        return output_of(
-            state, prediction
-        )  # it was faster than the request that should have cancelled it
+    return await _output_after_timeout(state, seconds)
+
+
+async def _output_after_timeout(state: RunState, seconds: float) -> Output:
+    """Return the output of a run whose time is over, if it has succeeded nevertheless.
+
+    Raises:
+        RunTimeout: It has not; and the others that `timed_out` makes.
+    """
+    prediction, timings = state.prediction, state.context.timings
+    if prediction is not None and not has_ended(prediction) and state.on_abandon == "leave":
+        try:
+            with anyio.move_on_after(timings.last_try):
+                await poll(prediction, timings.last_try)
+        except (exceptions.ReplicateError, exceptions.TransportError) as error:
+            _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
+    if (
+        prediction is not None
+        and prediction.status == "succeeded"
+        and state.directory is None
+        and _failure_or_loss(prediction) is None
+    ):
+        _logger.info("prediction %s succeeded when its time was over", prediction.id)
+        return output_of(state, prediction)
     error = timed_out(state, seconds)
     raise error from error.__cause__
 
@@ -201,11 +220,16 @@ async def _output(state: RunState, request: CreateRequest, retry_failed: int, wa
     prediction, error = await abandon_if_cancelled(state, work)
     if error is not None:
         raise error
-    if state.directory is not None:
-        await _save(
-            prediction, state.directory, durable=state.durable, progress=state.shows_progress
-        )
-    return output_of(state, prediction)
+    try:
+        if state.directory is not None:
+            await _save(
+                prediction, state.directory, durable=state.durable, progress=state.shows_progress
+            )
+        return output_of(state, prediction)
+    except exceptions.ReplicateException:
+        raise
+    except Exception as error:  # an unexpected one: the prediction must be named
+        raise exceptions.ContactLost(prediction, repr(error)[:500]) from error
 
 
 def output_of(state: RunState, prediction: Prediction) -> Output:
@@ -458,8 +482,15 @@ async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]
     async def guarded() -> T:
         try:
             return await work()
-        except Exception:
+        except exceptions.ReplicateException:
             raise
+        except Exception as error:
+            # A bug, a deep stack or no memory: what has been created is named, and cancelled if it still runs.
+            await abandon(state)
+            if state.prediction is None:
+                raise
+            _logger.warning("prediction %s lost: %r", state.prediction.id, error)
+            raise exceptions.ContactLost(state.prediction, repr(error)[:500]) from error
         except BaseException:
             # Cancelled or interrupted.
             await abandon(state)

@@ -202,6 +202,8 @@ class FanOut:
             self._fail(error, group)
             await finish_cleanup(item.abandon, self._grace)
         except Exception as error:  # noqa: BLE001  (one failure harms no other item)
+            if not isinstance(error, exceptions.ReplicateException):
+                await finish_cleanup(item.abandon, self._grace)  # what it may have created
             outcome = item.failed(error)
         except BaseException:
             await finish_cleanup(item.abandon, self._grace)

@@ -362,6 +362,8 @@ class Item:
         except exceptions.AmbiguousCreateError:
             raise  # the intention stands, for the next run to search again
         except Exception:
+            if run.pending.lost:
+                raise  # likewise
             await self._shared.note(lambda journal: journal.refused(self.index))
             raise
         run.prediction = made

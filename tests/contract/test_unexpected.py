@@ -1,0 +1,124 @@
+"""Errors that nobody expects after a create: the prediction is named, or cancelled, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+
+from replicate_async import Client, exceptions
+from replicate_async.testing import Emulator
+
+from .conftest import until
+from .wire import PREDICTION, QUICK, Request, Step, Wire, client_of, json
+
+
+@pytest.fixture
+def world() -> Iterator[Emulator]:
+    """Run an emulator with a model that sleeps."""
+    with Emulator(rate_limits=False, wire=True) as running:
+
+        @running.model("acme/slow", official=True)
+        async def slow(seconds: float = 60.0) -> str:
+            await asyncio.sleep(seconds)
+            return "done"
+
+        yield running
+
+
+class _Bug:
+    """A trace config that fails at one of the requests."""
+
+    def __init__(self, method: str, error: type[BaseException]) -> None:
+        self.armed = True
+        self.config = aiohttp.TraceConfig()
+        self.config.on_request_end.append(self._fail)
+        self._method, self._error = method, error
+
+    async def _fail(self, _: Any, __: Any, end: aiohttp.TraceRequestEndParams) -> None:
+        if self.armed and end.method == self._method and "cancel" not in str(end.url):
+            self.armed = False
+            raise self._error("a bug of mine")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, RecursionError, MemoryError, KeyError])
+@pytest.mark.parametrize("verb", ["run", "map", "journal"])
+async def test_a_bug_at_the_create(
+    world: Emulator, tmp_path: Path, error: type[Exception], verb: str
+) -> None:
+    """A create whose answer a trace config spoils is found in the list, and goes on; nothing is paid for twice."""
+    bug = _Bug("POST", error)
+    async with Client(
+        world.token, base_url=world.url, retry=QUICK, trace_configs=[bug.config], rate_limit=False
+    ) as client:
+        given = {"seconds": 0.0}
+        if verb == "run":
+            assert await client.run("acme/slow", given) == "done"
+        else:
+            journal = tmp_path / "run.db" if verb == "journal" else None
+            for _ in range(2 if journal else 1):
+                [outcome] = await client.map("acme/slow", [given], journal=journal).collect()
+                assert outcome.output == "done"
+        assert not bug.armed
+        assert client.stats.adopted == 1
+    assert len(world.ledger.created()) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, RecursionError, MemoryError])
+@pytest.mark.parametrize("verb", ["run", "stream", "map"])
+async def test_a_bug_at_a_poll(world: Emulator, error: type[Exception], verb: str) -> None:
+    """The error names the prediction, or the prediction is cancelled."""
+    bug = _Bug("GET", error)
+    async with Client(
+        world.token,
+        base_url=world.url,
+        retry=QUICK,
+        trace_configs=[bug.config],
+        rate_limit=False,
+        poll_interval=0.02,
+    ) as client:
+        raised: BaseException | None = None
+        try:
+            with anyio.fail_after(20):
+                if verb == "run":
+                    await client.run("acme/slow", wait=False)
+                elif verb == "map":
+                    [outcome] = await client.map("acme/slow", [{}]).collect()
+                    raised = outcome.error
+                else:
+                    async for _ in client.stream("acme/slow"):
+                        pass
+        except Exception as caught:  # noqa: BLE001  (looked at below)
+            raised = caught
+        [life] = world.ledger.created()
+        if isinstance(raised, exceptions.ContactLost):
+            assert raised.prediction.id == life.id
+        else:
+            assert raised is not None
+            await until(lambda: world.ledger.running() == [])
+
+
+@pytest.mark.parametrize("on_abandon", ["cancel", "leave"])
+async def test_succeeded_when_the_time_is_over(on_abandon: Any) -> None:
+    """`run(timeout=)` returns the output of what has succeeded meanwhile."""
+    made = {**PREDICTION, "status": "processing", "output": None, "completed_at": None}
+
+    def answers(request: Request) -> Step:
+        if request.method == "POST" and not request.path.endswith("/cancel"):
+            return json(made, 201)
+        is_late = request.path.endswith("/cancel") or over.is_set()
+        return json(PREDICTION if is_late else made)
+
+    over = asyncio.Event()
+    with Wire(answers) as wire:
+        async with client_of(wire, poll_interval=0.5) as client:
+            asyncio.get_running_loop().call_later(0.9, over.set)
+            output = await client.run(
+                "acme/greeter", timeout=0.95, wait=False, on_abandon=on_abandon
+            )
+            assert output == PREDICTION["output"]

@@ -39,15 +39,58 @@ if TYPE_CHECKING:
     from ._web.redis import RedisBackplane as RedisBackplane
     from ._web.sse import sse as sse
     from .client import Client as Client
-    from .exceptions import (
-        ModelError as ModelError,
-    )
-    from .exceptions import (
-        ReplicateError as ReplicateError,
-    )
-    from .exceptions import (
-        ReplicateException as ReplicateException,
-    )
+    from .exceptions import AmbiguousCreateError as AmbiguousCreateError
+    from .exceptions import AnswerTooLarge as AnswerTooLarge
+    from .exceptions import ArgumentError as ArgumentError
+    from .exceptions import ArgumentTypeError as ArgumentTypeError
+    from .exceptions import AuthenticationError as AuthenticationError
+    from .exceptions import BadRequestError as BadRequestError
+    from .exceptions import CertificateError as CertificateError
+    from .exceptions import ClientClosed as ClientClosed
+    from .exceptions import ConflictError as ConflictError
+    from .exceptions import ConnectError as ConnectError
+    from .exceptions import ConnectionLost as ConnectionLost
+    from .exceptions import ContactLost as ContactLost
+    from .exceptions import DirectoryNotWritable as DirectoryNotWritable
+    from .exceptions import FileExpired as FileExpired
+    from .exceptions import FileNotSaved as FileNotSaved
+    from .exceptions import FileOutputError as FileOutputError
+    from .exceptions import FileTooLarge as FileTooLarge
+    from .exceptions import HostNotAllowed as HostNotAllowed
+    from .exceptions import IncompleteFile as IncompleteFile
+    from .exceptions import InvalidReference as InvalidReference
+    from .exceptions import InvalidSignature as InvalidSignature
+    from .exceptions import JournalError as JournalError
+    from .exceptions import LoopClosed as LoopClosed
+    from .exceptions import MissingDependency as MissingDependency
+    from .exceptions import MissingToken as MissingToken
+    from .exceptions import ModelError as ModelError
+    from .exceptions import NotFoundError as NotFoundError
+    from .exceptions import OutputNotSaved as OutputNotSaved
+    from .exceptions import OutputRemoved as OutputRemoved
+    from .exceptions import PayloadTooLargeError as PayloadTooLargeError
+    from .exceptions import PaymentRequiredError as PaymentRequiredError
+    from .exceptions import PermissionDeniedError as PermissionDeniedError
+    from .exceptions import PredictionAborted as PredictionAborted
+    from .exceptions import PredictionCanceled as PredictionCanceled
+    from .exceptions import PredictionFailed as PredictionFailed
+    from .exceptions import QueueFull as QueueFull
+    from .exceptions import RateLimitError as RateLimitError
+    from .exceptions import RefusedRedirect as RefusedRedirect
+    from .exceptions import ReplicateError as ReplicateError
+    from .exceptions import ReplicateException as ReplicateException
+    from .exceptions import RequestDisconnected as RequestDisconnected
+    from .exceptions import RunTimeout as RunTimeout
+    from .exceptions import ServerError as ServerError
+    from .exceptions import StartTimeout as StartTimeout
+    from .exceptions import StreamAbandoned as StreamAbandoned
+    from .exceptions import StreamError as StreamError
+    from .exceptions import StreamInUse as StreamInUse
+    from .exceptions import TransportError as TransportError
+    from .exceptions import TransportTimeout as TransportTimeout
+    from .exceptions import UnreadableAnswer as UnreadableAnswer
+    from .exceptions import ValidationError as ValidationError
+    from .exceptions import WouldDeadlock as WouldDeadlock
     from .resources._pages import Listing as Listing
     from .resources._pages import Page as Page
     from .resources.accounts import Accounts
@@ -121,42 +164,91 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Account",
+    "AmbiguousCreateError",
+    "AnswerTooLarge",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "AuthenticationError",
     "Backplane",
+    "BadRequestError",
+    "CertificateError",
     "Client",
+    "ClientClosed",
     "Collection",
+    "ConflictError",
+    "ConnectError",
+    "ConnectionLost",
+    "ContactLost",
     "Deployment",
+    "DirectoryNotWritable",
     "EventStream",
     "File",
+    "FileExpired",
+    "FileNotSaved",
     "FileOutput",
+    "FileOutputError",
+    "FileTooLarge",
     "Hardware",
+    "HostNotAllowed",
+    "IncompleteFile",
+    "InvalidReference",
+    "InvalidSignature",
+    "JournalError",
     "Limits",
     "Listing",
     "LocalBackplane",
+    "LoopClosed",
+    "MissingDependency",
+    "MissingToken",
     "Model",
     "ModelError",
     "ModelFunction",
+    "NotFoundError",
     "Outcome",
     "Outcomes",
+    "OutputNotSaved",
+    "OutputRemoved",
     "OutputStream",
     "Page",
+    "PayloadTooLargeError",
+    "PaymentRequiredError",
+    "PermissionDeniedError",
     "Prediction",
+    "PredictionAborted",
+    "PredictionCanceled",
+    "PredictionFailed",
     "Progress",
+    "QueueFull",
     "RateLimit",
+    "RateLimitError",
     "Receiver",
     "RedisBackplane",
+    "RefusedRedirect",
     "ReplicateError",
     "ReplicateException",
     "Reply",
+    "RequestDisconnected",
     "Retry",
     "Run",
+    "RunTimeout",
     "SearchResults",
+    "ServerError",
     "ServerSentEvent",
+    "StartTimeout",
     "Stats",
+    "StreamAbandoned",
+    "StreamError",
+    "StreamInUse",
     "StreamingFunction",
     "Timeout",
     "Training",
+    "TransportError",
+    "TransportTimeout",
+    "UnreadableAnswer",
     "Update",
+    "ValidationError",
     "Version",
+    "WouldDeadlock",
     "__version__",
     "accounts",
     "collections",
@@ -223,6 +315,55 @@ _HOMES = {
     "Version": "resources.versions",
     "sse": "_web.sse",
     "while_connected": "_web.connected",
+    "AmbiguousCreateError": "exceptions",
+    "AnswerTooLarge": "exceptions",
+    "ArgumentError": "exceptions",
+    "ArgumentTypeError": "exceptions",
+    "AuthenticationError": "exceptions",
+    "BadRequestError": "exceptions",
+    "CertificateError": "exceptions",
+    "ClientClosed": "exceptions",
+    "ConflictError": "exceptions",
+    "ConnectError": "exceptions",
+    "ConnectionLost": "exceptions",
+    "ContactLost": "exceptions",
+    "DirectoryNotWritable": "exceptions",
+    "FileExpired": "exceptions",
+    "FileNotSaved": "exceptions",
+    "FileOutputError": "exceptions",
+    "FileTooLarge": "exceptions",
+    "HostNotAllowed": "exceptions",
+    "IncompleteFile": "exceptions",
+    "InvalidReference": "exceptions",
+    "InvalidSignature": "exceptions",
+    "JournalError": "exceptions",
+    "LoopClosed": "exceptions",
+    "MissingDependency": "exceptions",
+    "MissingToken": "exceptions",
+    "NotFoundError": "exceptions",
+    "OutputNotSaved": "exceptions",
+    "OutputRemoved": "exceptions",
+    "PayloadTooLargeError": "exceptions",
+    "PaymentRequiredError": "exceptions",
+    "PermissionDeniedError": "exceptions",
+    "PredictionAborted": "exceptions",
+    "PredictionCanceled": "exceptions",
+    "PredictionFailed": "exceptions",
+    "QueueFull": "exceptions",
+    "RateLimitError": "exceptions",
+    "RefusedRedirect": "exceptions",
+    "RequestDisconnected": "exceptions",
+    "RunTimeout": "exceptions",
+    "ServerError": "exceptions",
+    "StartTimeout": "exceptions",
+    "StreamAbandoned": "exceptions",
+    "StreamError": "exceptions",
+    "StreamInUse": "exceptions",
+    "TransportError": "exceptions",
+    "TransportTimeout": "exceptions",
+    "UnreadableAnswer": "exceptions",
+    "ValidationError": "exceptions",
+    "WouldDeadlock": "exceptions",
 }
 
 _OF_THE_DEFAULT_CLIENT = frozenset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import inspect
 import re
 import subprocess
@@ -23,8 +24,10 @@ from aiohttp import web
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
+import replicate_async.v1
 from replicate_async import Client, sync
 from replicate_async.testing import Emulator
+from replicate_async.v1 import _backend
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "replicate_async.testing._pytest"
@@ -139,6 +142,11 @@ class Block:
 @contextmanager
 def local_emulator(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Emulator]:
     """Run an emulator that the default clients find, in a directory with a picture."""
+    official = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "replicate"
+    }
     with Emulator() as running:
         for name, value in running.env.items():
             monkeypatch.setenv(name, value)
@@ -149,6 +157,12 @@ def local_emulator(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator
         yield running
         if sync.client._default is not None:  # noqa: SLF001  (a fresh default client)
             sync.client._default.close()  # noqa: SLF001  (a fresh default client)
+        _backend._sync_client.cache_clear()  # noqa: SLF001  (they hold the loop's thread)
+        gc.collect()
+        if sys.modules.get("replicate") is replicate_async.v1:  # a page has installed it
+            for name in [name for name in sys.modules if name.partition(".")[0] == "replicate"]:
+                del sys.modules[name]
+        sys.modules.update(official)
 
 
 def _picture() -> bytes:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 FUNCTIONS: Final = """
 def __getattr__(name: str) -> Any:
-    if name.removeprefix("async_") in _OF_THE_DEFAULT_CLIENT:  # `async_run` as in `replicate` 1.x
+    if name in _OF_THE_DEFAULT_CLIENT:
         from .client import default_client  # it imports everything
 
         return getattr(default_client(), name)

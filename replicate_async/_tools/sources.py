@@ -16,7 +16,7 @@ from .annotations import Function, argument, head, names, substituted
 
 PACKAGE: Final = Path(__file__).resolve().parents[1]
 
-OTHER_PARTS: Final = frozenset({"_cli", "_tools", "sync", "testing"})
+OTHER_PARTS: Final = frozenset({"_cli", "_tools", "sync", "testing", "v1"})
 """Folders of the package that are not of the async client."""
 
 ROOT: Final = "Client"

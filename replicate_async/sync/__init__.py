@@ -74,9 +74,58 @@ if TYPE_CHECKING:
     from ._portal import SyncInAsyncWarning as SyncInAsyncWarning
     from ._streams import Stream as Stream
     from ._web import sse as sse
+    from .exceptions import AmbiguousCreateError as AmbiguousCreateError
+    from .exceptions import AnswerTooLarge as AnswerTooLarge
+    from .exceptions import ArgumentError as ArgumentError
+    from .exceptions import ArgumentTypeError as ArgumentTypeError
+    from .exceptions import AuthenticationError as AuthenticationError
+    from .exceptions import BadRequestError as BadRequestError
+    from .exceptions import CertificateError as CertificateError
+    from .exceptions import ClientClosed as ClientClosed
+    from .exceptions import ConflictError as ConflictError
+    from .exceptions import ConnectError as ConnectError
+    from .exceptions import ConnectionLost as ConnectionLost
+    from .exceptions import ContactLost as ContactLost
+    from .exceptions import DirectoryNotWritable as DirectoryNotWritable
+    from .exceptions import FileExpired as FileExpired
+    from .exceptions import FileNotSaved as FileNotSaved
+    from .exceptions import FileOutputError as FileOutputError
+    from .exceptions import FileTooLarge as FileTooLarge
+    from .exceptions import HostNotAllowed as HostNotAllowed
+    from .exceptions import IncompleteFile as IncompleteFile
+    from .exceptions import InvalidReference as InvalidReference
+    from .exceptions import InvalidSignature as InvalidSignature
+    from .exceptions import JournalError as JournalError
+    from .exceptions import LoopClosed as LoopClosed
+    from .exceptions import MissingDependency as MissingDependency
+    from .exceptions import MissingToken as MissingToken
     from .exceptions import ModelError as ModelError
+    from .exceptions import NotFoundError as NotFoundError
+    from .exceptions import OutputNotSaved as OutputNotSaved
+    from .exceptions import OutputRemoved as OutputRemoved
+    from .exceptions import PayloadTooLargeError as PayloadTooLargeError
+    from .exceptions import PaymentRequiredError as PaymentRequiredError
+    from .exceptions import PermissionDeniedError as PermissionDeniedError
+    from .exceptions import PredictionAborted as PredictionAborted
+    from .exceptions import PredictionCanceled as PredictionCanceled
+    from .exceptions import PredictionFailed as PredictionFailed
+    from .exceptions import QueueFull as QueueFull
+    from .exceptions import RateLimitError as RateLimitError
+    from .exceptions import RefusedRedirect as RefusedRedirect
     from .exceptions import ReplicateError as ReplicateError
     from .exceptions import ReplicateException as ReplicateException
+    from .exceptions import RequestDisconnected as RequestDisconnected
+    from .exceptions import RunTimeout as RunTimeout
+    from .exceptions import ServerError as ServerError
+    from .exceptions import StartTimeout as StartTimeout
+    from .exceptions import StreamAbandoned as StreamAbandoned
+    from .exceptions import StreamError as StreamError
+    from .exceptions import StreamInUse as StreamInUse
+    from .exceptions import TransportError as TransportError
+    from .exceptions import TransportTimeout as TransportTimeout
+    from .exceptions import UnreadableAnswer as UnreadableAnswer
+    from .exceptions import ValidationError as ValidationError
+    from .exceptions import WouldDeadlock as WouldDeadlock
 
     run: Final = Client().run
     start: Final = Client().start
@@ -98,43 +147,92 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Account",
+    "AmbiguousCreateError",
+    "AnswerTooLarge",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "AuthenticationError",
     "Backplane",
+    "BadRequestError",
+    "CertificateError",
     "Client",
+    "ClientClosed",
     "Collection",
+    "ConflictError",
+    "ConnectError",
+    "ConnectionLost",
+    "ContactLost",
     "Deployment",
+    "DirectoryNotWritable",
     "EventStream",
     "File",
+    "FileExpired",
+    "FileNotSaved",
     "FileOutput",
+    "FileOutputError",
+    "FileTooLarge",
     "Hardware",
+    "HostNotAllowed",
+    "IncompleteFile",
+    "InvalidReference",
+    "InvalidSignature",
+    "JournalError",
     "Limits",
     "LocalBackplane",
+    "LoopClosed",
+    "MissingDependency",
+    "MissingToken",
     "Model",
     "ModelError",
     "ModelFunction",
+    "NotFoundError",
     "Outcome",
     "Outcomes",
+    "OutputNotSaved",
+    "OutputRemoved",
     "OutputStream",
     "Page",
+    "PayloadTooLargeError",
+    "PaymentRequiredError",
+    "PermissionDeniedError",
     "Prediction",
+    "PredictionAborted",
+    "PredictionCanceled",
+    "PredictionFailed",
     "Progress",
+    "QueueFull",
     "RateLimit",
+    "RateLimitError",
     "Receiver",
     "RedisBackplane",
+    "RefusedRedirect",
     "ReplicateError",
     "ReplicateException",
     "Reply",
+    "RequestDisconnected",
     "Retry",
     "Run",
+    "RunTimeout",
     "SearchResults",
+    "ServerError",
     "ServerSentEvent",
+    "StartTimeout",
     "Stats",
     "Stream",
+    "StreamAbandoned",
+    "StreamError",
+    "StreamInUse",
     "StreamingFunction",
     "SyncInAsyncWarning",
     "Timeout",
     "Training",
+    "TransportError",
+    "TransportTimeout",
+    "UnreadableAnswer",
     "Update",
+    "ValidationError",
     "Version",
+    "WouldDeadlock",
     "__version__",
     "accounts",
     "collections",
@@ -161,43 +259,92 @@ __all__ = (
 
 _HOMES = {
     "Account": "..types",
+    "AmbiguousCreateError": ".exceptions",
+    "AnswerTooLarge": ".exceptions",
+    "ArgumentError": ".exceptions",
+    "ArgumentTypeError": ".exceptions",
+    "AuthenticationError": ".exceptions",
     "Backplane": ".._web.backplane",
+    "BadRequestError": ".exceptions",
+    "CertificateError": ".exceptions",
     "Client": "._facade",
+    "ClientClosed": ".exceptions",
     "Collection": "._facade",
+    "ConflictError": ".exceptions",
+    "ConnectError": ".exceptions",
+    "ConnectionLost": ".exceptions",
+    "ContactLost": ".exceptions",
     "Deployment": "._facade",
+    "DirectoryNotWritable": ".exceptions",
     "EventStream": "._facade",
     "File": "..types",
+    "FileExpired": ".exceptions",
+    "FileNotSaved": ".exceptions",
     "FileOutput": "._facade",
+    "FileOutputError": ".exceptions",
+    "FileTooLarge": ".exceptions",
     "Hardware": "..types",
+    "HostNotAllowed": ".exceptions",
+    "IncompleteFile": ".exceptions",
+    "InvalidReference": ".exceptions",
+    "InvalidSignature": ".exceptions",
+    "JournalError": ".exceptions",
     "Limits": "..types",
     "LocalBackplane": ".._web.backplane",
+    "LoopClosed": ".exceptions",
+    "MissingDependency": ".exceptions",
+    "MissingToken": ".exceptions",
     "Model": "._facade",
     "ModelError": ".exceptions",
     "ModelFunction": "._facade",
+    "NotFoundError": ".exceptions",
     "Outcome": "._facade",
     "Outcomes": "._facade",
+    "OutputNotSaved": ".exceptions",
+    "OutputRemoved": ".exceptions",
     "OutputStream": "._facade",
     "Page": "._facade",
+    "PayloadTooLargeError": ".exceptions",
+    "PaymentRequiredError": ".exceptions",
+    "PermissionDeniedError": ".exceptions",
     "Prediction": "._facade",
+    "PredictionAborted": ".exceptions",
+    "PredictionCanceled": ".exceptions",
+    "PredictionFailed": ".exceptions",
     "Progress": "..types",
+    "QueueFull": ".exceptions",
     "RateLimit": "..types",
+    "RateLimitError": ".exceptions",
     "Receiver": "._facade",
     "RedisBackplane": ".._web.redis",
+    "RefusedRedirect": ".exceptions",
     "ReplicateError": ".exceptions",
     "ReplicateException": ".exceptions",
     "Reply": ".._web.receiver",
+    "RequestDisconnected": ".exceptions",
     "Retry": "..types",
     "Run": "._facade",
+    "RunTimeout": ".exceptions",
     "SearchResults": "._facade",
+    "ServerError": ".exceptions",
     "ServerSentEvent": "..types",
+    "StartTimeout": ".exceptions",
     "Stats": "..types",
     "Stream": "._streams",
+    "StreamAbandoned": ".exceptions",
+    "StreamError": ".exceptions",
+    "StreamInUse": ".exceptions",
     "StreamingFunction": "._facade",
     "SyncInAsyncWarning": "._portal",
     "Timeout": "..types",
     "Training": "._facade",
+    "TransportError": ".exceptions",
+    "TransportTimeout": ".exceptions",
+    "UnreadableAnswer": ".exceptions",
     "Update": "..types",
+    "ValidationError": ".exceptions",
     "Version": "._facade",
+    "WouldDeadlock": ".exceptions",
     "default_client": ".client",
     "sse": "._web",
     "to_json": "..types",
@@ -227,7 +374,7 @@ _OF_THE_DEFAULT_CLIENT = frozenset(
 
 
 def __getattr__(name: str) -> Any:
-    if name.removeprefix("async_") in _OF_THE_DEFAULT_CLIENT:  # `async_run` as in `replicate` 1.x
+    if name in _OF_THE_DEFAULT_CLIENT:
         from .client import default_client  # it imports everything
 
         return getattr(default_client(), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from operator import attrgetter
@@ -110,13 +110,6 @@ class Twin(Plain, Generic[A]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self._of(self._lease, copy.deepcopy(self._async, memo))
 
-    if not TYPE_CHECKING:  # it would hide misspelled names from type checkers
-
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("async_") and hasattr(type(self._async), name[6:]):
-                return _for_a_loop(self._lease, getattr(self._async, name[6:]))
-            raise AttributeError(f"a {type(self).__name__} has no attribute {name!r}")
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self._async)
 
@@ -135,20 +128,6 @@ def _restore(kind: type[Twin[A]], wrapped: A) -> Twin[A]:
 def unwrap(value: Any) -> Any:
     """Return the async object behind a twin, and anything else as it is."""
     return value._async if isinstance(value, Twin) else value
-
-
-def _for_a_loop(
-    lease: Lease, method: Callable[..., Any]
-) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return a method for the caller's event loop, like the `async_` methods of `replicate` 1.x."""
-
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        """Do the same as the method without `async_`."""
-        given = {name: unwrap(value) for name, value in kwargs.items()}
-        result = method(*[unwrap(value) for value in args], **given)
-        return wrap(lease, await result if inspect.isawaitable(result) else result)
-
-    return call
 
 
 def unwrap_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The default client. Code written for `replicate` 1.x looks for `Client` here, too."""
+"""The default client."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import replicate_async
+import replicate_async.sync
 from replicate_async import Client, FileOutput, Model, Prediction, Training, exceptions
 from replicate_async._codec import structure
 from replicate_async.exceptions import ReplicateException
@@ -392,3 +394,12 @@ def test_reprs_are_short_and_without_secrets() -> None:
     secret = structure({"key": "whsec_C2FVsBQIhrscChlQIMV"}, WebhookSigningSecret)
     assert "C2FV" not in repr(secret)
     assert "r8_secret" not in repr(Client("r8_secret"))
+
+
+def test_names_of_the_package() -> None:
+    """Each exception is a name of the package and of the facade, too: `except replicate.RateLimitError`."""
+    for name in exceptions.__all__:
+        found = getattr(exceptions, name)
+        assert getattr(replicate_async, name) is found
+        assert getattr(replicate_async.sync, name) is found
+        assert name in replicate_async.__all__

@@ -1,6 +1,6 @@
-"""Code for `replicate` 1.x runs after a change of its import: the examples of its reference documentation.
+"""What scripts do with the facade: examples, one after the other, on the default client.
 
-Each test is one of its sections, with the emulator's models in the place of those on the website.
+The shapes of `replicate` 1.x are not here, but in `replicate_async.v1`.
 """
 
 from __future__ import annotations
@@ -84,24 +84,11 @@ def test_wait(emulator: Emulator, wait: bool | int) -> None:
     )
 
 
-async def test_async_names() -> None:
-    """AsyncIO support: `async_` before the name of a method."""
-    model_version = "replicate/hello-world:" + HELLO
-    async with asyncio.TaskGroup() as tg:
-        tasks = [
-            tg.create_task(replicate.async_run(model_version, input={"text": count}))
-            for count in ["two", "four", "six", "eight"]
-        ]
-    results = await asyncio.gather(*tasks)
-    assert results == ["hello two", "hello four", "hello six", "hello eight"]
-    prediction = await replicate.predictions.async_create(version=HELLO, input={"text": "x"})  # type: ignore[attr-defined]
-    await prediction.async_wait()
-    assert prediction.output == "hello x"
-    [image] = await replicate.async_run("emulator/painter", input={"prompt": "x"})
-    assert (await image.aread()).startswith(b"\x89PNG")
-    with pytest.raises(AttributeError, match="async_nothing"):
-        replicate.models.async_nothing  # type: ignore[attr-defined]  # noqa: B018
-    await replicate.default_client()._async.aclose()
+def test_there_are_no_async_names() -> None:
+    """The import is the switch: the facade has no `async_` functions, and neither do its objects."""
+    for place in (replicate, replicate.predictions, replicate.models, replicate.models.list()[0]):
+        for name in ("async_run", "async_create", "async_get", "async_reload"):
+            assert not hasattr(place, name)
 
 
 def test_file_input(here: Path) -> None:

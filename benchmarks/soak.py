@@ -327,6 +327,7 @@ async def soak(minutes: float) -> int:
                 for _ in range(12):
                     with suppress(exceptions.ReplicateException):
                         await (await client.run("soak/file", {"size": 7 * 2**20})).read()
+                await make_round()
                 while time.monotonic() < began + minutes * 60 * _WARM:
                     await make_round()
                     await measure(1)

@@ -11,6 +11,15 @@ REDACTED: Final = "**********"
 """What stands for a secret."""
 
 
+class Secret(str):
+    """A text that does not show itself: its `repr`, as debuggers and error reporters log it, is redacted."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(REDACTED)
+
+
 def without_secrets(value: Mapping[str, Any], secrets: AbstractSet[str]) -> Mapping[str, Any]:
     """Return an input with its secrets replaced."""
     if secrets.isdisjoint(value):

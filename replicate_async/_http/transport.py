@@ -21,6 +21,8 @@ import yarl
 from .. import _arguments, exceptions
 from .._codec import NestedTooDeeplyError, encode_json
 from .._concurrency import in_thread
+from .._redaction import Secret
+from .._telemetry import count_throttled, record_wait
 from ..types import RateLimit, RateLimitState
 from ..types._stats import Counters
 from .answers import decode_body, fail_when_closed, redirect_target
@@ -179,12 +181,21 @@ class Transport:
                     raise
                 send_state.failure = error
                 throttled = isinstance(error, exceptions.RateLimitError)
+                if throttled:
+                    count_throttled(call.rate_class, self.config.tags)
                 if throttled and self.config.rate_limit is not None and not call.urgent:
                     delay = 0.0  # the gate makes the pause, for all requests of its class
                 level = logging.DEBUG
                 if attempt % 10 == 3 and (not throttled or self.pool.may_warn_of_throttling()):
                     level = logging.WARNING
-                _logger.log(level, "%s; attempt %d in %.2f s", error, attempt + 1, delay)
+                _logger.log(
+                    level,
+                    "%s; attempt %d in %.2f s",
+                    error,
+                    attempt + 1,
+                    delay,
+                    extra={"tags": dict(self.config.tags)},
+                )
             send_state.sent = (
                 False  # a create is repeated only if nothing was sent, or it was refused
             )
@@ -303,7 +314,9 @@ class Transport:
                 first=first, longest=None if waits or limit is None else limit.max_queue
             )
         finally:
-            self.counters.add(waiting=-1, waited_seconds=time.monotonic() - began)
+            waited = time.monotonic() - began
+            self.counters.add(waiting=-1, waited_seconds=waited)
+            record_wait(waited, call.rate_class, self.config.tags)
 
     async def _exchange(
         self,
@@ -499,12 +512,12 @@ class Transport:
             return account
         if given is None:
             raise exceptions.MissingToken
-        token = check_token(given)
+        token = Secret(check_token(given))
         limit = config.rate_limit
         account = self._account = Account(
             given,
             token,
-            {**config.headers, "Authorization": f"Bearer {token}"},
+            {**config.headers, "Authorization": Secret(f"Bearer {token}")},
             None if limit is None else self.pool.gates.of((self._origin, token), limit),
             None
             if config.tenant_limit is None

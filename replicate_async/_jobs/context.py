@@ -31,7 +31,9 @@ from .._http.proxies import SSL, check_proxy, check_ssl
 from .._http.retry import Kind
 from .._http.session import Pool
 from .._http.transport import Transport
-from ..types import FileEncodingStrategy, Limits, RateLimit, Record, Retry, Stats, Timeout
+from .._redaction import Secret
+from .._telemetry import log_extra, set_up_logging
+from ..types import FileEncodingStrategy, Job, Limits, RateLimit, Record, Retry, Stats, Timeout
 from ..types._response import ResponseHolder
 from .pending import PendingCreates
 from .policy import Timings
@@ -123,6 +125,10 @@ class Context:
     def stats(self) -> Stats:
         """What this client and its views have done so far."""
         return self.transport.counters.own
+
+    def log_extra(self, job: Job | None = None) -> dict[str, Any]:
+        """Return the `extra` of a log record."""
+        return log_extra(job, self.transport.config.tags)
 
     def count(self, **amounts: int) -> None:
         """Add to the counters of this client, and of the clients that it is a view of."""
@@ -247,6 +253,7 @@ def make_context(
     _check_kind(limits, Limits, "limits", "a Limits")
     if rate_limit is not False:
         _check_kind(rate_limit, RateLimit, "rate_limit", "a RateLimit or False")
+    set_up_logging()
     limits = limits or Limits()
     if api_prefix is None:
         api_prefix = os.environ.get("REPLICATE_API_PREFIX", "/v1")
@@ -354,7 +361,7 @@ def _check_kind(value: object, kind: type, argument: str, expected: str) -> None
 
 def _checked_token(token: Token | None) -> Token | None:
     if isinstance(token, str):
-        check_token(token)
+        return Secret(check_token(token))
     elif token is not None and not callable(token):
         raise exceptions.ArgumentTypeError(
             "api_token", f"expected a string or a function, got {type(token).__name__}"

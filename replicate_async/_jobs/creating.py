@@ -20,6 +20,7 @@ from .. import exceptions
 from .._http.call import Call, redacted
 from .._http.retry import Kind
 from .._http.transport import Transport
+from .._telemetry import count_create
 from . import policy
 from .context import Context
 from .finding import find
@@ -63,7 +64,12 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
             if not pending.sent or not policy.is_ambiguous(error):
                 raise
             pending.lost = True
-            _logger.warning("create of %s: no answer (%s); searching the list", label, error)
+            _logger.warning(
+                "create of %s: no answer (%s); searching the list",
+                label,
+                error,
+                extra=context.log_extra(),
+            )
             found = await _adopt_lost(context, pending, job_type)
             if found is not None:
                 pending.lost = False
@@ -116,7 +122,14 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
                 )
             _logger.warning("%s %s belongs to another call, too", name_of(job_type), created.id)
         context.count(created=1)
-        _logger.info("%s %s of %s created", name_of(job_type), created.id, pending.match.label)
+        count_create(pending.match.label, context.transport.config.tags)
+        _logger.info(
+            "%s %s of %s created",
+            name_of(job_type),
+            created.id,
+            pending.match.label,
+            extra=context.log_extra(created),
+        )
         return created
     finally:
         creates.end(pending)
@@ -148,7 +161,8 @@ async def _adopt_lost(context: Context, pending: PendingCreate, job_type: type[J
     context.count(created=1, adopted=1)
     pending.found = found
     name = name_of(job_type)
-    _logger.warning("%s %s of %s adopted", name, found.id, pending.match.label)
+    extra = context.log_extra(found)
+    _logger.warning("%s %s of %s adopted", name, found.id, pending.match.label, extra=extra)
     try:
         # An entry of a list may be incomplete.
         await poll(found, context.timings.cancel)

@@ -221,7 +221,9 @@ class LiveJob(Bound):
         self._is_unconfirmed = False
         if not had_ended and self.status not in {"succeeded", "failed"}:
             context.count(cancelled=1)
-            _logger.info("%s %s cancelled", name_of(type(self)), self.id)
+            _logger.info(
+                "%s %s cancelled", name_of(type(self)), self.id, extra=context.log_extra(self)
+            )
         return self
 
     def updates(
@@ -293,7 +295,12 @@ class _Followed:
 
     async def abandon(self) -> None:
         if not has_ended(self.job):
-            _logger.info("%s %s abandoned", name_of(type(self.job)), self.job.id)
+            _logger.info(
+                "%s %s abandoned",
+                name_of(type(self.job)),
+                self.job.id,
+                extra=self.job._context.log_extra(self.job),
+            )
             await shielded(partial(cancel_in_time, self.job))
 
     def timed_out(self, seconds: float) -> exceptions.RunTimeout:
@@ -435,9 +442,11 @@ async def cancel_in_time(job: LiveJob, seconds: float | None = None) -> None:
                     await job.cancel()
                     break
     except TimeoutError:
-        _logger.warning("%s lost: it could not be cancelled in time", name)
+        extra = job._context.log_extra(job)
+        _logger.warning("%s lost: it could not be cancelled in time", name, extra=extra)
     except exceptions.ReplicateException as error:
-        _logger.warning("%s lost: it could not be cancelled (%s)", name, error)
+        extra = job._context.log_extra(job)
+        _logger.warning("%s lost: it could not be cancelled (%s)", name, error, extra=extra)
 
 
 # -- The end of a job --------------------------------------------------------------------------
@@ -465,10 +474,13 @@ def _failed(job: Job) -> exceptions.PredictionFailed:
     return exceptions.PredictionFailed(job, code=code, kind=kind, retryable=retryable)
 
 
-def log_end(job: Job) -> None:
-    """Log the end of a job, if it has ended."""
+def log_end(job: LiveJob) -> None:
+    """Log the end of a job, if it has ended, and why it failed."""
     if _logger.isEnabledFor(logging.INFO) and has_ended(job):
-        _logger.info("%s %s %s", name_of(type(job)), job.id, job.status)
+        reason = f": {job.error.strip()[:1000]}" if job.status == "failed" and job.error else ""
+        extra = job._context.log_extra(job)
+        name = name_of(type(job))
+        _logger.info("%s %s %s%s", name, job.id, job.status, reason, extra=extra)
 
 
 def name_of(kind: type[Any]) -> str:

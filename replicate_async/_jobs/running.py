@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from .. import _arguments, exceptions
 from .._bars import RunBar
 from .._concurrency import shielded
 from .._files.output import save_all
+from .._telemetry import RunSpan
 from . import policy
 from .context import Context
 from .creating import create
@@ -70,6 +72,8 @@ class RunState:
     """The last prediction that was given up because it had not started."""
     fallback: tuple[CreateTarget | str, ...] = ()
     """What to run, one after the other, if a model is out of service."""
+    span: RunSpan | None = None
+    """The span of the run, if it has one."""
     given_up: int = 0
     """Number of those in `failed` that belong to models that were given up."""
 
@@ -136,17 +140,18 @@ async def run(
         options = attrs.evolve(
             options, wait=False
         )  # an answer that is held would not show the start
-    if seconds is None:
-        request = await prepare(context, input, options)
-        return await _output(state, request, retry_failed, wait or poll_to_end)
-    options = with_deadline(options, seconds, on_abandon)
-    if options.wait is True:
-        held = min(60, math.floor(seconds))
-        options = attrs.evolve(options, wait=held if held >= 1 else False)
-    with anyio.move_on_after(seconds):
-        request = await prepare(context, input, options)
-        return await _output(state, request, retry_failed, wait or poll_to_end)
-    return await _output_after_timeout(state, seconds)
+    with spanned(state):
+        if seconds is None:
+            request = await prepare(context, input, options)
+            return await _output(state, request, retry_failed, wait or poll_to_end)
+        options = with_deadline(options, seconds, on_abandon)
+        if options.wait is True:
+            held = min(60, math.floor(seconds))
+            options = attrs.evolve(options, wait=held if held >= 1 else False)
+        with anyio.move_on_after(seconds):
+            request = await prepare(context, input, options)
+            return await _output(state, request, retry_failed, wait or poll_to_end)
+        return await _output_after_timeout(state, seconds)
 
 
 async def _output_after_timeout(state: RunState, seconds: float) -> Output:
@@ -222,9 +227,13 @@ async def _output(state: RunState, request: CreateRequest, retry_failed: int, wa
         raise error
     try:
         if state.directory is not None:
-            await _save(
-                prediction, state.directory, durable=state.durable, progress=state.shows_progress
-            )
+            with nullcontext() if state.span is None else state.span.part("download"):
+                await _save(
+                    prediction,
+                    state.directory,
+                    durable=state.durable,
+                    progress=state.shows_progress,
+                )
         return output_of(state, prediction)
     except exceptions.ReplicateException:
         raise
@@ -241,7 +250,33 @@ def output_of(state: RunState, prediction: Prediction) -> Output:
 
 async def create_prediction(state: RunState, request: CreateRequest) -> None:
     """Create the prediction of a run."""
-    state.prediction = await create(state.context, state.target, request, state.pending)
+    with nullcontext() if state.span is None else state.span.part("create"):
+        state.prediction = await create(state.context, state.target, request, state.pending)
+
+
+def begin_span(state: RunState) -> None:
+    """Begin the span of a run."""
+    target = state.target
+    name = target if isinstance(target, str) else target.match.label
+    state.span = RunSpan(name, state.context.transport.config.tags)
+
+
+def end_span(state: RunState, error: BaseException | None = None) -> None:
+    """End the span of a run, if it has one."""
+    if state.span is not None:
+        state.span.end(state.prediction, error)
+
+
+@contextmanager
+def spanned(state: RunState) -> Iterator[None]:
+    """Make the span of a run that is awaited as a whole."""
+    begin_span(state)
+    try:
+        yield
+    except BaseException as error:
+        end_span(state, error)
+        raise
+    end_span(state)
 
 
 async def wait_for_result(state: RunState, wait: Wait, prediction: Prediction) -> None:
@@ -347,7 +382,8 @@ async def follow_closely(prediction: Prediction, step: Callable[[], Awaitable[T]
     except (exceptions.ModelError, exceptions.ClientClosed):
         raise
     except Exception as error:  # also an unexpected one: the prediction must be named
-        _logger.warning("prediction %s lost: %s", prediction.id, error)
+        extra = prediction._context.log_extra(prediction)
+        _logger.warning("prediction %s lost: %s", prediction.id, error, extra=extra)
         raise exceptions.ContactLost(prediction, str(error) or repr(error)) from error
 
 
@@ -363,14 +399,20 @@ def conclude(
     failure = _failure_or_loss(prediction)
     if failure is None:
         if state.failed:
-            _logger.info("prediction %s succeeded, %s", prediction.id, _cost_of(state.failed))
+            _logger.info(
+                "prediction %s succeeded, %s",
+                prediction.id,
+                _cost_of(state.failed),
+                extra=state.context.log_extra(prediction),
+            )
         return prediction, None
     if prediction is state.late and not isinstance(failure, exceptions.PredictionFailed):
         assert state.start_timeout is not None
         failure = exceptions.StartTimeout(prediction, state.start_timeout, canceled=True)
     if failure.retryable and state.attempt < retry_failed:
         state.context.count(retried=1)
-        _logger.warning("%s; creating a new one", failure)
+        extra = state.context.log_extra(prediction)
+        _logger.warning("%s; creating a new one", failure, extra=extra)
         _forget_prediction(state)
         return None
     if policy.is_unavailable(failure) and _fall_back(state, failure):
@@ -388,7 +430,8 @@ def _fall_back(state: RunState, error: exceptions.ReplicateException) -> bool:
     state.fallback = tuple(rest)
     name = state.target if isinstance(state.target, str) else state.target.match.label
     state.context.count(fell_back=1)
-    _logger.warning("%s; falling back to %s", error, name)
+    extra = state.context.log_extra(state.prediction)
+    _logger.warning("%s; falling back to %s", error, name, extra=extra)
     _forget_prediction(state)
     state.given_up = len(state.failed)
     return True
@@ -451,6 +494,7 @@ def follow(
     state = RunState(context, target, on_abandon)
 
     async def create_job() -> Prediction:
+        begin_span(state)
         return await start(state, await make_request())
 
     async def abandon_prediction() -> Prediction | None:
@@ -462,6 +506,7 @@ def follow(
         create=create_job,
         abandon=abandon_prediction,
         timed_out=partial(timed_out, state),
+        ended=partial(end_span, state),
         timeout=timeout,
         files=context.use_file_output if use_file_output is None else use_file_output,
     )
@@ -536,7 +581,7 @@ async def abandon(state: RunState) -> None:
     if prediction is not None and has_ended(prediction):
         return
     name = prediction.id if prediction else f"of {pending.match and pending.match.label}"
-    _logger.info("prediction %s abandoned", name)
+    _logger.info("prediction %s abandoned", name, extra=state.context.log_extra(prediction))
     if state.on_abandon == "leave":
         return
     await shielded(partial(_cancel_abandoned, state, name))

@@ -72,7 +72,12 @@ class StepwiseRun:
     async def start(self) -> None:
         """Create the prediction. If that fails or is cancelled, nothing is left behind."""
         self._ends_at = time.monotonic() + self._timeout
-        await self._in_time(self._begin)
+        running.begin_span(self._state)
+        try:
+            await self._in_time(self._begin)
+        except BaseException as error:
+            running.end_span(self._state, error)
+            raise
         self._unregister = self.pool.before_close(self.abandon)
 
     async def _begin(self) -> None:
@@ -169,8 +174,11 @@ class StepwiseRun:
         """Abandon the run, unless it has ended. An error that was raised has said what became of it."""
         if self._unregister is not None:
             self._unregister()
-        if self._error is None:
-            await self.abandon()
+        try:
+            if self._error is None:
+                await self.abandon()
+        finally:
+            running.end_span(self._state, self._error)
 
     def timed_out(self, seconds: float) -> Exception:
         """Return the exception for a timeout of those who follow the run."""

@@ -7,6 +7,7 @@ dropped, the follower ends.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, Final, Generic, Self, TypeVar
@@ -53,6 +54,7 @@ class StreamFollower(Generic[J]):
         job: J | None = None,
         abandon: Callable[[], Awaitable[J | None]] | None = None,
         timed_out: Callable[[float], exceptions.ReplicateException] | None = None,
+        ended: Callable[[BaseException | None], None] | None = None,
         timeout: float | None = None,
         files: bool,
         last_event_id: str | None = None,
@@ -66,6 +68,7 @@ class StreamFollower(Generic[J]):
             abandon: Called if the stream is not read to its end. Returns the job, if it was found, and limits its
                 own duration.
             timed_out: Makes the exception for a timeout; by default a `RunTimeout`.
+            ended: Called at the end, with the error if there is one.
             timeout: Seconds from the first batch on; None for 24 hours.
             files: Whether files become `FileOutput`.
             last_event_id: ID of the event to resume after; None to start with the first one.
@@ -88,6 +91,7 @@ class StreamFollower(Generic[J]):
         self._create = create
         self._abandon = abandon
         self._timed_out = timed_out
+        self._ended = ended
         self._timeout = timeout
         self._ends_at = 0.0
         """Time at which the timeout is over (monotonic)."""
@@ -102,6 +106,8 @@ class StreamFollower(Generic[J]):
         """Size of all events so far, as `Limits.stream` counts it."""
         self._failed: str | None = None
         """Error text of the job, once it has failed."""
+        self._is_end_told = False
+        """Whether the end of the stream was logged."""
         self._abandoned: anyio.Event | None = None
         """Set when the job was abandoned; None before that begins."""
         self._unregister: Callable[[], None] | None = None
@@ -138,8 +144,9 @@ class StreamFollower(Generic[J]):
             needs_abandoning = False
             error = self._timeout_error()
             raise error from error.__cause__
-        except exceptions.ModelError:
+        except exceptions.ModelError as failure:
             needs_abandoning = False
+            self._end(failure)
             raise
         except exceptions.AnswerTooLarge:
             raise
@@ -147,7 +154,8 @@ class StreamFollower(Generic[J]):
             needs_abandoning = False
             if self.job is None:
                 raise
-            _logger.warning("prediction %s lost: %s", self.job.id, error)
+            extra = self.job._context.log_extra(self.job)
+            _logger.warning("prediction %s lost: %s", self.job.id, error, extra=extra)
             raise exceptions.ContactLost(self.job, str(error)) from error
         finally:
             try:
@@ -158,6 +166,22 @@ class StreamFollower(Generic[J]):
             finally:
                 if self._unregister is not None:
                     self._unregister()
+                self._end(None if self.done is not None else sys.exception())
+
+    def _end(self, error: BaseException | None) -> None:
+        """Tell once that the stream has ended, and how."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(error)
+        job, is_told = self.job, self._is_end_told
+        self._is_end_told = True
+        if job is None or is_told:
+            return
+        reason = self.reason or ("succeeded" if self.done is not None else "left")
+        if self._failed:
+            reason = f"failed: {self._failed.strip()[:1000]}"
+        extra = job._context.log_extra(job)
+        _logger.info("stream of prediction %s ended: %s", job.id, reason, extra=extra)
 
     def _open(self, job: J) -> None:
         """Prepare to stream a job, if it has a stream."""

@@ -200,13 +200,14 @@ class Item:
 
     async def _finish(self) -> Outcome:
         plan = self._shared.plan
-        prediction, error = await running.complete(
-            self._run,
-            create=self._create,
-            wait=self._wait,
-            ended=self._note_end,
-            retry_failed=plan.retry_failed,
-        )
+        with running.spanned(self._run):
+            prediction, error = await running.complete(
+                self._run,
+                create=self._create,
+                wait=self._wait,
+                ended=self._note_end,
+                retry_failed=plan.retry_failed,
+            )
         if self._entry.timeout is not None:  # that of an earlier run
             self._late = exceptions.RunTimeout(prediction, self._entry.timeout, canceled=True)
         if self._late is not None:

@@ -35,6 +35,7 @@ RANKS = {
     "_bars": 3,
     "_display": 2,
     "_extras": 2,
+    "_telemetry": 2,
     "_unpicklable": 2,
     "_arguments": 3,
     "_references": 3,

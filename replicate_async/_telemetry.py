@@ -1,0 +1,196 @@
+"""Spans and metrics of OpenTelemetry, and what log records carry.
+
+OpenTelemetry is optional: its API package alone is used if it is installed. Without an SDK, which the app sets up, nothing
+is recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+
+from . import exceptions
+from ._version import __version__
+from .types import Job
+
+try:
+    from opentelemetry import metrics, trace
+except ImportError:
+    _tracer = _meter = None
+else:
+    _tracer = trace.get_tracer("replicate_async", __version__)
+    _meter = metrics.get_meter("replicate_async", __version__)
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+# -- Logs --------------------------------------------------------------------------------------
+
+
+def set_up_logging() -> None:
+    """Show the log on stderr, if the environment variable `REPLICATE_LOG` names a level.
+
+    Raises:
+        ArgumentError: It names no level.
+    """
+    level = os.environ.get("REPLICATE_LOG", "").strip().lower()
+    if not level:
+        return
+    if level not in _LEVELS:
+        raise exceptions.ArgumentError(
+            "REPLICATE_LOG", f"expected one of {', '.join(_LEVELS)}, got {level!r}"
+        )
+    logger = logging.getLogger("replicate_async")
+    if logger.level == logging.NOTSET:
+        # Does nothing if the app has set up logging itself.
+        logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+        logger.setLevel(level.upper())
+
+
+def log_extra(job: Job | None, tags: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the `extra` of a log record about a job: its ID, model, status and seconds, and the tags."""
+    extra: dict[str, Any] = {"tags": dict(tags or {})}
+    if job is not None:
+        extra |= {
+            "prediction": job.id,
+            "model": job.model,
+            "status": job.status,
+            "seconds": seconds_of(job),
+        }
+    return extra
+
+
+def seconds_of(job: Job) -> float | None:
+    """Return the seconds from the creation of a job to its end; None if they are not known."""
+    total = job.metrics.get("total_time")
+    if isinstance(total, (int, float)):
+        return float(total)
+    if job.created_at is None or job.completed_at is None:
+        return None
+    return (job.completed_at - job.created_at).total_seconds()
+
+
+# -- Metrics -----------------------------------------------------------------------------------
+
+if _meter is None:
+    _creates = _throttled = None
+    _waits = _durations = None
+else:
+    _creates = _meter.create_counter(
+        "replicate.creates", unit="{job}", description="Predictions and trainings created"
+    )
+    _throttled = _meter.create_counter(
+        "replicate.throttled", unit="{request}", description="Requests refused by the rate limit"
+    )
+    _waits = _meter.create_histogram(
+        "replicate.rate_limit.wait", unit="s", description="Waits for the client-side rate limit"
+    )
+    _durations = _meter.create_histogram(
+        "replicate.run.duration", unit="s", description="Runs from their beginning to their end"
+    )
+
+
+def count_create(model: str, tags: Mapping[str, str]) -> None:
+    """Count a job that was created."""
+    if _creates is not None:
+        _creates.add(1, {"gen_ai.request.model": model, **_tagged(tags)})
+
+
+def count_throttled(rate_class: str, tags: Mapping[str, str]) -> None:
+    """Count a request that the rate limit has refused."""
+    if _throttled is not None:
+        _throttled.add(1, {"replicate.rate_class": rate_class, **_tagged(tags)})
+
+
+def record_wait(seconds: float, rate_class: str, tags: Mapping[str, str]) -> None:
+    """Record a wait for the client-side rate limit."""
+    if _waits is not None:
+        _waits.record(seconds, {"replicate.rate_class": rate_class, **_tagged(tags)})
+
+
+def _tagged(tags: Mapping[str, str]) -> dict[str, str]:
+    return {f"replicate.tag.{name}": value for name, value in tags.items()}
+
+
+# -- Spans -------------------------------------------------------------------------------------
+
+
+class RunSpan:
+    """The span of one run, from before its create to its end. Without OpenTelemetry it does nothing."""
+
+    def __init__(self, model: str, tags: Mapping[str, str]) -> None:
+        self._model = model
+        self._tags = tags
+        self._began = time.monotonic()
+        self._is_over = False
+        self._span: Any = None
+        if _tracer is not None:
+            self._span = _tracer.start_span(
+                f"run {model}",
+                kind=trace.SpanKind.CLIENT,
+                attributes={
+                    "gen_ai.operation.name": "run",
+                    "gen_ai.provider.name": "replicate",
+                    "gen_ai.request.model": model,
+                    **_tagged(tags),
+                },
+            )
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Make a child span of a part of the run, such as its create, while the context is entered."""
+        if _tracer is None or not self._span.is_recording():
+            yield
+            return
+        with _tracer.start_as_current_span(name, context=trace.set_span_in_context(self._span)):
+            yield
+
+    def end(self, job: Job | None, error: BaseException | None = None) -> None:
+        """End the span with what is known of the job, and of why there is no result. May be called twice."""
+        if self._is_over:
+            return
+        self._is_over = True
+        status = "error" if job is None else job.status
+        if _durations is not None:
+            attributes = {"gen_ai.request.model": self._model, "replicate.status": status}
+            _durations.record(time.monotonic() - self._began, {**attributes, **_tagged(self._tags)})
+        if self._span is None:
+            return
+        if job is not None:
+            self._describe(job)
+        if error is not None:
+            self._span.set_attribute("error.type", type(error).__name__)
+            self._span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)[:500]))
+        elif status in ("failed", "aborted"):
+            self._span.set_status(trace.Status(trace.StatusCode.ERROR, status))
+        self._span.end()
+
+    def _describe(self, job: Job) -> None:
+        facts = {
+            "gen_ai.response.id": job.id,
+            "gen_ai.response.model": job.model,
+            "replicate.prediction.id": job.id,
+            "replicate.version": job.version,
+            "replicate.status": job.status,
+            "replicate.predict_time": job.metrics.get("predict_time"),
+            "replicate.total_time": job.metrics.get("total_time"),
+        }
+        self._span.set_attributes({name: fact for name, fact in facts.items() if fact is not None})
+        self._past("queue", job.created_at, job.started_at)
+        self._past("predict", job.started_at, job.completed_at)
+
+    def _past(self, name: str, began: datetime | None, ended: datetime | None) -> None:
+        """Make a child span of what happened at the server, by its clock."""
+        if _tracer is None or began is None or ended is None or not self._span.is_recording():
+            return
+        child = _tracer.start_span(
+            name,
+            context=trace.set_span_in_context(self._span),
+            start_time=int(began.timestamp() * 1e9),
+        )
+        child.end(max(int(ended.timestamp() * 1e9), int(began.timestamp() * 1e9)))

@@ -175,8 +175,8 @@ async def _output_after_timeout(state: RunState, seconds: float) -> Output:
     ):
         _logger.info("prediction %s succeeded when its time was over", prediction.id)
         return output_of(state, prediction)
-    error = timed_out(state, seconds)
-    raise error from error.__cause__
+    failure = timed_out(state, seconds)
+    raise failure from failure.__cause__
 
 
 def with_deadline(

@@ -84,6 +84,14 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def libraries(session: nox.Session) -> None:
+    """Run libraries that import `replicate` with `replicate_async.v1`."""
+    _install(session, "test", "libraries")
+    session.env["REPLICATE_ASYNC_LIBRARIES"] = "1"
+    session.run("python", "-m", "pytest", "tests/v1/test_libraries.py", *session.posargs)
+
+
+@nox.session
 def readme(session: nox.Session) -> None:
     """Run what the README shows, and test what it says of the official client."""
     _install(session, "test")

@@ -103,7 +103,7 @@ class Transport:
     def __init__(self, config: Config, pool: Pool, counters: Counters | None = None) -> None:
         self.config = config
         self.pool = pool
-        self.counters = counters or Counters()
+        self.counters: Counters = counters or Counters()
         self._origin = origin(config.base_url)
         self._root = f"{config.base_url}{config.prefix}"
         self._inside = f"{urlsplit(self._root).path}/"

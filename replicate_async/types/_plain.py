@@ -83,7 +83,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     kind = type(value)
-    if kind.__module__.partition(".")[0] == __package__.partition(".")[0]:
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
         if isinstance(value, Exception):
             return error_to_plain(value)
         if attrs.has(kind):

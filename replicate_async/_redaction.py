@@ -70,7 +70,7 @@ def shortened(value: Any) -> Any:
                 container[key] = f"{entry[: _LONGEST // 2]}… ({len(entry)} characters)"
             elif isinstance(entry, bytes) and len(entry) > _LONGEST:
                 container[key] = entry[: _LONGEST // 2] + b"... (%d bytes)" % len(entry)
-            elif type(entry) in (dict, list):
+            elif isinstance(entry, (dict, list)) and type(entry) in (dict, list):
                 container[key] = copied = entry.copy()
                 containers.append(copied)
     return root[0]

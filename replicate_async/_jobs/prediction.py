@@ -131,7 +131,7 @@ class Prediction(LiveJob):
         files = context.use_file_output if use_file_output is None else use_file_output
         if last_event_id is not None:
             last_event_id = _arguments.header_text(last_event_id, "last_event_id")
-        follower = StreamFollower(
+        follower: StreamFollower[Prediction] = StreamFollower(
             context.transport, job=self, files=files, last_event_id=last_event_id
         )
         return EventStream(follower)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar, cast
 
 import anyio
 
@@ -43,7 +43,7 @@ async def while_connected(request: object, work: Awaitable[T]) -> T:
     try:
         receive = _receive_of(request)
     except exceptions.ArgumentTypeError:
-        if hasattr(work, "close"):
+        if isinstance(work, Coroutine):
             work.close()  # it is not awaited
         raise
     has_left = False
@@ -86,10 +86,9 @@ def _receive_of(request: object) -> Receive:
         if type(request).__module__.startswith("aiohttp"):
             hint = "; aiohttp cancels handlers itself with `handler_cancellation=True`"
         raise exceptions.ArgumentTypeError("request", f"not a request of ASGI{hint}")
-    found: Any = receive if receive is not None else request
+    found = receive if receive is not None else request
     if not callable(found):
         raise exceptions.ArgumentTypeError(
             "request", f"expected a request of ASGI, or its `receive`, got {type(request).__name__}"
         )
-    receiving: Receive = found
-    return receiving
+    return cast("Receive", found)

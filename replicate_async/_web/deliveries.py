@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from .._codec import encode_json, structure
 from .._jobs.context import Context
@@ -27,7 +27,8 @@ def headers_of(headers: Headers) -> dict[str, str]:
     Raises:
         ValueError: One of them is missing, or there twice.
     """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    given = headers.items() if isinstance(headers, Mapping) else headers
+    pairs = cast("Iterable[tuple[str | bytes, str | bytes]]", given)
     found: dict[str, str] = {}
     for name, value in pairs:
         key = _text(name).lower()

@@ -38,7 +38,7 @@ def django_view(handle: Handle, most: int) -> DjangoView:
         except RequestDataTooBig:
             body = bytes(most + 1)
         reply = await handle([*request.headers.items()], body)
-        return HttpResponse(reply.text, status=reply.status, content_type="text/plain")
+        return HttpResponse(reply.text.encode(), status=reply.status, content_type="text/plain")
 
     exempt: DjangoView = csrf_exempt(view)
     return exempt

@@ -41,7 +41,7 @@ class ReceiverMixin:
             except RequestDataTooBig:
                 body = bytes(MOST_BYTES + 1)
             reply = self.handle(request.headers, body)
-            return HttpResponse(reply.text, status=reply.status, content_type="text/plain")
+            return HttpResponse(reply.text.encode(), status=reply.status, content_type="text/plain")
 
         exempt: Callable[[Any], Any] = csrf_exempt(view)
         return exempt

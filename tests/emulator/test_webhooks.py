@@ -241,12 +241,9 @@ async def test_local_webhooks_lead_nowhere_else(receiver: Receiver) -> None:
             aiohttp.ClientSession() as session,
         ):
             api = Api(emulator, session)
+            body = {"version": HELLO, "input": {"text": "a"}}
             for host in hosts:
-                body = {
-                    "version": HELLO,
-                    "input": {"text": "a"},
-                    "webhook": f"http://{host}:{port}/",
-                }
+                body["webhook"] = f"http://{host}:{port}/"
                 answer = await api("POST", "/predictions", json=body)
                 assert answer.status == 422, host
                 assert b"Not a valid HTTPS URL" in answer.body

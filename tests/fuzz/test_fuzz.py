@@ -59,7 +59,7 @@ INPUTS = int(os.environ.get("REPLICATE_FUZZ_INPUTS", "0"))
 fuzzed = settings(
     max_examples=max(INPUTS // TARGETS, 60),
     deadline=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 
 # -- What is made of ---------------------------------------------------------------------------
@@ -406,7 +406,7 @@ def test_logs(text: str, times: int) -> None:
     began = time.process_time()
     shown = progress(text * times)
     assert shown is None or 0 <= shown.percentage <= 1
-    assert failure_kind(text * times)
+    assert failure_kind(text * times)[1]
     assert time.process_time() - began < 1
 
 

@@ -106,7 +106,7 @@ async def test_async(receiver: replicate_async.Receiver, framework: Any) -> None
 class Quiet(WSGIRequestHandler):
     """Says nothing."""
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
 

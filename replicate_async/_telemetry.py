@@ -18,11 +18,16 @@ from . import exceptions
 from ._version import __version__
 from .types import Job
 
+_trace: Any = None
+"""The module `opentelemetry.trace`, if it is installed, and below what this package uses of the API."""
+_tracer: Any = None
+_meter: Any = None
 try:
     from opentelemetry import metrics, trace
 except ImportError:
-    _tracer = _meter = None
+    pass
 else:
+    _trace = trace
     _tracer = trace.get_tracer("replicate_async", __version__)
     _meter = metrics.get_meter("replicate_async", __version__)
 
@@ -132,7 +137,7 @@ class RunSpan:
         if _tracer is not None:
             self._span = _tracer.start_span(
                 f"run {model}",
-                kind=trace.SpanKind.CLIENT,
+                kind=_trace.SpanKind.CLIENT,
                 attributes={
                     "gen_ai.operation.name": "run",
                     "gen_ai.provider.name": "replicate",
@@ -147,7 +152,7 @@ class RunSpan:
         if _tracer is None or not self._span.is_recording():
             yield
             return
-        with _tracer.start_as_current_span(name, context=trace.set_span_in_context(self._span)):
+        with _tracer.start_as_current_span(name, context=_trace.set_span_in_context(self._span)):
             yield
 
     def end(self, job: Job | None, error: BaseException | None = None) -> None:
@@ -165,9 +170,9 @@ class RunSpan:
             self._describe(job)
         if error is not None:
             self._span.set_attribute("error.type", type(error).__name__)
-            self._span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)[:500]))
+            self._span.set_status(_trace.Status(_trace.StatusCode.ERROR, str(error)[:500]))
         elif status in ("failed", "aborted"):
-            self._span.set_status(trace.Status(trace.StatusCode.ERROR, status))
+            self._span.set_status(_trace.Status(_trace.StatusCode.ERROR, status))
         self._span.end()
 
     def _describe(self, job: Job) -> None:
@@ -190,7 +195,7 @@ class RunSpan:
             return
         child = _tracer.start_span(
             name,
-            context=trace.set_span_in_context(self._span),
+            context=_trace.set_span_in_context(self._span),
             start_time=int(began.timestamp() * 1e9),
         )
         child.end(max(int(ended.timestamp() * 1e9), int(began.timestamp() * 1e9)))

@@ -59,7 +59,11 @@ INPUTS = int(os.environ.get("REPLICATE_FUZZ_INPUTS", "0"))
 fuzzed = settings(
     max_examples=max(INPUTS // TARGETS, 60),
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.data_too_large,
+    ],
 )
 
 # -- What is made of ---------------------------------------------------------------------------

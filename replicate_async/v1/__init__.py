@@ -14,8 +14,7 @@ token safe:
 - A `run`, a stream, or an iterator that `run` has returned cancels its prediction if it is left before its end:
   by an exception, Ctrl-C, the cancellation of a task, or `break`.
 - `run` fetches the schema of a version before it creates a prediction, so that a failure loses nothing. If the output is
-  an iterator, `run` returns it when the output is complete; with `wait=False` or `wait=n`, it yields items as they
-  appear.
+  an iterator, `run` returns it when the output is complete; with `wait=False`, it yields items as they appear.
 - A stream that breaks off is resumed. A model that cannot stream is polled; 1.x raises after the create.
 - `run` and `stream` of a model that is not official take its latest version; 1.x raises a 404.
 - Waits end when a prediction was aborted, and after 24 hours.

@@ -41,9 +41,8 @@ def run(
         with suppress(ReplicateError):
             assert target.model is not None
             iterates = _learn(client, Versions(client, target.model).get(str(target.version)))
-    if iterates and params.get("wait", True) is not True:
+    if iterates and not params.get("wait", True):
         prediction = Predictions(client).create(version=str(target.version), input=input, **params)
-        _check(prediction)
         return _pieces(client, prediction)
     try:
         output = client.call(_run(target, input, params))
@@ -68,11 +67,10 @@ async def async_run(
             assert target.model is not None
             found = await Versions(client, target.model).async_get(str(target.version))
             iterates = _learn(client, found)
-    if iterates and params.get("wait", True) is not True:
+    if iterates and not params.get("wait", True):
         prediction = await Predictions(client).async_create(
             version=str(target.version), input=input, **params
         )
-        _check(prediction)
         return _async_pieces(client, prediction)
     try:
         output = await client.async_call(_run(target, input, params))
@@ -104,11 +102,6 @@ def _run(target: Target, input: Any, params: dict[str, Any]) -> Operation:
     return lambda api: api.run(
         str(target), with_urls(input or {}), wait=False if wait is None else wait, **options
     )
-
-
-def _check(prediction: Prediction) -> None:
-    if prediction.status == "failed":
-        raise ModelError(prediction)
 
 
 def _output_of(error: exceptions.ModelError, client: Backend) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
@@ -48,28 +48,10 @@ class StreamFailed(ModelError, RuntimeError):
 _TYPES = frozenset(kind.value for kind in ServerSentEvent.EventType)
 
 
-def events_of(
-    client: Backend, stream: Any, use_file_output: bool | None
-) -> Iterator[ServerSentEvent]:
-    """Yield the events of a stream of the sync client as those of 1.x."""
-    with stream_errors(), stream:
-        for event in stream:
-            if event.event in _TYPES:
-                yield _event(client, event, use_file_output)
-
-
-async def async_events_of(
-    client: Backend, stream: Any, use_file_output: bool | None
-) -> AsyncGenerator[ServerSentEvent, None]:
-    """Yield the events of a stream of the async client as those of 1.x."""
-    with stream_errors():
-        async with stream:
-            async for event in stream:
-                if event.event in _TYPES:
-                    yield _event(client, event, use_file_output)
-
-
-def _event(client: Backend, event: Any, use_file_output: bool | None) -> ServerSentEvent:
+def event_of(client: Backend, event: Any, use_file_output: bool | None) -> ServerSentEvent | None:
+    """Return an event as that of 1.x; None if 1.x has no such type."""
+    if event.event not in _TYPES:
+        return None
     data: str | FileOutput = event.data
     if event.event == "output" and use_file_output is not False:
         data = transform_output(data, client)

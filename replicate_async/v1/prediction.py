@@ -14,7 +14,7 @@ from .. import exceptions
 from ..exceptions import ArgumentError
 from ._arguments import Named, create_on_deployment, create_on_model, create_on_version, version_id
 from ._backend import Backend, Operation
-from ._events import ServerSentEvent, async_events_of, events_of
+from ._events import ServerSentEvent, event_of, stream_errors
 from ._objects import Namespace, Resource, received
 from ._pages import page_of, start
 from .exceptions import ModelError
@@ -114,7 +114,10 @@ class Prediction(Resource):
             The events; the last one is `done`.
         """
         found = self._client.call(lambda api: _live(api, self))
-        yield from events_of(self._client, found.stream(), use_file_output)
+        with stream_errors(), found.stream() as events:
+            for event in events:
+                if (made := event_of(self._client, event, use_file_output)) is not None:
+                    yield made
 
     async def async_stream(
         self, use_file_output: bool | None = None
@@ -128,11 +131,11 @@ class Prediction(Resource):
             The events; the last one is `done`.
         """
         found = _live(self._client.async_client(), self)
-        async with aclosing(
-            async_events_of(self._client, found.stream(), use_file_output)
-        ) as events:
-            async for event in events:
-                yield event
+        with stream_errors():
+            async with found.stream() as events:
+                async for event in events:
+                    if (made := event_of(self._client, event, use_file_output)) is not None:
+                        yield made
 
     def cancel(self) -> None:
         """Cancel the prediction. Calls :api:`predictions.cancel`."""

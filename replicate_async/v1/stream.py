@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing
 from typing import Any
 
 from ._arguments import create_options, target_of, with_urls
-from ._backend import Backend, Operation, api_errors
-from ._events import ServerSentEvent, async_events_of, events_of
+from ._backend import Backend, Operation
+from ._events import ServerSentEvent, event_of, stream_errors
 from .exceptions import ReplicateError as ReplicateError  # users look for it here, too
 
 __all__ = ("ServerSentEvent", "async_stream", "stream")
@@ -23,8 +22,10 @@ def stream(
     **params: Any,
 ) -> Iterator[ServerSentEvent]:
     """Run a model, and yield its events as they arrive; see `Client.stream`."""
-    events = client.call(_stream(ref, input, params))
-    yield from events_of(client, events, use_file_output)
+    with stream_errors(), client.call(_stream(ref, input, params)) as events:
+        for event in events:
+            if (made := event_of(client, event, use_file_output)) is not None:
+                yield made
 
 
 async def async_stream(
@@ -36,11 +37,12 @@ async def async_stream(
     **params: Any,
 ) -> AsyncIterator[ServerSentEvent]:
     """Run a model, and yield its events as they arrive; see `Client.async_stream`."""
-    with api_errors():
-        events = _stream(ref, input, params)(client.async_client())
-    async with aclosing(async_events_of(client, events, use_file_output)) as found:
-        async for event in found:
-            yield event
+    # Not one generator around another: at its end, an event loop closes all of them at the same time.
+    with stream_errors():
+        async with _stream(ref, input, params)(client.async_client()) as events:
+            async for event in events:
+                if (made := event_of(client, event, use_file_output)) is not None:
+                    yield made
 
 
 def _stream(ref: Any, input: Any, params: Mapping[str, Any]) -> Operation:

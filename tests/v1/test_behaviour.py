@@ -552,3 +552,37 @@ def test_neither_httpx_nor_pydantic(emulator: Emulator) -> None:
         print(len(list(replicate.run("emulator/writer:" + version, {"prompt": "x", "max_tokens": 3}))))
     """)
     assert run_python(emulator, code) == "3\n"
+
+
+@pytest.mark.parametrize("left", ["stream", "prediction", "run", "file", "iterator"])
+def test_what_the_end_of_a_loop_leaves(emulator: Emulator, left: str) -> None:
+    """An async iterator that is left by `break` does not keep the event loop from ending."""
+    code = textwrap.dedent("""
+        import asyncio, sys
+        import replicate_async.v1 as replicate
+        from replicate_async.v1.helpers import FileOutput
+
+        async def main(left):
+            inputs = {"prompt": "x", "max_tokens": 400}
+            version = (await replicate.models.async_get("emulator/writer")).latest_version.id
+            if left == "stream":
+                found = await replicate.async_stream("emulator/writer", input=inputs)
+            elif left == "run":
+                reference = "emulator/writer:" + version
+                found = await replicate.async_run(reference, inputs, wait=False)
+            elif left == "file":
+                [url] = await replicate.async_run("emulator/painter", {"prompt": "x"})
+                found = aiter(FileOutput(url, replicate.default_client))
+            else:
+                prediction = await replicate.predictions.async_create(version, inputs)
+                iterate = prediction.async_stream if left == "prediction" else (
+                    prediction.async_output_iterator
+                )
+                found = iterate()
+            async for _ in found:
+                break
+
+        asyncio.run(main(sys.argv[1]))
+        print("ended")
+    """)
+    assert run_python(emulator, code, left) == "ended\n"

@@ -26,10 +26,18 @@ _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 
 _SPENT: Final = re.compile(
-    r"spend(?:ing)? limit|monthly (?:spend|limit)|quota|out of credit|insufficient credit|billing",
+    r"\b(?:spend(?:ing)?|quota|credits?|balance|budget|billing|payment|(?:dai|week|month|year)ly|annual)\b"
+    r"|\busage (?:limit|cap)|\bfree (?:tier|trial|time|plan|limit|predictions)\b",
     re.IGNORECASE,
 )
 """Texts of a 429 that waiting does not help against."""
+
+_RATE: Final = re.compile(r"requests? (?:per|a) |throttled|rate.?limit", re.IGNORECASE)
+"""Texts of one that waiting helps against, although it may speak of money: a low credit lowers the rate."""
+
+
+_TEXT_READ: Final = 10_000
+"""Characters of an error text that are searched."""
 
 
 class Kind(Enum):
@@ -101,10 +109,11 @@ def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:
     if isinstance(error, exceptions.ConnectError):
         return True  # nothing was sent
     if isinstance(error, exceptions.ReplicateError):
-        if kind in (Kind.READ, Kind.POLL):
-            return error.status in RETRIED_STATUSES or (kind is Kind.POLL and error.status >= 500)
-        # Refused before it was executed.
-        return error.status == 429 and not _SPENT.search(error.detail or error.title or "")
+        if kind is Kind.POLL:
+            return error.status in RETRIED_STATUSES or error.status >= 500
+        if error.status == 429:
+            return not _is_spent(error)  # refused before it was executed
+        return kind is Kind.READ and error.status in RETRIED_STATUSES
     if kind is Kind.POLL:
         return isinstance(error, exceptions.TransportError) and not isinstance(
             error, exceptions.AnswerTooLarge | exceptions.RefusedRedirect
@@ -112,6 +121,12 @@ def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:
     return kind is Kind.READ and isinstance(
         error, exceptions.TransportTimeout | exceptions.ConnectionLost
     )
+
+
+def _is_spent(error: exceptions.ReplicateError) -> bool:
+    """Return whether a 429 is a matter of money, or of a period for which nobody waits."""
+    title, detail = (error.title or "")[:_TEXT_READ], (error.detail or "")[:_TEXT_READ]
+    return bool(_SPENT.search(f"{title} {detail}")) and not _RATE.search(detail or title)
 
 
 def retry_after(

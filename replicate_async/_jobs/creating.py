@@ -36,7 +36,7 @@ J = TypeVar("J", bound=LiveJob)
 
 _logger = logging.getLogger("replicate_async")
 
-_ABOUT_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime", re.IGNORECASE)
+_ABOUT_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime|\bheader", re.IGNORECASE)
 """Words in the error of a create whose deadline the API refuses."""
 
 
@@ -220,7 +220,12 @@ async def _create_by_name(
         try:
             if version is not None:
                 return await _create_on(context, _version_of(name, version), request, pending)
-            made = await _create_on(context, CreateTarget.model(name), request, pending)
+            # Others that wait for this answer would have to wait as long as the server holds it.
+            is_held = known is not None or not (
+                request.may_skip_hold and await models.is_awaited(transport, name)
+            )
+            target = CreateTarget.model(name)
+            made = await _create_on(context, target, request, pending, is_held=is_held)
         except (exceptions.NotFoundError, exceptions.ValidationError) as error:
             # Not an official model, or a version that was deleted: nothing was created, nothing is billed.
             if error.status == 422 and (version is None or "version" not in str(error)):
@@ -266,13 +271,21 @@ async def _latest_or_raise(
 
 
 async def _create_on(
-    context: Context, target: CreateTarget, request: CreateRequest, pending: PendingCreate
+    context: Context,
+    target: CreateTarget,
+    request: CreateRequest,
+    pending: PendingCreate,
+    *,
+    is_held: bool = True,
 ) -> Prediction:
-    """Create a prediction on one of the three endpoints."""
+    """Create a prediction on one of the three endpoints; the server may hold its answer, if the request says so."""
     context = context.with_file_output(request.use_file_output).with_secrets(request.secrets)
     pending.match, pending.input = target.match, request.input
+    refused: exceptions.ReplicateError | None = None
     while True:
         headers = {**request.headers}
+        if not is_held:
+            headers.pop("Prefer", None)
         if pending.deadline is not None:
             headers["Cancel-After"] = f"{pending.deadline}s"
         call = Call(
@@ -284,7 +297,7 @@ async def _create_on(
             json={**target.fields, **request.body},
             large=request.large,
             headers=headers,
-            held=request.held,
+            held=request.held if is_held else 0.0,
             may_skip_hold=request.may_skip_hold,
         )
         try:
@@ -292,11 +305,13 @@ async def _create_on(
         except (exceptions.BadRequestError, exceptions.ValidationError) as error:
             if pending.proof != "mark" or not _is_about_deadline(error):
                 raise
-            # The API refused the marked deadline, so nothing was created.
-            _logger.warning("%s; creates are not marked any more", error)
-            context.marking.is_refused = True
-            choose_deadline(context, request, pending)
+            # The API seems to refuse the marked deadline; in any case, nothing was created.
+            refused = error
+            pending.deadline, pending.proof = request.cancel_after, None
         else:
+            if refused is not None and not context.marking.is_refused:
+                _logger.warning("%s; creates are not marked any more", refused)
+                context.marking.is_refused = True
             log_end(prediction)
             return prediction
 

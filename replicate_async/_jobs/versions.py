@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from .._http.call import Call
@@ -23,6 +24,9 @@ _LIFETIME: Final = 300.0
 _LONGEST_PROBE: Final = 2.0
 """Longest wait in seconds for a call that finds out whether a model is official. If it takes longer, the server
 holds its answer until the result is there, so the model is official."""
+
+_ITERATIONS: Final = 3
+"""Iterations of the event loop in which calls that begin together come to the question what they run."""
 
 _MOST_MODELS: Final = 1024
 
@@ -51,7 +55,7 @@ class KnownModels:
     def __init__(self) -> None:
         self._known: OrderedDict[_Key, KnownModel] = OrderedDict()
         # By event loop as asyncio names it: anyio has a token for it since 4.11 only.
-        self._probes: dict[tuple[asyncio.AbstractEventLoop, _Key], anyio.Event] = {}
+        self._probes: dict[tuple[asyncio.AbstractEventLoop, _Key], _Probe] = {}
 
     def get(self, transport: Transport, name: str) -> KnownModel | None:
         """Return what is known about a model, if anything is."""
@@ -69,22 +73,47 @@ class KnownModels:
     async def probing(self, transport: Transport, name: str) -> AsyncIterator[KnownModel | None]:
         """Enter a context with what is known about a model; None if the caller has to find it out.
 
-        Of several calls at a time, only the first one finds it out. The others wait until it leaves its context.
+        Of several calls at a time, only one finds it out. The others wait until it leaves its context; if it could
+        not find it out, since it was cancelled or has failed, the next one tries.
         """
         key = asyncio.get_running_loop(), (account_of(transport), name)
-        if self.get(transport, name) is None and key in self._probes:
-            with anyio.move_on_after(_LONGEST_PROBE):
+        with anyio.move_on_after(_LONGEST_PROBE):
+            while self.get(transport, name) is None and key in self._probes:
                 await self._probes[key].wait()
         found = self.get(transport, name)
         if found is not None or key in self._probes:
             yield found
             return
-        event = self._probes[key] = anyio.Event()
+        probe = self._probes[key] = _Probe()
         try:
             yield None
         finally:
             del self._probes[key]
-            event.set()
+            probe.ended.set()
+
+    async def is_awaited(self, transport: Transport, name: str) -> bool:
+        """Return whether other calls wait for the one that finds out about a model, which calls this."""
+        for _ in range(_ITERATIONS):  # those that have begun at the same time get there meanwhile
+            await anyio.lowlevel.checkpoint()
+        probe = self._probes.get((asyncio.get_running_loop(), (account_of(transport), name)))
+        return probe is not None and probe.waiting > 0
+
+
+@attrs.define(eq=False)
+class _Probe:
+    """A call that finds out about a model."""
+
+    ended: anyio.Event = attrs.field(factory=anyio.Event)
+    waiting: int = 0
+    """Number of calls that wait for it."""
+
+    async def wait(self) -> None:
+        """Wait for its end."""
+        self.waiting += 1
+        try:
+            await self.ended.wait()
+        finally:
+            self.waiting -= 1
 
 
 async def latest_version(transport: Transport, name: str) -> str | None:

@@ -133,6 +133,24 @@ async def test_refused_deadlines(
         assert client.stats.created == 2
 
 
+async def test_an_input_whose_name_sounds_like_the_mark() -> None:
+    """A model that refuses its own input `deadline` does not end the marks of the client."""
+    async with world() as here, here.client() as client:
+        here.emulator.add_model("acme/due", due, official=True)
+        for _ in range(2):
+            with pytest.raises(exceptions.ValidationError, match="deadline"):
+                await client.run("acme/due", {"deadline": "soon"})
+        assert here.emulator.ledger.created() == []
+        await client.run("acme/due", {"deadline": 3})
+        last = here.emulator.ledger.requests(operation="models.predictions.create")[-1]
+        assert "Cancel-After" in last.headers
+
+
+async def due(deadline: int) -> int:
+    """Return a number."""
+    return deadline
+
+
 async def test_other_refusals_are_raised_at_once() -> None:
     """An invalid input is refused once; it is not sent again without a mark."""
     async with world() as here, here.client() as client:

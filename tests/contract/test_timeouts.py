@@ -64,6 +64,20 @@ async def test_a_spend_limit_is_raised_at_once() -> None:
         assert len(creates) <= 1
 
 
+async def test_a_quota_is_raised_by_reads_and_through_views() -> None:
+    """So is one that the name of a model, its schema or a list meets."""
+    async with world() as here, here.client() as client:
+        here.emulator.wire.inject(Fault.THROTTLE, detail="Daily quota exceeded.", seconds=1)
+        with anyio.fail_after(3):
+            with pytest.raises(exceptions.RateLimitError, match="quota"):
+                await client.models.get("acme/echo")
+            with pytest.raises(exceptions.RateLimitError, match="quota"):
+                await client.with_options(tags={"tenant": "a"}).run("acme/plain", {"text": "a"})
+            with pytest.raises(exceptions.RateLimitError, match="quota"):
+                await client.predictions.list()
+        assert here.emulator.ledger.created() == []
+
+
 async def test_a_stream_in_the_queue() -> None:
     """A stream says it, too."""
     limit = RateLimit(creates=1, others=1000, per=60)

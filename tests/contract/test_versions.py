@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 
 from replicate_async import Limits, Retry, exceptions
+from replicate_async.testing import Fault, Injection
 
 from .faults import echo, until, world
 
@@ -90,5 +92,47 @@ async def test_held_creates_do_not_starve_others(connections: int) -> None:
             for _ in range(12)
         ]
         await until(lambda: len(here.made_of("a")) == 12)
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 1.5
         assert await asyncio.gather(*tasks) == ["a"] * 12
+
+
+def _happened(fault: Injection, times: int) -> bool:
+    return fault.happened == times
+
+
+@pytest.mark.parametrize("given_up", [1, 3])
+async def test_the_first_of_many_first_runs_is_cancelled(given_up: int) -> None:
+    """Another one finds out what the model is then, and the rest still wait for it."""
+    async with world() as here, here.client(timeout=30, retry=Retry()) as client:
+        delayed = here.emulator.wire.inject(
+            Fault.DELAY, path="/v1/models/*/predictions", seconds=0.2, times=given_up
+        )
+        tasks = [
+            asyncio.create_task(client.run("acme/plain", {"text": str(number)}))
+            for number in range(50)
+        ]
+        for number in range(given_up):
+            await until(partial(_happened, delayed, number + 1))
+            tasks[number].cancel()
+        outputs = await asyncio.gather(*tasks, return_exceptions=True)
+        assert outputs[given_up:] == [str(number) for number in range(given_up, 50)]
+        requests = here.emulator.ledger.requests
+        assert len(requests(operation="models.predictions.create")) <= given_up + 1
+        assert len(requests(operation="models.get")) == 1
+        assert len(requests(operation="predictions.create")) == 50 - given_up
+
+
+@pytest.mark.parametrize("connections", [2, 16, 256])
+async def test_first_held_creates_go_out_at_once(connections: int) -> None:
+    """The first run of an official model, too, does not make the others wait for as long as it is held."""
+    limits = Limits(connections=connections)
+    async with world() as here, here.client(timeout=30, limits=limits) as client:
+        tasks = [
+            asyncio.create_task(client.run("acme/slow", {"text": "a", "seconds": 20}))
+            for _ in range(30)
+        ]
+        await until(lambda: len(here.made_of("a")) == 30, seconds=1.5)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert here.emulator.ledger.running() == []

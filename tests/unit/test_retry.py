@@ -23,6 +23,10 @@ def _status(status: int, retry_after: float | None = None) -> exceptions.Replica
     )
 
 
+def _refused(detail: str | None, title: str | None = None) -> exceptions.ReplicateError:
+    return exceptions.RateLimitError("POST", "https://example.com", 429, title=title, detail=detail)
+
+
 CONNECT = exceptions.ConnectError("POST", "u", "refused")
 TIMEOUT = exceptions.TransportTimeout("POST", "u", "silence")
 LOST = exceptions.ConnectionLost("POST", "u", "reset")
@@ -224,3 +228,44 @@ def test_retry_after_of_anything(header: str | None, body: Any) -> None:
     headers = {} if header is None else {"retry-after": header}
     seconds = retry_after(headers, body, now=NOW)
     assert seconds is None or (seconds >= 0 and math.isfinite(seconds))
+
+
+SPENT = [
+    "You have reached your monthly spend limit.",
+    "Your spending cap has been reached.",
+    "Monthly usage limit exceeded",
+    "You have exceeded your quota",
+    "You've used up your free credit",
+    "Insufficient balance",
+    "The budget of this account is exhausted",
+    "Add a payment method to go on",
+    "You have reached the free time limit",
+    "You've hit the daily limit of predictions",
+    "Usage cap reached",
+]
+RATES = [
+    "Request was throttled. Your rate limit resets in ~1s.",
+    "Request was throttled. Your rate limit for creating predictions is reduced to 6 requests per minute with a"
+    " burst of 1 requests while you have less than $5.0 in credit. Your rate limit resets in ~9s.",
+    "You have exceeded your quota of 600 requests per minute",
+    "Too many requests",
+    "Slow down",
+    None,
+]
+
+
+@pytest.mark.parametrize("kind", [Kind.READ, Kind.CREATE, Kind.WRITE])
+def test_money_is_no_matter_of_rate(kind: Kind) -> None:
+    """A 429 because of a limit of money is not repeated, whatever its words; one because of the rate is."""
+    for text in SPENT:
+        assert not may_repeat(kind, _refused(text)), text
+        assert not may_repeat(kind, _refused(None, text)), text
+        assert not may_repeat(kind, _refused("See your account.", text)), text
+    for other in RATES:
+        assert may_repeat(kind, _refused(other)), other
+
+
+@pytest.mark.parametrize("text", [*SPENT, *RATES])
+def test_polls_of_paid_results_go_on(text: str | None) -> None:
+    """A poll is repeated after any 429, since a paid result depends on it."""
+    assert may_repeat(Kind.POLL, _refused(text))

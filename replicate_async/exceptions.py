@@ -336,6 +336,8 @@ def _continuation(prediction: Job) -> str:
     call = f"predictions.wait({prediction.id!r})"
     if type(prediction).__name__ == "Training":
         call = f"trainings.get({prediction.id!r})"
+    if prediction.status == "succeeded":
+        return f"It has succeeded meanwhile: its output is in the prediction, and {call} returns it again."
     return f"It may still be running: continue with {call}."
 
 

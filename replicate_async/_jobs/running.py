@@ -160,23 +160,28 @@ async def _output_after_timeout(state: RunState, seconds: float) -> Output:
     Raises:
         RunTimeout: It has not; and the others that `timed_out` makes.
     """
+    if await has_succeeded_late(state) and state.directory is None:
+        assert state.prediction is not None
+        return output_of(state, state.prediction)
+    failure = timed_out(state, seconds)
+    raise failure from failure.__cause__
+
+
+async def has_succeeded_late(state: RunState) -> bool:
+    """Return whether the prediction of a run whose time is over has succeeded nevertheless, so that it is paid for."""
     prediction, timings = state.prediction, state.context.timings
-    if prediction is not None and not has_ended(prediction) and state.on_abandon == "leave":
+    if prediction is None:
+        return False
+    if not has_ended(prediction) and state.on_abandon == "leave":
         try:
             with anyio.move_on_after(timings.last_try):
                 await poll(prediction, timings.last_try)
         except (exceptions.ReplicateError, exceptions.TransportError) as error:
             _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
-    if (
-        prediction is not None
-        and prediction.status == "succeeded"
-        and state.directory is None
-        and _failure_or_loss(prediction) is None
-    ):
-        _logger.info("prediction %s succeeded when its time was over", prediction.id)
-        return output_of(state, prediction)
-    failure = timed_out(state, seconds)
-    raise failure from failure.__cause__
+    if prediction.status != "succeeded" or _failure_or_loss(prediction) is not None:
+        return False
+    _logger.info("prediction %s succeeded when its time was over", prediction.id)
+    return True
 
 
 def with_deadline(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 
@@ -18,8 +18,6 @@ from .policy import has_ended
 from .prediction import Output, Prediction
 from .request import CreateRequest
 from .running import RunState
-
-T = TypeVar("T")
 
 
 class StepwiseRun:
@@ -158,11 +156,15 @@ class StepwiseRun:
             self._error = exceptions.ContactLost(self.job, reason)
             raise
 
-    async def _in_time(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Await one step, until the timeout at most."""
+    async def _in_time(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Await one step, until the timeout at most; a prediction that has succeeded by then is a result."""
         with anyio.move_on_after(max(self._ends_at - time.monotonic(), 0)):
-            return await step()
+            await step()
+            return
         await self.abandon()
+        if await running.has_succeeded_late(self._state):
+            self._latest = self._state.prediction
+            return
         self._error = running.timed_out(self._state, self._timeout)
         raise self._error from self._error.__cause__
 

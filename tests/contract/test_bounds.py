@@ -360,7 +360,10 @@ def test_shortened_values_are_copies() -> None:
 # -- What has succeeded in time ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["run", "use", "facade"])
+WAYS = ["run", "use", "start", "updates", "use.start", "map", "facade", "facade start"]
+
+
+@pytest.mark.parametrize("how", WAYS)
 async def test_a_timeout_loses_no_output(client: Client, emulator: Emulator, how: str) -> None:
     """A prediction that has succeeded when its run is too late is a success: `run` returns its output."""
 
@@ -378,6 +381,27 @@ async def test_a_timeout_loses_no_output(client: Client, emulator: Emulator, how
         assert await client.run("acme/quick", {}, wait=False, timeout=1) == "done"
     elif how == "use":
         assert await client.use("acme/quick", wait=False, timeout=1)() == "done"
+    elif how in ("start", "updates"):
+        async with client.start("acme/quick", {}, timeout=1) as run_seen:
+            if how == "updates":
+                assert [update.status async for update in run_seen.updates()][-1] == "succeeded"
+            assert await run_seen.result() == "done"
+    elif how == "use.start":
+        async with client.use("acme/quick", timeout=1).start() as run_seen:
+            assert await run_seen.result() == "done"
+    elif how == "map":
+        [outcome] = await client.map("acme/quick", [{}], timeout=1).collect()
+        assert outcome.output == "done"
+    elif how == "facade start":
+
+        def start() -> Any:
+            with (
+                sync.Client(emulator.token, base_url=emulator.url) as facade,
+                facade.start("acme/quick", {}, timeout=1) as run_seen,
+            ):
+                return run_seen.result()
+
+        assert await asyncio.to_thread(start) == "done"
     else:
 
         def run() -> Any:

@@ -82,3 +82,14 @@ _CREDENTIALS: Final = re.compile(r"(://)[^\s/'\"]*@")
 def without_credentials(text: str) -> str:
     """Return a text without the names and passwords in the URLs in it."""
     return _CREDENTIALS.sub(r"\1***@", text) if "@" in text else text
+
+
+_USER: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
+
+
+def without_user(url: str) -> str:
+    """Return a URL from the settings without name and password, which may contain what a URL may not.
+
+    All up to the last `@` counts as such, even in what is no URL.
+    """
+    return _USER.sub(r"\1***@", url)

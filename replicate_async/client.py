@@ -19,10 +19,11 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 from ._bars import Bar
 from ._files.output import FileOutput, output_of_url
-from ._http.call import ClientSession, TraceConfig, redacted
+from ._http.call import ClientSession, TraceConfig
 from ._jobs.context import Context, changed_context, default_context, make_context
 from ._jobs.prediction import EventStream, Output
 from ._jobs.request import CreateOptions
+from ._redaction import without_user
 from ._unpicklable import Unpicklable
 from ._verbs.interface import FunctionOptions
 from ._verbs.map import Outcomes, end_fan_outs
@@ -274,7 +275,7 @@ class Client(Unpicklable):
         return self._context.stats
 
     def __repr__(self) -> str:
-        return f"Client(base_url={redacted(self._context.transport.config.base_url)!r})"
+        return f"Client(base_url={without_user(self._context.transport.config.base_url)!r})"
 
     # Verbs
 

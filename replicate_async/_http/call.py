@@ -23,7 +23,7 @@ from aiohttp import TraceConfig as TraceConfig
 
 from .. import exceptions
 from .._json import shown
-from .._redaction import without_credentials
+from .._redaction import without_credentials, without_user
 from .._version import __version__
 from ..types import Limits, RateLimit, Response, Retry, Timeout
 from .limits import RateClass
@@ -230,9 +230,9 @@ def check_base_url(url: str, prefix: str = "/v1") -> str:
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         parts, usable = urlsplit(""), False
-    if not usable or parts.query or parts.fragment:
+    if not usable or parts.query or parts.fragment or any(c.isspace() for c in url):
         raise exceptions.ArgumentError(
-            "base_url", f"expected a URL such as {DEFAULT_BASE_URL!r}, got {url!r}"
+            "base_url", f"expected a URL such as {DEFAULT_BASE_URL!r}, got {without_user(url)!r}"
         )
     if prefix and parts.path.endswith(prefix):
         url = url.removesuffix(prefix)
@@ -339,6 +339,11 @@ def environment_token() -> str | None:
     return os.environ.get("REPLICATE_API_TOKEN")
 
 
+_IN_AUTHORITY: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/]*@", re.IGNORECASE)
+"""Name and password in a URL: with quotes, too, which end a URL in a longer text."""
+
+
 def redacted(url: str) -> str:
     """Return a URL for messages: without its query, which may be a signature, and without credentials."""
-    return without_credentials(url.partition("?")[0].partition("#")[0])
+    shown = url.partition("?")[0].partition("#")[0]
+    return without_credentials(_IN_AUTHORITY.sub(r"\1***@", shown, 1))

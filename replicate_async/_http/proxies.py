@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from .. import exceptions
-from .._redaction import without_credentials
+from .._redaction import without_user
 from .call import Origin
 
 SSL: TypeAlias = ssl.SSLContext | bool | str | os.PathLike[str]
@@ -35,7 +35,7 @@ def check_proxy(proxy: object, argument: str = "proxy") -> str:
         raise exceptions.ArgumentTypeError(argument, reason)
     text = proxy.strip()
     url = text if "://" in text else f"http://{text}"
-    shown = without_credentials(url)
+    shown = without_user(url)
     try:
         parts = urlsplit(url)
         usable = bool(parts.hostname) and parts.port != 0

@@ -239,8 +239,39 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "base URL": {"base_url": "http://user:hunter2@127.0.0.1:1/x"},
     "proxy": {"base_url": "http://127.0.0.1:1", "proxy": "http://user:hunter2@127.0.0.1:1"},
     "broken proxy": {"base_url": "http://127.0.0.1:1", "proxy": "http://user:hunter2@[::1:1"},
+    "quotes": {"base_url": "http://user:it's\"hunter2@127.0.0.1:1"},
+    "spaces": {"base_url": "http://user:the hunter2@127.0.0.1:1"},
+    "a slash": {"base_url": "http://user:a/hunter2@127.0.0.1:1"},
+    "a question mark": {"base_url": "http://user:a?hunter2@127.0.0.1:1"},
+    "at signs": {"base_url": "http://user:a@hunter2@127.0.0.1:1"},
+    "no scheme": {"base_url": "user:hunter2@127.0.0.1:1"},
+    "proxy with quotes": {
+        "base_url": "http://127.0.0.1:1",
+        "proxy": "http://user:it's\"hunter2@127.0.0.1:1",
+    },
+    "proxy with a slash": {
+        "base_url": "http://127.0.0.1:1",
+        "proxy": "http://user:a/hunter2@127.0.0.1:1",
+    },
+    "proxy with spaces": {
+        "base_url": "http://127.0.0.1:1",
+        "proxy": "user:the hunter2@127.0.0.1:1",
+    },
     "odd proxy": {"base_url": "http://127.0.0.1:1", "proxy": "odd://user:hunter2@127.0.0.1:1"},
 }
+
+
+REFUSED = {
+    "broken proxy",
+    "odd proxy",
+    "spaces",
+    "a slash",
+    "a question mark",
+    "no scheme",
+    "proxy with a slash",
+    "proxy with spaces",
+}
+"""Settings that no client is made with, so that there is one error only."""
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -268,7 +299,7 @@ async def test_passwords_in_urls(name: str, sync: bool, caplog: pytest.LogCaptur
                 await client.accounts.current()
     except exceptions.ReplicateException as error:
         said.append("".join(traceback.format_exception(error)) + repr(vars(error)))
-    assert len(said) >= 2
+    assert len(said) >= 2 or name in REFUSED
     assert "hunter2" not in "".join(said) + caplog.text
 
 

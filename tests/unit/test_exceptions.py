@@ -226,6 +226,7 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     yield e.InvalidReference("ref", "x y", "a name"), {"argument": "ref"}, ["'x y'", "a name"]
     yield e.InvalidSignature("too old"), {"argument": "webhook"}, ["too old"]
     yield e.ClientClosed(), {}, ["closed"]
+    yield e.RequestDisconnected(), {}, ["disconnected", "cancelled"]
     yield (
         e.JournalError("in_use", "/d/x.journal", "another process has it"),
         {"kind": "in_use", "path": "/d/x.journal"},

@@ -437,7 +437,8 @@ class _Connection:
     async def _relay(self, sent: _Sent) -> bool:
         """Pass a request on and its answer back; return whether the connection is kept."""
         with self._for_client():
-            async with _PassedOn(self, sent) as reader:
+            passed_on = _PassedOn(self, sent)
+            async with passed_on as reader:
                 while True:
                     answer = await read_head(reader)
                     self._writer.write(answer.raw)
@@ -445,7 +446,7 @@ class _Connection:
                         break
                 whole = await self._relay_body(sent.head, answer, reader)
                 await self._writer.drain()
-        keep = whole and not sent.head.last and not answer.last and not sent.has_rest
+        keep = whole and not sent.head.last and not answer.last and passed_on.is_whole
         if not keep:
             self._leave_behind()
         return keep
@@ -618,6 +619,8 @@ class _PassedOn:
         self._connection = connection
         self._sent = sent
         self._pump: asyncio.Task[None] | None = None
+        self.is_whole: bool = not sent.has_rest
+        """Whether all of the body was passed on, so that another request may follow."""
 
     async def __aenter__(self) -> asyncio.StreamReader:
         reader, writer = await self._connection.connect_behind()
@@ -638,6 +641,7 @@ class _PassedOn:
                 async for piece in pieces:
                     writer.write(piece)
                     await writer.drain()
+            self.is_whole = True
 
 
 async def _delivered(writer: asyncio.StreamWriter) -> None:

@@ -17,6 +17,7 @@ from blockbuster import blockbuster_ctx
 
 from replicate_async import Timeout, exceptions
 
+from .faults import world
 from .wire import (
     BUSY,
     CLOSE,
@@ -316,3 +317,15 @@ async def test_an_upload_goes_on_as_long_as_it_makes_progress() -> None:
         async with client_of(wire, timeout=Timeout(read=0.4)) as client:
             await client.files.create(Slow(CONTENT))
         assert content_of(wire.requests[0]) == CONTENT
+
+
+async def test_creates_follow_a_large_upload_on_its_connection() -> None:
+    """The wire keeps the connection of a large upload, on which the next create is sent at once."""
+    async with world() as here, here.client(timeout=30) as client:
+        for number in range(5):
+            await client.files.create(bytes([number]) * 3_000_000, filename="a.bin")
+            await client.predictions.create(model="acme/echo", input={"text": "a"})
+        assert client.stats.adopted == 0
+        assert len(here.made_of("a")) == 5
+        # One for the client that has set the world up, and one for this client.
+        assert here.emulator.wire.accepted == 2

@@ -133,7 +133,7 @@ SENT: list[tuple[Any, Any]] = [
     (np.int64(5), 5),
     (np.float16(0.5), 0.5),
     (np.str_("a"), "a"),
-    (np.array([[True]]), [[True]]),
+    (np.array([True]), [True]),
     (pd.Series([1, 2]), [1, 2]),
     (pd.Timestamp("2025-01-02"), "2025-01-02T00:00:00"),
     (pd.Index(["a"]), ["a"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import operator
 import re
@@ -32,6 +33,7 @@ from replicate_async.__main__ import parser
 from replicate_async._tools.exports import BOTH_WORLDS
 from replicate_async.testing import TOKEN, Emulator
 from replicate_async.testing._http import ROUTES
+from replicate_async.v1 import _backend
 
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS)): Document(path) for path in sorted(DOCS.rglob("*.md"))}
@@ -48,6 +50,15 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulat
     """Run an emulator that the default client finds, in a directory with a picture."""
     with local_emulator(monkeypatch, tmp_path) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def no_client_is_left() -> Iterator[None]:
+    """Drop the clients that v1 keeps for the life of a program: their thread would outlive the test."""
+    yield
+    _backend._sync_client.cache_clear()  # noqa: SLF001  (programs have no need for it)
+    _backend._async_client.cache_clear()  # noqa: SLF001
+    gc.collect()
 
 
 # -- Blocks ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from replicate_async.testing import ConcatenateIterator, Emulator
+from replicate_async.v1 import _backend
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,6 +25,15 @@ def emulator() -> Iterator[Emulator]:
     """Run an emulator whose output files have `https:` URLs, of which alone 1.x makes files."""
     with _emulator() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def no_client_is_left() -> Iterator[None]:
+    """Drop the clients that v1 keeps for the life of a program: their thread would outlive the test."""
+    yield
+    _backend._sync_client.cache_clear()  # noqa: SLF001  (programs have no need for it)
+    _backend._async_client.cache_clear()  # noqa: SLF001
+    gc.collect()
 
 
 def _emulator() -> Emulator:

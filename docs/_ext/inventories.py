@@ -26,6 +26,7 @@ _PROJECTS: dict[str, tuple[str, str]] = {
         collections.abc.Iterator py:class library/collections.abc.html#$
         collections.abc.Mapping py:class library/collections.abc.html#$
         collections.abc.Sequence py:class library/collections.abc.html#$
+        contextlib.AbstractAsyncContextManager py:class library/contextlib.html#$
         contextlib.AbstractContextManager py:class library/contextlib.html#$
         datetime.datetime py:class library/datetime.html#$
         datetime.timedelta py:class library/datetime.html#$
@@ -42,6 +43,7 @@ _PROJECTS: dict[str, tuple[str, str]] = {
         aiohttp.ClientSession py:class client_reference.html#$
         aiohttp.TraceConfig py:class tracing_reference.html#$
         aiohttp.web.BaseRequest py:class web_reference.html#$
+        aiohttp.web.Request py:class web_reference.html#$
         aiohttp.web.StreamResponse py:class web_reference.html#$
         """,
     ),

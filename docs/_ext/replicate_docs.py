@@ -21,6 +21,7 @@ from sphinx.util import logging
 import replicate_async
 from replicate_async import exceptions, sync, testing, types
 from replicate_async.__main__ import parser
+from replicate_async._tools.exports import BOTH_WORLDS
 
 _logger = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ def _public(*, is_sync: bool) -> dict[str, str]:
         names |= {name: f"{module.__name__}.{name}" for name in _returned(module)}
     # What the other modules export, too, is documented in this one.
     names |= {name: f"{exceptions.__name__}.{name}" for name in exceptions.__all__}
+    # So are those that are the same in both worlds.
+    names |= {name: f"{replicate_async.__name__}.{name}" for name in BOTH_WORLDS}
     data = (name for name in types.__all__ if name in names)
     top = set(replicate_async.__all__)
     names |= {

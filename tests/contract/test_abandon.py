@@ -246,7 +246,9 @@ async def test_many_of_the_same_are_all_cancelled() -> None:
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(end) for end in ends] == [asyncio.CancelledError] * 10
         await check_cancelled(here, 10)
-        assert client.stats.created == client.stats.adopted == client.stats.cancelled == 10
+        assert client.stats.created == client.stats.cancelled == 10
+        # The first one is not held, since it finds out what the model is: it has its answer.
+        assert client.stats.adopted == 9
 
 
 async def test_what_has_ended_is_not_cancelled() -> None:

@@ -92,6 +92,14 @@ def libraries(session: nox.Session) -> None:
 
 
 @nox.session
+def recipes(session: nox.Session) -> None:
+    """Run the recipes for Ray, Dask, Celery, datasets, Gradio and Streamlit with these tools."""
+    _install(session, "test", "recipes")
+    session.env["REPLICATE_ASYNC_RECIPES"] = "1"
+    session.run("python", "-m", "pytest", "tests/examples/test_recipes.py", *session.posargs)
+
+
+@nox.session
 def readme(session: nox.Session) -> None:
     """Run what the README shows, and test what it says of the official client."""
     _install(session, "test")

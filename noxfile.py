@@ -109,11 +109,12 @@ def readme(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into docs/_build/html, and check its links."""
+    """Build the documentation into docs/_build/html, and check its links and its search."""
     _install(session, "docs")
     output = "docs/_build/html"
     session.run("python", "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "docs", output)
     session.run("python", "docs/_ext/links.py", output)
+    session.run("python", "docs/_ext/search.py", output)
 
 
 @nox.session

@@ -118,6 +118,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def screenshots(session: nox.Session) -> None:
+    """Take the screenshots of the documentation again, all or those that are named; then look at them."""
+    _install(session, "screenshots")
+    session.run("python", "docs/screenshots/take.py", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests, and tell which lines and branches they miss."""
     _install(session, "test")

@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from replicate_async.testing import Emulator
+from replicate_async.testing import Emulator, log
 from replicate_async.testing._png import Canvas
 
 from .conftest import EXAMPLES, PNG, SECONDS, answers, free_port, run, started, until
@@ -104,7 +104,7 @@ def bot(emulator: Emulator) -> Iterator[subprocess.Popen[str]]:
     @emulator.model("acme/painter", official=True)
     def painter(prompt: str) -> list[str]:
         for step in range(1, 5):
-            print(f"{step * 25}%|##  | {step}/4 [00:00<00:00, 5.00it/s]")
+            log(f"{step * 25}%|##  | {step}/4 [00:00<00:00, 5.00it/s]\n")
             time.sleep(600 if prompt == "slowly" else 0.05)
         return [f"https://example.com/{urllib.parse.quote(prompt)}.png"]
 
@@ -155,7 +155,7 @@ def test_bot(bot: subprocess.Popen[str], emulator: Emulator) -> None:
 def test_bot_is_stopped(bot: subprocess.Popen[str], emulator: Emulator) -> None:
     """What somebody stops is cancelled, and they may ask again."""
     say(bot, "alice !paint slowly")
-    hear(bot, "alice: processing")
+    hear(bot, "alice: processing 25%")
     say(bot, "alice !paint a boat")
     hear(bot, "one at a time")
     say(bot, "bob !stop")

@@ -18,7 +18,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Page, expect, sync_playwright
 
-from replicate_async.testing import Emulator, OutputFile
+from replicate_async.testing import Emulator, OutputFile, log
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -46,7 +46,7 @@ def emulator() -> Iterator[Emulator]:
         @running.model("acme/painter", official=True)
         async def painter(prompt: str) -> OutputFile:
             for step in range(1, 11):
-                print(f"{step * 10}%|{'#' * step:<10}| {step}/10 [00:00<00:00, 5.00it/s]")
+                log(f"{step * 10}%|{'#' * step:<10}| {step}/10 [00:00<00:00, 5.00it/s]\n")
                 await asyncio.sleep(5 if prompt == "slowly" else 0.2)
             return OutputFile(PICTURE, "harbour.svg", "image/svg+xml")
 
@@ -150,7 +150,10 @@ def test_the_page(page: Page, app: Breaking, emulator: Emulator) -> None:
         assert app.connections[1] is not None
         page.get_by_role("button", name="Paint").click()
         expect(page.locator("#picture-status")).to_have_text("processing", timeout=20_000)
-        page.wait_for_function("document.getElementById('progress').value > 0.3", timeout=20_000)
+        page.wait_for_function(
+            "((bar) => bar.value > 0.3 && bar.value < 1)(document.getElementById('progress'))",
+            timeout=20_000,
+        )
         picture_of(page, "progress")
         expect(page.locator("#picture")).to_be_visible(timeout=30_000)
         page.wait_for_function("document.getElementById('picture').naturalWidth > 0")

@@ -46,7 +46,9 @@ TOKEN = "replicate_async"  # noqa: S105  (of a server that lives for seconds)
 @contextmanager
 def server(*command: str, port: int) -> Iterator[None]:
     """Run a server until it is done with."""
-    with subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:  # noqa: S603
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    ) as process:
         try:
             deadline = time.monotonic() + 60
             while True:

@@ -212,6 +212,13 @@ def test_odd_predictions(
             assert not found.err
 
 
+def test_commands_leave_the_process_as_it_was(emulator: Emulator) -> None:
+    """Programs that call a command keep their limit of digits."""
+    before = sys.get_int_max_str_digits()
+    assert __main__.main(["run", "acme/echo", "text=a"]) == 0
+    assert sys.get_int_max_str_digits() == before
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -72,6 +72,7 @@ def execute(options: argparse.Namespace) -> int:
     """Execute the command of parsed options, and return the exit code."""
     code = 0
     streams.prepare()
+    limit_before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(_MOST_DIGITS)
     try:
         with _client_options(emulated=options.emulator) as settings:
@@ -92,6 +93,8 @@ def execute(options: argparse.Namespace) -> int:
         code = _report_errors(errors, WRONG)
     except* exceptions.ReplicateException as errors:
         code = _report_errors(errors, FAILED)
+    finally:
+        sys.set_int_max_str_digits(limit_before)
     return code
 
 

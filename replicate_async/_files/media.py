@@ -49,8 +49,9 @@ def has_suffix(name: str) -> bool:
 
 
 def guess_type(name: str) -> str | None:
-    """Return the media type for a file name; None if unknown."""
-    return _table().guess_type(name, strict=False)[0]
+    """Return the media type for a file name or a path; None if unknown."""
+    # With the dot it is a path, never a URL such as `//[`, which `mimetypes` would fail to parse.
+    return _table().guess_type(f"./{name}", strict=False)[0]
 
 
 def guess_extension(content_type: str | None) -> str:

@@ -439,10 +439,17 @@ class ExitPortal(Portal):
 _warned = False
 
 
+def _in_notebook() -> bool:
+    """Whether this is a Jupyter kernel, which runs cells in a loop of its own that may be blocked."""
+    ipython = sys.modules.get("IPython")  # a kernel has imported it
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
 def _warn_of_running_loop() -> None:
     """Warn once per process, at the user's line, that a call blocks a loop; but not in notebooks."""
     global _warned
-    if _warned or "ipykernel" in sys.modules:
+    if _warned or _in_notebook():
         return
     level = 1
     frame: FrameType | None = sys._getframe()  # noqa: SLF001  (as `warnings` does)

@@ -446,6 +446,6 @@ def data_uri_content(url: str) -> bytes:
 
 def data_uri(file: OutputFile) -> str:
     """Return a file as a data URI, as sync answers carry it (:api:`sync-mode`)."""
-    content_type = file.content_type or mimetypes.guess_type(file.name)[0]
+    content_type = file.content_type or mimetypes.guess_type(f"./{file.name}")[0]
     encoded = base64.b64encode(file.content).decode()
     return f"data:{content_type or 'application/octet-stream'};base64,{encoded}"

@@ -138,7 +138,7 @@ def to_json(value: object) -> object:
 
 def _media_type(name: str) -> str | None:
     # Not strict: Python 3.11 and 3.12 count WebP among the unofficial types.
-    return mimetypes.guess_type(name, strict=False)[0]
+    return mimetypes.guess_type(f"./{name}", strict=False)[0]
 
 
 # --- schemas ---------------------------------------------------------------------------------------

@@ -380,7 +380,7 @@ class Store:
         """Keep an output file and return its URL."""
         token = secrets.token_urlsafe(32)
         name = file.name or "output"
-        content_type = file.content_type or mimetypes.guess_type(name)[0]
+        content_type = file.content_type or mimetypes.guess_type(f"./{name}")[0]
         self.outputs[token] = StoredOutput(
             file,
             content_type or "application/octet-stream",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import mimetypes
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
+from .._files.media import guess_type
 from ._backend import Backend
 from .file import FileEncodingStrategy, Files
 
@@ -149,7 +149,7 @@ def base64_encode_file(file: io.IOBase) -> str:
     file.seek(0)
     content: str | bytes = file.read()
     encoded = base64.b64encode(content.encode() if isinstance(content, str) else content).decode()
-    kind = mimetypes.guess_type(str(getattr(file, "name", "")))[0] or "application/octet-stream"
+    kind = guess_type(str(getattr(file, "name", ""))) or "application/octet-stream"
     return f"data:{kind};base64,{encoded}"
 
 

@@ -290,6 +290,9 @@ hostile_paths = st.lists(hostile, max_size=4).map("/".join)
 @example("a." + "\U0001f600" * 16)
 @example("x" * 500)
 @example("\ud800.png")
+@example("/[")
+@example("/[.png")
+@example("//host:[]/data:,x.png")
 def test_hostile_names_stay_in_the_directory(path: str) -> None:
     """Whatever a URL says, its name is one that can be created in a directory."""
     name = FileOutput(f"https://files.invalid/{path}").name
@@ -304,6 +307,7 @@ def test_hostile_names_stay_in_the_directory(path: str) -> None:
 @given(st.one_of(hostile, hostile_paths.map(lambda path: f"https://{path}")))
 @example("https://[")
 @example("https://[::1")
+@example("https://host//[")
 @example("data:")
 def test_any_url_has_a_name_and_a_type(url: str) -> None:
     """The properties of a file do not fail, whatever a model gave as its URL."""

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import copy
 import gc
+import importlib
 import inspect
 import io
 import pickle
@@ -478,6 +479,17 @@ def test_in_a_running_loop(client: Client, warn_again: None) -> None:
             warnings.simplefilter("error")
             client.accounts.current()
             assert list(client.stream("emulator/writer", {"prompt": "x"}))
+
+    asyncio.run(main())
+
+
+def test_packages_of_notebooks_do_not_hide_the_warning(client: Client, warn_again: None) -> None:
+    """The warning is left out in a notebook, not where a package of notebooks was imported."""
+    importlib.import_module("ipykernel.zmqshell")
+
+    async def main() -> None:
+        with pytest.warns(SyncInAsyncWarning):
+            client.accounts.current()
 
     asyncio.run(main())
 

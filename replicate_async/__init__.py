@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ._web.backplane import Backplane as Backplane
     from ._web.backplane import LocalBackplane as LocalBackplane
     from ._web.connected import while_connected as while_connected
+    from ._web.files import file_response as file_response
     from ._web.receiver import Receiver as Receiver
     from ._web.receiver import Reply as Reply
     from ._web.redis import RedisBackplane as RedisBackplane
@@ -254,6 +255,7 @@ __all__ = (
     "collections",
     "deployments",
     "exceptions",
+    "file_response",
     "files",
     "hardware",
     "map",
@@ -313,6 +315,7 @@ _HOMES = {
     "Update": "types",
     "to_json": "types",
     "Version": "resources.versions",
+    "file_response": "_web.files",
     "sse": "_web.sse",
     "while_connected": "_web.connected",
     "AmbiguousCreateError": "exceptions",

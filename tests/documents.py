@@ -126,6 +126,7 @@ class Block:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"),
+                *("-p", "no:asyncio"),
                 *(() if is_installed else ("-p", PLUGIN)),
                 *("--rootdir", str(directory), str(directory / "test_it.py")),
             ],

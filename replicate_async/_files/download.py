@@ -7,7 +7,7 @@ import binascii
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Final, Literal
 from urllib.parse import unquote, unquote_to_bytes
@@ -24,10 +24,13 @@ from .._http.transport import Transport
 BUFFERED: Final = 2**18
 """Bytes that are received before they are read; aiohttp accepts up to twice as many."""
 
-_PROGRESS: Final = 2**16
+GONE: Final = (404, 410)
+"""Statuses that say that a file has been deleted."""
+
+PROGRESS: Final = 2**16
 """Bytes of new content after which an interrupted download may make all its attempts again."""
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII | re.IGNORECASE)
+CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII | re.IGNORECASE)
 
 
 @attrs.define(eq=False, repr=False)
@@ -92,19 +95,14 @@ class Download:
                         began = time.monotonic()
                 return
             except (exceptions.TransportError, exceptions.ReplicateError) as error:
-                if isinstance(error, exceptions.ReplicateError) and error.status in (404, 410):
-                    raise exceptions.FileExpired(
-                        self.url,
-                        error.status,
-                        signed=self.transport.is_api(self.url),
-                        prediction_id=self.prediction,
-                    ) from error
+                if isinstance(error, exceptions.ReplicateError) and error.status in GONE:
+                    raise expired(self.transport, self.url, self.prediction, error) from error
                 failure = error
             except exceptions.IncompleteFile as error:
                 if error.seconds is not None:
                     raise
                 failure = error
-            if self.received >= furthest + _PROGRESS:
+            if self.received >= furthest + PROGRESS:
                 attempt, furthest, since = 1, self.received, time.monotonic()
             delay = self._delay(failure, attempt, time.monotonic() - since)
             if delay is None or (self.received and not self._resumable and not self.may_restart):
@@ -120,7 +118,10 @@ class Download:
         """Yield the new content of one response."""
         before = self.received
         async with self.transport.open(
-            self.url, headers=self._headers(), buffer=self.buffer, check_host=self._check_host
+            self.url,
+            headers=self._headers(),
+            buffer=self.buffer,
+            check_host=host_check(self.transport, self.url, self.prediction),
         ) as response:
             self._begin(response)
             # As they were received: `iter_any()` joins chunks, which copies them.
@@ -138,11 +139,6 @@ class Download:
             self._changed = self.received > self.total or self.received == before
             raise self._incomplete()
         self.total = self.received
-
-    def _check_host(self, host: str) -> None:
-        hosts = self.transport.config.output_hosts
-        if hosts is not None and not is_allowed(host, hosts):
-            raise exceptions.HostNotAllowed(self.url, host, self.prediction)
 
     def _wait(self, seconds: float) -> None:
         """Note for how long the content was waited for.
@@ -201,7 +197,7 @@ class Download:
         self._is_compressed = not plain
         start, total = 0, response.content_length if plain else None
         if response.status == 206:
-            part = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+            part = CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
             start = int(part[1]) if part else -1
             total = int(part[3]) if part and part[3] != "*" else None
         self._repeated = 0
@@ -242,6 +238,26 @@ class Download:
         return failure
 
 
+def host_check(transport: Transport, url: str, prediction: str | None) -> Callable[[str], None]:
+    """Return a function that raises `HostNotAllowed` for a host that the option `output_hosts` does not allow."""
+    hosts = transport.config.output_hosts
+
+    def check(host: str) -> None:
+        if hosts is not None and not is_allowed(host, hosts):
+            raise exceptions.HostNotAllowed(url, host, prediction)
+
+    return check
+
+
+def expired(
+    transport: Transport, url: str, prediction: str | None, error: exceptions.ReplicateError
+) -> exceptions.FileExpired:
+    """Return the error for a file whose server has answered with one of the statuses `GONE`."""
+    return exceptions.FileExpired(
+        url, error.status, signed=transport.is_api(url), prediction_id=prediction
+    )
+
+
 class DataUri:
     """A data URI (RFC 2397), which is decoded in pieces.
 
@@ -275,6 +291,18 @@ class DataUri:
             self._end -= 1
         self.length = self._end - self._start
         self.size = self.length * 3 // 4
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the content from byte *start* to byte *stop*.
+
+        Raises:
+            FileOutputError: It is not base64.
+        """
+        if not self._base64:
+            return self._plain[start:stop]
+        group = start // 3
+        content = self.decode(group * 4, -(-stop // 3) * 4)
+        return content[start - group * 3 : stop - group * 3]
 
     def decode(self, start: int, stop: int) -> bytes:
         """Return the content from *start* to *stop* of the encoded content, both multiples of four.

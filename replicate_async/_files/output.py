@@ -24,13 +24,14 @@ from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
 from .._http.urls import has_host
-from ..types import Limits, Retry, Timeout
+from ..types import FileStat, Limits, Retry, Timeout
 from ..types._plain import Plain, described
 from .disk import NewFile, UniqueNames, destination, new_file
 from .display import EMBEDDED, MOST_SHOWN, Gallery, RecentContent, media_html
 from .download import BUFFERED, DataUri, Download
 from .holders import ModelFile
 from .media import GENERIC_TYPES, guess_extension, guess_type, has_suffix, safe_name, sniff
+from .relay import Facts, Relay
 
 _WRITTEN: Final = 3 * 2**19
 """Bytes per write. With less, changing threads costs more than writing."""
@@ -175,6 +176,37 @@ class FileOutput(Plain, ModelFile):
         if not self._is_data:
             _recent.keep(self.url, found)
         return found
+
+    async def stat(self) -> FileStat:
+        """Ask for the size and the type of the file, without its content. `size` and `content_type` know them then, too.
+
+        The server is asked with `HEAD`, or if it does not allow that, for the first byte. A data URI needs no request.
+
+        Returns:
+            What the server says.
+
+        Raises:
+            FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
+            FileOutputError: It is a data URI that cannot be read.
+            TransportError: No usable response was received.
+            ReplicateError: The server returned an error status.
+        """
+        facts = await self._relay().stat()
+        self._learn(facts)
+        return FileStat(facts.size, self.content_type, facts.etag)
+
+    def _relay(self) -> Relay:
+        """Return what passes the file on to somebody else."""
+        transport = self._transport or _transport_without_client()
+        return Relay(transport, self.url, self._prediction)
+
+    def _learn(self, facts: Facts) -> None:
+        """Keep the size and the type that a server has told."""
+        if facts.size is not None:
+            self._size = facts.size
+        if facts.content_type is not None:
+            self._content_type = facts.content_type.partition(";")[0].strip().lower()
 
     async def aread(self) -> bytes:
         """Download the file and return its content, as `read()` does."""

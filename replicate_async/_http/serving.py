@@ -1,13 +1,17 @@
-"""Handlers for servers of aiohttp."""
+"""Handlers and responses for servers of aiohttp."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias
 
 import anyio
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
+# For other folders: only this one imports aiohttp.
+AiohttpRequest: TypeAlias = web.BaseRequest
 AiohttpHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _PATIENCE: Final = 15.0
@@ -44,3 +48,85 @@ def aiohttp_handler(handle: Handle, most: int) -> AiohttpHandler:
         return web.Response(status=reply.status, text=reply.text)
 
     return view
+
+
+# -- Responses that are streamed ---------------------------------------------------------------
+
+STALL: Final = 60.0
+"""Seconds after which a browser that takes nothing, such as a paused player, has to ask for the rest again."""
+
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the browser is still there."""
+
+
+class Answer(Protocol):
+    """An answer whose body arrives as it is sent."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]: ...
+    @property
+    def body(self) -> AsyncIterator[bytes]: ...
+
+
+Ask: TypeAlias = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[Answer]]
+"""Answers a method and headers, whose names are in lower case."""
+
+
+class StreamedResponse(web.StreamResponse):
+    """A response that asks for its content when it is sent, as aiohttp's own `FileResponse` does."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__()
+        self._ask = ask
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the response. The content is closed when the browser leaves.
+
+        Raises:
+            ConnectionError: The browser has left, or takes nothing.
+        """
+        if self.prepared:
+            return await super().prepare(request)
+        writer: AbstractStreamWriter | None = None
+        failure: Exception | None = None
+
+        async def watch() -> None:
+            # aiohttp tells it to handlers only by cancelling them, if that was asked for.
+            while not _has_left(request):  # noqa: ASYNC110
+                await anyio.sleep(_LOOK)
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            try:
+                writer = await self._send(request)
+            except Exception as error:  # noqa: BLE001 - raised below, outside of the group
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if writer is None:
+            raise ConnectionResetError("the browser has left")
+        return writer
+
+    async def _send(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        async with self._ask(request.method, headers) as answer:
+            self.set_status(answer.status)
+            for name, value in answer.headers:
+                self.headers.setdefault(name, value)
+            writer = await super().prepare(request)
+            if request.method != "HEAD":
+                async for chunk in answer.body:
+                    with anyio.move_on_after(STALL) as stalled:
+                        await self.write(chunk)
+                    if stalled.cancelled_caught:
+                        raise ConnectionResetError("the browser takes nothing")
+            await self.write_eof()
+        return writer
+
+
+def _has_left(request: web.BaseRequest) -> bool:
+    return request.transport is None or request.transport.is_closing()

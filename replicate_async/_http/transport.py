@@ -6,10 +6,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
@@ -210,18 +210,24 @@ class Transport:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
+        method: Literal["GET", "HEAD"] = "GET",
         silence: float | None = None,
         buffer: int = _RECEIVED,
+        accepted: Collection[int] = (),
+        is_held: bool = False,
         check_host: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Make one GET request, and leave the body to the caller; its duration is not limited.
+        """Make one request without a body, and leave that of the answer to the caller; its duration is not limited.
 
         Args:
             url: URL; what is illegal in it is encoded. It may come from a model or a server, so the token is never sent,
                 whatever its origin.
             headers: Additional headers.
+            method: HTTP method.
             silence: Longest silence in seconds; the `read` timeout by default.
             buffer: Bytes of the body to hold in memory before the server has to wait.
+            accepted: Error statuses that are not raised.
+            is_held: Whether somebody else decides how long the answer takes: such requests leave some slots free.
             check_host: Called with the host, and with that of each redirect, before anything is sent there; may raise.
 
         Raises:
@@ -230,25 +236,25 @@ class Transport:
         """
         session = await self.pool.session()
         route = self._route(url)
-        call = Call("GET", url, headers=headers)
+        call = Call(method, url, headers=headers)
         silence = silence or self.config.timeout.read
-        await session.slots.acquire()
-        try:
+        async with AsyncExitStack() as slots:
+            for each in (session.holds, session.slots) if is_held else (session.slots,):
+                await each.acquire()
+                slots.callback(each.release)
             async with _TimeLimit(call, url, _OVERALL * self.config.timeout.read):
                 response, route = await self._request(
                     call, session, route, silence=silence, buffer=buffer, check_host=check_host
                 )
             with closing(response):
-                if not 200 <= response.status < 300:
+                if not 200 <= response.status < 300 and response.status not in accepted:
                     raise await self._error(call, route, response)
                 try:
                     yield response
                 except exceptions.ReplicateException:
                     raise
                 except NETWORK_ERRORS as error:
-                    raise translated(error, "GET", url, silence) from cause_of(error)
-        finally:
-            session.slots.release()
+                    raise translated(error, method, url, silence) from cause_of(error)
 
     async def _attempt(self, call: Call, result: type[Any] | None, throttled: bool) -> Answer:
         """Wait for a slot and for the gate, make a request, and return its answer.

@@ -14,7 +14,7 @@ from .sources import LISTING, Module, Sources, Unsupported
 BOTH_WORLDS: Final = frozenset({"Backplane", "LocalBackplane", "RedisBackplane", "Reply"})
 """Classes that the facade has as they are: data, and what only its event loop calls."""
 
-ASYNC_ONLY: Final = frozenset({LISTING, "while_connected"})
+ASYNC_ONLY: Final = frozenset({LISTING, "file_response", "while_connected"})
 """Exported names that the facade does not have."""
 
 BY_HAND: Final = {"sse": "._web"}

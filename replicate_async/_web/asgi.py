@@ -1,12 +1,14 @@
-"""Deliveries of ASGI servers."""
+"""ASGI apps: one that answers deliveries, and one that streams an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
 import attrs
+
+from .._http.serving import STALL, Ask
 
 # Messages are `Any`: frameworks describe them by types of their own.
 Scope: TypeAlias = Any
@@ -98,3 +100,90 @@ async def _answer(
         }
     )
     await send({"type": "http.response.body", "body": content})
+
+
+# -- Answers that are streamed -----------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class Streamed:
+    """An ASGI app that asks for its content when it is called."""
+
+    _ask: Ask
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer. The content is closed when the browser leaves."""
+        await self.respond(scope, receive, send)
+
+    async def respond(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Send the answer.
+
+        Args:
+            scope: The request.
+            receive: Receives its messages.
+            send: Sends the messages of the response.
+            headers: Headers of the response that replace those of the answer.
+        """
+        failure: Exception | None = None
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            try:
+                await self._send(scope, send, headers)
+            except Exception as error:  # noqa: BLE001 - raised below, outside of the group
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None and not isinstance(failure, _LeftError):
+            raise failure
+
+    async def _send(self, scope: Scope, send: Send, own: Sequence[tuple[bytes, bytes]]) -> None:
+        asked: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            asked[name.decode("latin-1").lower()] = value.decode("latin-1")
+        replaced = {name.lower() for name, _ in own}
+        async with self._ask(scope["method"], asked) as answer:
+            headers = [
+                (name.lower().encode("latin-1"), value.encode("latin-1"))
+                for name, value in answer.headers
+            ]
+            headers = [header for header in headers if header[0] not in replaced] + [*own]
+            await _sent(
+                send,
+                {"type": "http.response.start", "status": answer.status, "headers": headers},
+            )
+            if scope["method"] != "HEAD":
+                async for chunk in answer.body:
+                    if chunk:
+                        message = {"type": "http.response.body", "body": chunk, "more_body": True}
+                        await _sent(send, message)
+            await _sent(send, {"type": "http.response.body", "body": b""})
+
+
+class _LeftError(Exception):
+    """The browser has left, or takes nothing."""
+
+
+async def _sent(send: Send, message: Message) -> None:
+    """Send a message.
+
+    Raises:
+        _LeftError: The browser has left, or takes nothing.
+    """
+    with anyio.move_on_after(STALL) as stalled:
+        try:
+            await send(message)
+        except OSError as error:  # what servers raise then
+            raise _LeftError from error
+    if stalled.cancelled_caught:
+        raise _LeftError

@@ -75,6 +75,7 @@ from ..types import (
     DocumentationPage,
     File,
     FileEncodingStrategy,
+    FileStat,
     ForwardedDelivery,
     Hardware,
     Limits,
@@ -1417,6 +1418,23 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
             ArgumentTypeError: A size was given.
         """
         return self._lease.call(self._async.read, size)
+
+    def stat(self) -> FileStat:
+        """Ask for the size and the type of the file, without its content. `size` and `content_type` know them then, too.
+
+        The server is asked with `HEAD`, or if it does not allow that, for the first byte. A data URI needs no request.
+
+        Returns:
+            What the server says.
+
+        Raises:
+            FileExpired: The file has been deleted.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
+            FileOutputError: It is a data URI that cannot be read.
+            TransportError: No usable response was received.
+            ReplicateError: The server returned an error status.
+        """
+        return self._lease.call(self._async.stat)
 
     def aread(self) -> Coroutine[Any, Any, bytes]:
         """Download the file and return its content, as `read()` does."""

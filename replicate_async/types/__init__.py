@@ -17,7 +17,7 @@ from ._catalog import (
     ModelMatchMetadata,
     SearchCollection,
 )
-from ._files import File, FileUrls
+from ._files import File, FileStat, FileUrls
 from ._jobs import Job
 from ._options import FileEncodingStrategy, Limits, RateLimit, Retry, Timeout
 from ._plain import to_json
@@ -44,6 +44,7 @@ __all__ = (
     "DocumentationPage",
     "File",
     "FileEncodingStrategy",
+    "FileStat",
     "FileUrls",
     "ForwardedDelivery",
     "Hardware",

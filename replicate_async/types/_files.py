@@ -1,4 +1,4 @@
-"""Uploaded files."""
+"""Files: uploaded ones, and what is known of output files."""
 
 from __future__ import annotations
 
@@ -42,3 +42,15 @@ class File(Record):
     """Time at which the file will be deleted."""
     urls: FileUrls = attrs.field(factory=FileUrls)
     """URLs of the file."""
+
+
+@attrs.frozen
+class FileStat:
+    """What a server says of an output file, without its content."""
+
+    size: int | None
+    """Size in bytes; None if the server does not tell it."""
+    content_type: str | None
+    """Media type; None if unknown."""
+    etag: str | None = None
+    """Entity tag of the content, if the server gives one."""

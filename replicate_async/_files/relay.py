@@ -1,0 +1,380 @@
+"""Output files as their servers have them: what they say of a file, and its content or a part of it, passed on."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, Literal, TypeVar
+
+import anyio
+import attrs
+
+from .. import exceptions
+from .._concurrency import in_thread
+from .._http.call import ClientResponse, redacted
+from .._http.retry import RETRIED_STATUSES, Kind, retry_delay
+from .._http.transport import Transport
+from .download import CONTENT_RANGE, GONE, PROGRESS, DataUri, expired, host_check
+
+T = TypeVar("T")
+
+_DECODED: Final = 3 * 2**17
+"""Bytes of a data URI that are decoded at once."""
+
+_UNSATISFIED: Final = re.compile(r"bytes \*/(\d+)", re.ASCII | re.IGNORECASE)
+
+_RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))", re.ASCII | re.IGNORECASE)
+"""One range: servers may ignore several, and none that browsers ask for has them."""
+
+_ETAG: Final = re.compile(r'(W/)?"[\x21\x23-\x7e]*"')
+_TYPE: Final = re.compile(
+    r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w-]+=([\w.+-]+|\"[\w .+-]*\"))*", re.ASCII
+)
+_DATE: Final = re.compile(r"[A-Za-z]{3}, [A-Za-z0-9: -]+ GMT", re.ASCII)
+
+
+@attrs.frozen
+class Facts:
+    """What a server says of a file. The texts are valid as headers."""
+
+    size: int | None = None
+    """Size of the whole file in bytes."""
+    content_type: str | None = None
+    """Media type, with its parameters."""
+    etag: str | None = None
+    modified: str | None = None
+    """Time of the last change."""
+    has_ranges: bool = False
+    """Whether the server serves parts."""
+
+
+@attrs.frozen
+class Conditions:
+    """Headers of a request that say which part of a file is asked for, and whether it is needed at all."""
+
+    range: str | None = None
+    if_range: str | None = None
+    if_none_match: str | None = None
+    if_modified_since: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Return those that are passed on."""
+        found = {
+            "If-None-Match": self.if_none_match,
+            "If-Modified-Since": self.if_modified_since,
+        }
+        if self.range is not None and _RANGE.fullmatch(self.range):
+            found |= {"Range": self.range, "If-Range": self.if_range}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Relay:
+    """Passes a file on. A part that breaks off is resumed, if the server can do that."""
+
+    status: Literal[200, 206, 304, 416]
+    """Status of the answer, once the first chunk has arrived."""
+    facts: Facts
+    """What the server says of the file, likewise."""
+    length: int | None
+    """Bytes that follow; None if unknown."""
+    content_range: str | None
+    """Place of the part in the file, as a header."""
+
+    def __init__(self, transport: Transport, url: str, prediction: str | None) -> None:
+        self._transport = transport
+        self._url = url
+        self._prediction = prediction
+        self._is_data = url[:5].lower() == "data:"
+        self.status = 200
+        self.facts = Facts()
+        self.length = self.content_range = None
+        self._has_begun = self._is_compressed = False
+        self._position = self._received = 0
+        self._last: int | None = None
+
+    async def stat(self) -> Facts:
+        """Return what the server says of the file, without its content.
+
+        Raises:
+            FileExpired: The file has been deleted.
+            FileOutputError: It is a data URI that cannot be read.
+            HostNotAllowed: The option `output_hosts` does not allow the host.
+            TransportError: No usable response was received.
+        """
+        if self._is_data:
+            data = await in_thread(DataUri, self._url, self._prediction)
+            self.facts = Facts(data.size, has_ranges=True)
+        else:
+            self.facts = await self._retried(self._look)
+        return self.facts
+
+    async def chunks(self, conditions: Conditions) -> AsyncGenerator[bytes, None]:
+        """Yield an empty chunk when the head of the answer is known, and then its body.
+
+        Raises:
+            FileExpired: The file has been deleted.
+            FileOutputError: It is a data URI that cannot be read.
+            FileTooLarge: The server compresses the file, although it is asked not to, and it exceeds the limit.
+            HostNotAllowed: The option `output_hosts` does not allow the host.
+            IncompleteFile: It broke off, and could not be resumed.
+            TransportError: No usable response was received.
+        """
+        if self._is_data:
+            async for chunk in self._decoded(conditions):
+                yield chunk
+            return
+        headers = conditions.headers()
+        attempt, furthest, since = 1, 0, time.monotonic()
+        while True:
+            try:
+                async with self._open("GET", headers, (304, 416)) as response:
+                    if self._has_begun:
+                        self._go_on(response)
+                    else:
+                        self._begin(response, headers)
+                        yield b""
+                    if self.status in (200, 206):
+                        # As they were received: `iter_any()` joins chunks, which copies them.
+                        async for chunk, _ in response.content.iter_chunks():
+                            self._count(len(chunk))
+                            yield chunk
+                if self.length is not None and self._received < self.length:
+                    raise self._incomplete()
+            except (
+                exceptions.TransportError,
+                exceptions.ReplicateError,
+                exceptions.IncompleteFile,
+            ) as error:
+                if self._received >= furthest + PROGRESS:
+                    attempt, furthest, since = 1, self._received, time.monotonic()
+                delay = self._delay(error, attempt, time.monotonic() - since)
+                if delay is None or not (self._is_resumable or not self._has_begun):
+                    raise
+                await anyio.sleep(delay)
+                attempt += 1
+                if self._has_begun:
+                    headers = self._rest()
+            else:
+                return
+
+    async def _decoded(self, conditions: Conditions) -> AsyncGenerator[bytes, None]:
+        data = await in_thread(DataUri, self._url, self._prediction)
+        self.facts = Facts(data.size, has_ranges=True)
+        start, stop = 0, data.size
+        part = None
+        if conditions.range is not None and conditions.if_range is None:
+            part = _part(conditions.range, data.size)
+        if part is not None:
+            start, stop = part
+            self.status = 206 if start < stop else 416
+            shown = f"{start}-{stop - 1}" if start < stop else "*"
+            self.content_range = f"bytes {shown}/{data.size}"
+        self.length = stop - start
+        yield b""
+        for position in range(start, stop, _DECODED):
+            yield await in_thread(data.read, position, min(position + _DECODED, stop))
+
+    # Requests
+
+    @asynccontextmanager
+    async def _open(
+        self, method: Literal["GET", "HEAD"], headers: Mapping[str, str], accepted: Collection[int]
+    ) -> AsyncGenerator[ClientResponse, None]:
+        try:
+            async with self._transport.open(
+                self._url,
+                # Identity: for the size of the file itself.
+                headers={"Accept-Encoding": "identity", **headers},
+                method=method,
+                accepted=accepted,
+                is_held=True,
+                check_host=host_check(self._transport, self._url, self._prediction),
+            ) as response:
+                yield response
+        except exceptions.ReplicateError as error:
+            if error.status in GONE:
+                raise expired(self._transport, self._url, self._prediction, error) from error
+            raise
+
+    async def _look(self) -> Facts:
+        try:
+            async with self._open("HEAD", {}, ()) as response:
+                facts = _facts_of(response)
+            if facts.size is not None:
+                return facts
+        except exceptions.ReplicateError as error:
+            # The signature of a URL may be one for GET only.
+            if error.status in RETRIED_STATUSES:
+                raise
+        async with self._open("GET", {"Range": "bytes=0-0"}, (416,)) as response:
+            return _facts_of(response)
+
+    async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
+        attempt, since = 1, time.monotonic()
+        while True:
+            try:
+                return await work()
+            except (exceptions.TransportError, exceptions.ReplicateError) as error:
+                delay = self._delay(error, attempt, time.monotonic() - since)
+                if delay is None:
+                    raise
+            await anyio.sleep(delay)
+            attempt += 1
+
+    def _delay(
+        self, failure: exceptions.ReplicateException, attempt: int, elapsed: float
+    ) -> float | None:
+        if isinstance(failure, exceptions.IncompleteFile):
+            failure = exceptions.ConnectionLost("GET", failure.url, str(failure))
+        retry = self._transport.config.retry
+        return retry_delay(Kind.READ, failure, attempt, elapsed, retry, random.random())
+
+    # Answers
+
+    def _begin(self, response: ClientResponse, headers: Mapping[str, str]) -> None:
+        """Read the head of the first answer.
+
+        Raises:
+            TransportError: It makes no sense.
+        """
+        self.facts = _facts_of(response)
+        self._is_compressed = not _is_plain(response)
+        is_part = response.status in (206, 416)
+        if (is_part and "Range" not in headers) or (response.status == 304 and not headers):
+            raise self._unasked()
+        if response.status == 304:
+            self.status = 304
+        elif response.status == 416:
+            self.status, self.length = 416, 0
+            self.content_range = None if self.facts.size is None else f"bytes */{self.facts.size}"
+        elif response.status == 206:
+            part = _content_range(response)
+            if part is None or self._is_compressed:
+                raise self._unasked()
+            self.status = 206
+            first, self._last, total = part
+            self._position, self.length = first, self._last - first + 1
+            self.content_range = f"bytes {first}-{self._last}/{'*' if total is None else total}"
+        else:
+            self.status, self.length = 200, self.facts.size
+        self._has_begun = True
+
+    def _unasked(self) -> exceptions.TransportError:
+        return exceptions.TransportError(
+            "GET", redacted(self._url), "the server's answer is not one to what was asked for"
+        )
+
+    @property
+    def _is_resumable(self) -> bool:
+        tag = self.facts.etag
+        return tag is not None and not tag.startswith("W/") and not self._is_compressed
+
+    def _rest(self) -> dict[str, str]:
+        """Return the headers of a request for what has not been received."""
+        last = "" if self._last is None else self._last
+        assert self.facts.etag is not None
+        return {
+            "Range": f"bytes={self._position + self._received}-{last}",
+            "If-Range": self.facts.etag,
+        }
+
+    def _go_on(self, response: ClientResponse) -> None:
+        """Check that an answer continues what was received.
+
+        Raises:
+            FileOutputError: It does not: the file has changed, or the server serves no parts.
+        """
+        part = _content_range(response) if response.status == 206 else None
+        tag = response.headers.get("ETag", "").strip()
+        if (
+            part is None
+            or part[0] != self._position + self._received
+            or (tag and tag != self.facts.etag)
+            or not _is_plain(response)
+        ):
+            raise exceptions.FileOutputError(
+                self._url, "it broke off, and cannot be resumed", prediction_id=self._prediction
+            )
+
+    def _count(self, size: int) -> None:
+        """Count what was received.
+
+        Raises:
+            FileTooLarge: The server compresses more than the limit allows.
+            FileOutputError: It is more than was announced.
+        """
+        self._received += size
+        if self._is_compressed and self._received > (most := self._transport.config.limits.file):
+            raise exceptions.FileTooLarge(
+                self._url, most, None, to="expand", prediction_id=self._prediction
+            )
+        if self.length is not None and self._received > self.length:
+            raise exceptions.FileOutputError(
+                self._url, "more was sent than announced", prediction_id=self._prediction
+            )
+
+    def _incomplete(self) -> exceptions.IncompleteFile:
+        return exceptions.IncompleteFile(
+            self._url, self._received, self.length, prediction_id=self._prediction
+        )
+
+
+def _facts_of(response: ClientResponse) -> Facts:
+    headers = response.headers
+    is_plain = _is_plain(response)
+    size = None
+    if response.status == 206:
+        part = _content_range(response)
+        size = None if part is None else part[2]
+    elif response.status == 416:
+        told = _UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
+        size = None if told is None else int(told[1])
+    elif is_plain and response.status != 304:
+        size = response.content_length
+    return Facts(
+        size,
+        None if response.status == 416 else _valid(_TYPE, headers.get("Content-Type")),
+        _valid(_ETAG, headers.get("ETag")) if is_plain else None,
+        _valid(_DATE, headers.get("Last-Modified")),
+        is_plain
+        and (response.status in (206, 416) or headers.get("Accept-Ranges", "").lower() == "bytes"),
+    )
+
+
+def _valid(pattern: re.Pattern[str], value: str | None) -> str | None:
+    """Return the value of a header if it is one; it comes from a stranger, and goes to a browser."""
+    value = (value or "").strip()
+    return value if len(value) <= 200 and pattern.fullmatch(value) else None
+
+
+def _is_plain(response: ClientResponse) -> bool:
+    return response.headers.get("Content-Encoding", "identity").strip().lower() == "identity"
+
+
+def _content_range(response: ClientResponse) -> tuple[int, int, int | None] | None:
+    """Return the first and the last byte of a part, and the size of the file; None if they are not told."""
+    found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip()[:100])
+    if found is None:
+        return None
+    first, last = int(found[1]), int(found[2])
+    total = None if found[3] == "*" else int(found[3])
+    if first > last or (total is not None and last >= total):
+        return None
+    return first, last, total
+
+
+def _part(header: str, size: int) -> tuple[int, int] | None:
+    """Return the part that a `Range` asks for: empty if there is none; None to send the whole file."""
+    found = _RANGE.fullmatch(header)
+    if found is None:
+        return None
+    if found[3]:
+        return max(size - int(found[3][:20]), 0), size
+    first = int(found[1][:20])
+    last = int(found[2][:20]) if found[2] else size - 1
+    if found[2] and last < first:
+        return None  # not valid
+    return min(first, size), max(min(last + 1, size), min(first, size))

@@ -126,7 +126,7 @@ def _tagged(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 class RunSpan:
-    """The span of one run, from before its create to its end. Without OpenTelemetry it does nothing."""
+    """The span of one run, from before its create to its end. Without an SDK of OpenTelemetry it does nothing."""
 
     def __init__(self, model: str, tags: Mapping[str, str]) -> None:
         self._model = model
@@ -135,7 +135,7 @@ class RunSpan:
         self._is_over = False
         self._span: Any = None
         if _tracer is not None:
-            self._span = _tracer.start_span(
+            span = _tracer.start_span(
                 f"run {model}",
                 kind=_trace.SpanKind.CLIENT,
                 attributes={
@@ -145,11 +145,12 @@ class RunSpan:
                     **_tagged(tags),
                 },
             )
+            self._span = span if span.is_recording() else None
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Make a child span of a part of the run, such as its create, while the context is entered."""
-        if _tracer is None or not self._span.is_recording():
+        if self._span is None:
             yield
             return
         with _tracer.start_as_current_span(name, context=_trace.set_span_in_context(self._span)):
@@ -191,7 +192,7 @@ class RunSpan:
 
     def _past(self, name: str, began: datetime | None, ended: datetime | None) -> None:
         """Make a child span of what happened at the server, by its clock."""
-        if _tracer is None or began is None or ended is None or not self._span.is_recording():
+        if began is None or ended is None:
             return
         child = _tracer.start_span(
             name,

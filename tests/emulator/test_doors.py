@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import aiohttp
@@ -155,7 +156,7 @@ async def test_bodies_that_are_no_json(
     form = aiohttp.FormData({"metadata": body})
     form.add_field("content", b"x", filename="x")
     assert (await api("POST", "/files", data=form)).status == 400
-    assert not caplog.records
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 async def test_nested_inputs_and_outputs(api: Api, emulator: Emulator) -> None:
@@ -189,4 +190,4 @@ async def test_a_webhook_that_is_no_address(
         while not [each for each in emulator.deliveries if each.event == "completed"]:
             await api("GET", "/account")
     assert all(each.error for each in emulator.deliveries)
-    assert not caplog.records
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]

@@ -209,6 +209,17 @@ class Pool:
                 self._sessions.pop(loop, None)  # another thread may have been quicker
                 _discard(loop, session)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client is closed, or being closed."""
+        return self.closing or self._closed
+
+    def forget(self) -> None:
+        """Forget what is known of servers, proxies and limits, but no connection."""
+        self.gates, self.clock = RecentGates(), ServerClock()
+        for session in list(self._sessions.values()):
+            session.proxies.clear()
+
     def may_warn_of_throttling(self) -> bool:
         """Return whether a refusal by the rate limit is worth a warning: not if one was given a moment ago."""
         now = time.monotonic()

@@ -354,6 +354,26 @@ def default_context() -> Context:
     return _default
 
 
+def reset_default_context() -> None:
+    """Make the default client like a new one, if there is one. See `reset`."""
+    if _default is not None:
+        reset(_default)
+
+
+def reset(context: Context) -> None:
+    """Make a context that is configured by the environment like a new one, also for those who hold it.
+
+    Connections that are open stay so: they end with their event loops.
+    """
+    fresh = make_context()
+    pool = context.transport.pool
+    if not pool.is_closed:
+        pool.forget()
+        fresh.transport = Transport(fresh.transport.config, pool)
+    for field in attrs.fields(Context):
+        setattr(context, field.name, getattr(fresh, field.name))
+
+
 def _check_kind(value: object, kind: type, argument: str, expected: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise exceptions.ArgumentTypeError(argument, f"expected {expected}, got {value!r}")

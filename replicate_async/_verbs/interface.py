@@ -62,15 +62,25 @@ class ModelInterface:
         init=False, default=attrs.Factory(lambda self: target_of(self.ref), takes_self=True)
     )
     """What to run, or the name of a model that may not be an official one."""
-    schema: ModelSchema | None = attrs.field(default=None, init=False)
-    """The schema; None if it is not loaded, or there is none."""
-    is_loaded: bool = attrs.field(default=False, init=False)
+    _schema: ModelSchema | None = attrs.field(default=None, init=False)
+    _origin: object = attrs.field(default=None, init=False)
+    """Where it was loaded from: the schemas of the client, which are others when the client is reset."""
 
     @property
     def name(self) -> str:
         """The name of the model, version or deployment."""
         found = getattr(self.ref, "full_name", None) or getattr(self.ref, "id", None) or self.ref
         return str(found)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the schema is known, or known to be unknown."""
+        return self._origin is self.context.schemas
+
+    @property
+    def schema(self) -> ModelSchema | None:
+        """The schema; None if it is not loaded, or there is none."""
+        return self._schema if self.is_loaded else None
 
     @property
     def makes_files(self) -> bool:
@@ -92,8 +102,9 @@ class ModelInterface:
     async def load(self) -> None:
         """Fetch the schema, unless it is known."""
         if not self.is_loaded:
-            self.schema = await load_schema(self.context, self.ref)
-            self.is_loaded = True
+            origin = self.context.schemas
+            self._schema = await load_schema(self.context, self.ref)
+            self._origin = origin
             self.loaded()
 
     # Inputs

@@ -172,8 +172,12 @@ class Lease:
 
     def __init__(self, aclose: Work, wrap: Wrap) -> None:
         """Make a lease for a client, which *aclose* closes."""
-        self.claim = Claim(aclose)
         self.wrap = wrap
+        self.renew(aclose)
+
+    def renew(self, aclose: Work) -> None:
+        """Begin anew, after the client was closed: it can be used again, and *aclose* closes it."""
+        self.claim = Claim(aclose)
         # The finalizer must not refer to the lease.
         weakref.finalize(self, self.claim.drop).atexit = False
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .._jobs.context import reset
 from ._facade import Client
 
-__all__ = ("Client", "default_client")
+__all__ = ("Client", "default_client", "reset_default_client")
 
 _default: Client | None = None
 
@@ -15,3 +16,11 @@ def default_client() -> Client:
     if _default is None:
         _default = Client()
     return _default
+
+
+def reset_default_client() -> None:
+    """Close the default client, if there is one, and make it like a new one, also for those who hold it."""
+    if _default is not None:
+        _default.close()
+        reset(_default._async._context)
+        _default._lease.renew(_default._async.aclose)

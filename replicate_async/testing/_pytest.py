@@ -1,27 +1,6 @@
-"""The pytest plugin: the fixture ``replicate_emulator``.
+"""The pytest plugin, by the name under which it is installed.
 
-It is loaded into every test run of everybody who has this package installed, so it imports nothing
-until a test asks for the fixture.
+Its fixtures use the emulator and the client, which share nothing, so they stand above both.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ._emulator import Emulator
-
-
-@pytest.fixture
-def replicate_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """Run an `Emulator` in a thread; the environment points every client at it."""
-    from ._emulator import Emulator
-
-    with Emulator() as emulator:
-        for name, value in emulator.env.items():
-            monkeypatch.setenv(name, value)
-        yield emulator
+pytest_plugins = ("replicate_async._pytest",)

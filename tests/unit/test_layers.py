@@ -51,6 +51,7 @@ RANKS = {
     "testing": 11,
     "": 12,
     "_cli": 13,
+    "_pytest": 13,
     "v1": 13,
     "__main__": 14,
     "_tools": 14,
@@ -287,7 +288,7 @@ def test_importing_is_cheap() -> None:
 
 def test_the_plugin_is_cheap() -> None:
     """The pytest plugin is loaded into the test runs of all users, and imports nothing for it."""
-    loaded = _modules_after("import replicate_async.testing._pytest")
+    loaded = _modules_after("import replicate_async.testing._pytest, replicate_async._pytest")
     assert not loaded & {"aiohttp", "anyio", "yarl", "attrs"}
 
 

@@ -1,0 +1,86 @@
+"""The fixtures `replicate_emulator` and `replicate_emulator_session` of pytest.
+
+They are loaded into every test run of everybody who has this package installed, so nothing is imported until a test
+asks for one of them.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from .testing import Emulator
+
+_OTHERS: Final = ("REPLICATE_API_PREFIX", "REPLICATE_WEBHOOK_SECRET")
+"""Variables that may be set for the real API, and would lead clients past the emulator."""
+
+_IS_USED: Final = pytest.StashKey[bool]()
+"""Of a test, and of the configuration: whether an emulator runs for it, or for all tests."""
+
+
+@pytest.fixture
+def replicate_emulator(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Emulator]:
+    """Run an `Emulator` in a thread, for one test. The environment points every client at it.
+
+    The default clients, async and sync, are like new ones before and after the test, and so is whatever `use` made of
+    them.
+    """
+    with _running(request.node, monkeypatch) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def replicate_emulator_session(request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    """Run one `Emulator` in a thread for all tests, otherwise as `replicate_emulator` does.
+
+    With pytest-xdist, each worker has its own.
+    """
+    with pytest.MonkeyPatch.context() as patch, _running(request.config, patch) as emulator:
+        yield emulator
+    _reset()
+
+
+@contextmanager
+def _running(
+    user: pytest.Item | pytest.Config, patch: pytest.MonkeyPatch
+) -> Generator[Emulator, None, None]:
+    from .testing import Emulator  # see above
+
+    with Emulator() as emulator:
+        for name in _OTHERS:
+            patch.delenv(name, raising=False)
+        for name, value in emulator.env.items():
+            patch.setenv(name, value)
+        user.stash[_IS_USED] = True
+        _reset()
+        try:
+            yield emulator
+        finally:
+            _reset()  # while there is a server that can cancel what still runs
+            del user.stash[_IS_USED]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Reset the default clients after each test that has an emulator, when the environment is as it was."""
+    is_used = _IS_USED in item.stash or _IS_USED in item.config.stash
+    try:
+        return (yield)
+    finally:
+        if is_used:
+            _reset()
+
+
+def _reset() -> None:
+    from ._jobs.context import reset_default_context  # see above
+    from .sync.client import reset_default_client  # see above
+
+    reset_default_context()
+    reset_default_client()

@@ -1,7 +1,8 @@
-"""Web apps that run models, for the servers of these tests.
+"""Web apps that run models, for the servers of these tests: with Starlette, Django and aiohttp.web.
 
 The environment variable CLIENT selects their client: `own`, created and closed by the lifespan, or `default`, that of
-the module, which is never closed. DEADLINE is the timeout of runs in seconds, if they have one.
+the module, which is never closed. DEADLINE is the timeout of runs in seconds, if they have one. REDIS is the URL of the
+backplane, if there is one, and POLL_INTERVAL the seconds between two polls beneath deliveries.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import Any, cast
 
+import django
 from aiohttp import web
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.urls import path
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import replicate_async as replicate
-from replicate_async import Client
+from replicate_async import Client, EventStream, Receiver
 
 OF_THE_MODULE = cast("Client", replicate)
 """The module, whose functions are those of the default client."""
@@ -30,7 +37,18 @@ TIMEOUT = float(os.environ["DEADLINE"]) if "DEADLINE" in os.environ else None
 SLOW, QUICK, TALK = "acme/slow", "acme/quick", "acme/talk"
 INPUT = {"text": "a"}
 
+URL = "https://app.example/replicate"
+POLL_INTERVAL = float(os.environ.get("POLL_INTERVAL", "20"))
+
 _background: set[asyncio.Task[Any]] = set()
+
+
+@cache
+def receiver_of(client: Client) -> Receiver:
+    """Return the receiver of webhooks of this process."""
+    redis = os.environ.get("REDIS")
+    backplane = None if redis is None else replicate.RedisBackplane(redis)
+    return client.webhooks.receiver(url=URL, backplane=backplane, poll_interval=POLL_INTERVAL)
 
 
 async def polled(client: Client) -> Any:
@@ -54,6 +72,19 @@ async def fan_out(client: Client) -> Any:
     return [outcome.output async for outcome in outcomes]
 
 
+async def via(client: Client) -> Any:
+    """Run a model, and wait for its webhook."""
+    return await client.run(SLOW, INPUT, via=receiver_of(client), timeout=TIMEOUT)
+
+
+async def start(client: Client) -> Any:
+    """Start a model, and follow its progress."""
+    async with client.start(SLOW, INPUT, timeout=TIMEOUT) as run:
+        async for _ in run.updates():
+            pass
+        return await run.result()
+
+
 async def background(client: Client) -> Any:
     """Run a model in a task that outlives the request."""
 
@@ -71,6 +102,30 @@ async def quick(client: Client) -> Any:
     return await client.run(QUICK, INPUT)
 
 
+async def quick_via(client: Client) -> Any:
+    """Run it, and wait for its webhook."""
+    return await client.run(QUICK, INPUT, via=receiver_of(client))
+
+
+async def quick_start(client: Client) -> Any:
+    """Start it, and follow its progress."""
+    async with client.start(QUICK, INPUT) as run:
+        statuses = [update.status async for update in run.updates()]
+        assert statuses[-1] == "succeeded"
+        return await run.result()
+
+
+def relayed(name: str, client: Client) -> AsyncIterator[bytes]:
+    """Return the bytes of a response that is streamed."""
+    stream: EventStream = client.stream(QUICK if "quick" in name else TALK, INPUT, timeout=TIMEOUT)
+    return replicate.sse(stream) if "sse" in name else _texts(stream)
+
+
+async def _texts(stream: EventStream) -> AsyncIterator[bytes]:
+    async for event in stream:
+        yield str(event).encode()
+
+
 async def ready(client: Client) -> Any:
     """Tell which process serves."""
     return os.getpid()
@@ -81,10 +136,17 @@ HANDLERS: Mapping[str, Callable[[Client], Awaitable[Any]]] = {
     "held": held,
     "stream": stream,
     "map": fan_out,
+    "via": via,
+    "start": start,
     "background": background,
     "quick": quick,
+    "quick_via": quick_via,
+    "quick_start": quick_start,
     "ready": ready,
 }
+
+RELAYED = {"relay", "sse", "quick_sse"}
+"""The paths whose responses are streamed."""
 
 
 # -- ASGI --------------------------------------------------------------------------------------
@@ -101,9 +163,11 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Client]]:
 
 
 async def handle(request: Request) -> Response:
-    """Call the handler that the path names."""
-    result = await HANDLERS[request.path_params["name"]](request.state.client)
-    return JSONResponse(result)
+    """Call the handler that the path names, or relay a stream."""
+    name = request.path_params["name"]
+    if name in RELAYED:
+        return StreamingResponse(relayed(name, request.state.client))
+    return JSONResponse(await HANDLERS[name](request.state.client))
 
 
 async def explain(_: Request, error: Exception) -> Response:
@@ -111,22 +175,61 @@ async def explain(_: Request, error: Exception) -> Response:
     return JSONResponse(type(error).__name__, 502)
 
 
-async def relay(request: Request) -> Response:
-    """Relay a stream."""
-    client: Client = request.state.client
+class Webhook:
+    """Receives webhooks."""
 
-    async def texts() -> AsyncIterator[str]:
-        async for event in client.stream(TALK, INPUT, timeout=TIMEOUT):
-            yield str(event)
-
-    return StreamingResponse(texts())
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Receive one."""
+        await receiver_of(scope["state"]["client"]).asgi(scope, receive, send)
 
 
 asgi = Starlette(
-    routes=[Route("/relay", relay), Route("/{name}", handle)],
+    routes=[Route("/replicate", Webhook()), Route("/{name}", handle)],
     exception_handlers={replicate.ReplicateException: explain},
     lifespan=lifespan,
 )
+
+
+# -- Django ------------------------------------------------------------------------------------
+
+settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="tests")
+django.setup()
+
+_client = OF_THE_MODULE
+
+
+async def view(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Call the handler that the path names, or relay a stream."""
+    if name in RELAYED:
+        return StreamingHttpResponse(relayed(name, _client))
+    try:
+        return JsonResponse(await HANDLERS[name](_client), safe=False)
+    except replicate.ReplicateException as error:
+        return JsonResponse(type(error).__name__, status=502, safe=False)
+
+
+async def receive_in_django(request: HttpRequest) -> HttpResponseBase:
+    """Receive a webhook."""
+    return await receiver_of(_client).django(request)
+
+
+urlpatterns = [path("replicate", receive_in_django), path("<str:name>", view)]
+
+_serve = get_asgi_application()
+
+
+async def in_django(scope: Any, receive: Any, send: Any) -> None:
+    """Serve with Django, which does not know the lifespan."""
+    global _client
+    if scope["type"] != "lifespan":
+        await _serve(scope, receive, send)
+        return
+    await receive()
+    async with lifespan(asgi) as state:
+        _client = state["client"]
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 # -- aiohttp.web -------------------------------------------------------------------------------
@@ -147,20 +250,26 @@ async def client_of(app: web.Application) -> AsyncIterator[None]:
 
 async def handle_aiohttp(request: web.Request) -> web.StreamResponse:
     """Call the handler that the path names."""
-    client = request.app[CLIENT]
-    if request.match_info["name"] != "relay":
-        return web.json_response(await HANDLERS[request.match_info["name"]](client))
+    client, name = request.app[CLIENT], request.match_info["name"]
+    if name not in RELAYED:
+        return web.json_response(await HANDLERS[name](client))
     response = web.StreamResponse()
     await response.prepare(request)
-    async for event in client.stream(TALK, INPUT, timeout=TIMEOUT):
-        await response.write(str(event).encode())
+    async for chunk in relayed(name, client):
+        await response.write(chunk)
     return response
+
+
+async def receive_in_aiohttp(request: web.Request) -> web.StreamResponse:
+    """Receive a webhook."""
+    return await receiver_of(request.app[CLIENT]).aiohttp(request)
 
 
 def serve_aiohttp(port: int, shutdown_timeout: float) -> None:
     """Serve with aiohttp.web."""
     app = web.Application()
     app.cleanup_ctx.append(client_of)
+    app.router.add_post("/replicate", receive_in_aiohttp)
     app.router.add_get("/{name}", handle_aiohttp)
     web.run_app(app, host="127.0.0.1", port=port, shutdown_timeout=shutdown_timeout)
 

@@ -27,7 +27,17 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 20.0
 """The longest time for what takes a second or two on a machine with nothing else to do."""
 
-IN_FLIGHT = {"polled": 1, "held": 1, "stream": 1, "relay": 1, "map": 3, "background": 1}
+IN_FLIGHT = {
+    "polled": 1,
+    "held": 1,
+    "stream": 1,
+    "relay": 1,
+    "sse": 1,
+    "via": 1,
+    "start": 1,
+    "map": 3,
+    "background": 1,
+}
 """The requests that are in flight at a shutdown, and how many predictions each creates."""
 
 _APP = "tests.servers.apps:asgi"
@@ -38,7 +48,8 @@ _COMMANDS = {
     "workers": f"uvicorn {_APP} --port PORT --timeout-graceful-shutdown 1 --workers 2",
     "reload": f"uvicorn {_APP} --port PORT --timeout-graceful-shutdown 1 --reload --reload-dir .",
     "hypercorn": f"hypercorn {_APP} --bind 127.0.0.1:PORT --graceful-timeout 1",
-    "gunicorn": f"gunicorn {_APP} --bind 127.0.0.1:PORT --worker-class tests.servers.workers.Worker",
+    "gunicorn": f"gunicorn {_APP} --bind 127.0.0.1:PORT --worker-class tests.servers.workers.Worker --workers 2",
+    "django": "uvicorn tests.servers.apps:in_django --port PORT --timeout-graceful-shutdown 1",
     "aiohttp": "tests.servers.apps PORT 0.5",
 }
 """Servers that cancel their handlers about a second after the signal; `patient` waits for them."""
@@ -94,6 +105,7 @@ class Server:
         self.directory = directory
         self._log = directory / "log"
         self.port = free_port()
+        emulator.webhook_hosts["app.example"] = f"http://127.0.0.1:{self.port}"
         words = _COMMANDS[name].replace("PORT", str(self.port)).split()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -111,7 +123,7 @@ class Server:
                 # A process group for the server and its workers, as a terminal makes one.
                 start_new_session=True,
             )
-        self._threads = ThreadPoolExecutor()
+        self._threads = ThreadPoolExecutor(256)
 
     def __enter__(self) -> Self:
         try:

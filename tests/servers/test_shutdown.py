@@ -45,7 +45,7 @@ def check(server: Server, emulator: Emulator) -> None:
     assert code in (0, 1, -signal.SIGTERM, -signal.SIGINT)
 
 
-@pytest.mark.parametrize("name", [*SERVERS, "uvloop"])
+@pytest.mark.parametrize("name", [*SERVERS, "uvloop", "django"])
 def test_terminated(name: str, emulator: Emulator, tmp_path: Path) -> None:
     """SIGTERM: predictions are cancelled on the server, whichever way they were awaited."""
     with Server(name, emulator, tmp_path, "own") as server:

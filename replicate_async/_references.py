@@ -190,12 +190,27 @@ def identifier(value: str, argument: str) -> str:
     """
     if not isinstance(value, str):
         raise ArgumentTypeError(argument, f"expected a string, got {type(value).__name__}")
-    if not value or value in {".", ".."} or any(ord(c) < 33 or ord(c) == 127 for c in value):
+    # Servers and proxies that decode a path before they split it would follow such segments to another object.
+    segments = value.replace("\\", "/").split("/")
+    if {"", ".", ".."} & set(segments) or any(ord(c) < 33 or ord(c) == 127 for c in value):
         raise InvalidReference(argument, value, "a valid ID")
     try:
         return quote(value, safe="")
     except UnicodeEncodeError:
         raise InvalidReference(argument, value, "a valid ID") from None
+
+
+def plain_identifier(value: str, argument: str) -> str:
+    """Return an ID that contains nothing with a meaning in URLs, as those of predictions, trainings and collections.
+
+    Raises:
+        InvalidReference: It does contain such characters, or none at all.
+        ArgumentTypeError: It is not a string.
+    """
+    quoted = identifier(value, argument)
+    if not _is_segment(value):
+        raise InvalidReference(argument, value, "a valid ID")
+    return quoted
 
 
 def _is_segment(text: str) -> bool:

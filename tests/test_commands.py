@@ -435,10 +435,16 @@ def test_predictions(shell: Shell, emulator: Emulator) -> None:
     process = shell.start("run", "acme/slow", "text=d", "seconds=30")
     _until(lambda: len(emulator.ledger.created()) == 4)
     running = emulator.ledger.created()[-1].id
-    status, said, complained = shell.run("predictions", "cancel", running, "nonsense", "--json")
-    assert status == 1
+    # What cannot be an ID is refused before it is sent, and does not keep the others.
+    ids = ["../x", running, "nonsense"]
+    status, said, complained = shell.run("predictions", "cancel", *ids, "--json")
+    assert status == 2
     assert json.loads(said)["id"] == running
+    assert "expected a valid ID, got '../x'" in complained
     assert "404" in complained
+    assert not [
+        each for each in emulator.ledger.requests() if "..%2" in each.path or "../" in each.path
+    ]
     _, complained = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "was canceled" in complained

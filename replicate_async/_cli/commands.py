@@ -316,9 +316,12 @@ async def _cancel(client: Client, options: argparse.Namespace, *_: object) -> in
     for prediction_id in options.ids:
         try:
             prediction = await client.predictions.cancel(prediction_id)
+        except exceptions.InvalidReference as error:
+            say(f"error: {error}")
+            code = WRONG
         except exceptions.ReplicateError as error:
             say(f"error: {error}")
-            code = FAILED
+            code = code or FAILED
         else:
             _print_summary(prediction, options)
     return code

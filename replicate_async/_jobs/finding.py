@@ -57,6 +57,7 @@ async def find(
         found = await _candidates(context, pending, job_type)
         if context.creates.has_rivals(pending):
             continue  # one was sent while the list was read, and may be what the list shows
+        pending.was_searched = True
         pending.candidates = tuple(job.id for job in found)
         own = [job for job in found if _is_own(job, pending)]
         if len(own) == 1 and context.creates.own(own[0].id):

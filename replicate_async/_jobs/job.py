@@ -21,7 +21,7 @@ from .._http.call import Call
 from .._http.retry import Kind
 from .._http.session import Pool
 from .._redaction import likely_secrets, without_secrets
-from .._references import identifier
+from .._references import identifier, plain_identifier
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from ..types._record import copied
 from . import policy
@@ -336,7 +336,7 @@ def job_by_id(context: Context, kind: type[J], id: str, argument: str = "id") ->
         InvalidReference: The ID cannot be one.
         ArgumentTypeError: It is not a string.
     """
-    identifier(id, argument)
+    plain_identifier(id, argument)
     job = context.bind(structure({"id": id}, kind))
     job._is_unconfirmed = True
     return job

@@ -64,15 +64,22 @@ class PendingCreate(SendState):
     """Whether it was sent and ended without an answer."""
     found: Any = None
     """Its result, if that was found in the list."""
+    was_searched: bool = False
+    """Whether the list has been searched for its result."""
     candidates: tuple[str, ...] = ()
     """IDs of jobs in the list that may be its result, although nothing proves it."""
 
     @property
     def search_result(self) -> str:
-        """What the search of the list has shown, for messages."""
-        if not self.candidates:
-            return "the list does not show it"
-        return f"it is unknown which of these it is: {', '.join(self.candidates)}"
+        """What the search of the list has shown, and how long its result may run, for messages."""
+        end = (
+            "until the model is done" if self.deadline is None else f"for {self.deadline} s at most"
+        )
+        if self.candidates:
+            found = f"it is unknown which of these it is: {', '.join(self.candidates)}"
+        else:
+            found = "the list does not show it" if self.was_searched else "the list was not read"
+        return f"{found}; if it exists, it runs {end}"
 
 
 class PendingCreates:
@@ -121,10 +128,11 @@ class PendingCreates:
         return id in self._owned or id in self._owned_before
 
     def has_rivals(self, pending: PendingCreate) -> bool:
-        """Return whether equal creates, which only their input could tell apart, wait for their answers."""
-        return pending.proof == "input" and any(
+        """Return whether equal creates, with the same mark if they have any, wait for their answers."""
+        return pending.proof is not None and any(
             other is not pending
             and other.sent
+            and (pending.proof == "input" or other.deadline == pending.deadline)
             and other.input == pending.input
             and other.match == pending.match
             for other in list(self._under_way)

@@ -205,7 +205,7 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
     pending = state.pending
     fact = f"nothing was created within {seconds:g} s"
     if pending.lost:
-        fact = f"no answer to the create within {seconds:g} s, and {pending.search_result}; its deadline ends it"
+        fact = f"no answer to the create within {seconds:g} s, and {pending.search_result}"
     elif pending.is_queued:
         fact += ": the create was waiting for the rate limit, or for a connection"
     if pending.failure is not None:

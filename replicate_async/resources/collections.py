@@ -7,7 +7,7 @@ import attrs
 from .._display import short
 from .._http.call import Call
 from .._jobs.context import Bound, Context
-from .._references import identifier
+from .._references import plain_identifier
 from ..types import CollectionSummary
 from ._base import Namespace
 from ._pages import Listing, pages
@@ -69,5 +69,5 @@ class Collections(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        call = Call("GET", f"/collections/{identifier(slug, 'slug')}")
+        call = Call("GET", f"/collections/{plain_identifier(slug, 'slug')}")
         return await self._context.fetch(Collection, call)

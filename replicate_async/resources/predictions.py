@@ -12,7 +12,7 @@ from .._jobs.creating import create
 from .._jobs.job import job_by_id, job_from, wait_for_end
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateOptions, CreateTarget, prepare
-from .._references import full_name, identifier, named, parse_name
+from .._references import full_name, named, parse_name, plain_identifier
 from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace
 from ._pages import Listing, pages
@@ -122,7 +122,7 @@ class Predictions(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        call = Call("GET", f"/predictions/{identifier(id, 'id')}", id=id)
+        call = Call("GET", f"/predictions/{plain_identifier(id, 'id')}", id=id)
         return await self._context.fetch(Prediction, call)
 
     def from_dict(self, data: Mapping[str, Any]) -> Prediction:

@@ -15,7 +15,7 @@ from .._jobs.hints import with_hint
 from .._jobs.job import job_by_id, job_from
 from .._jobs.pending import ListMatch, PendingCreate
 from .._jobs.training import Training
-from .._references import full_name, identifier, parse_name, parse_version
+from .._references import full_name, identifier, parse_name, parse_version, plain_identifier
 from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace
 from ._pages import Listing, pages
@@ -134,7 +134,7 @@ class Trainings(Namespace):
             ReplicateError: The API returned another error.
             TransportError: No usable response was received.
         """
-        call = Call("GET", f"/trainings/{identifier(id, 'id')}", id=id)
+        call = Call("GET", f"/trainings/{plain_identifier(id, 'id')}", id=id)
         return await self._context.fetch(Training, call)
 
     def from_dict(self, data: Mapping[str, Any]) -> Training:

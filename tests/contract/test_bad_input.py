@@ -154,6 +154,18 @@ async def test_malformed_references(client: Client, emulator: Emulator, ref: str
     assert emulator.ledger.requests() == []
 
 
+ID_CALLS: list[tuple[str, Callable[[Any, str], Any]]] = [
+    ("id", lambda c, given: c.predictions.get(given)),
+    ("id", lambda c, given: c.predictions.cancel(given)),
+    ("prediction", lambda c, given: c.predictions.wait(given)),
+    ("id", lambda c, given: c.trainings.get(given)),
+    ("id", lambda c, given: c.trainings.cancel(given)),
+    ("slug", lambda c, given: c.collections.get(given)),
+    # The IDs of files were seen in base64.
+    ("id", lambda c, given: c.files.get(given)),
+    ("id", lambda c, given: c.files.delete(given)),
+]
+
 FLAGS: list[Any] = [0, "no", b"x", []]
 CHOICES: list[Any] = ["", [], {}, 5]
 
@@ -173,6 +185,16 @@ BAD_ARGUMENTS: list[tuple[str, type[Exception], Call]] = [
     ("id", ValueError, lambda c: c.predictions.cancel("\x00")),
     ("id", ValueError, lambda c: c.trainings.get("")),
     ("id", ValueError, lambda c: c.files.get(".")),
+    *(
+        (argument, ValueError, lambda c, call=call, given=given: call(c, given))
+        for given in ("../x", "x/../y", "/x", "x/", "..\\x", "a//b")
+        for argument, call in ID_CALLS
+    ),
+    *(
+        (argument, ValueError, lambda c, call=call, given=given: call(c, given))
+        for given in ("a/b", "x?y", "x#y", "https://replicate.com/p/x", "a%2Fb")
+        for argument, call in ID_CALLS[:6]
+    ),
     ("prediction", ValueError, lambda c: c.predictions.wait("")),
     ("slug", ValueError, lambda c: c.collections.get("")),
     # What to run

@@ -211,7 +211,10 @@ def orders(dice: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, An
                 "cancel": None if late else gap + dice.uniform(0.05, 0.5),
             }
         )
-        staying.append({**shared, "at": at + gap, "wait": wait, "timeout": None, "cancel": None})
+        # The same code has the same timeout, in both processes.
+        same = dice.choice([None, 30, 600])
+        leaving[-1]["timeout"] = leaving[-1]["timeout"] or same
+        staying.append({**shared, "at": at + gap, "wait": wait, "timeout": same, "cancel": None})
     return leaving, staying
 
 
@@ -221,8 +224,8 @@ async def slow(text: str, seconds: float) -> str:
     return text
 
 
-@pytest.mark.parametrize("resets", [False, True])
-async def test_two_processes_ask_for_the_same(resets: bool) -> None:
+@pytest.mark.parametrize("resets", ["none", "after", "before and after"])
+async def test_two_processes_ask_for_the_same(resets: str) -> None:
     """No run of one process is touched by what another one gives up, and what was given up is cancelled."""
     seed = int(os.environ.get("REPLICATE_PAIRS_SEED", "0")) or random.randrange(1 << 30)
     print(f"REPLICATE_PAIRS_SEED={seed}")
@@ -231,13 +234,14 @@ async def test_two_processes_ask_for_the_same(resets: bool) -> None:
     emulator = Emulator(wire=True, rate_limits=False)
     emulator.add_model("acme/slow", slow, official=True)
     async with emulator:
-        if resets:
-            emulator.wire.inject(
-                Fault.RESET_AFTER_EXECUTION,
-                method="POST",
-                path="*/predictions",
-                when=lambda _: dice.random() < 0.2,
-            )
+        for fault in (Fault.RESET_BEFORE_EXECUTION, Fault.RESET_AFTER_EXECUTION):
+            if resets == "before and after" or (resets == "after" and "AFTER" in fault.name):
+                emulator.wire.inject(
+                    fault,
+                    method="POST",
+                    path="*/predictions",
+                    when=lambda _: dice.random() < 0.2,
+                )
         environment = {
             **os.environ,
             "REPLICATE_API_TOKEN": emulator.token,
@@ -264,11 +268,14 @@ async def test_two_processes_ask_for_the_same(resets: bool) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(collect, "leaving", leaving)
                 tasks.start_soon(collect, "staying", staying)
-        assert set(ends["staying"]) == {"output"}
+        # A create that did not reach the API is named by an error: it takes no result of the other process.
+        lost = ends["staying"].count("AmbiguousCreateError") if "before" in resets else 0
+        assert set(ends["staying"]) - {"AmbiguousCreateError"} == {"output"}
+        assert ends["staying"].count("output") == PAIRS - lost
         assert not {"output", "wrong"} & set(ends["leaving"])
         lives = emulator.ledger.lives()
         # On a busy machine, a run may be given up before its create is sent.
-        assert PAIRS < len(lives) <= 2 * PAIRS
-        assert len(emulator.ledger.finished()) == PAIRS
+        assert len(lives) <= 2 * PAIRS
+        assert len(emulator.ledger.finished()) == PAIRS - lost
         ended = sum(life.did("cancelled") or life.did("aborted") for life in lives)
-        assert ended == len(lives) - PAIRS
+        assert ended == len(lives) - (PAIRS - lost)

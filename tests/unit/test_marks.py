@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_async._jobs.marks import DAY_MARKS, LONGEST_DEADLINE, carries, marked_deadline
+from replicate_async._jobs.marks import (
+    BACKUP_MARKS,
+    DAY_MARKS,
+    LONGEST_DEADLINE,
+    carries,
+    marked_deadline,
+)
 
 
 @given(seconds=st.integers(5, 100_000), is_backup=st.booleans())
@@ -20,13 +26,28 @@ def test_never_less_than_asked_for(seconds: int, is_backup: bool) -> None:
         assert seconds > LONGEST_DEADLINE - 4
     else:
         assert seconds <= marked <= LONGEST_DEADLINE
-        assert marked < max(seconds * (1.5 if is_backup else 1.1), seconds + 4)
+        assert marked < (seconds + BACKUP_MARKS if is_backup else max(seconds * 1.1, seconds + 4))
 
 
-@pytest.mark.parametrize(("seconds", "number"), [(None, DAY_MARKS), (600, 60), (60, 6), (5, 4)])
-def test_no_two_in_a_row_are_equal(seconds: int | None, number: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "is_backup", "number"),
+    [
+        (None, False, DAY_MARKS),
+        (600, False, 60),
+        (60, False, 6),
+        (5, False, 4),
+        (5, True, BACKUP_MARKS),
+        (600, True, BACKUP_MARKS),
+    ],
+)
+def test_no_two_in_a_row_are_equal(seconds: int | None, is_backup: bool, number: int) -> None:
     """As many creates in a row as there are marks have different ones."""
-    assert len({marked_deadline(seconds, is_backup=False) for _ in range(number)}) == number
+    assert len({marked_deadline(seconds, is_backup=is_backup) for _ in range(number)}) == number
+
+
+def test_processes_with_the_same_short_timeout() -> None:
+    """A timeout of any length has so many marks that those of two processes are hardly ever equal."""
+    assert BACKUP_MARKS >= 1000
 
 
 @attrs.frozen

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from typing import Any
 from urllib.parse import unquote
@@ -182,6 +183,8 @@ def test_other_types_are_refused(value: Any) -> None:
 @example("NGZiNmY2YzQt/+==")
 @example("a%2Fb")
 @example("..")
+@example("../x")
+@example("a\\..\\b")
 @example("\ud800")
 def test_identifiers_are_one_segment(text: str) -> None:
     """An opaque ID is encoded as one segment of a path, which decodes to it, or refused."""
@@ -189,10 +192,11 @@ def test_identifiers_are_one_segment(text: str) -> None:
         quoted = identifier(text, "id")
     except InvalidReference:
         assert (
-            text in {".", ".."}
+            {"", ".", ".."} & set(text.replace("\\", "/").split("/"))
             or any(ord(c) < 33 or ord(c) == 127 for c in text)
             or any(0xD800 <= ord(c) < 0xE000 for c in text)
         )
     else:
         assert unquote(quoted) == text
         assert not set(quoted) & set("/?#& \n")
+        assert not re.search(r"(?:^|%2F|%5C)\.{0,2}(?:$|%2F|%5C)", quoted, re.IGNORECASE)

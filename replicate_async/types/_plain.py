@@ -1,7 +1,7 @@
 """Objects as plain JSON, for web frameworks and `json.dumps`.
 
-pydantic, which FastAPI builds upon, asks classes for the two methods that begin with `__get_pydantic`. Nothing of it is
-imported before it asks.
+pydantic, which FastAPI builds upon, asks classes for the two methods that begin with `__get_pydantic`, and objects whose type
+was not declared for `__pydantic_serializer__`. Nothing of it is imported before it asks.
 """
 
 from __future__ import annotations
@@ -12,15 +12,33 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import PurePath
 from types import NoneType, UnionType
-from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Final, Union, get_args, get_origin, get_type_hints
 
 import attrs
+
+
+class _Serializer:
+    """The attribute by which pydantic serializes what is declared as `Any`, as it does its own models."""
+
+    def __get__(self, value: object, owner: type[Any]) -> Any:
+        try:
+            # An optional package, which is there if pydantic asks.
+            from pydantic_core import SchemaSerializer, core_schema
+        except ImportError as error:
+            raise AttributeError("pydantic is not installed") from error
+        return SchemaSerializer(
+            core_schema.any_schema(
+                serialization=core_schema.plain_serializer_function_ser_schema(to_json)
+            )
+        )
 
 
 class Plain:
     """An object that has a form in JSON, and a JSON schema that describes it."""
 
     __slots__ = ()
+
+    __pydantic_serializer__: ClassVar[_Serializer] = _Serializer()
 
     @abstractmethod
     def _to_plain(self) -> Any:

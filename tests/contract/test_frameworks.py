@@ -128,6 +128,31 @@ async def test_pages(client: Client) -> None:
         assert schema["properties"]["results"]["type"] == "array"
 
 
+async def test_undeclared(client: Client) -> None:
+    """Where an annotation says nothing of what is there, objects have the same form, at any depth."""
+    page = await client.models.list()
+    file, update = FileOutput("https://replicate.delivery/a/b.png"), Update("starting", "", None)
+    outcome = Outcome(0, {"a": file})
+    shown: dict[str, Any] = {
+        "file": file.url,
+        "update": {"status": "starting", "logs": "", "progress": None},
+        "outcome": json.loads(json.dumps(outcome, default=replicate_async.to_json)),
+        "page": json.loads(json.dumps(page, default=replicate_async.to_json)),
+        "twin": file.url,
+    }
+    twin = sync.Client("r8_unused").output(file.url)
+    given = {"file": file, "update": update, "outcome": outcome, "page": page, "twin": twin}
+    for annotation in (Any, dict[str, Any]):
+        assert (await answer("/x", endpoint_of(given, annotation)))[0] == shown
+    for name, each in given.items():
+        assert (await answer("/x", endpoint_of(each, Any)))[0] == shown[name]
+
+    class Anything(pydantic.BaseModel):
+        value: Any
+
+    assert json.loads(Anything(value=[file]).model_dump_json()) == {"value": [file.url]}
+
+
 async def test_the_facade(emulator: Emulator) -> None:
     """The twins have the same form."""
 

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     # A proxy of this machine would stand between the tests and their servers on loopback.
@@ -27,6 +28,11 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what was imported: tests that collect garbage take a tenth of the time."""
     gc.collect()
     gc.freeze()
+
+
+# A machine under load is slow now and then, which is no failure of what is tested.
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 
 
 @pytest.fixture

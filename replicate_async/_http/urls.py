@@ -74,3 +74,19 @@ def has_host(url: str) -> bool:
     except ValueError:
         return False
     return bool(host) and not any(character.isspace() for character in host)
+
+
+def host_of(url: str) -> str | None:
+    """Return the host of a URL; None if it has none, or cannot be read."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def path_of(url: str) -> str:
+    """Return the path of a URL; empty if it has none, or cannot be read."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""

@@ -12,7 +12,8 @@ import attrs
 from .. import _arguments, exceptions
 from .._concurrency import StepIterator
 from .._files.display import output_html
-from .._files.output import FileOutput, as_gallery, files_in, to_output
+from .._files.output import FileOutput
+from .._files.output_trees import as_gallery, files_in, to_output
 from ..types import ServerSentEvent
 from .job import LiveJob, failure_of, next_state
 from .policy import has_ended

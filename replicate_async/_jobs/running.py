@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import attrs
@@ -18,17 +18,17 @@ import attrs
 from .. import _arguments, exceptions
 from .._bars import RunBar
 from .._concurrency import shielded
-from .._files.output import save_all
-from .._telemetry import RunSpan
+from .._files.output_trees import save_all
 from . import policy
+from .abandoning import abandon, abandon_if_cancelled
 from .context import Context
 from .creating import create
-from .finding import find
 from .job import cancel_in_time, failure_of, next_state, poll, wait_for_end
 from .pending import PendingCreate
 from .policy import has_ended
 from .prediction import Output, Prediction
 from .request import CreateOptions, CreateRequest, CreateTarget, prepare
+from .run_state import OnAbandon, RunState, begin_span, end_span, spanned
 from .streaming import StreamFollower
 
 _logger = logging.getLogger("replicate_async")
@@ -37,50 +37,6 @@ T = TypeVar("T")
 
 Wait: TypeAlias = Callable[[Prediction], Awaitable[None]]
 """Waits for the end of a prediction."""
-
-OnAbandon: TypeAlias = Literal["cancel", "leave"]
-"""What to do with the prediction of an abandoned run."""
-
-
-@attrs.define(eq=False, repr=False)
-class RunState:
-    """How far a run has come."""
-
-    context: Context
-    target: CreateTarget | str
-    """What to run, or the name of a model."""
-    on_abandon: OnAbandon
-    prediction: Prediction | None = None
-    """The prediction, or None before the create was answered."""
-    pending: PendingCreate = attrs.field(factory=PendingCreate)
-    """The create of the prediction."""
-    failed: tuple[Prediction, ...] = ()
-    """Earlier predictions of this run, which failed."""
-    failed_before: int = 0
-    """Number of predictions of the same input that failed in an earlier run."""
-    shows_progress: bool = False
-    """Whether bars show how far the run, and the download of its files, are."""
-    directory: Path | None = None
-    """Directory for the files of the output."""
-    durable: bool = True
-    """Whether these files must survive a power cut."""
-    convert: Callable[[Any, str], Output] | None = None
-    """Makes the output of the JSON and the ID; None: `Prediction.output`."""
-    start_timeout: float | None = None
-    """Seconds after which a prediction that has not started is given up; None: never."""
-    late: Prediction | None = None
-    """The last prediction that was given up because it had not started."""
-    fallback: tuple[CreateTarget | str, ...] = ()
-    """What to run, one after the other, if a model is out of service."""
-    span: RunSpan | None = None
-    """The span of the run, if it has one."""
-    given_up: int = 0
-    """Number of those in `failed` that belong to models that were given up."""
-
-    @property
-    def attempt(self) -> int:
-        """Number of predictions of the same model and input that have failed."""
-        return self.failed_before + len(self.failed) - self.given_up
 
 
 async def run(
@@ -257,31 +213,6 @@ async def create_prediction(state: RunState, request: CreateRequest) -> None:
     """Create the prediction of a run."""
     with nullcontext() if state.span is None else state.span.part("create"):
         state.prediction = await create(state.context, state.target, request, state.pending)
-
-
-def begin_span(state: RunState) -> None:
-    """Begin the span of a run."""
-    target = state.target
-    name = target if isinstance(target, str) else target.match.label
-    state.span = RunSpan(name, state.context.transport.config.tags)
-
-
-def end_span(state: RunState, error: BaseException | None = None) -> None:
-    """End the span of a run, if it has one."""
-    if state.span is not None:
-        state.span.end(state.prediction, error)
-
-
-@contextmanager
-def spanned(state: RunState) -> Iterator[None]:
-    """Make the span of a run that is awaited as a whole."""
-    begin_span(state)
-    try:
-        yield
-    except BaseException as error:
-        end_span(state, error)
-        raise
-    end_span(state)
 
 
 async def wait_for_result(state: RunState, wait: Wait, prediction: Prediction) -> None:
@@ -515,110 +446,6 @@ def follow(
         timeout=timeout,
         files=context.use_file_output if use_file_output is None else use_file_output,
     )
-
-
-# -- Abandoned runs ----------------------------------------------------------------------------
-
-
-async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
-    """Await the work of a run; abandon the run if the task is cancelled, or the client is closed meanwhile.
-
-    The client closes its connections only after that.
-
-    Raises:
-        ClientClosed: The client was closed.
-    """
-
-    async def guarded() -> T:
-        try:
-            return await work()
-        except exceptions.ReplicateException:
-            raise
-        except Exception as error:
-            # A bug, a deep stack or no memory: what has been created is named, and cancelled if it still runs.
-            await abandon(state)
-            if state.prediction is None:
-                raise
-            _logger.warning("prediction %s lost: %r", state.prediction.id, error)
-            raise exceptions.ContactLost(state.prediction, repr(error)[:500]) from error
-        except BaseException:
-            # Cancelled or interrupted.
-            await abandon(state)
-            raise
-
-    return await until_closed(state.context, guarded)
-
-
-async def until_closed(context: Context, work: Callable[[], Awaitable[T]]) -> T:
-    """Await some work; cancel it if the client is closed meanwhile, which waits for its end.
-
-    Raises:
-        ClientClosed: The client was closed.
-    """
-    pool = context.transport.pool
-    await pool.session()
-    if pool.closing:
-        raise exceptions.ClientClosed
-    done = anyio.Event()
-
-    async def stop() -> None:
-        scope.cancel()
-        await done.wait()
-
-    unregister = pool.before_close(stop)
-    try:
-        with anyio.CancelScope() as scope:
-            return await work()
-    finally:
-        unregister()
-        done.set()
-    raise exceptions.ClientClosed
-
-
-async def abandon(state: RunState) -> None:
-    """Do what `on_abandon` says with the prediction of a run, even if its ID is not known yet."""
-    pending = state.pending
-    if state.prediction is None:
-        state.prediction = pending.found
-    prediction = state.prediction
-    if prediction is None and not pending.lost:
-        return  # nothing was created
-    if prediction is not None and has_ended(prediction):
-        return
-    name = prediction.id if prediction else f"of {pending.match and pending.match.label}"
-    _logger.info("prediction %s abandoned", name, extra=state.context.log_extra(prediction))
-    if state.on_abandon == "leave":
-        return
-    await shielded(partial(_cancel_abandoned, state, name))
-
-
-async def _cancel_abandoned(state: RunState, name: str) -> None:
-    """Find a prediction if its ID is not known, and cancel it, within a limited time."""
-    limit = state.context.timings.cancel
-    ends_at = time.monotonic() + limit
-    if state.prediction is None:
-        try:
-            with anyio.move_on_after(limit):
-                await _find_abandoned(state)
-        except exceptions.ReplicateException as error:
-            _logger.warning("prediction %s lost: it could not be looked for (%s)", name, error)
-            return
-    if state.prediction is None:
-        _logger.warning("prediction %s lost: %s", name, state.pending.search_result)
-        return
-    await cancel_in_time(state.prediction, ends_at - time.monotonic())
-
-
-async def _find_abandoned(state: RunState) -> None:
-    """Look for what a create has made that got no answer."""
-    context, timings = state.context, state.context.timings
-    for pause in timings.last_searches:
-        # A single request that hangs must not use up the time.
-        with anyio.move_on_after(pause + timings.last_try):
-            state.prediction = await find(context, state.pending, Prediction, (pause,))
-        if state.prediction is not None:
-            context.count(created=1, adopted=1)
-            return
 
 
 def _cost_of(failed: tuple[Prediction, ...]) -> str:

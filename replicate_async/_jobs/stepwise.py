@@ -13,11 +13,12 @@ from .. import _arguments, exceptions
 from .._http.session import Pool
 from ..types import Job
 from . import running
+from .abandoning import abandon, abandon_if_cancelled, until_closed
 from .job import next_state
 from .policy import has_ended
 from .prediction import Output, Prediction
 from .request import CreateRequest
-from .running import RunState
+from .run_state import RunState, begin_span, end_span
 
 
 class StepwiseRun:
@@ -70,11 +71,11 @@ class StepwiseRun:
     async def start(self) -> None:
         """Create the prediction. If that fails or is cancelled, nothing is left behind."""
         self._ends_at = time.monotonic() + self._timeout
-        running.begin_span(self._state)
+        begin_span(self._state)
         try:
             await self._in_time(self._begin)
         except BaseException as error:
-            running.end_span(self._state, error)
+            end_span(self._state, error)
             raise
         self._unregister = self.pool.before_close(self.abandon)
 
@@ -86,7 +87,7 @@ class StepwiseRun:
     async def _begin_next(self) -> None:
         assert self._create is not None
         work = partial(running.begin, self._state, self._create)
-        self._latest = await running.abandon_if_cancelled(self._state, work)
+        self._latest = await abandon_if_cancelled(self._state, work)
 
     async def result(self) -> Output:
         """Wait for the end of the run, and return its output."""
@@ -110,7 +111,7 @@ class StepwiseRun:
 
     async def _step(self, step: Callable[[], Awaitable[None]]) -> None:
         """Await a step that follows the current prediction, until the timeout at most."""
-        work = partial(running.until_closed, self._state.context, step)
+        work = partial(until_closed, self._state.context, step)
         try:
             await self._in_time(partial(running.follow_closely, self.job, work))
         except (exceptions.ContactLost, exceptions.StartTimeout) as error:
@@ -170,7 +171,7 @@ class StepwiseRun:
 
     async def abandon(self) -> None:
         """Do with the prediction what `on_abandon` says, unless it has ended."""
-        await running.abandon(self._state)
+        await abandon(self._state)
 
     async def leave(self) -> None:
         """Abandon the run, unless it has ended. An error that was raised has said what became of it."""
@@ -180,7 +181,7 @@ class StepwiseRun:
             if self._error is None:
                 await self.abandon()
         finally:
-            running.end_span(self._state, self._error)
+            end_span(self._state, self._error)
 
     def timed_out(self, seconds: float) -> Exception:
         """Return the exception for a timeout of those who follow the run."""

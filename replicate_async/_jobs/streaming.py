@@ -18,7 +18,7 @@ import attrs
 
 from .. import _arguments, exceptions
 from .._codec import error_code
-from .._files.output import to_output
+from .._files.output_trees import to_output
 from .._http.call import redacted
 from .._http.retry import Kind
 from .._http.transport import Transport

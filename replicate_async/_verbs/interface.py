@@ -14,13 +14,14 @@ import anyio
 import attrs
 
 from .. import exceptions
-from .._files.output import FileOutput, as_gallery, to_output
+from .._files.output import FileOutput
+from .._files.output_trees import as_gallery, to_output
 from .._http.call import Call
 from .._jobs.context import Context
 from .._jobs.poller import account_of
 from .._jobs.prediction import Output
 from .._jobs.request import CreateOptions, CreateTarget
-from .._jobs.running import OnAbandon
+from .._jobs.run_state import OnAbandon
 from .._references import parse_reference
 from ..resources.deployments import Deployment
 from ..resources.models import Model

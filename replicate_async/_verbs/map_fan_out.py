@@ -14,7 +14,7 @@ from .. import exceptions
 from .._concurrency import in_thread
 from .._files.disk import ready_directory, remove_partial_files
 from .._jobs.context import Context
-from .._jobs.running import RunState
+from .._jobs.run_state import RunState
 from .map_fingerprint import Fingerprint, fingerprint_of
 from .map_inputs import Inputs, read
 from .map_item import Item, Shared, Stopped, finish_cleanup

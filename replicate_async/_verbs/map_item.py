@@ -20,6 +20,7 @@ from .._codec import structure
 from .._concurrency import in_thread
 from .._files.disk import is_unusable
 from .._jobs import running
+from .._jobs.abandoning import abandon
 from .._jobs.context import Context
 from .._jobs.creating import choose_deadline, create
 from .._jobs.job import wait_for_end
@@ -27,7 +28,7 @@ from .._jobs.pending import PendingCreate
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
-from .._jobs.running import RunState
+from .._jobs.run_state import RunState, spanned
 from .._redaction import likely_secrets, redacted_names, without_secrets
 from .interface import load_schema
 from .map_fingerprint import Fingerprint, sent_hash
@@ -200,7 +201,7 @@ class Item:
 
     async def _finish(self) -> Outcome:
         plan = self._shared.plan
-        with running.spanned(self._run):
+        with spanned(self._run):
             prediction, error = await running.complete(
                 self._run,
                 create=self._create,
@@ -246,7 +247,7 @@ class Item:
         is_lost = self._shared.journal_failure is not None
         if is_lost and self._shared.plan.cancel_when_late:
             run.on_abandon = "cancel"  # no run will collect it
-        await running.abandon(run)
+        await abandon(run)
         if journal is None or is_lost:
             return
         prediction = run.prediction

@@ -21,7 +21,8 @@ from .._codec import decode_json
 from .._concurrency import gather_limited, in_thread
 from .._files.disk import UniqueNames, write_file
 from .._files.media import has_suffix, safe_name
-from .._files.output import FileOutput, files_in, replace_files, stamp_of, to_output
+from .._files.output import FileOutput, stamp_of
+from .._files.output_trees import files_in, replace_files, to_output
 from .._jobs.context import Context
 from .._jobs.prediction import Output, Prediction
 from .._json import to_text

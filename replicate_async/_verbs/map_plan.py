@@ -14,7 +14,8 @@ from .. import _arguments, exceptions
 from .._arguments import check_events, check_webhook
 from .._jobs.pending import ListMatch
 from .._jobs.request import CreateOptions, CreateTarget
-from .._jobs.running import OnAbandon, with_deadline
+from .._jobs.run_state import OnAbandon
+from .._jobs.running import with_deadline
 from .interface import ModelInterface
 from .run import Ref, target_of
 from .use import ModelFunction, StreamingFunction

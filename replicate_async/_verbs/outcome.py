@@ -10,7 +10,8 @@ import attrs
 
 from .._display import card, input_html, link, short_repr
 from .._files.display import output_html
-from .._files.output import FileOutput, files_in
+from .._files.output import FileOutput
+from .._files.output_trees import files_in
 from .._jobs.prediction import Output, Prediction
 from .._redaction import without_secrets
 from ..types._plain import Plain, described, error_to_plain, schema_of_fields, tree_to_plain

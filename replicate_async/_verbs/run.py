@@ -17,7 +17,7 @@ from .._jobs import running
 from .._jobs.context import Context
 from .._jobs.prediction import EventStream, Output
 from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
-from .._jobs.running import OnAbandon
+from .._jobs.run_state import OnAbandon
 from .._references import parse_reference
 from .._web.receiver import Receiver
 from .._web.waiting import wait_for_delivery

@@ -12,7 +12,7 @@ from .._jobs import running
 from .._jobs.context import Context
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
-from .._jobs.running import OnAbandon, RunState
+from .._jobs.run_state import OnAbandon, RunState
 from .._jobs.stepwise import StepwiseRun
 from .._jobs.updates import Updates
 from ..types import Update

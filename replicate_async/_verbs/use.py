@@ -19,6 +19,7 @@ from .._jobs.context import Context
 from .._jobs.job import failure_of
 from .._jobs.prediction import Output, OutputStream, Prediction
 from .._jobs.request import CreateRequest, prepare
+from .._jobs.run_state import RunState
 from .._jobs.streaming import StreamFollower
 from .._unpicklable import Unpicklable
 from .chaining import RunHandle
@@ -112,7 +113,7 @@ class _Function(Unpicklable):
     async def _start(self, inputs: Mapping[str, Any]) -> Prediction:
         interface = self._interface
         request = await self._make_request(inputs)
-        state = running.RunState(interface.context, interface.target, interface.options.on_abandon)
+        state = RunState(interface.context, interface.target, interface.options.on_abandon)
         return await running.start(state, request)
 
     def start(self, /, **inputs: Any) -> AbstractAsyncContextManager[Run]:

@@ -39,7 +39,7 @@ from replicate_async._codec import decode_json, encode_json, structure
 from replicate_async._files.download import DataUri
 from replicate_async._files.holders import names_of
 from replicate_async._files.media import safe_name
-from replicate_async._files.output import to_output
+from replicate_async._files.output_trees import to_output
 from replicate_async._http.errors import status_error
 from replicate_async._http.limits import Gate
 from replicate_async._http.retry import retry_after

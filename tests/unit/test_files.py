@@ -19,7 +19,7 @@ from replicate_async._files.disk import (
     remove_partial_files,
     write_file,
 )
-from replicate_async._files.output import files_in, replace_files, to_output
+from replicate_async._files.output_trees import files_in, replace_files, to_output
 
 URL = "https://a.test/1.png"
 LEVELS = 5000

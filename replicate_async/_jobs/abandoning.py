@@ -1,0 +1,125 @@
+"""Abandoned runs: their predictions are found and cancelled, or left, as the user has said."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from .. import exceptions
+from .._concurrency import shielded
+from .context import Context
+from .finding import find
+from .job import cancel_in_time
+from .policy import has_ended
+from .prediction import Prediction
+from .run_state import RunState
+
+_logger = logging.getLogger("replicate_async")
+
+T = TypeVar("T")
+
+
+async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
+    """Await the work of a run; abandon the run if the task is cancelled, or the client is closed meanwhile.
+
+    The client closes its connections only after that.
+
+    Raises:
+        ClientClosed: The client was closed.
+    """
+
+    async def guarded() -> T:
+        try:
+            return await work()
+        except exceptions.ReplicateException:
+            raise
+        except Exception as error:
+            # A bug, a deep stack or no memory: what has been created is named, and cancelled if it still runs.
+            await abandon(state)
+            if state.prediction is None:
+                raise
+            _logger.warning("prediction %s lost: %r", state.prediction.id, error)
+            raise exceptions.ContactLost(state.prediction, repr(error)[:500]) from error
+        except BaseException:
+            # Cancelled or interrupted.
+            await abandon(state)
+            raise
+
+    return await until_closed(state.context, guarded)
+
+
+async def until_closed(context: Context, work: Callable[[], Awaitable[T]]) -> T:
+    """Await some work; cancel it if the client is closed meanwhile, which waits for its end.
+
+    Raises:
+        ClientClosed: The client was closed.
+    """
+    pool = context.transport.pool
+    await pool.session()
+    if pool.closing:
+        raise exceptions.ClientClosed
+    done = anyio.Event()
+
+    async def stop() -> None:
+        scope.cancel()
+        await done.wait()
+
+    unregister = pool.before_close(stop)
+    try:
+        with anyio.CancelScope() as scope:
+            return await work()
+    finally:
+        unregister()
+        done.set()
+    raise exceptions.ClientClosed
+
+
+async def abandon(state: RunState) -> None:
+    """Do what `on_abandon` says with the prediction of a run, even if its ID is not known yet."""
+    pending = state.pending
+    if state.prediction is None:
+        state.prediction = pending.found
+    prediction = state.prediction
+    if prediction is None and not pending.lost:
+        return  # nothing was created
+    if prediction is not None and has_ended(prediction):
+        return
+    name = prediction.id if prediction else f"of {pending.match and pending.match.label}"
+    _logger.info("prediction %s abandoned", name, extra=state.context.log_extra(prediction))
+    if state.on_abandon == "leave":
+        return
+    await shielded(partial(_cancel_abandoned, state, name))
+
+
+async def _cancel_abandoned(state: RunState, name: str) -> None:
+    """Find a prediction if its ID is not known, and cancel it, within a limited time."""
+    limit = state.context.timings.cancel
+    ends_at = time.monotonic() + limit
+    if state.prediction is None:
+        try:
+            with anyio.move_on_after(limit):
+                await _find_abandoned(state)
+        except exceptions.ReplicateException as error:
+            _logger.warning("prediction %s lost: it could not be looked for (%s)", name, error)
+            return
+    if state.prediction is None:
+        _logger.warning("prediction %s lost: %s", name, state.pending.search_result)
+        return
+    await cancel_in_time(state.prediction, ends_at - time.monotonic())
+
+
+async def _find_abandoned(state: RunState) -> None:
+    """Look for what a create has made that got no answer."""
+    context, timings = state.context, state.context.timings
+    for pause in timings.last_searches:
+        # A single request that hangs must not use up the time.
+        with anyio.move_on_after(pause + timings.last_try):
+            state.prediction = await find(context, state.pending, Prediction, (pause,))
+        if state.prediction is not None:
+            context.count(created=1, adopted=1)
+            return

@@ -1,0 +1,85 @@
+"""The state of a run: what it takes at any moment to go on with it, or to abandon it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from .._telemetry import RunSpan
+from .context import Context
+from .pending import PendingCreate
+from .prediction import Output, Prediction
+from .request import CreateTarget
+
+OnAbandon: TypeAlias = Literal["cancel", "leave"]
+"""What to do with the prediction of an abandoned run."""
+
+
+@attrs.define(eq=False, repr=False)
+class RunState:
+    """How far a run has come."""
+
+    context: Context
+    target: CreateTarget | str
+    """What to run, or the name of a model."""
+    on_abandon: OnAbandon
+    prediction: Prediction | None = None
+    """The prediction, or None before the create was answered."""
+    pending: PendingCreate = attrs.field(factory=PendingCreate)
+    """The create of the prediction."""
+    failed: tuple[Prediction, ...] = ()
+    """Earlier predictions of this run, which failed."""
+    failed_before: int = 0
+    """Number of predictions of the same input that failed in an earlier run."""
+    shows_progress: bool = False
+    """Whether bars show how far the run, and the download of its files, are."""
+    directory: Path | None = None
+    """Directory for the files of the output."""
+    durable: bool = True
+    """Whether these files must survive a power cut."""
+    convert: Callable[[Any, str], Output] | None = None
+    """Makes the output of the JSON and the ID; None: `Prediction.output`."""
+    start_timeout: float | None = None
+    """Seconds after which a prediction that has not started is given up; None: never."""
+    late: Prediction | None = None
+    """The last prediction that was given up because it had not started."""
+    fallback: tuple[CreateTarget | str, ...] = ()
+    """What to run, one after the other, if a model is out of service."""
+    span: RunSpan | None = None
+    """The span of the run, if it has one."""
+    given_up: int = 0
+    """Number of those in `failed` that belong to models that were given up."""
+
+    @property
+    def attempt(self) -> int:
+        """Number of predictions of the same model and input that have failed."""
+        return self.failed_before + len(self.failed) - self.given_up
+
+
+def begin_span(state: RunState) -> None:
+    """Begin the span of a run."""
+    target = state.target
+    name = target if isinstance(target, str) else target.match.label
+    state.span = RunSpan(name, state.context.transport.config.tags)
+
+
+def end_span(state: RunState, error: BaseException | None = None) -> None:
+    """End the span of a run, if it has one."""
+    if state.span is not None:
+        state.span.end(state.prediction, error)
+
+
+@contextmanager
+def spanned(state: RunState) -> Iterator[None]:
+    """Make the span of a run that is awaited as a whole."""
+    begin_span(state)
+    try:
+        yield
+    except BaseException as error:
+        end_span(state, error)
+        raise
+    end_span(state)

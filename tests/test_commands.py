@@ -17,7 +17,7 @@ from typing import IO
 import pytest
 
 from replicate_async import sync
-from replicate_async.testing import Emulator, OutputFile
+from replicate_async.testing import Emulator, OutputFile, Reply
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-W", "error", "-m", "replicate_async")
@@ -27,7 +27,7 @@ SECONDS = 60
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
     """Run an emulator with a slow model and one that makes a file."""
-    with Emulator(rate_limits=False) as running:
+    with Emulator(wire=True, rate_limits=False) as running:
 
         @running.model("acme/slow", official=True)
         async def slow(text: str, seconds: float = 0.0) -> str:
@@ -591,13 +591,20 @@ def test_standard_input_is_read_as_it_comes(shell: Shell) -> None:
     assert process.returncode == 0
 
 
-def test_errors_that_all_would_meet(shell: Shell, emulator: Emulator) -> None:
-    """If the account cannot pay, no further line is tried."""
+@pytest.mark.parametrize("refusal", ["credit", "quota"])
+def test_errors_that_all_would_meet(shell: Shell, emulator: Emulator, refusal: str) -> None:
+    """If the account cannot pay, or has reached a limit, no further line is tried."""
     (shell.directory / "in.jsonl").write_text('{"text": "a"}\n' * 500)
-    emulator.credit = "none"
+    if refusal == "credit":
+        emulator.credit = "none"
+    else:
+        body = json.dumps({"detail": "Monthly spend limit reached", "status": 429}).encode()
+        emulator.wire.inject(
+            Reply(429, body, {"Content-Type": "application/json"}), path="*/predictions"
+        )
     status, _, complained = shell.run("map", "acme/slow", "in.jsonl", "--concurrency", "4")
     assert status == 1
-    assert "Insufficient credit" in complained
+    assert ("Insufficient credit" if refusal == "credit" else "spend limit") in complained
     assert "no more is created" in complained
     assert len(emulator.ledger.requests(operation="models.predictions.create")) < 50
 

@@ -62,6 +62,7 @@ _FATAL: Final = (
     exceptions.PaymentRequiredError,
     exceptions.PermissionDeniedError,
     exceptions.NotFoundError,
+    exceptions.RateLimitError,  # a quota or a spend limit, or it has been repeated for minutes
     exceptions.MissingToken,
     exceptions.DirectoryNotWritable,
 )

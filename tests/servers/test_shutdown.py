@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from replicate_async._jobs.marks import BACKUP_MARKS
 from replicate_async.testing import Emulator, Fault
 
 from .conftest import IN_FLIGHT, Server, until
@@ -125,7 +126,7 @@ def test_killed(name: str, emulator: Emulator, tmp_path: Path) -> None:
         server.terminate()
         server.wait()
         assert server.problems() == []
-        emulator.clock.advance(120)
+        emulator.clock.advance(60 + BACKUP_MARKS)
         until(lambda: emulator.ledger.running() == [])
         assert emulator.ledger.finished() == []
 

@@ -159,8 +159,17 @@ class Context:
 
 
 def with_response(record: R, answer: Answer) -> R:
-    """Return a record after it was told which answer it was made of."""
-    record._held = ResponseHolder(answer.response)
+    """Return a record after it and those in it were told which answer they were made of."""
+    holder = ResponseHolder(answer.response)
+    records: list[Record] = [record]
+    for each in records:  # which grows
+        each._held = holder
+        for field in attrs.fields(type(each)):
+            value = getattr(each, field.name)
+            if isinstance(value, Record):
+                records.append(value)
+            elif isinstance(value, list):
+                records += [item for item in value if isinstance(item, Record)]
     return record
 
 

@@ -148,9 +148,15 @@ async def test_objects_know_their_response(client: Client) -> None:
     page = await client.models.list()
     account = await client.accounts.current()
     (hardware, *_) = await client.hardware.list()
-    for made_of in (page, page[0], account, hardware):
+    model = await client.models.get("replicate/hello-world")
+    [found, *_] = (await client.search("hello")).models
+    parts: list[Any] = [model.latest_version, model.default_example, found, found.model]
+    for made_of in (page, page[0], account, hardware, model, *parts):
         assert made_of.response is not None
         assert made_of.response.status == 200
+    file = await client.files.create(b"abc", filename="a.txt")
+    assert file.response is not None
+    assert file.response.status == 201
     records: list[Any] = [again, account, hardware, page[0]]
     for each in records:
         assert "esponse" not in repr(each)

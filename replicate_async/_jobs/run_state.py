@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -71,6 +71,11 @@ def end_span(state: RunState, error: BaseException | None = None) -> None:
     """End the span of a run, if it has one."""
     if state.span is not None:
         state.span.end(state.prediction, error)
+
+
+def part_of(state: RunState, name: str) -> AbstractContextManager[None]:
+    """Make a child span of a part of a run, if it has a span."""
+    return nullcontext() if state.span is None else state.span.part(name)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from .pending import PendingCreate
 from .policy import has_ended
 from .prediction import Output, Prediction
 from .request import CreateOptions, CreateRequest, CreateTarget, prepare
-from .run_state import OnAbandon, RunState, begin_span, end_span, spanned
+from .run_state import OnAbandon, RunState, begin_span, end_span, part_of, spanned
 from .streaming import StreamFollower
 
 _logger = logging.getLogger("replicate_async")
@@ -188,7 +187,7 @@ async def _output(state: RunState, request: CreateRequest, retry_failed: int, wa
         raise error
     try:
         if state.directory is not None:
-            with nullcontext() if state.span is None else state.span.part("download"):
+            with part_of(state, "download"):
                 await _save(
                     prediction,
                     state.directory,
@@ -211,7 +210,7 @@ def output_of(state: RunState, prediction: Prediction) -> Output:
 
 async def create_prediction(state: RunState, request: CreateRequest) -> None:
     """Create the prediction of a run."""
-    with nullcontext() if state.span is None else state.span.part("create"):
+    with part_of(state, "create"):
         state.prediction = await create(state.context, state.target, request, state.pending)
 
 

@@ -28,7 +28,7 @@ from .._jobs.pending import PendingCreate
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
-from .._jobs.run_state import RunState, spanned
+from .._jobs.run_state import RunState, part_of, spanned
 from .._redaction import likely_secrets, redacted_names, without_secrets
 from .interface import load_schema
 from .map_fingerprint import Fingerprint, sent_hash
@@ -200,15 +200,18 @@ class Item:
         return self._run.prediction is earlier and _redo_reason(error) in self._shared.plan.redo
 
     async def _finish(self) -> Outcome:
-        plan = self._shared.plan
         with spanned(self._run):
-            prediction, error = await running.complete(
-                self._run,
-                create=self._create,
-                wait=self._wait,
-                ended=self._note_end,
-                retry_failed=plan.retry_failed,
-            )
+            return await self._end()
+
+    async def _end(self) -> Outcome:
+        plan = self._shared.plan
+        prediction, error = await running.complete(
+            self._run,
+            create=self._create,
+            wait=self._wait,
+            ended=self._note_end,
+            retry_failed=plan.retry_failed,
+        )
         if self._entry.timeout is not None:  # that of an earlier run
             self._late = exceptions.RunTimeout(prediction, self._entry.timeout, canceled=True)
         if self._late is not None:
@@ -217,7 +220,8 @@ class Item:
         saved: tuple[Path, ...] = ()
         if plan.save_to is not None:
             try:
-                saved = await self._save(prediction, output, plan.save_to)
+                with part_of(self._run, "download"):
+                    saved = await self._save(prediction, output, plan.save_to)
             except exceptions.JournalError:
                 raise
             except (exceptions.ReplicateException, OSError) as failure:
@@ -358,9 +362,10 @@ class Item:
                 self._shared.context.transport.pool.clock.now(),
             )
         try:
-            made = await create(
-                self._shared.context, self._shared.plan.target, request, run.pending
-            )
+            with part_of(run, "create"):
+                made = await create(
+                    self._shared.context, self._shared.plan.target, request, run.pending
+                )
         except exceptions.AmbiguousCreateError:
             raise  # the intention stands, for the next run to search again
         except Exception:

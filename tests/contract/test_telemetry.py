@@ -101,16 +101,20 @@ async def test_one_span_for_each_run(client: Client, emulator: Emulator, way: An
     assert facts["replicate.tag.tenant"] == "a"
     assert run.status.status_code is trace.StatusCode.UNSET
     parents = {name: span.parent for name, span in found.items() if span is not run}
-    assert {"queue", "predict"} <= set(parents)
+    assert set(parents) == {"create", "queue", "predict"}
     assert run.context is not None
     assert {parent and parent.span_id for parent in parents.values()} == {run.context.span_id}
     assert sum(span.name.startswith("run ") for span in EXPORTER.get_finished_spans()) == 1
 
 
 async def test_create_and_download_are_parts(client: Client, tmp_path: Any) -> None:
-    """The create and the download of `save_to` are child spans."""
+    """The create and the download of `save_to` are child spans; of each run of a fan-out, too."""
+    parts = {"create", "queue", "predict", "download", "run emulator/painter"}
     await client.run("emulator/painter", {"prompt": "a"}, save_to=tmp_path)
-    assert {"create", "download"} <= set(spans())
+    assert set(spans()) == parts
+    EXPORTER.clear()
+    await client.map("emulator/painter", [{"prompt": "a"}], save_to=tmp_path).collect()
+    assert set(spans()) == parts
 
 
 @pytest.mark.parametrize("way", [by_run, by_start, by_map])

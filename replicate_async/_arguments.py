@@ -15,9 +15,12 @@ LONGEST_WAIT: Final = 24 * 3600.0
 """Seconds to wait for a prediction if the caller sets no timeout."""
 
 _WEBHOOK: Final = re.compile(
-    r"https://|http://((?:[\w-]+\.)*localhost|127(?:\.\d+){3}|\[::1\])(?::\d*)?(?:[/?#]|\Z)",
-    re.IGNORECASE | re.ASCII,
+    r"(?:https://(?:[^\s/?#@]*@)?(?:[^\s/?#@:\[\]]+|\[[^\s/?#@\[\]]+\])"
+    r"|http://(?:(?:[a-z0-9_-]+\.)*localhost|127(?:\.[0-9]+){3}|\[::1\]))"
+    r"(?::[0-9]{0,5})?(?:[/?#]\S*)?",
+    re.IGNORECASE,
 )
+"""Hosts may have any letters, so this is not limited to ASCII."""
 
 SHORTEST_INTERVAL: Final = 0.02
 """Seconds between two polls at the rate limit of an account (:api:`rate-limits`)."""
@@ -203,7 +206,7 @@ def check_webhook(url: str | None, argument: str = "webhook") -> str | None:
     Raises:
         ArgumentError: It is not.
     """
-    if url is not None and not (isinstance(url, str) and _WEBHOOK.match(url)):
+    if url is not None and not (isinstance(url, str) and _WEBHOOK.fullmatch(url)):
         raise exceptions.ArgumentError(argument, f"expected an HTTPS URL, got {url!r}")
     return url
 

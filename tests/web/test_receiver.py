@@ -249,7 +249,12 @@ async def test_the_service_is_away(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://app.example/x", "http://localhost:8000/x", "app.example", "", None, 5],
+    [
+        *("http://app.example/x", "http://localhost:8000/x", "app.example", "", None, 5),
+        *("https://", "https:///x", "https://?x", "https://:443/x", "https://user@/x"),
+        *("https://a b.example/x", "https://app.example/a b", "https://app.example/x\n"),
+        *("https://app.example:port/x", "https://app.example:123456/x", " https://app.example"),
+    ],
 )
 async def test_urls(client: Client, url: Any) -> None:
     """A receiver whose URL the service would not take is refused when it is made."""

@@ -23,6 +23,9 @@ Load: TypeAlias = Callable[[], Awaitable[bytes]]
 
 _BLOCKS: Final = (bytes, bytearray, memoryview)
 
+_NAMES: Final = frozenset({"file", "filename", "filenames", "key", "member", "name", "path"})
+"""What the first parameter of a `read` is called that reads one of several files."""
+
 
 class ModelFile:
     """The base of the files that models make. As inputs they are sent as their `url`, not as their content."""
@@ -54,7 +57,7 @@ def _has_read(value: Any) -> bool:
     cls = type(value)
     found = inspect.getattr_static(cls, "read", None)
     if inspect.isroutine(found):
-        return True
+        return not (_reads_by_name(cls) or _is_request(cls))
     if isinstance(found, property):
         # Such as that of Django's files, which opens them.
         return any(hasattr(cls, name) for name in ("seek", "readable", "readinto", "close"))
@@ -62,6 +65,20 @@ def _has_read(value: Any) -> bool:
         return callable(getattr(value, "read", None))
     except Exception:  # a property of somebody's class  # noqa: BLE001
         return False
+
+
+def _reads_by_name(cls: type) -> bool:
+    """Tell whether `read` wants to know of what, as that of an archive: the object is no file, but has some."""
+    try:
+        first = list(inspect.signature(cls.read).parameters.values())[1]  # type: ignore[attr-defined]
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return False
+    return first.default is first.empty and first.name in _NAMES
+
+
+def _is_request(cls: type) -> bool:
+    """Tell whether objects of a class are requests, as those of httpx and aiohttp, whose `read` is about their body."""
+    return cls.__name__.endswith("Request") and _needs_nothing(cls, "read")
 
 
 def opens_when_looked_at(file: Any) -> bool:
@@ -102,8 +119,19 @@ def _is_path_like(cls: type) -> bool:
     """Entries of archives and of packages, and files of fsspec that are not open."""
     if hasattr(cls, "__fspath__") and not cls.__module__.startswith("fsspec."):
         return False
-    is_entry = hasattr(cls, "read_bytes") and hasattr(cls, "open")
+    # The `read_bytes` of a whole file system wants to know of what.
+    is_entry = _needs_nothing(cls, "read_bytes") and hasattr(cls, "open")
     return not hasattr(cls, "read") and (is_entry or _is_open_file(cls))
+
+
+def _needs_nothing(cls: type, method: str) -> bool:
+    """Tell whether a class has a method that can be called without arguments."""
+    try:
+        parameters = list(inspect.signature(getattr(cls, method)).parameters.values())[1:]
+    except (AttributeError, TypeError, ValueError):
+        return False
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(one.default is not one.empty or one.kind in variadic for one in parameters)
 
 
 def _is_open_file(cls: type) -> bool:
@@ -115,6 +143,10 @@ def _is_open_file(cls: type) -> bool:
 
 class NothingLeft(Exception):
     """A response or a part of a form was read before."""
+
+
+class Unfit(Exception):
+    """The content of an object cannot be sent; the text says why."""
 
 
 def is_response(file: Any) -> bool:
@@ -166,13 +198,12 @@ def loader_of(file: Any, most: int) -> Load | None:
         return partial(in_thread, _read_opened, file, most)
     if hasattr(cls, "multiple_chunks") and hasattr(file, "storage") and file.closed:
         return partial(in_thread, _read_stored, file, most)
-    if _takes_no_size(cls):
+    if _takes_no_size(file):
         if hasattr(cls, "__iter__"):
             return partial(in_thread, _joined, file, most)
         if hasattr(cls, "__aiter__"):
             return partial(_joined_async, file, most)
-        if isinstance(getattr(file, "url", None), str):
-            return partial(_load_by_read, file)
+        return partial(_load_by_read, file)
     return None
 
 
@@ -228,6 +259,8 @@ async def _load_urllib3(response: Any) -> bytes:
 
 
 async def _load_by_read(file: Any) -> bytes:
+    if getattr(file, "closed", False) is True:
+        raise NothingLeft
     if inspect.iscoroutinefunction(file.read):
         found = await file.read()
     else:
@@ -239,11 +272,11 @@ async def _load_by_read(file: Any) -> bytes:
 def _read_opened(file: Any, most: int) -> bytes:
     if _is_open_file(type(file)):
         if "b" not in file.mode:
-            raise TypeError("it is open in text mode; open it with 'rb'")
+            raise Unfit("the file is open in text mode; open it with 'rb'")
         with file as opened:
             return _block(opened.read(most + 1))
     if callable(getattr(file, "is_dir", None)) and file.is_dir():
-        raise IsADirectoryError("it is a directory")
+        raise Unfit("it is a directory: pass the files in it")
     with file.open("rb") as opened:
         return _block(opened.read(most + 1))
 
@@ -276,18 +309,22 @@ async def _joined_async(chunks: AsyncIterable[Any], most: int) -> bytes:
 
 def _block(chunk: object) -> bytes:
     if isinstance(chunk, str):
-        raise TypeError("it is open in text mode")
+        raise Unfit("the file is open in text mode; open it with 'rb'")
     if not isinstance(chunk, _BLOCKS):
-        raise TypeError(f"it yields {type(chunk).__name__} instead of bytes")
+        raise Unfit(f"it yields {type(chunk).__name__} instead of bytes")
     return bytes(chunk)
 
 
-def _takes_no_size(cls: type) -> bool:
+def _takes_no_size(file: Any) -> bool:
+    """Tell whether the `read` of an object can only be called without a size."""
+    found = inspect.getattr_static(type(file), "read", None)
+    if found is not None and not inspect.isroutine(found):
+        return False  # only looking at it may open the file
     try:
-        parameters = list(inspect.signature(cls.read).parameters.values())[1:]  # type: ignore[attr-defined]
+        parameters = inspect.signature(file.read).parameters.values()
     except (AttributeError, TypeError, ValueError):
         return False
-    return all(one.kind is one.KEYWORD_ONLY for one in parameters)
+    return all(one.kind in (one.KEYWORD_ONLY, one.VAR_KEYWORD) for one in parameters)
 
 
 # -- What it says of itself --------------------------------------------------------------------
@@ -314,8 +351,8 @@ def names_of(file: Any) -> list[str]:
         with suppress(ValueError, LookupError, TypeError, AttributeError):
             if (given := message.get_filename()) is not None:
                 found.append(given)
-    url = getattr(file, "url", None)
-    if url is not None:
-        with suppress(ValueError):
+    # Some raise if they have none, such as responses of httpx that nobody requested.
+    with suppress(Exception):
+        if (url := getattr(file, "url", None)) is not None:
             found.append(unquote(urlsplit(str(url)).path))
     return found

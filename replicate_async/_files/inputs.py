@@ -13,7 +13,6 @@ from datetime import time as time_of_day
 from enum import Enum
 from itertools import islice
 from typing import Any, Final
-from urllib.parse import ParseResult, SplitResult
 
 import attrs
 
@@ -23,7 +22,7 @@ from .._http.call import LARGE
 from .._http.transport import Transport
 from ..types import File, FileEncodingStrategy, Record
 from . import holders
-from .refusals import reason_against, unsendable
+from .refusals import is_url, reason_against, unsendable
 from .sources import Source, source_of
 from .uploads import Uploads, data_uri
 
@@ -199,7 +198,7 @@ class _Copier:
                 return self._nested(value, path, lambda: self._array(_in_order(value), path))
             case Iterator():
                 return self._array(self._items_of(value, path), path)
-            case SplitResult() | ParseResult():
+            case tuple() if is_url(type(value)):
                 unsendable(path, value)
             case Sequence() | deque() | ValuesView():
                 return self._nested(value, path, lambda: self._array(value, path))

@@ -169,15 +169,18 @@ class SharedReader:
         """
         async with self._lock:
             if self.start is _NOT_READ:
-                if _streams.get(self.file) == "begun":
+                state = _streams.get(self.file)
+                if state == "begun":
                     raise _read_in_part(argument)
                 _streams.set(self.file, "begun")
                 try:
                     content = await read_all()
+                    if state == "ended" and not content:
+                        raise NothingLeft
                 except NothingLeft:
                     _streams.set(self.file, "ended")
                     raise
-                _streams.set(self.file, "ended")
+                _streams.set(self.file, "ended" if content else "empty")
                 self.start = content
             loaded: bytes = self.start
         return loaded
@@ -291,7 +294,7 @@ class _Streams:
         self._known: dict[int, tuple[weakref.ref[Any], str]] = {}
 
     def get(self, file: Any) -> str | None:
-        """Return `"begun"`, `"ended"`, or None."""
+        """Return `"begun"`, `"ended"`, `"empty"` for what had no content, or None."""
         reference, state = self._known.get(id(file), (None, None))
         return state if reference is not None and reference() is file else None
 

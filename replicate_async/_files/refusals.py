@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from decimal import Decimal
 from numbers import Number
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Final, NoReturn
 
 from .. import exceptions
@@ -24,6 +24,9 @@ _METHODS: Final[Mapping[str, str]] = {
     "iterrows": 'pass its to_dict("records"), or to_csv().encode() as a file',  # pandas
     "collect_schema": "call collect() on it, and pass what that returns as to_dicts()",
     "to_list": "pass its to_list()",
+    "read_bytes": "it has many files: pass one of them, opened with 'rb'",
+    "namelist": "it is an archive: pass one of its files, as its open(name)",
+    "extractfile": "it is an archive: pass one of its files, as its extractfile(name)",
     "isoformat": "pass its isoformat()",
     "__fspath__": "pass it as pathlib.Path(...)",
 }
@@ -36,14 +39,12 @@ def reason_against(value: Any) -> str | None:
         return "it is a class: pass an instance"
     if cls.__module__.startswith("pandas.") and cls.__name__ in ("NaTType", "NAType"):
         return "it stands for a missing value: pass None, or leave it out"
-    kind = getattr(getattr(value, "dtype", None), "kind", None)
-    if kind in ("M", "m") and isinstance(kind, str):
-        # NumPy turns them into integers where their unit is too fine for a datetime.
-        return (
-            "JSON has no times: pass str(...) of each"
-            if kind == "M"
-            else "pass seconds as a number"
-        )
+    kinds = _kinds_of(getattr(value, "dtype", None))
+    # NumPy turns times into integers where their unit is too fine for a datetime.
+    if "M" in kinds:
+        return "JSON has no times: pass str(...) of each"
+    if "m" in kinds:
+        return "pass seconds as a number"
     if inspect.isawaitable(value) or inspect.iscoroutine(value):
         return "it has yet to be awaited: write `await` before it"
     if isinstance(value, Future):
@@ -56,7 +57,7 @@ def reason_against(value: Any) -> str | None:
         return "pass its total_seconds()"
     if isinstance(value, Number) and not hasattr(value, "tolist"):
         return "pass it as a float or a string"
-    if _is_url(cls):
+    if is_url(cls):
         return "pass its geturl()" if hasattr(cls, "geturl") else "pass str(...) of it"
     if inspect.isroutine(value) or inspect.isclass(value):
         return "it is a function: call it, and pass what it returns"
@@ -69,8 +70,21 @@ def reason_against(value: Any) -> str | None:
     return next((text for name, text in _METHODS.items() if hasattr(cls, name)), None)
 
 
-def _is_url(cls: type) -> bool:
-    return hasattr(cls, "scheme") and (hasattr(cls, "host") or hasattr(cls, "netloc"))
+def is_url(cls: type) -> bool:
+    """Tell whether objects of a class are URLs, also if they are tuples of the parts."""
+    return hasattr(cls, "geturl") or (hasattr(cls, "scheme") and hasattr(cls, "host"))
+
+
+def _kinds_of(dtype: Any) -> set[str]:
+    """Return the kinds of values that an array has, in all fields of its items."""
+    fields = getattr(dtype, "fields", None)
+    if isinstance(fields, Mapping):
+        return {kind for field in fields.values() for kind in _kinds_of(field[0])}
+    base = getattr(dtype, "base", dtype)
+    if base is not dtype and hasattr(base, "kind"):
+        return _kinds_of(base)  # of a field that is an array
+    kind = getattr(dtype, "kind", None)
+    return {kind} if isinstance(kind, str) else set()
 
 
 def unsendable(path: str, value: object, reason: str | None = None) -> NoReturn:
@@ -84,14 +98,31 @@ def unsendable(path: str, value: object, reason: str | None = None) -> NoReturn:
     Raises:
         ArgumentTypeError: Always.
     """
-    reason = reason or reason_against(value) or _instead(type(value))
+    reason = reason or reason_against(value) or _instead(value)
     if inspect.iscoroutine(value):
         value.close()  # Python would warn that it was never awaited
     raise exceptions.ArgumentTypeError(path, f"a {type(value).__name__} cannot be sent ({reason})")
 
 
-def _instead(cls: type) -> str:
+def _instead(value: object) -> str:
+    cls = type(value)
+    if cls.__name__.endswith("Request"):
+        return "it is a request: pass the response to it, or the files or the body that it has"
+    if isinstance(value, SimpleNamespace):
+        return "pass vars(...) of it"
+    if _has_buffer(value):
+        return "pass bytes(...) of it"
+    if hasattr(cls, "__iter__"):
+        return "pass list(...) of it"
     shown: Callable[..., Any] = cls.__str__
     if shown is not object.__str__:
         return "pass str(...) of it if its text is meant; else numbers, strings, lists, dicts, bytes, a path or an open file"
     return "pass numbers, strings, lists, dicts, bytes, a path or an open file"
+
+
+def _has_buffer(value: Any) -> bool:
+    try:
+        with memoryview(value) as view:
+            return view.ndim > 0
+    except (TypeError, ValueError, BufferError):
+        return False

@@ -401,6 +401,8 @@ async def _from_loader(file: Any, load: holders.Load, argument: str) -> Source:
             raise holders.NothingLeft
     except holders.NothingLeft:
         raise _nothing_left(argument) from None
+    except holders.Unfit as error:
+        raise exceptions.ArgumentError(argument, str(error)) from None
     except exceptions.ReplicateException:
         raise
     except Exception as error:

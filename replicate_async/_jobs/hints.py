@@ -25,7 +25,7 @@ async def with_hint(
     if not found:
         return error
     hints = [
-        f"{place}: {path!r} is the path of a file on this machine; to send the file, pass pathlib.Path({path!r})"
+        f"{place}: {path!r} is the path of a file on this machine; to send the file, pass {_as_path(path)}"
         for place, path in found
     ]
     return exceptions.ValidationError(
@@ -41,6 +41,11 @@ async def with_hint(
         headers=error.headers,
         hint="\n".join(hints),
     )
+
+
+def _as_path(path: str) -> str:
+    """Return what to write for a path: `pathlib` takes a `~` for a name, unless it is told."""
+    return f"pathlib.Path({path!r}){'.expanduser()' if path.startswith('~') else ''}"
 
 
 def _paths_in(input: Mapping[str, Any]) -> list[tuple[str, str]]:

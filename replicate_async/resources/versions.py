@@ -27,7 +27,7 @@ class Version(Bound):
     """A version of a model (:api:`version-object`)."""
 
     id: str
-    """Unique ID of the version: 64 hexadecimal digits."""
+    """Unique ID of the version; usually 64 hexadecimal digits."""
     created_at: datetime | None = None
     """Time at which the version was pushed."""
     cog_version: str | None = None
@@ -49,7 +49,7 @@ class Version(Bound):
     @property
     def predictions(self) -> OwnPredictions:
         """Predictions with this version."""
-        return OwnPredictions(self._context, CreateTarget.version(self.id))
+        return OwnPredictions(self._context, CreateTarget.version_id(self.id))
 
     async def predict(self, /, **inputs: Any) -> Output:
         """Run the version and return its output, as `Client.run` does.
@@ -66,7 +66,7 @@ class Version(Bound):
         Raises:
             ReplicateException: The same errors as `Client.run`.
         """
-        return await run(self._context, CreateTarget.version(self.id), inputs)
+        return await run(self._context, CreateTarget.version_id(self.id), inputs)
 
 
 class OwnVersions(ModelNamespace):

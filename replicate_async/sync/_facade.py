@@ -3849,7 +3849,7 @@ class Version(Twin[AsyncVersion]):
 
     @property
     def id(self) -> str:
-        """Unique ID of the version: 64 hexadecimal digits."""
+        """Unique ID of the version; usually 64 hexadecimal digits."""
         return self._async.id
 
     @property

@@ -510,7 +510,9 @@ async def test_paths_as_strings_are_recognised(
             with pytest.raises(ValidationError, match="422") as caught:
                 await call(path)
             assert f"input.image: {path!r} is the path of a file" in str(caught.value)
-            assert f"pathlib.Path({path!r})" in str(caught.value)
+            instead = f"pathlib.Path({path!r})"
+            instead += ".expanduser()" if "~" in path else ""
+            assert str(caught.value).endswith(f"pass {instead}")
             assert caught.value.hint == str(caught.value).rpartition("\n")[2]
     [outcome] = await client.map("emulator/describer", [{"image": "cat.png"}]).collect()
     assert "pathlib.Path('cat.png')" in str(outcome.error)

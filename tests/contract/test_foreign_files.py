@@ -7,12 +7,14 @@ import http.client
 import io
 import tempfile
 import threading
+import time
 import urllib.request
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import aiofiles
@@ -505,6 +507,71 @@ async def test_entries_of_archives(client: Client, emulator: Emulator, tmp_path:
         await client.run(HELLO, {"text": "x", "file": zipfile.Path(zipped, "folder/")})
     content, _ = await _run(client, emulator, anyio.Path(zipped))
     assert content == zipped.read_bytes()
+
+
+class Bare:
+    """Something with a `read` that takes no size, and nothing else."""
+
+    def __init__(self) -> None:
+        self.content = PNG
+
+    def read(self) -> bytes:
+        """Return everything, once."""
+        time.sleep(0)  # which tells blockbuster where it runs
+        content, self.content = self.content, b""
+        return content
+
+
+class AwaitedBare(Bare):
+    """The same, awaited."""
+
+    async def read(self) -> bytes:  # type: ignore[override]
+        """Return everything, once."""
+        return super().read()
+
+
+class Keywords(Bare):
+    """The same, with options."""
+
+    def read(self, **_: Any) -> bytes:
+        """Return everything, once."""
+        return super().read()
+
+
+@pytest.mark.parametrize("make", [Bare, Keywords])
+async def test_reads_that_take_no_size(
+    client: Client, emulator: Emulator, make: Callable[[], Any]
+) -> None:
+    """What can only be read as a whole is one file, read off the loop; what was read is not sent as an empty one."""
+    file = make()
+    await client.files.create(b"what is imported at the first use")
+    with blockbuster_ctx():
+        content, uploaded = await _run(client, emulator, file)
+    assert (content, uploaded.content_type) == (PNG, "image/png")
+    with pytest.raises(ArgumentError, match="read before"):
+        await client.run(HELLO, {"text": "x", "file": file})
+
+
+def test_reads_that_take_no_size_in_the_facade(emulator: Emulator) -> None:
+    """The facade takes the same, also what is awaited."""
+    with SyncClient(emulator.token, base_url=emulator.url) as client:
+        for file in (Bare(), AwaitedBare(), SimpleNamespace(read=Bare().read)):
+            created = client.files.create(file)
+            assert emulator.file_content(created.id) == PNG
+
+
+async def test_an_awaited_read_that_takes_no_size(client: Client, emulator: Emulator) -> None:
+    """It is awaited; what is no content is told."""
+    assert (await _run(client, emulator, AwaitedBare()))[0] == PNG
+    text = SimpleNamespace(read=lambda: "text")
+    with pytest.raises(ArgumentError, match="'rb'"):
+        await client.run(HELLO, {"text": "x", "file": text})
+
+
+async def test_a_response_that_was_never_requested(client: Client, emulator: Emulator) -> None:
+    """As tests make them: it has no URL, and a content."""
+    content, uploaded = await _run(client, emulator, httpx.Response(200, content=PNG))
+    assert (content, uploaded.content_type) == (PNG, "image/png")
 
 
 async def test_temporary_files(client: Client, emulator: Emulator, tmp_path: Path) -> None:

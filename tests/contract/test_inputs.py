@@ -552,14 +552,6 @@ class Broken:
         return self.result
 
 
-class NoSize:
-    """Something whose `read` takes no size."""
-
-    def read(self) -> bytes:
-        """Return everything."""
-        return b"x"
-
-
 @pytest.fixture
 def bad(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
     """Return a maker of files that cannot be sent."""
@@ -598,8 +590,6 @@ def bad(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
                 return Broken("text")
             case "nonsense":
                 return Broken(5)
-            case "no size":
-                return NoSize()
             case "huge":
                 return bytearray(100 * MIB + 1)
             case "huge file":
@@ -624,7 +614,6 @@ KINDS = [
     ("failing", "not today"),
     ("text", "'rb'"),
     ("nonsense", "int"),
-    ("no size", "TypeError"),
     ("huge", "https URL"),
     ("huge file", "https URL"),
 ]

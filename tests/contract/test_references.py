@@ -83,6 +83,23 @@ async def test_versions_are_judged_by_the_service(client: Client, emulator: Emul
         assert sent.json()["version"] == ref
 
 
+async def test_versions_of_any_id_run(client: Client, emulator: Emulator) -> None:
+    """A version that the service has returned runs in each way, whatever its ID looks like."""
+
+    @emulator.model("acme/any", any_version=True)
+    def any_model(text: str) -> str:
+        return text
+
+    for name in ("dp-4f1e0c", "v2.0"):
+        version = await client.models.versions.get("acme/any", name)
+        assert version.id == name
+        assert await version.predict(text="a") == "a"
+        assert (await version.predictions.create({"text": "b"}, wait=True)).output == "b"
+        assert await client.run(version, {"text": "c"}) == "c"
+        assert await client.use(version)(text="d") == "d"
+        assert {one.version for one in emulator.ledger.created()[-4:]} == {name}
+
+
 async def test_the_command_line_understands(emulator: Emulator) -> None:
     """A URL can be pasted into the shell."""
     done = await anyio.run_process(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import io
 import itertools
+import tarfile
 import tempfile
 import types
 import urllib.parse
 import warnings
+import zipfile
 from collections import UserString
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,12 +20,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import httpx
 import numpy as np
 import pandas as pd
 import polars as pl
 import pydantic
 import pytest
+import urllib3
 import yarl
 
 from replicate_async import Client
@@ -53,6 +58,9 @@ async def _numbers() -> Any:
     yield 1
 
 
+ROW: list[Any] = [("a", "i4"), ("t", "M8[ns]")]
+
+
 REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: Decimal("1.5"), "float(...) or str(...)"),
     (lambda: Fraction(1, 3), "a float or a string"),
@@ -62,6 +70,8 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: httpx.URL("https://example.com/a.png"), "str(...)"),
     (lambda: urllib.parse.urlsplit("https://example.com/a.png"), "geturl()"),
     (lambda: urllib.parse.urlparse("https://example.com/a.png"), "geturl()"),
+    (lambda: urllib.parse.urldefrag("https://example.com/a.png#b"), "geturl()"),
+    (lambda: urllib3.util.parse_url("https://example.com/a.png"), "str(...)"),
     (Settings, 'model_dump(mode="json")'),
     (lambda: Hidden().key, "get_secret_value()"),
     (lambda: Settings, "it is a class"),
@@ -77,6 +87,10 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: np.datetime64("NaT", "s"), "str(...)"),
     (lambda: np.timedelta64(5, "s"), "seconds as a number"),
     (lambda: np.array(["2025-01-02"], dtype="datetime64[ns]"), "str(...)"),
+    (lambda: np.array([(1, "2025-01-02")], dtype=ROW), "str(...)"),
+    (lambda: np.array([(1, "2025-01-02")], dtype=ROW)[0], "str(...)"),
+    (lambda: np.zeros(2, dtype=[("rows", ROW, (2,))]), "str(...)"),
+    (lambda: np.zeros(2, dtype=[("a", "m8[ns]")]), "seconds as a number"),
     (lambda: np.float32("nan"), "leave it out"),
     (lambda: np.float64("nan"), "leave it out"),
     (lambda: np.array([1.0, np.nan]), "leave it out"),
@@ -97,7 +111,12 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: iter([b"one", b"chunk"]), 'b"".join(...)'),
     (lambda: (chunk for chunk in [b"one", b"chunk"]), 'b"".join(...)'),
     (itertools.count, "yields more than"),
-    (lambda: types.SimpleNamespace(a=1), "cannot be sent"),
+    (lambda: types.SimpleNamespace(a=1), "vars(...)"),
+    (lambda: zipfile.ZipFile(io.BytesIO(), "w"), "its open(name)"),
+    (lambda: tarfile.TarFile(fileobj=io.BytesIO(), mode="w"), "its extractfile(name)"),
+    (lambda: fsspec.filesystem("memory"), "pass one of them"),
+    (lambda: httpx.Request("POST", "https://example.com", content=b"x"), "it is a request"),
+    (lambda: ctypes.create_string_buffer(b"abc"), "bytes(...)"),
     (object, "cannot be sent"),
     (lambda: float("nan"), "leave it out"),
     (lambda: float("inf"), "leave it out"),
@@ -134,6 +153,7 @@ SENT: list[tuple[Any, Any]] = [
     (np.float16(0.5), 0.5),
     (np.str_("a"), "a"),
     (np.array([True]), [True]),
+    (np.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")]), [[1, 2.5]]),
     (pd.Series([1, 2]), [1, 2]),
     (pd.Timestamp("2025-01-02"), "2025-01-02T00:00:00"),
     (pd.Index(["a"]), ["a"]),

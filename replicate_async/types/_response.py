@@ -44,5 +44,8 @@ class ResponseHolder:
 class JSONObject(dict[str, Any]):
     """A JSON object that `Client.request` returns: a dictionary with its `response`."""
 
-    response: Response
-    """The response that it was made of."""
+    response: Response | None = None
+    """The response that it was made of; `None` for pickles and copies."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)

@@ -22,6 +22,10 @@ async def test_a_get(client: Client, emulator: Emulator) -> None:
     assert model == (await client.models.get("replicate/hello-world")).to_dict()
     assert model.response.status == 200
     assert model.response.headers["content-type"].startswith("application/json")
+    for copied in (pickle.loads(pickle.dumps(model)), copy.copy(model), copy.deepcopy(model)):
+        assert copied == model
+        assert type(copied) is type(model)
+        assert copied.response is None
     (request, _) = emulator.ledger.requests(operation="models.get")
     assert request.headers["Authorization"] == f"Bearer {emulator.token}"
 

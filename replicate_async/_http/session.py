@@ -330,10 +330,13 @@ def _discard(loop: asyncio.AbstractEventLoop, session: Session) -> None:
 
 
 async def finish_pending(cleanups: set[Cleanup]) -> None:
-    """Await all clean-up that is pending."""
-    async with anyio.create_task_group() as group:
-        for cleanup in list(cleanups):
-            group.start_soon(cleanup)
+    """Await all clean-up that is pending, and what is added meanwhile, as by a stream whose create is just answered."""
+    begun: set[Cleanup] = set()
+    while added := cleanups - begun:
+        begun |= added
+        async with anyio.create_task_group() as group:
+            for cleanup in added:
+                group.start_soon(cleanup)
 
 
 def _keep_receive_buffers() -> None:

@@ -33,6 +33,7 @@ class Outcomes(Unpicklable):
 
     Raises, from the iteration:
         StreamAbandoned: The fan-out ended before, when waiting for an outcome was cancelled or interrupted.
+        ClientClosed: The client was closed before the last outcome.
         JournalError: The journal cannot be used.
     """
 
@@ -50,6 +51,8 @@ class Outcomes(Unpicklable):
         self._is_over: bool = False
         self._is_abandoned: bool = False
         """Whether waiting for an outcome was cancelled or interrupted, which has ended the fan-out."""
+        self._is_cut_off: bool = False
+        """Whether the client was closed, which has ended the fan-out."""
 
     def __aiter__(self) -> Self:
         return self
@@ -61,6 +64,8 @@ class Outcomes(Unpicklable):
         try:
             outcome = await fan_out.take()
         except (anyio.EndOfStream, anyio.ClosedResourceError):
+            assert self._owner is not None
+            self._is_cut_off = self._owner.cancelled() and not self._is_over
             await self.aclose()
             raise self._abandonment() or fan_out.end() from None
         except BaseException:
@@ -76,11 +81,15 @@ class Outcomes(Unpicklable):
             self._bar.describe(failed=self._failed, running=self.in_flight)
             self._bar.add(1)
 
-    def _abandonment(self) -> exceptions.StreamAbandoned | None:
+    def _abandonment(self) -> exceptions.ReplicateException | None:
         """Return the exception for the next outcome, if the fan-out was abandoned. The sync facade uses it, too."""
-        return (
-            exceptions.StreamAbandoned(None, self._plan.left_behind) if self._is_abandoned else None
-        )
+        if self._is_abandoned:
+            return exceptions.StreamAbandoned(None, self._plan.left_behind)
+        if not self._is_cut_off:
+            return None
+        closed = exceptions.ClientClosed()
+        closed.add_note(self._plan.left_behind)
+        return closed
 
     def _start(self) -> FanOut:
         fan_out = FanOut(self._context.that_waits(), self._plan, self._inputs)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from .. import _arguments, exceptions
 from .._http.call import Call
+from .._jobs.abandoning import create_unfollowed
 from .._jobs.creating import create
 from .._jobs.job import job_by_id, job_from, wait_for_end
+from .._jobs.pending import PendingCreate
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateOptions, CreateTarget, prepare
 from .._references import full_name, named, parse_name, plain_identifier
@@ -77,6 +80,7 @@ class Predictions(Namespace):
             ConnectError: No connection could be made; nothing was created.
             AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
                 the account's list. It may exist, and be billed.
+            ClientClosed: The client was closed; nothing was created.
         """
         given = sum(target is not None for target in (version, model, deployment))
         if given != 1:
@@ -106,7 +110,10 @@ class Predictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
-        return await create(self._context, target, await prepare(self._context, input, options))
+        context, pending = self._context, PendingCreate()
+        request = await prepare(context, input, options)
+        send = partial(create, context, target, request, pending)
+        return await create_unfollowed(context, pending, Prediction, send)
 
     async def get(self, id: str) -> Prediction:
         """Fetch a prediction. Calls :api:`predictions.get`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .. import exceptions
@@ -10,6 +11,7 @@ from .._arguments import check_events, check_webhook, given
 from .._files.inputs import encode_input
 from .._http.call import Call
 from .._http.retry import Kind
+from .._jobs.abandoning import create_unfollowed
 from .._jobs.creating import send_create
 from .._jobs.hints import with_hint
 from .._jobs.job import job_by_id, job_from
@@ -65,6 +67,7 @@ class Trainings(Namespace):
             ConnectError: No connection could be made; nothing was created.
             AmbiguousCreateError: No usable response was received, and the training could not be identified in
                 the account's list. It may exist, and be billed.
+            ClientClosed: The client was closed; nothing was created.
         """
         if version is None:
             raise exceptions.ArgumentError("version", "expected a version, got None")
@@ -116,7 +119,8 @@ class Trainings(Namespace):
             large=large,
         )
         try:
-            return await send_create(context, call, Training, pending)
+            send = partial(send_create, context, call, Training, pending)
+            return await create_unfollowed(context, pending, Training, send)
         except exceptions.ValidationError as error:
             raise await with_hint(error, encoded) from error.__cause__
 

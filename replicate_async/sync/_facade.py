@@ -2425,6 +2425,7 @@ class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
 
     Raises, from the iteration:
         StreamAbandoned: The fan-out ended before, when waiting for an outcome was cancelled or interrupted.
+        ClientClosed: The client was closed before the last outcome.
         JournalError: The journal cannot be used.
     """
 
@@ -3025,6 +3026,7 @@ class Predictions(Twin[AsyncPredictions]):
             ConnectError: No connection could be made; nothing was created.
             AmbiguousCreateError: No usable response was received, and the prediction could not be identified in
                 the account's list. It may exist, and be billed.
+            ClientClosed: The client was closed; nothing was created.
         """
         return Prediction(
             self._lease,
@@ -3758,6 +3760,7 @@ class Trainings(Twin[AsyncTrainings]):
             ConnectError: No connection could be made; nothing was created.
             AmbiguousCreateError: No usable response was received, and the training could not be identified in
                 the account's list. It may exist, and be billed.
+            ClientClosed: The client was closed; nothing was created.
         """
         return Training(
             self._lease,

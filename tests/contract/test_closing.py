@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from replicate_async import Client, exceptions
+from replicate_async import Client, Timeout, exceptions
 from replicate_async.testing import Emulator, Fault
 
 from .faults import World, slow, until, world
@@ -63,7 +63,74 @@ async def test_closed_while_it_runs(begin: Begin) -> None:
         assert task.done()
         if not task.cancelled():
             error = task.exception()
-            assert isinstance(error, exceptions.ReplicateException) or begin in (_map, _stream)
+            assert isinstance(error, exceptions.ReplicateException) or begin is _stream
+
+
+async def test_a_fan_out_that_is_closed_is_not_complete() -> None:
+    """A fan-out whose client is closed raises, now and at each further outcome, and does not seem complete."""
+    async with world() as here:
+        client = here.client(poll_interval=0.05)
+        outcomes = client.map("acme/slow", [{"text": "a"}] * 3)
+        task = asyncio.ensure_future(anext(outcomes))
+        await until(lambda: here.made_of("a"))
+        await client.aclose()
+        for step in (task, anext(outcomes), anext(outcomes), outcomes.collect()):
+            with pytest.raises(exceptions.ClientClosed):
+                await step
+        assert gone(here)
+
+
+async def test_a_stream_is_closed_in_any_moment() -> None:
+    """Whether its create is about to be answered or was answered a moment ago, what a stream has created is cancelled."""
+    async with world() as here:
+        tasks: list[asyncio.Future[Any]] = []
+        for number in range(60):  # one in twenty was left running
+            client, text = here.client(poll_interval=0.02), f"number {number}"
+            stream = client.stream("acme/slow", {"text": text})
+            task = asyncio.ensure_future(anext(stream))
+            await until(lambda text=text: here.made_of(text))
+            await asyncio.sleep(0.0005 * (number % 12))
+            await client.aclose()
+            assert here.emulator.ledger.running() == []
+            tasks.append(task)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("wait", [None, 30])
+@pytest.mark.parametrize("fault", [None, Fault.DELAY, Fault.STALL_AFTER_EXECUTION])
+async def test_closed_before_the_answer_to_a_create(fault: Fault | None, wait: int | None) -> None:
+    """What `predictions.create` has made runs on when the client is closed, and its caller gets to know it."""
+    async with world() as here:
+        client = here.client(timeout=Timeout(read=20))
+        if fault is not None:
+            here.emulator.wire.inject(fault, method="POST", path="*/predictions", seconds=0.3)
+        task = asyncio.create_task(
+            client.predictions.create(model="acme/slow", input={"text": "a"}, wait=wait)
+        )
+        await until(lambda: here.made_of("a") or fault is Fault.DELAY)
+        await asyncio.sleep(0.1)
+        with anyio.fail_after(7):
+            await client.aclose()
+        assert (await task).id == here.made_of("a")[0]
+        assert len(here.made_of("a")) == 1
+        assert here.emulator.ledger.cancelled() == []
+
+
+async def test_closed_before_a_create_arrives() -> None:
+    """A create that the API may have got is an error that says so, when the client is closed."""
+    async with world() as here:
+        client = here.client(timeout=Timeout(read=20))
+        lost = here.emulator.wire.inject(
+            Fault.STALL_BEFORE_EXECUTION, method="POST", path="*/predictions"
+        )
+        task = asyncio.create_task(
+            client.predictions.create(model="acme/slow", input={"text": "a"})
+        )
+        await until(lambda: lost.happened)
+        with anyio.fail_after(7):
+            await client.aclose()
+        with pytest.raises(exceptions.AmbiguousCreateError, match="the client was closed"):
+            await task
 
 
 @pytest.mark.parametrize("begin", BEGINNINGS)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
 from replicate_async import Client, Timeout, exceptions
+from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
 from .faults import World, slow, until, world
@@ -84,11 +86,11 @@ async def test_a_stream_is_closed_in_any_moment() -> None:
     """Whether its create is about to be answered or was answered a moment ago, what a stream has created is cancelled."""
     async with world() as here:
         tasks: list[asyncio.Future[Any]] = []
-        for number in range(60):  # one in twenty was left running
+        for number in range(24):  # one in twenty was left running
             client, text = here.client(poll_interval=0.02), f"number {number}"
             stream = client.stream("acme/slow", {"text": text})
             task = asyncio.ensure_future(anext(stream))
-            await until(lambda text=text: here.made_of(text))
+            await until(partial(here.made_of, text))
             await asyncio.sleep(0.0005 * (number % 12))
             await client.aclose()
             assert here.emulator.ledger.running() == []
@@ -119,7 +121,7 @@ async def test_closed_before_the_answer_to_a_create(fault: Fault | None, wait: i
 async def test_closed_before_a_create_arrives() -> None:
     """A create that the API may have got is an error that says so, when the client is closed."""
     async with world() as here:
-        client = here.client(timeout=Timeout(read=20))
+        client = here.client(timeout=Timeout(read=20), timings=Timings(cancel=2.0))
         lost = here.emulator.wire.inject(
             Fault.STALL_BEFORE_EXECUTION, method="POST", path="*/predictions"
         )
@@ -127,7 +129,7 @@ async def test_closed_before_a_create_arrives() -> None:
             client.predictions.create(model="acme/slow", input={"text": "a"})
         )
         await until(lambda: lost.happened)
-        with anyio.fail_after(7):
+        with anyio.fail_after(4):
             await client.aclose()
         with pytest.raises(exceptions.AmbiguousCreateError, match="the client was closed"):
             await task

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar, overload
 
+from . import _arguments
 from ._bars import Bar
 from ._files.output import FileOutput, output_of_url
 from ._http.call import ClientSession, TraceConfig
@@ -716,7 +717,7 @@ class Client(Unpicklable):
             on_abandon=on_abandon,
         )
         bar = None
-        if progress:
+        if _arguments.flag(progress, "progress"):
             total = len(inputs) if isinstance(inputs, Sized) else None
             bar = Bar(desc=plan.shown, total=total, unit="run")
         return Outcomes(self._context, plan, inputs, bar)

@@ -67,6 +67,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from ._redaction import without_credentials
+from ._tracebacks import in_notebook
 from .types import Job
 
 __all__ = (
@@ -141,6 +142,10 @@ class ReplicateException(Exception):
         if isinstance(self, OSError):
             facts["errno"] = self.errno  # not in __dict__
         return _restore, (type(self), str(self), facts)
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook displays: the traceback up to the user's line."""
+        return in_notebook(self, ReplicateException)
 
 
 # -- Error responses of the API ----------------------------------------------------------------

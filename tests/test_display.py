@@ -240,3 +240,63 @@ def test_pipes_get_lines(emulator: Emulator, inputs: str) -> None:
     )
     assert done.stdout.count(b"\n") == 12
     assert re.fullmatch(rb"12 done, 0 failed in .*\n", done.stderr)
+
+
+# -- Errors in notebooks -----------------------------------------------------------------------
+
+CELLS = {
+    "await mine()": "----> 1 await mine()",
+    "await c.run('acme/missing', {})": "----> 1 await c.run('acme/missing', {})",
+    "await c.use('emulator/describer')(image=Path('none'))": "----> 1 await c.use(",
+    "async for event in c.stream('acme/missing', {}): pass": "----> 1 async for event",
+    "async with c.start('acme/missing', {}) as run: pass": "----> 1 async with c.start(",
+    "await asyncio.gather(c.run('acme/missing', {}))": "----> 1 await asyncio.gather(",
+    "await v1.async_run('acme/missing', {})": "----> 1 await v1.async_run(",
+    "v1.run('acme/missing', {})": "----> 1 v1.run(",
+    "sync.run('acme/missing', {})": "----> 1 sync.run(",
+    "await nowhere.models.get('a/b')": "----> 1 await nowhere.models.get(",
+}
+
+SHELL = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+
+shell = InteractiveShell.instance(colors="nocolor")
+for cell in sys.argv[1:]:
+    print("-- cell", flush=True)
+    shell.run_cell(cell)
+"""
+
+FIRST = """
+import asyncio
+from pathlib import Path
+import replicate_async as c
+from replicate_async import sync, v1
+
+nowhere = c.Client("t", base_url="http://127.0.0.1:9", retry=c.Retry(max_retries=0))
+
+def mine():
+    return c.run("acme/missing", {})
+"""
+
+
+def test_errors_in_notebooks(emulator: Emulator) -> None:
+    """With the async client, too, a traceback ends at the user's line, and what was folded says nothing new."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHELL, FIRST, *CELLS],
+        env={**os.environ, **emulator.env, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    shown = done.stdout.split("-- cell")[2:]
+    assert len(shown) == len(CELLS)
+    for (cell, line), text in zip(CELLS.items(), shown, strict=True):
+        assert line in text, text
+        assert text.count("Cell In") == 1, text
+        assert "File " not in text, text
+        assert "another exception" not in text, text
+        if not cell.startswith(("v1", "await v1")):  # whose errors have other texts
+            assert "direct cause" not in text, text
+            assert text.count("Error") == 2, text

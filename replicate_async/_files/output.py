@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import anyio
 import attrs
 
-from .. import exceptions
+from .. import _arguments, exceptions
 from .._bars import Bar, byte_bar
 from .._concurrency import gather_limited, in_thread, shielded_in_thread
 from .._extras import import_extra
@@ -352,7 +352,7 @@ class FileOutput(Plain, ModelFile):
         complete: bool = False,
         progress: bool = False,
     ) -> Path:
-        bar = byte_bar(name) if progress else None
+        bar = byte_bar(name) if _arguments.flag(progress, "progress") else None
         target: str | os.PathLike[str] = path
         try:
             target, in_directory = await destination(path, name)

@@ -264,9 +264,10 @@ async def _latest_or_raise(
             " use predictions.create(deployment=...), or pass a Deployment)"
         )
     if version is None:
+        # That the endpoint of official models did not know it is no news.
         raise exceptions.NotFoundError(
             refused.method, refused.url, 404, title=title, detail=detail
-        ) from refused
+        ) from (None if refused.status == 404 else refused)
     return version
 
 

@@ -51,6 +51,7 @@ async def run(
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     check_retries(retry_failed)
     _arguments.flag(durable, "durable")
+    _arguments.flag(progress, "progress")
     target = target_of(ref)
     seconds_to_start = _arguments.timeout_seconds(start_timeout, "start_timeout")
     further = fallbacks_of(fallback)

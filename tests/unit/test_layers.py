@@ -27,6 +27,7 @@ RANKS = {
     # in its own folder. Imports for type checkers count.
     "_version": 0,
     "_redaction": 0,
+    "_tracebacks": 0,
     "types": 0,
     "_json": 0,
     "exceptions": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -586,3 +587,50 @@ def test_what_the_end_of_a_loop_leaves(emulator: Emulator, left: str) -> None:
         print("ended")
     """)
     assert run_python(emulator, code, left) == "ended\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forks(emulator: Emulator) -> None:
+    """Children of a process that has used it, as of prefork servers and Celery, work, also amid calls of a thread."""
+    code = textwrap.dedent("""
+        import asyncio, multiprocessing, threading
+        import replicate_async.v1 as replicate
+
+        NAME = "replicate/hello-world"
+
+        def work(text):
+            client = replicate.Client()
+            version = replicate.models.get(NAME).latest_version.id
+            prediction = replicate.predictions.create(version, {"text": text})
+            prediction.wait()
+            told = [replicate.run(NAME, {"text": text}), client.run(NAME, {"text": text}), prediction.output]
+            for each in (replicate, client):
+                told.append(asyncio.run(each.async_run(NAME, {"text": text})))
+            return told
+
+        def calls(ended):
+            while not ended.is_set():
+                replicate.run(NAME, {"text": "of a thread"})
+
+        async def forked():
+            await replicate.async_run(NAME, {"text": "x"})
+            with context.Pool(1) as pool:
+                told = await asyncio.to_thread(pool.map, work, ["d"])
+            return told, await replicate.async_run(NAME, {"text": "e"})
+
+        context = multiprocessing.get_context("fork")
+        work("x")
+        ended = threading.Event()
+        thread = threading.Thread(target=calls, args=(ended,))
+        thread.start()
+        with context.Pool(3) as pool:
+            for told in pool.map(work, ["a", "b", "c"], chunksize=1):
+                print(*told, sep=",")
+        ended.set()
+        thread.join()
+        print(asyncio.run(forked()))
+        print(replicate.run(NAME, {"text": "f"}))
+    """)
+    lines = [",".join([f"hello {text}"] * 5) for text in "abc"]
+    lines += [f"({[['hello d'] * 5]}, 'hello e')", "hello f"]
+    assert run_python(emulator, code).splitlines() == lines

@@ -1,0 +1,118 @@
+"""Tracebacks that end at the user's line.
+
+The sync facade trims those of its exceptions itself. Async ones pass through one frame for each `await`, and are
+trimmed where they are looked at, in notebooks: elsewhere, Python shows them as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+_PACKAGE: Final = str(Path(__file__).parent) + os.sep
+
+_LIBRARIES: Final = (
+    _PACKAGE,
+    "<frozen",
+    *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+)
+"""Where code is that is not the user's."""
+
+
+def trim(error: BaseException, own: type[BaseException]) -> None:
+    """End the traceback of one of our own exceptions at the user's line, and fold causes that say nothing new.
+
+    Args:
+        error: The exception.
+        own: The base of our own exceptions.
+    """
+    _fold(error, own)
+    error.__traceback__ = joined(_outside(error.__traceback__))
+
+
+def in_notebook(error: BaseException, own: type[BaseException]) -> list[str]:
+    """Return what IPython shows for one of our own exceptions: as for any other, but trimmed.
+
+    Args:
+        error: The exception.
+        own: The base of our own exceptions.
+    """
+    trim(error, own)
+    ipython = sys.modules.get("IPython")  # which has called this
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None:
+        return traceback.format_exception(error)
+    lines: list[str] = shell.InteractiveTB.structured_traceback(
+        type(error), error, error.__traceback__
+    )
+    return lines
+
+
+def _fold(error: BaseException, own: type[BaseException]) -> None:
+    """Fold the causes of an exception whose texts are in its message; of our own causes, remove the frames."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        cause = error.__cause__
+        if cause is None and not error.__suppress_context__:
+            cause = error.__context__
+        if cause is None:
+            return
+        if isinstance(cause, own):
+            cause.__traceback__ = joined(_outside(cause.__traceback__))
+            error = cause
+        elif _says_nothing_new(cause, str(error)):
+            error.__cause__ = None  # which suppresses the context, too
+            return
+        else:
+            return
+
+
+def _says_nothing_new(cause: BaseException, message: str) -> bool:
+    """Tell whether the message has the text of a cause, and no code of the user's has raised it."""
+    texts = (str(cause), getattr(cause, "strerror", None))
+    is_told = any(text and text in message for text in texts) or not str(cause)
+    return is_told and all(is_in(each, *_LIBRARIES) for each in frames(cause.__traceback__))
+
+
+def _outside(trace: TracebackType | None) -> list[TracebackType]:
+    """Return the frames up to the package's first one, and those of the user's code that it has called."""
+    kept: list[TracebackType] = []
+    is_inside = False
+    for each in frames(trace):
+        if is_in(each, _PACKAGE):
+            is_inside = True
+        elif not is_inside or not is_in(each, *_LIBRARIES):
+            kept.append(each)
+    while is_inside and len(kept) > 1 and is_in(kept[-1], contextlib.__file__):
+        kept.pop()  # what `with` has called
+    return kept
+
+
+def is_in(trace: TracebackType, *places: str) -> bool:
+    """Tell whether the code of a frame is in one of some folders."""
+    return trace.tb_frame.f_code.co_filename.startswith(places)
+
+
+def frames(trace: TracebackType | None) -> list[TracebackType]:
+    """Return a traceback as a list, the outermost frame first."""
+    found: list[TracebackType] = []
+    while trace is not None:
+        found.append(trace)
+        trace = trace.tb_next
+    return found
+
+
+def joined(traces: list[TracebackType]) -> TracebackType | None:
+    """Make a traceback of a list of frames."""
+    following: TracebackType | None = None
+    for trace in reversed(traces):
+        trace.tb_next = following
+        following = trace
+    return following

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ from .._jobs.prediction import EventStream
 from ..types import ServerSentEvent
 
 __all__ = ("sse",)
+
+_logger = logging.getLogger("replicate_async")
 
 _AHEAD: Final = 64
 """Events to hold for a browser that is slower than the model."""
@@ -96,7 +99,14 @@ async def _pump(events: EventStream, queue: _Queue) -> None:
         try:
             async for event in events:
                 await queue.put(event)
-        except Exception as error:  # noqa: BLE001 - the browser is told
+        except Exception as error:
+            # Nobody else sees it: for the server, the response is complete.
+            is_known = isinstance(error, exceptions.ReplicateException)
+            _logger.warning(
+                "a stream to the browser ends with an error: %s",
+                error if is_known else repr(error),
+                exc_info=None if is_known else error,
+            )
             await queue.put(error)
     await queue.put(None)
 
@@ -139,7 +149,9 @@ class _Writer:
         facts = {
             "id": None if prediction is None else prediction.id,
             "type": type(error).__name__,
-            "message": str(error),
+            "message": str(error)
+            if isinstance(error, exceptions.ReplicateException)
+            else "an unexpected error",
         }
         return _event("error", encode_json(facts))
 

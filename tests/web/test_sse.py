@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 
@@ -87,8 +88,8 @@ async def test_heartbeats(client: Client) -> None:
     assert sum(event.get("event") == "output" for event in found) == 3
 
 
-async def test_failures(client: Client) -> None:
-    """A failure is an event, whose data are JSON, and ends the stream."""
+async def test_failures(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """A failure is an event, whose data are JSON, and ends the stream; the log of the server has it, too."""
     found = await collected(client.stream("acme/failing"))
     assert found[-1]["event"] == "error"
     facts = json.loads(found[-1]["data"])
@@ -98,6 +99,29 @@ async def test_failures(client: Client) -> None:
     missing = await collected(client.stream("acme/no-such-model"))
     [error] = [event for event in missing if event["event"] == "error"]
     assert json.loads(error["data"])["id"] is None
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    for warning, reason in zip(warnings, ["no luck", "no-such-model"], strict=True):
+        assert warning.startswith("a stream to the browser ends with an error")
+        assert reason in warning
+
+
+async def test_unexpected_failures(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    """Of an error that is none of this package, here of a trace hook, only the log has the text."""
+
+    async def fail(*_: object) -> None:
+        raise LookupError("secret")
+
+    hooks = aiohttp.TraceConfig()
+    hooks.on_request_start.append(fail)
+    async with Client(emulator.token, base_url=emulator.url, trace_configs=[hooks]) as broken:
+        [error] = await collected(broken.stream("acme/poet"))
+    assert json.loads(error["data"]) == {
+        "id": None,
+        "type": "LookupError",
+        "message": "an unexpected error",
+    }
+    assert "secret" in caplog.text
+    assert "Traceback" in caplog.text
 
 
 async def test_leaving_cancels(client: Client, emulator: Emulator) -> None:

@@ -50,7 +50,8 @@ def journal(emulator: Emulator, tmp_path: Path) -> Path:
 
 
 async def _map(emulator: Emulator, path: Path) -> list[Any]:
-    async with Client(emulator.token, base_url=emulator.url) as client, asyncio.timeout(20):
+    # The list is searched for 20 seconds for what a create without an answer may have made.
+    async with Client(emulator.token, base_url=emulator.url) as client, asyncio.timeout(60):
         outcomes = client.map(
             "replicate/hello-world",
             INPUTS,

@@ -118,7 +118,7 @@ async def test_low_credit_is_obeyed() -> None:
 
 async def test_clients_and_views_share_a_gate() -> None:
     """All clients and views with the same token queue at one gate; another token has its own."""
-    limit = RateLimit(creates=3, others=1000, per=0.6)
+    limit = RateLimit(creates=3, others=1000, per=3)
     async with (
         world(wire=False) as here,
         here.client(rate_limit=limit) as one,

@@ -214,7 +214,7 @@ class Pool:
         """Whether the client is closed, or being closed."""
         return self.closing or self._closed
 
-    def forget(self) -> None:
+    def forget_servers(self) -> None:
         """Forget what is known of servers, proxies and limits, but no connection."""
         self.gates, self.clock = RecentGates(), ServerClock()
         for session in list(self._sessions.values()):

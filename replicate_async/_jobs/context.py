@@ -377,7 +377,7 @@ def reset(context: Context) -> None:
     fresh = make_context()
     pool = context.transport.pool
     if not pool.is_closed:
-        pool.forget()
+        pool.forget_servers()
         fresh.transport = Transport(fresh.transport.config, pool)
     for field in attrs.fields(Context):
         setattr(context, field.name, getattr(fresh, field.name))

@@ -133,8 +133,12 @@ class Streamed:
         failure: Exception | None = None
 
         async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            nonlocal failure
+            try:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+            except Exception as error:  # noqa: BLE001 - raised below, outside of the group
+                failure = error
             tasks.cancel_scope.cancel()
 
         async with anyio.create_task_group() as tasks:

@@ -48,16 +48,17 @@ async def while_connected(request: object, work: Awaitable[T]) -> T:
         raise
     has_left = False
     result: list[T] = []
-    failure: BaseException | None = None
+    failure: Exception | None = None
 
     async def watch() -> None:
-        nonlocal has_left
-        while True:
-            message = await receive()
-            if message["type"] in ("http.disconnect", "websocket.disconnect"):
-                has_left = True
-                tasks.cancel_scope.cancel()
-                return
+        nonlocal has_left, failure
+        try:
+            while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
+                pass
+            has_left = True
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the group
+            failure = error
+        tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
@@ -66,10 +67,10 @@ async def while_connected(request: object, work: Awaitable[T]) -> T:
         except Exception as error:  # noqa: BLE001 - raised below, outside of the group
             failure = error
         tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
     if result:
         return result[0]
+    if failure is not None:
+        raise failure
     assert has_left
     raise exceptions.RequestDisconnected
 

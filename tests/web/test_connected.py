@@ -226,6 +226,18 @@ async def test_failures(client: Client, emulator: Emulator) -> None:
         await while_connected(forever, client.run("acme/broken"))
 
 
+async def test_servers_that_fail(client: Client, emulator: Emulator) -> None:
+    """If it cannot be told whether the browser is there, the run is cancelled, and the reason is raised as it is."""
+
+    async def receive() -> object:
+        await until(emulator.ledger.running)
+        raise LookupError("no messages")
+
+    with pytest.raises(LookupError, match="no messages"):
+        await while_connected(receive, work(client, 30))
+    assert not emulator.ledger.running()
+
+
 @pytest.mark.parametrize("request_", [None, 5, "request", object()])
 async def test_what_is_no_request(request_: object) -> None:
     """It is told, and the work does not begin."""

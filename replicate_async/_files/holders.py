@@ -6,6 +6,7 @@ They are recognised by what their classes offer, since none of their libraries i
 from __future__ import annotations
 
 import inspect
+import io
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -91,11 +92,25 @@ def inner_file(value: Any) -> Any:
     if hasattr(type(value), "read"):
         return None
     try:
+        if isinstance(value, (tuple, dict)) and (parsed := _parsed_file(value)) is not None:
+            return parsed
         found = getattr(value, "file", None)
         is_upload = isinstance(getattr(value, "filename", None), str)
         return found if is_upload and callable(getattr(found, "read", None)) else None
     except Exception:  # a property of somebody's class  # noqa: BLE001
         return None
+
+
+def _parsed_file(value: Any) -> io.BytesIO | None:
+    """Return the content of an upload that is a named tuple or a dict, as those of Sanic and Tornado."""
+    if type(value) in (tuple, dict):
+        return None
+    body, kind, name = (
+        next((found for each in names if (found := getattr(value, each, None)) is not None), None)
+        for names in (("body",), ("content_type", "type"), ("filename", "name"))
+    )
+    is_upload = isinstance(body, bytes) and isinstance(kind, str) and isinstance(name, str)
+    return io.BytesIO(body) if is_upload else None
 
 
 def _is_loaded_as_a_whole(value: Any) -> bool:

@@ -227,8 +227,9 @@ async def digest_of(file: Any, argument: str) -> str:
         if not holders.can_load_again(file):
             raise exceptions.ArgumentTypeError(argument, reads_once)
     elif not isinstance(file, (bytes, bytearray, memoryview, os.PathLike)):
+        inner = holders.inner_file(file) or file
         try:
-            can_repeat = _regular_file(file) is not None or await _can_seek(file)
+            can_repeat = _regular_file(inner) is not None or await _can_seek(inner)
         except Exception as error:
             raise exceptions.ArgumentError(
                 argument, f"it cannot be read ({_told(error)})"

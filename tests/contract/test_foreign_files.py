@@ -15,7 +15,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import aiofiles
 import aiohttp
@@ -384,6 +384,45 @@ async def test_uploads_to_starlette(client: Client, emulator: Emulator) -> None:
     await upload.close()
     with pytest.raises(ArgumentError, match="upload is closed"):
         await client.run(HELLO, {"text": "x", "file": upload})
+
+
+class SanicFile(NamedTuple):
+    """An upload as Sanic hands it out."""
+
+    type: str
+    body: bytes
+    name: str
+
+
+class FileOfTornado(dict[str, Any]):
+    """An upload as Tornado hands it out: a dict whose items are attributes, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+async def test_uploads_that_are_tuples_and_dicts(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
+    """They are one file each, not a list or a dict of their parts, also in a journal; other tuples stay lists."""
+    told = {"filename": "photo.png", "body": PNG + b"t", "content_type": "image/png"}
+    for upload in (SanicFile("image/png", PNG, "photo.png"), FileOfTornado(told)):
+        async with Client(emulator.token, base_url=emulator.url) as each:
+            content, uploaded = await _run(each, emulator, upload)
+            assert content == upload.body
+            assert (uploaded.name, uploaded.content_type) == ("photo.png", "image/png")
+        journal = tmp_path / type(upload).__name__
+        [done] = await client.map(
+            HELLO, [{"text": "x", "file": upload}], journal=journal
+        ).collect()
+        assert done.error is None
+    await client.predictions.create(HELLO, {"text": "x", "value": SanicFile("a", b"", "b")[::2]})
+    assert emulator.ledger.requests()[-1].json()["input"]["value"] == ["a", "b"]
+    await client.predictions.create(HELLO, {"text": "x", "value": FileOfTornado(filename="a")})
+    assert emulator.ledger.requests()[-1].json()["input"]["value"] == {"filename": "a"}
 
 
 async def test_uploads_to_werkzeug(client: Client, emulator: Emulator) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,19 @@ _OWN: Final = 0o600
 
 _SHARED: Final = 0o666
 """Permissions of other files, from which the system takes those that the umask names."""
+
+
+class NamedSpool(tempfile.SpooledTemporaryFile[bytes]):
+    """A temporary file with the name of the file that it holds: uploads of HTTP libraries tell it."""
+
+    def __init__(self, name: str, in_memory: int) -> None:
+        super().__init__(in_memory)
+        self._told = name
+
+    @property
+    def name(self) -> str:
+        """The name, which is no path."""
+        return self._told
 
 
 @asynccontextmanager

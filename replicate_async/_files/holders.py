@@ -109,8 +109,9 @@ def _parsed_file(value: Any) -> io.BytesIO | None:
         next((found for each in names if (found := getattr(value, each, None)) is not None), None)
         for names in (("body",), ("content_type", "type"), ("filename", "name"))
     )
-    is_upload = isinstance(body, bytes) and isinstance(kind, str) and isinstance(name, str)
-    return io.BytesIO(body) if is_upload else None
+    if isinstance(body, bytes) and isinstance(kind, str) and isinstance(name, str):
+        return io.BytesIO(body)
+    return None
 
 
 def _is_loaded_as_a_whole(value: Any) -> bool:

@@ -97,6 +97,8 @@ _TYPES: Final[Mapping[str, str]] = {
 
 _SUFFIXES: Final[Mapping[str | None, str]] = {
     # Types that servers use, and that `mimetypes` does not know or gives an unusual suffix.
+    "application/gzip": ".gz",
+    "application/x-gzip": ".gz",
     "application/x-zip-compressed": ".zip",
     "audio/mp3": ".mp3",
     "audio/mpeg": ".mp3",
@@ -130,6 +132,10 @@ def sniff(start: bytes) -> str | None:
         return _BRANDS.get(start[8:12], "video/mp4")
     if start[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa"):
         return "audio/mpeg"
+    if start[:2] == b"BM" and start[6:10] == bytes(4):
+        return "image/bmp"
+    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
+        return "image/svg+xml"
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from functools import lru_cache, partial
@@ -25,7 +24,7 @@ from .._http.transport import Transport
 from .._http.urls import has_host, path_of
 from ..types import FileStat, Limits, Retry, Timeout
 from ..types._plain import Plain, described
-from .disk import NewFile, destination, new_file
+from .disk import NamedSpool, NewFile, destination, new_file
 from .display import EMBEDDED, MOST_SHOWN, RecentContent, media_html
 from .download import BUFFERED, DataUri, Download
 from .holders import ModelFile
@@ -216,14 +215,14 @@ class FileOutput(Plain, ModelFile):
         ```
 
         Returns:
-            A binary file object at its start. Close it after use.
+            A binary file object at its start, with the `name` of the file. Close it after use.
 
         Raises:
             FileExpired: The file has been deleted.
             IncompleteFile: The download ended early and could not be resumed.
             TransportError: No usable response was received.
         """
-        file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - returned
+        file = NamedSpool(self.name, _IN_MEMORY)
         try:
             async with aclosing(self._content(may_restart=True)) as chunks:
                 async for chunk in chunks:
@@ -585,7 +584,7 @@ class _Chunks(AsyncIterator[bytes]):
 _recent: Final = RecentContent()
 
 
-def _empty(file: tempfile.SpooledTemporaryFile[bytes]) -> None:
+def _empty(file: NamedSpool) -> None:
     """Remove what was written to a file."""
     file.seek(0)
     file.truncate()

@@ -1453,7 +1453,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         ```
 
         Returns:
-            A binary file object at its start. Close it after use.
+            A binary file object at its start, with the `name` of the file. Close it after use.
 
         Raises:
             FileExpired: The file has been deleted.

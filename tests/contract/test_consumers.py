@@ -39,6 +39,11 @@ PICTURE = {"prompt": "x", "width": 64, "height": 64}
         ("/out", "application/octet-stream", PNG, "out.png"),
         ("/out", "binary/octet-stream", b"RIFF0000WAVE", "out.wav"),
         ("/out", None, b"\xff\xd8\xff\xe0", "out.jpg"),
+        ("/out", None, b"\x1f\x8b\x08\x00", "out.gz"),
+        ("/out", None, b"BM\x46\x00\x00\x00" + bytes(4), "out.bmp"),
+        ("/out", None, b'<svg xmlns="http://www.w3.org/2000/svg"/>', "out.svg"),
+        ("/out", None, b'<?xml version="1.0"?><svg/>', "out.svg"),
+        ("/out", None, b'<?xml version="1.0"?><x/>', "out"),
         ("/out", None, b"who knows", "out"),
         ("/out", "video/mp4", PNG, "out.mp4"),
         ("/model-1.5", "image/webp", b"x", "model-1.5.webp"),
@@ -81,11 +86,8 @@ async def test_suffixes_in_batches(emulator: Emulator, client: Client, tmp_path:
     emulator.add_model("acme/files", change, official=True)
     with Wire(answer(200, PNG, "image/png", keep=True)) as wire:
         output = await client.run("acme/files", {"text": "t"}, save_to=tmp_path / "run")
-        assert (
-            sorted(path.name for path in (tmp_path / "run").iterdir())
-            == ["out-2.png", "out-3.png", "out.png"]
-            or True
-        )
+        names = sorted(path.name for path in (tmp_path / "run").iterdir())
+        assert names == ["out-2.png", "out-3.png", "out.png"]
         assert {output[key].path.suffix for key in "abc"} == {".png"}
         for _ in range(2):
             [outcome] = await client.map(
@@ -149,6 +151,7 @@ def test_consumers(emulator: Emulator, tmp_path: Path) -> None:
             web.post("http://x.test/", files={"file": file})
         web.post("http://x.test/", content=iter(table))
         assert b"a,b\n1,2\n" in sent[0]
+        assert b'filename="t.csv"' in sent[0]
         assert sent[1] == b"a,b\n1,2\n"
         table.save(tmp_path / "t.csv")
         assert pd.read_csv(Path(table)).shape == (1, 2)  # it is a path now

@@ -415,9 +415,7 @@ async def test_uploads_that_are_tuples_and_dicts(
             assert content == upload.body
             assert (uploaded.name, uploaded.content_type) == ("photo.png", "image/png")
         journal = tmp_path / type(upload).__name__
-        [done] = await client.map(
-            HELLO, [{"text": "x", "file": upload}], journal=journal
-        ).collect()
+        [done] = await client.map(HELLO, [{"text": "x", "file": upload}], journal=journal).collect()
         assert done.error is None
     await client.predictions.create(HELLO, {"text": "x", "value": SanicFile("a", b"", "b")[::2]})
     assert emulator.ledger.requests()[-1].json()["input"]["value"] == ["a", "b"]

@@ -139,9 +139,11 @@ class Claim:
         return self._portal is portal
 
     async def _wind_up(self) -> None:
-        """Cancel what runs, which cancels its predictions, and then close the client."""
-        await self._cancel_running()
-        await self._aclose()
+        """Close the client, which settles what costs money, and cancel what still runs."""
+        try:
+            await self._aclose()
+        finally:
+            await self._cancel_running()
 
     async def _cancel_running(self) -> None:
         tasks = [pending.task for pending in self._running if pending.task is not None]

@@ -154,6 +154,18 @@ def test_closing_during_calls(emulator: Emulator) -> None:
             assert not emulator.ledger.running()
 
 
+def test_closing_before_the_answer_to_a_create(emulator: Emulator) -> None:
+    """A create that another thread's `close()` overtakes returns what it has made, which nobody cancels."""
+    client = Client(emulator.token, base_url=emulator.url)
+    create = partial(client.predictions.create, model="emulator/sleeper", wait=30)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(create, input={"seconds": 60})
+        until(emulator.ledger.running)
+        client.close()
+        assert call.result(SECONDS).id == emulator.ledger.created()[0].id
+    assert not emulator.ledger.cancelled()
+
+
 def test_refused_close(emulator: Emulator) -> None:
     """A client whose `close()` is refused where it is called can be closed elsewhere."""
     import asyncio

@@ -548,8 +548,12 @@ def _problems(
         if short or long:
             text = f"it has {len(value)} characters: {field.bounds}"
             return [Problem(path, text, False)]
-        if field.is_file and not _URL.match(value):
-            text = f"{REDACTED if field.is_secret else value[:100]!r} is not a URL; for a file on this machine, pass pathlib.Path(...)"
+        if field.is_file and (not _URL.match(value) or value.lower().startswith("file:")):
+            shown = REDACTED if field.is_secret else value[:100]
+            text = (
+                f"{shown!r} is not a URL that the model can fetch; for a file on this machine, pass pathlib.Path(...),"
+                " or @PATH in a shell"
+            )
             return [Problem(path, text, False)]
     if isinstance(value, (list, tuple)) and field.items is not None:
         found: list[Problem] = []

@@ -394,8 +394,9 @@ async def test_inputs_are_checked(client: Client, studio: Emulator) -> None:
     with pytest.raises(ArgumentError, match="did you mean 'loud'") as choice:
         await reader(file=b"x", style="lou")
     assert choice.value.argument == "style"
-    with pytest.raises(ArgumentError, match=r"pathlib\.Path"):
-        await reader(file="x.txt")
+    for local in ("x.txt", "file:///tmp/x.txt", "FILE:x.txt", "C:/x.txt"):
+        with pytest.raises(ArgumentError, match=r"pathlib\.Path.*@PATH in a shell"):
+            await reader(file=local)
     with pytest.raises(ArgumentError, match="from 0 to 100"):
         await client.use("acme/counter")(to=101)
     with pytest.raises(TypeError):

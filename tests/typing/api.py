@@ -5,8 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import io
+import json
 import pathlib
+from collections.abc import AsyncIterator
 from typing import Any, assert_type
+
+from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 import replicate_async as replicate
 from replicate_async import (
@@ -28,6 +34,9 @@ from replicate_async import (
     Prediction,
     Progress,
     RateLimit,
+    Receiver,
+    RedisBackplane,
+    Reply,
     Retry,
     Run,
     SearchResults,
@@ -45,8 +54,11 @@ from replicate_async.types import (
     CollectionSummary,
     DeploymentRelease,
     DocumentationPage,
+    FileStat,
     Job,
     PredictionUrls,
+    RateLimitState,
+    Response,
     SearchCollection,
     TrainingOutput,
 )
@@ -275,6 +287,43 @@ async def webhooks(client: Client, headers: dict[str, str], body: bytes) -> None
     assert_type(delivered, Prediction | Training)
     if isinstance(delivered, Prediction):
         assert_type(delivered.output, Any)
+
+
+async def web_apps(client: Client, request: Request, other: web.Request, body: bytes) -> None:
+    """What stands between a prediction and the browser."""
+    prediction = await replicate.while_connected(request, client.predictions.get("id"))
+    assert_type(prediction, Prediction)
+    assert_type(
+        replicate.sse(prediction.stream(last_event_id="1"), heartbeat=5), AsyncIterator[bytes]
+    )
+    output = client.output("https://replicate.delivery/a/b.png")
+    assert_type(await output.stat(), FileStat)
+    shown: StreamingResponse = replicate.file_response(output, request)
+    saved: web.StreamResponse = replicate.file_response(output, other, filename="a", download=True)
+    print(shown, saved, json.dumps(prediction, default=replicate.to_json))
+
+    receiver = client.webhooks.receiver(
+        url="https://app.example/x", backplane=RedisBackplane("redis://localhost")
+    )
+    assert_type(receiver, Receiver)
+    assert_type(await receiver.handle({"webhook-id": "a"}, body), Reply)
+
+    @receiver.on("completed")
+    async def ended(job: Prediction | Training) -> None:
+        print(job.id)
+
+    assert_type(await ended(prediction), None)
+    await client.run("owner/name", via=receiver)
+    async with client.start("owner/name", start_timeout=5, fallback=["other/model"]) as run:
+        assert_type(run, Run)
+        async for update in run.updates(timeout=5, on_abandon="cancel"):
+            assert_type(update, Update)
+        assert_type(run.prediction, Prediction)
+    assert_type(client.predictions.from_dict({"id": "a"}), Prediction)
+    assert_type(prediction.response, Response | None)
+    assert_type(client.with_options(tags={"tenant": "a"}).rate_limit, RateLimitState | None)
+    assert_type(await client.request("GET", "/account", params={"a": 1}), Any)
+    replicate.file_response("https://x", request)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def functions(client: Client) -> None:

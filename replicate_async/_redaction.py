@@ -38,6 +38,30 @@ def redacted_names(record: Mapping[str, Any] | None) -> frozenset[str]:
     return frozenset(name for name, item in given.items() if item == REDACTED)
 
 
+def holds_secret(schema: object, components: Mapping[str, Any]) -> bool:
+    """Return whether the schema of an input, or any part of it, is marked as secret (`x-cog-secret`, `format: password`).
+
+    Args:
+        schema: The schema.
+        components: What its references stand for, by name.
+    """
+    parts: list[object] = [schema]
+    names: set[str] = set()
+    for part in parts:  # which grows: schemas may refer to themselves
+        if isinstance(part, list):
+            parts.extend(part)
+        if not isinstance(part, Mapping):
+            continue
+        if part.get("x-cog-secret") is True or part.get("format") == "password":
+            return True
+        name = part.get("$ref")
+        if isinstance(name, str) and name not in names:
+            names.add(name)
+            parts.append(components.get(name.rpartition("/")[2]))
+        parts.extend(each for key, each in part.items() if key not in ("default", "enum"))
+    return False
+
+
 _LIKE_SECRETS: Final = re.compile(
     r"(.*_)?(pass(word|wd|phrase)|secret|api_?key|(access|auth|api|bearer|hf|secret)_?token|token|private_?key|credentials?)",
     re.IGNORECASE,

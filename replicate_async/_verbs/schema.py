@@ -22,7 +22,7 @@ import attrs
 from .._codec import decode_json
 from .._files.holders import ModelFile, is_file
 from .._json import digits_of, shown
-from .._redaction import REDACTED, shortened
+from .._redaction import REDACTED, holds_secret, shortened
 from ..types import File
 
 _DEEPEST: Final = 16
@@ -83,7 +83,7 @@ class InputField:
     deprecated: bool = False
     """Whether the input is deprecated."""
     is_secret: bool = False
-    """Whether the value, or each of its items, is to be kept secret."""
+    """Whether the value, or a part of it, is to be kept secret."""
 
     def annotation(self, file: Any) -> Any:
         """Return the type for a signature.
@@ -456,7 +456,6 @@ def _field(
         if isinstance(items, Mapping) and depth < _DEEPEST
         else None
     )
-    secret = node.get("x-cog-secret") is True or node.get("format") == "password"
     return InputField(
         name,
         kind if isinstance(kind, str) else None,
@@ -472,7 +471,7 @@ def _field(
         _whole(node.get("maxLength")),
         described,
         node.get("deprecated") is True,
-        secret or (described is not None and described.is_secret),
+        holds_secret(node, components),
     )
 
 

@@ -432,3 +432,41 @@ def test_marked_iterators() -> None:
     """From then on, the marker decides."""
     assert WRITER.iterates
     assert WRITER.concatenates
+
+
+# -- Secrets -----------------------------------------------------------------------------------
+
+KEY = {"type": "string", "format": "password", "writeOnly": True, "x-cog-secret": True}
+NAMED = {"$ref": "#/components/schemas/Key"}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        KEY,
+        {"type": "string", "x-cog-secret": True},
+        {"type": ["string", "null"], "format": "password"},
+        NAMED,
+        {"allOf": [NAMED], "description": "A key."},
+        {"allOf": [{"type": "string"}, KEY]},
+        {"anyOf": [NAMED, {"type": "null"}]},
+        {"anyOf": [{"type": "integer"}, KEY]},
+        {"type": "array", "items": NAMED},
+        {"type": "array", "prefixItems": [{"type": "string"}, KEY]},
+        {"type": "object", "properties": {"user": {"type": "string"}, "key": KEY}},
+        {"type": "object", "additionalProperties": {"anyOf": [NAMED, {"type": "null"}]}},
+        {"$ref": "#/components/schemas/Tree"},
+    ],
+)
+def test_secrets_wherever_they_stand(node: dict[str, Any]) -> None:
+    """An input is secret if any part of its schema is."""
+    tree = {
+        "type": "object",
+        "properties": {"left": {"$ref": "#/components/schemas/Tree"}, "key": NAMED},
+    }
+    plain = {"type": "object", "properties": {"format": {"type": "string", "default": "password"}}}
+    given = {"type": "object", "properties": {"key": node, "plain": plain}}
+    schemas = {"Input": given, "Key": KEY, "Tree": tree}
+    found = read_schema({"components": {"schemas": schemas}}, "0.16.0")
+    assert found is not None
+    assert found.secrets == {"key"}

@@ -10,14 +10,20 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import uvicorn
 from playwright.sync_api import Page, expect, sync_playwright
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from replicate_async import Client, file_response
 from replicate_async.testing import Emulator, OutputFile, log
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,3 +182,58 @@ def test_closing_the_tab(page: Page, app: Breaking, emulator: Emulator) -> None:
         while not emulator.ledger.cancelled():
             assert time.monotonic() < deadline, emulator.ledger.created()
             time.sleep(0.05)
+
+
+# -- Files that hold scripts -------------------------------------------------------------------
+
+SCRIPTS = {
+    "text/html": b"<script>fetch('/ran')</script>",
+    "image/svg+xml": b"<svg xmlns='http://www.w3.org/2000/svg'><script>fetch('/ran')</script></svg>",
+    "application/xhtml+xml": b"<html xmlns='http://www.w3.org/1999/xhtml'><script>fetch('/ran')</script></html>",
+}
+
+
+def test_files_run_no_scripts(page: Page, emulator: Emulator) -> None:
+    """What a model has made runs nothing at the origin of the app; its pictures are shown by pages of the app."""
+    ran: list[str] = []
+
+    @emulator.model("acme/maker", official=True)
+    def maker(kind: str) -> OutputFile:
+        return OutputFile(SCRIPTS.get(kind, PICTURE), "made", kind.removeprefix("picture "))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Client]]:
+        async with Client(emulator.token, base_url=emulator.url) as client:
+            yield {"client": client}
+
+    async def passed_on(request: Request) -> Any:
+        made = await request.state.client.run("acme/maker", dict(request.query_params))
+        return file_response(made, request)
+
+    async def as_it_is(request: Request) -> Response:
+        kind = request.query_params["kind"]
+        return Response(SCRIPTS[kind], media_type=kind)
+
+    async def note(request: Request) -> Response:
+        ran.append(request.headers["referer"])
+        return Response()
+
+    async def home(request: Request) -> Response:
+        shown = "<img id='made' src='/passed-on?kind=picture image/svg%2Bxml'>"
+        return Response(shown, media_type="text/html")
+
+    routes = [
+        Route("/", home),
+        Route("/passed-on", passed_on),
+        Route("/as-it-is", as_it_is),
+        Route("/ran", note),
+    ]
+    with served(Starlette(routes=routes, lifespan=lifespan)) as origin:
+        for kind in map(quote, SCRIPTS):
+            page.goto(f"{origin}/passed-on?kind={kind}", wait_until="networkidle")
+            assert ran == []
+            page.goto(f"{origin}/as-it-is?kind={kind}", wait_until="networkidle")
+            assert ran, "it would run"
+            ran.clear()
+        page.goto(origin)
+        page.wait_for_function("document.getElementById('made').naturalWidth > 0")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from ..exceptions import ArgumentError, InvalidReference
+from ..exceptions import ArgumentError, ArgumentTypeError, InvalidReference
 from ._backend import Operation
+from ._objects import Resource
+from .file import File
 from .helpers import FileOutput
 from .identifier import ModelVersionIdentifier
 
@@ -40,15 +43,35 @@ def version_id(value: Any) -> str:
     return str(getattr(value, "id", value))
 
 
-def with_urls(value: Any) -> Any:
-    """Return an input with the URL in the place of each `FileOutput`."""
+def with_urls(value: Any, path: str = "input") -> Any:
+    """Return an input with the URL in the place of each `FileOutput` and `File`, and with the keys that JSON has.
+
+    Args:
+        value: The input, or a part of it.
+        path: Its place, for messages.
+
+    Raises:
+        ArgumentTypeError: It has an object of the API that is no file.
+    """
     if isinstance(value, FileOutput):
         return value.url
+    if isinstance(value, File) and (value.urls or {}).get("get"):
+        return value.urls["get"]
+    if isinstance(value, Resource):
+        raise ArgumentTypeError(
+            path,
+            f"a {type(value).__name__} cannot be sent (pass one of its fields, such as its output)",
+        )
     if isinstance(value, Mapping):
-        return {key: with_urls(item) for key, item in value.items()}
+        return {_key(key): with_urls(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [with_urls(item) for item in value]
+        return [with_urls(item, f"{path}[{index}]") for index, item in enumerate(value)]
     return value
+
+
+def _key(key: Any) -> Any:
+    """Return a key of a mapping as `json` writes it, which takes numbers, bools and None for keys."""
+    return json.dumps(key) if key is None or isinstance(key, (int, float)) else key
 
 
 class Target(NamedTuple):

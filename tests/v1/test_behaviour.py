@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import os
 import pickle
 import subprocess
@@ -634,3 +635,27 @@ def test_forks(emulator: Emulator) -> None:
     lines = [",".join([f"hello {text}"] * 5) for text in "abc"]
     lines += [f"({[['hello d'] * 5]}, 'hello e')", "hello f"]
     assert run_python(emulator, code).splitlines() == lines
+
+
+def test_objects_as_inputs(emulator: Emulator, client: Client) -> None:
+    """An uploaded file is sent as its URL, also deep in the input; no other object of the API is sent as its fields."""
+    file = client.files.create(io.BytesIO(b"x"))
+    version = client.models.get("replicate/hello-world").latest_version
+    assert version is not None
+    given: Any = {"text": "x", "deep": [{"file": file}], 1: {None: True, 2.5: "a", False: "b"}}
+    made = client.predictions.create(version, given)
+    sent = emulator.ledger.requests(operation="predictions.create")[-1].json()["input"]
+    assert sent["deep"] == [{"file": file.urls["get"]}]
+    assert sent["1"] == {"null": True, "2.5": "a", "false": "b"}
+    for value, kind in ((made, "Prediction"), (version, "Version")):
+        with pytest.raises(TypeError, match=rf"input\.text\[0\]: a {kind} cannot be sent"):
+            client.run("replicate/hello-world", {"text": [value]})
+    assert len(emulator.ledger.created()) == 1
+
+
+async def test_objects_as_inputs_when_awaited(emulator: Emulator, client: Client) -> None:
+    """The same holds for `async_run`."""
+    file = await client.files.async_create(io.BytesIO(b"x"))
+    await client.async_run("replicate/hello-world", {"text": "x", "file": file})
+    sent = emulator.ledger.requests(operation="predictions.create")[-1].json()["input"]
+    assert sent["file"] == file.urls["get"]

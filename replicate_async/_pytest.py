@@ -1,7 +1,7 @@
 """The fixtures `replicate_emulator` and `replicate_emulator_session` of pytest.
 
 They are loaded into every test run of everybody who has this package installed, so nothing is imported until a test
-asks for one of them.
+asks for one of them, and old versions of pytest must take it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _OTHERS: Final = ("REPLICATE_API_PREFIX", "REPLICATE_WEBHOOK_SECRET")
 """Variables that may be set for the real API, and would lead clients past the emulator."""
 
-_IS_USED: Final = pytest.StashKey[bool]()
-"""Of a test, and of the configuration: whether an emulator runs for it, or for all tests."""
+_users: Final[set[object]] = set()
+"""The tests for which an emulator runs, and the configuration if one runs for all of them."""
 
 
 @pytest.fixture
@@ -58,24 +58,22 @@ def _running(
             patch.delenv(name, raising=False)
         for name, value in emulator.env.items():
             patch.setenv(name, value)
-        user.stash[_IS_USED] = True
+        _users.add(user)
         _reset()
         try:
             yield emulator
         finally:
             _reset()  # while there is a server that can cancel what still runs
-            del user.stash[_IS_USED]
+            _users.discard(user)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """Reset the default clients after each test that has an emulator, when the environment is as it was."""
-    is_used = _IS_USED in item.stash or _IS_USED in item.config.stash
-    try:
-        return (yield)
-    finally:
-        if is_used:
-            _reset()
+    has_emulator = not _users.isdisjoint({item, item.config})
+    yield
+    if has_emulator:
+        _reset()
 
 
 def _reset() -> None:

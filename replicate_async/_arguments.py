@@ -122,6 +122,8 @@ def interval_seconds(value: float | timedelta, argument: str) -> float:
     """
     if not isinstance(value, (bool, str)) and value in (0, timedelta()):
         return SHORTEST_INTERVAL
+    if isinstance(value, (int, float)) and value < 0:
+        raise exceptions.ArgumentError(argument, f"expected 0 or more seconds, got {value!r}")
     seconds = timeout_seconds(value, argument)
     assert seconds is not None
     return seconds

@@ -101,7 +101,9 @@ def unsendable(path: str, value: object, reason: str | None = None) -> NoReturn:
     reason = reason or reason_against(value) or _instead(value)
     if inspect.iscoroutine(value):
         value.close()  # Python would warn that it was never awaited
-    raise exceptions.ArgumentTypeError(path, f"a {type(value).__name__} cannot be sent ({reason})")
+    name = type(value).__name__
+    article = "an" if name.lstrip("_")[:1].lower() in tuple("aeio") else "a"
+    raise exceptions.ArgumentTypeError(path, f"{article} {name} cannot be sent ({reason})")
 
 
 def _instead(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +60,9 @@ def _paths_in(input: Mapping[str, Any]) -> list[tuple[str, str]]:
             left += [
                 (f"{place}[{index}]", item) for index, item in enumerate(value[:_MOST_STRINGS])
             ]
+        elif isinstance(value, dict):
+            parts = islice(value.items(), _MOST_STRINGS)
+            left += [(f"{place}.{key}", item) for key, item in parts]
         elif isinstance(value, str) and 0 < len(value) <= _LONGEST_PATH and "://" not in value:
             looked_at += 1
             with suppress(OSError, ValueError, RuntimeError):

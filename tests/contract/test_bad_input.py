@@ -517,6 +517,8 @@ async def test_paths_as_strings_are_recognised(
             instead += ".expanduser()" if "~" in path else ""
             assert str(caught.value).endswith(f"pass {instead}")
             assert caught.value.hint == str(caught.value).rpartition("\n")[2]
+    with pytest.raises(ValidationError, match=r"input\.image\.deep\[0\]: 'cat\.png' is the path"):
+        await client.run("emulator/describer", {"image": {"deep": ["cat.png"]}})
     [outcome] = await client.map("emulator/describer", [{"image": "cat.png"}]).collect()
     assert "pathlib.Path('cat.png')" in str(outcome.error)
     for other in ("missing.png", str(tmp_path), "a\0b", "x" * 5000):

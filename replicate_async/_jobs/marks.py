@@ -3,7 +3,7 @@
 The mark of a create is its deadline: the API shows `Cancel-After` as the time between `created_at` and `deadline`
 (:api:`deadline`), and the number of seconds can be chosen within bounds. A create without a deadline gets one of
 about a day. A deadline that the user requested is extended by up to a tenth, and at least three seconds. One that
-only backs up a timeout is extended by up to 20 minutes, whatever the timeout is: two programs that run the same code
+only backs up a timeout is extended by up to an hour, whatever the timeout is: two programs that run the same code
 have the same timeout, and few marks would not tell their creates apart.
 """
 
@@ -21,15 +21,12 @@ LONGEST_DEADLINE: Final = 24 * 3600
 DAY_MARKS: Final = 7200
 """Number of different marks for creates without a deadline, none of which is shorter than 22 hours."""
 
-BACKUP_MARKS: Final = 1200
+BACKUP_MARKS: Final = 3600
 """Number of different marks for creates whose deadline only backs up a timeout."""
 
 _FEWEST_MARKS: Final = 4
 
 _MOST_MARKS: Final = 600
-
-_STEP: Final = 4799
-"""Difference between successive marks: a prime, so that as many in a row as there are marks all differ."""
 
 _TOLERANCE: Final = 0.25
 """Seconds by which `deadline` may differ from `created_at` plus the mark."""
@@ -42,21 +39,34 @@ class _Dated(Protocol):
     def deadline(self) -> datetime | None: ...
 
 
+def _random_prime() -> int:
+    """Return a prime that is larger than any number of marks."""
+    while True:
+        number = random.randrange(10_001, 100_000, 2)
+        if all(number % divisor for divisor in range(3, 317, 2)):
+            return number
+
+
 class _Counter:
-    """Counts the marks of this process. It starts at random, again after a fork."""
+    """Counts the marks of this process. It starts at random, again after a fork.
+
+    The difference between successive marks is a prime, so that as many in a row as there are marks all differ. Each
+    process has another one. Else two that create in turns would have equal marks at all creates, if at one.
+    """
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Start at a random number."""
+        """Start at a random number, with a random step."""
         self._lock = threading.Lock()
+        self._step = _random_prime()
         self._next = random.randrange(1 << 32)
 
     def take(self) -> int:
         """Return the next number."""
         with self._lock:
-            self._next += _STEP
+            self._next += self._step
             return self._next
 
 

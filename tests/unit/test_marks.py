@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import attrs
 import pytest
@@ -45,9 +49,20 @@ def test_no_two_in_a_row_are_equal(seconds: int | None, is_backup: bool, number:
     assert len({marked_deadline(seconds, is_backup=is_backup) for _ in range(number)}) == number
 
 
-def test_processes_with_the_same_short_timeout() -> None:
-    """A timeout of any length has so many marks that those of two processes are hardly ever equal."""
-    assert BACKUP_MARKS >= 1000
+def test_processes_are_not_in_step() -> None:
+    """Two processes that have equal marks at one create do not have them at the next ones, too."""
+    program = (
+        "from replicate_async._jobs.marks import marked_deadline\n"
+        "print([marked_deadline(5, is_backup=True) for _ in range(50)])"
+    )
+    distances: set[int] = set()
+    for _ in range(4):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+        marks = json.loads(done.stdout)
+        steps = {(after - before) % BACKUP_MARKS for before, after in pairwise(marks)}
+        assert len(steps) == 1
+        distances |= steps
+    assert len(distances) > 1
 
 
 @attrs.frozen

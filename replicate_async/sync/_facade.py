@@ -374,7 +374,6 @@ class Client(Twin[AsyncClient]):
             progress: Whether to show bars of tqdm, which is the extra `progress`: the status, the percentage that
                 the model logs, and the bytes of the files in `save_to`. The prediction is then polled from the
                 start, unless `wait` is a number.
-
             via: Receiver to wait with, which `webhooks.receiver()` returns: the end of the prediction is delivered
                 to it, and polls are rare. Neither `wait` nor `webhook` applies then.
 

@@ -2,9 +2,8 @@
 
 The mark of a create is its deadline: the API shows `Cancel-After` as the time between `created_at` and `deadline`
 (:api:`deadline`), and the number of seconds can be chosen within bounds. A create without a deadline gets one of
-about a day. A deadline that the user requested is extended by up to a tenth, and at least three seconds. One that
-only backs up a timeout is extended by up to an hour, whatever the timeout is: two programs that run the same code
-have the same timeout, and few marks would not tell their creates apart.
+about a day. A deadline that the user requested is extended by up to a tenth, and one that only backs up a timeout
+by up to a half, since it is what ends the prediction of a process that was killed; both by at least three seconds.
 """
 
 from __future__ import annotations
@@ -20,9 +19,6 @@ LONGEST_DEADLINE: Final = 24 * 3600
 
 DAY_MARKS: Final = 7200
 """Number of different marks for creates without a deadline, none of which is shorter than 22 hours."""
-
-BACKUP_MARKS: Final = 3600
-"""Number of different marks for creates whose deadline only backs up a timeout."""
 
 _FEWEST_MARKS: Final = 4
 
@@ -87,9 +83,8 @@ def marked_deadline(seconds: int | None, *, is_backup: bool) -> int | None:
     """
     if seconds is None:
         return LONGEST_DEADLINE - DAY_MARKS + _counter.take() % DAY_MARKS
-    # A backup may be extended further: the client itself cancels the prediction after the timeout, unless it is killed.
-    few = min(max(seconds // 10, _FEWEST_MARKS), _MOST_MARKS)
-    wanted = BACKUP_MARKS if is_backup else few
+    # A backup may be extended further, since the client itself cancels the prediction after the timeout.
+    wanted = min(max(seconds // (2 if is_backup else 10), _FEWEST_MARKS), _MOST_MARKS)
     marks = min(wanted, LONGEST_DEADLINE - seconds)
     return None if marks < _FEWEST_MARKS else seconds + _counter.take() % marks
 

@@ -212,7 +212,7 @@ def orders(dice: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, An
             }
         )
         # The same code has the same timeout, in both processes.
-        same = dice.choice([None, 30, 600])
+        same = dice.choice([None, 900])
         leaving[-1]["timeout"] = leaving[-1]["timeout"] or same
         staying.append({**shared, "at": at + gap, "wait": wait, "timeout": same, "cancel": None})
     return leaving, staying

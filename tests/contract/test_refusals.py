@@ -27,7 +27,7 @@ import pandas as pd
 import polars as pl
 import pydantic
 import pytest
-import urllib3
+import urllib3.util
 import yarl
 
 from replicate_async import Client

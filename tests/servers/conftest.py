@@ -196,12 +196,16 @@ class Server:
 
     def problems(self) -> list[str]:
         """Return the lines of the log that report problems: exceptions but cancellation, and warnings."""
-        # Django itself does not retrieve what its task raises that waits for the client to leave.
+        # Django leaves behind what its own tasks raise, and the bodies of requests, when a server cancels it.
         log = re.sub(
-            r"Task exception was never retrieved\nfuture: .*listen_for_disconnect.*\n(.*\n)*?.*RequestAborted\n",
+            r"Task exception was never retrieved\nfuture: .*coro=<ASGIHandler\..*\n(Traceback.*\n( .*\n)*\S.*\n)?",
             "",
             self.log,
         )
+        if "ASGIHandler" in self.log:
+            log = re.sub(
+                ".*ResourceWarning: Unclosed file <tempfile.SpooledTemporaryFile.*", "", log
+            )
         found: list[str] = []
         is_traceback = False
         # Its own sockets, which servers that are interrupted may leave open.

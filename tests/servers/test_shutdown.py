@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from replicate_async._jobs.marks import BACKUP_MARKS
 from replicate_async.testing import Emulator, Fault
 
 from .conftest import IN_FLIGHT, Server, until
@@ -126,7 +125,7 @@ def test_killed(name: str, emulator: Emulator, tmp_path: Path) -> None:
         server.terminate()
         server.wait()
         assert server.problems() == []
-        emulator.clock.advance(60 + BACKUP_MARKS)
+        emulator.clock.advance(120)
         until(lambda: emulator.ledger.running() == [])
         assert emulator.ledger.finished() == []
 

@@ -3,36 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+
+# asyncio imports it for its first thread: by then, there may be no free descriptor to import with.
+import concurrent.futures.thread  # noqa: F401
+import errno
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+
+if sys.platform != "win32":
+    import resource
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Return the result of *function*, called in a worker thread.
+    """Return the result of *function*, called in a worker thread; without a free one, in the thread of the event loop.
 
     If the task is cancelled, the thread is abandoned: *function* runs to its end, and its result is lost.
     """
     # A read from a pipe may never return, and must not hold up a cancellation.
-    return await anyio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
+    once = _Once(function, arguments)
+    try:
+        return await anyio.to_thread.run_sync(once, abandon_on_cancel=True)
+    except RuntimeError as error:
+        return once.instead(error)
+
+
+async def in_own_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Do what `in_thread` does, for what may take any time: without a free thread, it fails.
+
+    Raises:
+        OSError: The system has no thread left.
+    """
+    once = _Once(function, arguments)
+    try:
+        return await anyio.to_thread.run_sync(once, abandon_on_cancel=True)
+    except RuntimeError as error:
+        if not once.is_refused(error):
+            raise
+        raise OSError(errno.EAGAIN, str(error)) from error
+
+
+async def awaited_in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Do what `in_thread` does, but wait for the end of *function* before a cancellation is raised."""
+    once = _Once(function, arguments)
+    try:
+        return await anyio.to_thread.run_sync(once)
+    except RuntimeError as error:
+        return once.instead(error)
 
 
 async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Return the result of *function*, called in a worker thread; wait for its end even if cancelled.
 
-    A cancellation that arrives meanwhile is raised afterwards, and the result is lost. *function* must be quick.
+    A cancellation that arrives meanwhile is raised afterwards, and the result is lost. *function* must be quick:
+    without a free thread, it is called in that of the event loop.
     """
     # A future of asyncio's own executor: it is no task, so that the end of `asyncio.run`, which cancels all
     # tasks, does not cancel it.
-    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    once = _Once(function, arguments)
+    try:
+        work = asyncio.get_running_loop().run_in_executor(None, once)
+    except RuntimeError as error:
+        return once.instead(error)
     interrupted: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while not work.done():
@@ -43,6 +84,55 @@ async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     if interrupted is not None:
         raise interrupted
     return work.result()
+
+
+class _Once(Generic[T]):
+    """A call that is made once: an executor may have queued it although it could not start a thread for it."""
+
+    def __init__(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> None:
+        self._function = function
+        self._arguments = arguments
+        self._claim = threading.Lock()
+
+    def __call__(self) -> T:
+        if not self._claim.acquire(blocking=False):
+            raise RuntimeError("the call was made elsewhere")
+        return self._function(*self._arguments)
+
+    def is_refused(self, error: RuntimeError) -> bool:
+        """Tell whether the call was not made, and will not be, since the system has no thread left."""
+        return "new thread" in str(error) and self._claim.acquire(blocking=False)
+
+    def instead(self, error: RuntimeError) -> T:
+        """Make the call here if there was no thread for it, or raise the error."""
+        if not self.is_refused(error):
+            raise error
+        return self._function(*self._arguments)
+
+
+def share_of_descriptors() -> int:
+    """Return a quarter of the descriptors that the process may have.
+
+    That is for connections of creates, for other connections, and for files that are written, each.
+    """
+    if sys.platform == "win32":
+        return sys.maxsize
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if descriptors == resource.RLIM_INFINITY else max(descriptors // 4, 1)
+
+
+def has_stack(frames: int) -> bool:
+    """Return whether so many nested calls are possible before Python's recursion limit."""
+    try:
+        _descend(frames)
+    except RecursionError:
+        return False
+    return True
+
+
+def _descend(frames: int) -> None:
+    if frames > 1:
+        _descend(frames - 1)
 
 
 class ThreadSafeLock:

@@ -10,19 +10,23 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePath
-from typing import IO, Final, Literal
+from typing import IO, Final, Literal, TypeVar
 
+import anyio
 import attrs
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncBufferedIOBase
+from anyio.lowlevel import RunVar
 
 from .. import exceptions
-from .._concurrency import in_thread, shielded_in_thread
+from .._concurrency import in_thread, share_of_descriptors, shielded_in_thread
 from .media import has_suffix
+
+T = TypeVar("T")
 
 _PARTIAL: Final = re.compile(r"\.[0-9a-f]{16}\.part")
 """The names of unfinished files."""
@@ -57,17 +61,50 @@ async def opened(
 ) -> AsyncIterator[AsyncBufferedIOBase]:
     """Open a file with aiofiles, and close it at the end of the block.
 
-    A new file gets the permissions, without those that the umask names. If the task is cancelled while a thread opens the file, `aiofiles.open()` loses the file and leaves it
+    A new file gets the permissions, without those that the umask names.
+    """
+    async with _opened(path, mode, permissions) as file:
+        yield wrap(file)
+
+
+@asynccontextmanager
+async def _opened(
+    path: Path, mode: Literal["rb", "xb"], permissions: int
+) -> AsyncIterator[IO[bytes]]:
+    """Open a file in a thread, and close it at the end of the block.
+
+    If the task is cancelled while a thread opens the file, `aiofiles.open()` loses the file and leaves it
     open. Here the thread is awaited, and its file is closed.
     """
     files: list[IO[bytes]] = []
     try:
-        await shielded_in_thread(lambda: files.append(_open(path, mode, permissions)))
-        yield wrap(files[0])
+        await _when_possible(
+            lambda: shielded_in_thread(lambda: files.append(_open(path, mode, permissions)))
+        )
+        yield files[0]
     finally:
         for file in files:
             if not file.closed:
                 await shielded_in_thread(_close, file)
+
+
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE)
+"""Errors that pass when something else is closed."""
+
+_PATIENCE: Final = 20.0
+"""Seconds to wait for that. The idle connections of this package are closed after 15."""
+
+
+async def _when_possible(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what needs a descriptor; wait for one if there is none, since what was paid for is to be saved."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await work()
+        except OSError as error:
+            if error.errno not in _SHORTAGES or time.monotonic() > until:
+                raise
+        await anyio.sleep(0.1)
 
 
 def _open(path: Path, mode: Literal["rb", "xb"], permissions: int) -> IO[bytes]:
@@ -80,6 +117,18 @@ def _close(file: IO[bytes]) -> None:
         file.close()
 
 
+_rooms: Final = RunVar[anyio.Semaphore]("replicate_async.files.rooms")
+
+
+def _room() -> anyio.Semaphore:
+    """Return what bounds the number of files that are written at a time on this event loop."""
+    try:
+        return _rooms.get()
+    except LookupError:
+        _rooms.set(anyio.Semaphore(min(share_of_descriptors(), 2**16)))
+        return _rooms.get()
+
+
 @attrs.define(eq=False, repr=False)
 class NewFile:
     """A file that is being written."""
@@ -88,16 +137,17 @@ class NewFile:
     """The path that it gets, which may be changed in the block; after it, the path that it has."""
     replace: bool
     """Whether it replaces an existing file."""
-    _file: AsyncBufferedIOBase
+    _file: IO[bytes]
+    # Not of aiofiles, which cannot write when the system has no thread left: what was paid for would not be saved.
 
     async def write(self, content: bytes) -> None:
         """Append content. Each call uses a thread, so pass 1 MiB or more at once."""
-        await self._file.write(content)
+        await shielded_in_thread(self._file.write, content)
 
     async def clear(self) -> None:
         """Remove the content written so far."""
-        await self._file.seek(0)
-        await self._file.truncate()
+        await shielded_in_thread(self._file.seek, 0)
+        await shielded_in_thread(self._file.truncate)
 
 
 @asynccontextmanager
@@ -122,17 +172,17 @@ async def new_file(
     kept = await in_thread(_permissions, path) if replace else None
     try:
         permissions = (_OWN if private else _SHARED) if kept is None else kept
-        async with opened(part, "xb", permissions) as file:
+        async with _room(), _opened(part, "xb", permissions) as file:
             new = NewFile(path, replace, file)
             yield new
             if durable:
-                await file.flush()
+                await shielded_in_thread(file.flush)
                 # Before it gets its name: a file system may keep the name, and lose the content.
-                await in_thread(_sync_and_close, os.dup(file.fileno()))
-            await file.close()  # raises if something could not be written
+                await _when_possible(lambda: in_thread(_sync_and_close, os.dup(file.fileno())))
+            await shielded_in_thread(file.close)  # raises if something could not be written
         new.path = await shielded_in_thread(_publish, part, new.path, new.replace)
         if durable:
-            await in_thread(sync_directory, path.parent)
+            await _when_possible(lambda: in_thread(sync_directory, path.parent))
     except BaseException:
         await shielded_in_thread(_remove, part)
         raise

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from .._concurrency import in_thread
+from .._concurrency import in_own_thread
 from .._http.call import BodyPartReader, ClientResponse
 from .pictures import is_picture
 
@@ -211,12 +211,12 @@ def loader_of(file: Any, most: int) -> Load | None:
     if _is_urllib3(cls) and file.closed:
         return partial(_load_urllib3, file)
     if _is_path_like(cls):
-        return partial(in_thread, _read_opened, file, most)
+        return partial(in_own_thread, _read_opened, file, most)
     if hasattr(cls, "multiple_chunks") and hasattr(file, "storage") and file.closed:
-        return partial(in_thread, _read_stored, file, most)
+        return partial(in_own_thread, _read_stored, file, most)
     if _takes_no_size(file):
         if hasattr(cls, "__iter__"):
-            return partial(in_thread, _joined, file, most)
+            return partial(in_own_thread, _joined, file, most)
         if hasattr(cls, "__aiter__"):
             return partial(_joined_async, file, most)
         return partial(_load_by_read, file)
@@ -255,12 +255,12 @@ async def _load_httpx(response: Any, most: int) -> bytes:
             raise NothingLeft from None
     if hasattr(response.stream, "__aiter__"):
         return await _joined_async(response.aiter_bytes(), most)
-    return await in_thread(_joined, response.iter_bytes(), most)
+    return await in_own_thread(_joined, response.iter_bytes(), most)
 
 
 async def _load_requests(response: Any, most: int) -> bytes:
     try:
-        return await in_thread(_joined, response.iter_content(2**18), most)
+        return await in_own_thread(_joined, response.iter_content(2**18), most)
     except TypeError as error:
         if type(error).__name__ == "StreamConsumedError":
             raise NothingLeft from None
@@ -280,7 +280,7 @@ async def _load_by_read(file: Any) -> bytes:
     if inspect.iscoroutinefunction(file.read):
         found = await file.read()
     else:
-        found = await in_thread(file.read)
+        found = await in_own_thread(file.read)
         found = await found if inspect.isawaitable(found) else found
     return _block(found)
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from .. import exceptions
-from .._concurrency import ThreadSafeLock, in_thread, shielded
+from .._concurrency import ThreadSafeLock, in_own_thread, shielded
 from .holders import NothingLeft
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ class SharedReader:
             moved = seek(position)
             return moved if inspect.isawaitable(moved) else read(size)
 
-        found = await in_thread(seek_and_read)
+        found = await in_own_thread(seek_and_read)
         if inspect.isawaitable(found):
             await found
             return await call(read, size)
@@ -264,7 +264,7 @@ async def call(method: Callable[..., Any], *arguments: Any) -> Any:
     """Call a method of the caller's object, awaited or in a thread."""
     if inspect.iscoroutinefunction(method):
         return await method(*arguments)
-    found = await in_thread(method, *arguments)
+    found = await in_own_thread(method, *arguments)
     return await found if inspect.isawaitable(found) else found
 
 

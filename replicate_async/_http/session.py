@@ -18,6 +18,7 @@ import anyio
 import attrs
 
 from .. import exceptions
+from .._concurrency import share_of_descriptors
 from .call import Origin
 from .limits import RecentGates, Slots
 from .proxies import environment_proxy, environment_ssl
@@ -152,8 +153,9 @@ class Pool:
     async def _open(self, loop: asyncio.AbstractEventLoop) -> Session:
         self._forget()
         _keep_receive_buffers()
-        slots, creates = Slots(self._connections), Slots(self._connections)
-        holds = Slots(self._connections - max(self._connections // 8, 1))
+        connections = min(self._connections, share_of_descriptors())
+        slots, creates = Slots(connections), Slots(connections)
+        holds = Slots(connections - max(connections // 8, 1))
         if self._given is not None:
             if self._given.closed:
                 raise exceptions.ArgumentError("session", "this aiohttp session is closed")

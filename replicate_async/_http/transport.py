@@ -20,7 +20,7 @@ import yarl
 
 from .. import _arguments, exceptions
 from .._codec import NestedTooDeeplyError, encode_json
-from .._concurrency import in_thread
+from .._concurrency import has_stack, in_thread
 from .._redaction import Secret
 from .._telemetry import count_throttled, record_wait
 from ..types import RateLimit, RateLimitState
@@ -155,7 +155,9 @@ class Transport:
             TransportError: There was no usable answer.
             MissingToken: There is no token.
             ClientClosed: The client is closed.
+            ReplicateException: The stack is too deep.
         """
+        _check_stack(call.method, self.url_of(call))
         started = time.monotonic()
         attempt = 1
         throttled = False
@@ -234,6 +236,7 @@ class Transport:
             ReplicateError: The answer has an error status.
             TransportError: There was no answer, or the connection broke while the body was read.
         """
+        _check_stack(method, url)
         session = await self.pool.session()
         route = self._route(url)
         call = Call(method, url, headers=headers)
@@ -447,6 +450,10 @@ class Transport:
             except RuntimeError as error:
                 if session.client.closed:
                     raise exceptions.ClientClosed from error
+                if "new thread" in str(error):  # to look up the host
+                    raise exceptions.ConnectError(
+                        call.method, redacted(route.url), f"the host is not known ({error})"
+                    ) from error
                 raise
             if _logger.isEnabledFor(logging.DEBUG):
                 _logger.debug("%s %s: %d", call.method, redacted(route.url), response.status)
@@ -647,6 +654,23 @@ async def _encoded(
     except ValueError as error:
         raise _cannot_be_sent(call, url, error) from cause_of(error)
     return JSONPayload(body, call.send_state), _JSON
+
+
+_FRAMES: Final = 40
+"""Nested calls that a request needs. In the midst of a deeper stack, a connection would be left half closed."""
+
+
+def _check_stack(method: str, url: str) -> None:
+    """Check that the stack has room for a request, before anything is sent.
+
+    Raises:
+        ReplicateException: It has none.
+    """
+    if not has_stack(_FRAMES):
+        raise exceptions.ReplicateException(
+            f"{method} {redacted(url)} was not sent: the stack is too deep, there would be a RecursionError."
+            " Send it from a task of its own, or raise the recursion limit"
+        )
 
 
 def _cannot_be_sent(call: Call, url: str, error: Exception) -> exceptions.TransportError:

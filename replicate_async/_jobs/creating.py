@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import anyio
 
 from .. import exceptions
+from .._concurrency import has_stack
 from .._http.call import Call, redacted
 from .._http.retry import Kind
 from .._http.transport import Transport
@@ -38,6 +39,9 @@ _logger = logging.getLogger("replicate_async")
 
 _ABOUT_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime|\bheader", re.IGNORECASE)
 """Words in the error of a create whose deadline the API refuses."""
+
+_FRAMES: Final = 60
+"""Nested calls that a create and what follows it may need: more than a single request."""
 
 
 async def send_create(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
@@ -92,6 +96,11 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
 async def _send_once(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
     """Send a create, and return what it created according to the answer."""
     assert pending.match is not None
+    if not has_stack(_FRAMES):
+        raise exceptions.ReplicateException(
+            f"nothing was created on {pending.match.label}: the stack is too deep, and what follows would fail with"
+            " a RecursionError. Run it in a task of its own, or raise the recursion limit"
+        )
     creates = context.creates
     pending.began = time.monotonic()
     creates.begin(pending)

@@ -70,12 +70,18 @@ async def _read_in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
     """Read an iterator that may block in one thread, in which all of its code runs."""
     requests: _Requests = SimpleQueue()
     # Not a worker thread of anyio: the process would wait for it at its exit, and the iterator may never return.
-    threading.Thread(
+    thread = threading.Thread(
         target=contextvars.copy_context().run,
         args=(_serve, iterator, requests),
         name="replicate_async.inputs",
         daemon=True,
-    ).start()
+    )
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise exceptions.ReplicateException(
+            f"the inputs cannot be read: {error}. Pass a list or an async iterator, or let the process have more threads"
+        ) from error
     try:
         while True:
             request: Future[Any] = Future()

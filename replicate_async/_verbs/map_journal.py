@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
-import anyio.to_thread
 import attrs
 
 from .. import exceptions
+from .._concurrency import awaited_in_thread
 from .._files.disk import make_directory, sync_directory
 from .._json import to_text
 from .map_fingerprint import Fingerprint
@@ -101,11 +101,11 @@ class Journal:
         Raises:
             JournalError: Another process uses it, it belongs to another model, or it cannot be read.
         """
-        await anyio.to_thread.run_sync(self._store.open, target)
+        await awaited_in_thread(self._store.open, target)
 
     async def aclose(self) -> None:
         """Close the file, after the writes whose tasks were cancelled."""
-        await anyio.to_thread.run_sync(self._store.close, self._steps)
+        await awaited_in_thread(self._store.close, self._steps)
 
     async def find(self, number: int, fingerprint: Fingerprint) -> Entry:
         """Return the state of an input.
@@ -166,7 +166,7 @@ class Journal:
         async with self._turn:
             if not step.is_done:
                 # With everything else that has come together meanwhile.
-                await anyio.to_thread.run_sync(self._store.commit, self._steps)
+                await awaited_in_thread(self._store.commit, self._steps)
         if step.error is not None:
             raise step.error
         done: T = step.result

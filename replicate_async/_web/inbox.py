@@ -15,7 +15,7 @@ import attrs
 
 from .. import exceptions
 from .._codec import decode_json
-from .._concurrency import in_thread
+from .._concurrency import in_own_thread
 from .._jobs.context import Context
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Prediction
@@ -242,7 +242,7 @@ class Inbox:
                     if inspect.iscoroutinefunction(handler):
                         await handler(job)
                     else:
-                        result = await in_thread(handler, job)
+                        result = await in_own_thread(handler, job)
                         if inspect.isawaitable(result):
                             await result
                 except Exception:

@@ -126,4 +126,4 @@ class Limits:
     """Maximum size of a file that is saved to disk."""
     connections: int = attrs.field(default=256, validator=_positive)
     """Maximum number of connections per event loop, for creates and for all other requests separately. Requests
-    beyond it wait."""
+    beyond it wait. Where a process may open few files (`ulimit -n`), each has a quarter of them at most."""

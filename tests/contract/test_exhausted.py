@@ -6,11 +6,12 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from replicate_async.testing import Emulator
+from replicate_async.testing import Emulator, OutputFile
 
 from .conftest import until
 
@@ -19,13 +20,15 @@ pytest.importorskip("resource")
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
-import asyncio, resource, sys
+import asyncio, os, resource, sys
 from replicate_async import Client, exceptions
 
 url, token, kind, size, number = *sys.argv[1:4], *map(int, sys.argv[4:])
 if kind == "recursion":
     sys.setrecursionlimit(size)
 else:
+    if kind == "threads" and os.getuid() == 0:
+        os.setuid(65534)  # root may have any number of threads
     limit = resource.RLIMIT_NOFILE if kind == "descriptors" else resource.RLIMIT_NPROC
     resource.setrlimit(limit, (size, size))
 
@@ -78,3 +81,139 @@ async def test_what_is_created_is_delivered(kind: str, size: int, number: int) -
         assert finished == lines.count("delivered") + 1
         assert lines.count("delivered") + lines.count("error") == number
         assert "again 0" in lines
+
+
+MAP = """
+import asyncio, os, resource, sys, tempfile
+from replicate_async import Client, exceptions
+
+url, token, kind, size, number = *sys.argv[1:4], *map(int, sys.argv[4:])
+place = tempfile.mkdtemp()
+os.chmod(place, 0o777)
+options = {"concurrency": 80, "journal": f"{place}/journal.db", "save_to": f"{place}/saved"}
+if kind == "recursion":
+    sys.setrecursionlimit(size)
+else:
+    if kind == "threads" and os.getuid() == 0:
+        os.setuid(65534)  # root may have any number of threads
+    limit = resource.RLIMIT_NOFILE if kind == "descriptors" else resource.RLIMIT_NPROC
+    resource.setrlimit(limit, (size, size))
+
+async def main():
+    async with Client(token, base_url=url, rate_limit=False) as client:
+        async for outcome in client.map("acme/picture", [{"n": n} for n in range(number)], **options):
+            if outcome.error is None:
+                assert outcome.saved[0].stat().st_size == len(str(outcome.input["n"]))
+                print("delivered", flush=True)
+            else:
+                assert isinstance(outcome.error, exceptions.ReplicateException), repr(outcome.error)
+                print("named" if outcome.prediction else "refused", outcome.error, flush=True)
+        print("again", await client.run("acme/picture", {"n": 7}, use_file_output=False) != "", flush=True)
+
+try:
+    asyncio.run(main())
+except RuntimeError as error:  # asyncio itself wants a thread at the end
+    assert kind == "threads" and "new thread" in str(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "number"),
+    [("descriptors", 64, 100), ("descriptors", 24, 20), ("threads", 1, 20), ("recursion", 150, 20)],
+)
+async def test_what_a_fan_out_creates_is_saved(kind: str, size: int, number: int) -> None:
+    """A fan-out with a journal and files needs descriptors and threads: it waits for them, or does without."""
+    # Not below pytest's own directory, which is for one user only.
+    with tempfile.TemporaryDirectory() as place, Emulator(rate_limits=False) as emulator:
+        Path(place).chmod(0o777)
+
+        @emulator.model("acme/picture", official=True)
+        async def picture(n: int) -> OutputFile:
+            await asyncio.sleep(0.1)
+            return OutputFile(f"{n}".encode(), "n.bin")
+
+        script = [sys.executable, "-c", MAP, emulator.url, emulator.token]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*script, kind, str(size), str(number)],
+            env={**os.environ, "TMPDIR": str(place), "PYTHONPATH": str(ROOT), "no_proxy": "*"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.split("\n") == [*["delivered"] * number, "again True", ""]
+        assert len(emulator.ledger.created()) == number + 1
+        assert emulator.ledger.running() == []
+
+
+DEEP = """
+import asyncio, sys, time
+from replicate_async import Client, exceptions
+
+url, token, verb = sys.argv[1:]
+
+async def deep(frames, work):
+    return await (work() if frames == 0 else deep(frames - 1, work))
+
+async def main():
+    async with Client(token, base_url=url, rate_limit=False) as client:
+        async def run():
+            await client.run("acme/slow", {"seconds": 0.05})
+
+        async def stream():
+            async for _ in client.stream("acme/slow", {"seconds": 0.05}):
+                pass
+
+        async def start():
+            async with client.start("acme/slow", {"seconds": 0.05}) as prediction:
+                await prediction.result()
+
+        async def get():
+            await client.predictions.get(known)
+
+        async with client.start("acme/slow", {"seconds": 0.0}) as prediction:
+            known = prediction.id
+            await prediction.result()
+        for frames in range(880, 990, 1 if verb == "get" else 2):
+            began = time.monotonic()
+            try:
+                await deep(frames, {"run": run, "stream": stream, "start": start, "get": get}[verb])
+            except RecursionError:
+                print("nothing")  # not even begun
+            except exceptions.ReplicateException as error:
+                print("error" if "stack is too deep" in str(error) else repr(error))
+            else:
+                print("delivered")
+            assert time.monotonic() - began < 5, frames
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("verb", ["run", "stream", "start", "get"])
+async def test_the_last_frames_before_the_recursion_limit(verb: str) -> None:
+    """At any depth, a call succeeds or fails at once, with nothing created and no connection half closed."""
+    with Emulator(rate_limits=False) as emulator:
+
+        @emulator.model("acme/slow", official=True)
+        async def slow(seconds: float) -> str:
+            await asyncio.sleep(seconds)
+            return "done"
+
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", DEEP, emulator.url, emulator.token, verb],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "no_proxy": "*"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "Exception in callback" not in done.stderr
+        lines = done.stdout.split()
+        assert set(lines) <= {"delivered", "error", "nothing"}
+        assert "delivered" in lines
+        assert "error" in lines
+        if verb != "get":
+            assert len(emulator.ledger.created()) == 1 + lines.count("delivered")

@@ -280,7 +280,8 @@ class DataUri:
         self._prediction = prediction
         self._base64 = url[max(comma - 20, 5) : comma].strip().lower().endswith(";base64")
         if not self._base64:
-            self._plain = unquote_to_bytes(url[comma + 1 :])
+            # Texts of models may have lone surrogates, which only this way are bytes.
+            self._plain = unquote_to_bytes(url[comma + 1 :].encode("utf-8", "surrogatepass"))
             self.length = self.size = len(self._plain)
             return
         self._text, self._start = url, comma + 1

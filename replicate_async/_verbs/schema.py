@@ -128,9 +128,9 @@ class InputField:
         elif self.maximum is not None:
             said.append(f"{_number_text(self.maximum)} or less")
         if self.min_length is not None:
-            said.append(f"{self.min_length} characters or more")
+            said.append(f"{_number_text(self.min_length)} characters or more")
         if self.max_length is not None:
-            said.append(f"{self.max_length} characters or fewer")
+            said.append(f"{_number_text(self.max_length)} characters or fewer")
         return ", ".join(said)
 
 

@@ -441,7 +441,7 @@ def data_uri_content(url: str) -> bytes:
             return base64.b64decode(unquote(data), validate=True)
         except ValueError as error:
             raise OSError(f"malformed data URI: {error}") from error
-    return unquote_to_bytes(data)
+    return unquote_to_bytes(data.encode("utf-8", "surrogatepass"))
 
 
 def data_uri(file: OutputFile) -> str:

@@ -309,6 +309,8 @@ def test_hostile_names_stay_in_the_directory(path: str) -> None:
 @example("https://[::1")
 @example("https://host//[")
 @example("data:")
+@example("data:,\ud800")
+@example("data:;base64,\ud800")
 def test_any_url_has_a_name_and_a_type(url: str) -> None:
     """The properties of a file do not fail, whatever a model gave as its URL."""
     file = FileOutput(url)

@@ -113,6 +113,7 @@ BOUNDS: list[dict[str, Any]] = [
     {"type": "integer", "default": HUGE, "enum": [HUGE, -HUGE, 1]},
     {"type": "integer", "default": 10**4300, "minimum": -(10**4500), "maximum": 10**4500},
     {"type": "string", "minLength": -HUGE, "maxLength": HUGE},
+    {"type": "string", "minLength": -(10**4400), "maxLength": 10**4400},
     {"type": "array", "minItems": -HUGE, "items": {"type": "integer", "maximum": HUGE}},
     {"type": "string", "x-order": HUGE, "description": "x" * 100_000},
     {"type": "string", "enum": [], "default": {"a": []}},

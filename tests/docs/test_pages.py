@@ -274,6 +274,15 @@ def test_public_names() -> None:
         assert sorted(everywhere(module)) == sorted(names), module
 
 
+def test_default_client() -> None:
+    """The page of the client names all verbs and namespaces of the default client."""
+    _, _, text = PAGES["reference/client.md"].text.partition("## The default client")
+    named = re.findall(r"`(\w+)`[,\n]", text)
+    client = Client("token")
+    exported = {name for name in replicate_async.__all__ if hasattr(client, name)}
+    assert sorted(named) == sorted(exported)
+
+
 def test_endpoints() -> None:
     """The table has every operation of the API once, and their methods exist."""
     text, _, _ = PAGES["reference/operations.md"].text.partition("\n(namespace-")

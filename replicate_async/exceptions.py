@@ -294,7 +294,7 @@ _BY_STATUS: Mapping[int, type[ReplicateError]] = {
 
 
 class ModelError(ReplicateException):
-    """A prediction or training has no usable result: it failed, was canceled, or did not end in time."""
+    """A prediction or training has no usable result: it failed, was cancelled, or did not end in time."""
 
     prediction: Job
     """The prediction or training, in its last known state."""
@@ -383,7 +383,7 @@ class StreamError(PredictionFailed):
 
 
 class PredictionCanceled(ModelError):
-    """The prediction was canceled, or its deadline passed while it was running."""
+    """The prediction was cancelled, or its deadline passed while it was running."""
 
     def __init__(self, prediction: Job) -> None:
         super().__init__(prediction, "was canceled")

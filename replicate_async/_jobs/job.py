@@ -249,7 +249,7 @@ class LiveJob(Bound):
 
         Raises, from the iteration:
             PredictionFailed: It failed; raised after the last update.
-            PredictionCanceled: It was canceled; raised after the last update.
+            PredictionCanceled: It was cancelled; raised after the last update.
             PredictionAborted: It ended before it started; raised after the last update.
             RunTimeout: The timeout has passed.
             ReplicateError: The API returned an error.
@@ -267,7 +267,7 @@ class LiveJob(Bound):
 
         Raises:
             PredictionFailed: It failed.
-            PredictionCanceled: It was canceled.
+            PredictionCanceled: It was cancelled.
             PredictionAborted: It ended before it started.
         """
         if has_ended(self) and (error := failure_of(self)) is not None:

@@ -75,7 +75,7 @@ class Prediction(LiveJob):
 
         Raises, from the iteration:
             PredictionFailed: The prediction failed; raised after the last item.
-            PredictionCanceled: It was canceled; raised after the last item.
+            PredictionCanceled: It was cancelled; raised after the last item.
             PredictionAborted: It ended before it started.
             RunTimeout: It did not end within 24 hours.
             ReplicateError: The API returned an error.

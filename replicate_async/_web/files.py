@@ -36,8 +36,8 @@ def file_response(
 
     The file is requested when the response is sent, without the API token. Range requests are passed on, so that
     players can seek and downloads resume; so are size, type, name and entity tag. A connection to the file's server that
-    breaks is resumed. If the browser leaves, or takes nothing for a minute, that connection is closed. Types that could run
-    scripts are sandboxed. The answer is 404 if the file has been deleted, and 502 if it cannot be fetched; the log
+    breaks is resumed. If the browser leaves, or takes nothing for a minute, that connection is closed. All types
+    but PDF are sandboxed, so that scripts in them do not run. The answer is 404 if the file has been deleted, and 502 if it cannot be fetched; the log
     has the reason.
 
     ```python

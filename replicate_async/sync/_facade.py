@@ -1126,7 +1126,8 @@ class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
+                with `Client(mark_creates=False)`.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.
@@ -2048,7 +2049,8 @@ class ModelPredictions(Twin[AsyncModelPredictions]):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
+                with `Client(mark_creates=False)`.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.
@@ -2527,7 +2529,8 @@ class OwnPredictions(Twin[AsyncOwnPredictions]):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
+                with `Client(mark_creates=False)`.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.
@@ -2810,7 +2813,7 @@ class Prediction(Twin[AsyncPrediction]):
 
         Raises, from the iteration:
             PredictionFailed: The prediction failed; raised after the last item.
-            PredictionCanceled: It was canceled; raised after the last item.
+            PredictionCanceled: It was cancelled; raised after the last item.
             PredictionAborted: It ended before it started.
             RunTimeout: It did not end within 24 hours.
             ReplicateError: The API returned an error.
@@ -2929,7 +2932,7 @@ class Prediction(Twin[AsyncPrediction]):
 
         Raises, from the iteration:
             PredictionFailed: It failed; raised after the last update.
-            PredictionCanceled: It was canceled; raised after the last update.
+            PredictionCanceled: It was cancelled; raised after the last update.
             PredictionAborted: It ended before it started; raised after the last update.
             RunTimeout: The timeout has passed.
             ReplicateError: The API returned an error.
@@ -2945,7 +2948,7 @@ class Prediction(Twin[AsyncPrediction]):
 
         Raises:
             PredictionFailed: It failed.
-            PredictionCanceled: It was canceled.
+            PredictionCanceled: It was cancelled.
             PredictionAborted: It ended before it started.
         """
         return self._of(self._lease, self._async.raise_for_status())
@@ -3006,7 +3009,8 @@ class Predictions(Twin[AsyncPredictions]):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. By default, there is no deadline.
+                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
+                with `Client(mark_creates=False)`.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.
@@ -3677,7 +3681,7 @@ class Training(Twin[AsyncTraining]):
 
         Raises, from the iteration:
             PredictionFailed: It failed; raised after the last update.
-            PredictionCanceled: It was canceled; raised after the last update.
+            PredictionCanceled: It was cancelled; raised after the last update.
             PredictionAborted: It ended before it started; raised after the last update.
             RunTimeout: The timeout has passed.
             ReplicateError: The API returned an error.
@@ -3693,7 +3697,7 @@ class Training(Twin[AsyncTraining]):
 
         Raises:
             PredictionFailed: It failed.
-            PredictionCanceled: It was canceled.
+            PredictionCanceled: It was cancelled.
             PredictionAborted: It ended before it started.
         """
         return self._of(self._lease, self._async.raise_for_status())

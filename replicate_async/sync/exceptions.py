@@ -114,7 +114,7 @@ else:
     )
 
     class ModelError(_exceptions.ModelError):
-        """A prediction or training has no usable result: it failed, was canceled, or did not end in time."""
+        """A prediction or training has no usable result: it failed, was cancelled, or did not end in time."""
 
         prediction: Prediction | Training  # type: ignore[assignment]
 
@@ -125,7 +125,7 @@ else:
         """The model failed while its output was streamed."""
 
     class PredictionCanceled(ModelError, _exceptions.PredictionCanceled):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The prediction was canceled, or its deadline passed while it was running."""
+        """The prediction was cancelled, or its deadline passed while it was running."""
 
     class PredictionAborted(ModelError, _exceptions.PredictionAborted):  # pyright: ignore[reportIncompatibleVariableOverride]
         """The prediction ended before it started. It is not charged."""

@@ -235,7 +235,11 @@ def test_built_in_models() -> None:
 
 def documented(page: Document, module: str) -> list[str]:
     """Return the names of a module that a page documents."""
-    return re.findall(rf"^\.\. auto\w+:: {re.escape(module)}\.(\w+)$", page.text, re.MULTILINE)
+    name = re.escape(module)
+    found = re.findall(rf"^\.\. auto\w+:: {name}\.(\w+)$", page.text, re.MULTILINE)
+    return found + re.findall(
+        rf"^\.\. py:data:: (\w+)\n   :module: {name}$", page.text, re.MULTILINE
+    )
 
 
 def everywhere(module: str) -> list[str]:

@@ -397,7 +397,7 @@ class PredictionAborted(ModelError):
 
 
 class RunTimeout(ModelError, TimeoutError):
-    """The prediction did not end within the timeout."""
+    """The prediction did not end within `timeout` seconds, and was cancelled if the message says so."""
 
     timeout: float
     """The timeout, in seconds."""
@@ -579,7 +579,7 @@ class RefusedRedirect(TransportError):
 
 
 class AmbiguousCreateError(TransportError):
-    """A create got no usable response, and may have succeeded: check before you create it again."""
+    """A create got no usable response, and may have succeeded: check `candidates` before you create it again."""
 
     reference: str
     """Model, version or deployment that was to be run, such as `"acme/greeter"`."""
@@ -859,7 +859,7 @@ class MissingDependency(ReplicateException, ImportError):
 
 
 class QueueFull(ReplicateException):
-    """The request would wait for the client-side rate limit longer than `RateLimit.max_queue`. Nothing was sent."""
+    """The request would wait for the client-side rate limit longer than `RateLimit.max_queue`: see `retry_after`."""
 
     retry_after: float
     """Seconds after which it would find room."""

@@ -131,7 +131,7 @@ else:
         """The prediction ended before it started. It is not charged."""
 
     class RunTimeout(ModelError, _exceptions.RunTimeout):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The prediction did not end within the timeout."""
+        """The prediction did not end within `timeout` seconds, and was cancelled if the message says so."""
 
     class StartTimeout(RunTimeout, _exceptions.StartTimeout):  # pyright: ignore[reportIncompatibleVariableOverride]
         """The prediction did not start within `start_timeout`, and was cancelled unless the message says otherwise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 
 
@@ -40,7 +41,7 @@ def _section(name: str, summary: str, command: argparse.ArgumentParser) -> Itera
             yield f"| {_spelling(action)} | {_meaning(action, command)} |"
     yield ""
     if command.epilog:
-        yield command.epilog
+        yield _prose(command.epilog)
         yield ""
 
 
@@ -65,5 +66,10 @@ def _meaning(action: argparse.Action, command: argparse.ArgumentParser) -> str:
 
 
 def _sentence(text: str) -> str:
-    first, space, rest = text.strip().partition(" ")
+    first, space, rest = _prose(text.strip()).partition(" ")
     return f"{first.capitalize() if first.islower() and first.isalpha() else first}{space}{rest}"
+
+
+def _prose(text: str) -> str:
+    """Return a text with its options as code: two hyphens would become a dash."""
+    return re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"`\g<0>`", text)

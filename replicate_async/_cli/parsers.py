@@ -135,7 +135,7 @@ def _add_predictions(commands: argparse._SubParsersAction[Any]) -> None:
     )
     actions = predictions.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = actions.add_parser("list", help="list the newest predictions of the account")
-    listing.add_argument("--limit", type=int, default=20, metavar="N", help="how many (20)")
+    listing.add_argument("--limit", type=int, default=20, metavar="N", help="how many of them (20)")
     _add_common(listing, "predictions list")
     get = actions.add_parser("get", help="show a prediction")
     get.add_argument("id", help="ID of the prediction")
@@ -160,7 +160,10 @@ def _add_webhooks(commands: argparse._SubParsersAction[Any]) -> None:
         " deliver to a server of this machine, signed with the secret of the account, until Ctrl-C.",
     )
     listen.add_argument(
-        "--forward", required=True, metavar="URL", help="such as http://localhost:8000/replicate"
+        "--forward",
+        required=True,
+        metavar="URL",
+        help="where to post them, such as http://localhost:8000/replicate",
     )
     listen.add_argument(
         "--all",
@@ -168,7 +171,11 @@ def _add_webhooks(commands: argparse._SubParsersAction[Any]) -> None:
         help="also deliver for predictions and trainings that have no webhook",
     )
     listen.add_argument(
-        "--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks (2)"
+        "--interval",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="seconds between two polls (2)",
     )
     _add_common(listen, "webhooks listen")
 
@@ -302,7 +309,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "given", nargs="*", metavar="NAME=VALUE", help="an input; NAME=@PATH is a file"
     )
     parser.add_argument(
-        "-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="the same"
+        "-i",
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an input, as NAME=VALUE above",
     )
 
 

@@ -465,7 +465,7 @@ def _counted_polls(emulator: Emulator) -> Iterator[list[float]]:
 async def test_poll_interval(
     client: Client, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """`poll_interval` (or REPLICATE_POLL_INTERVAL) fixes the pauses between two looks."""
+    """`poll_interval` (or REPLICATE_POLL_INTERVAL) fixes the pauses between two polls."""
     if where == "client":
         client = Client(emulator.token, base_url=emulator.url, poll_interval=0.02)
     elif where == "view":

@@ -99,10 +99,10 @@ def test_command_line() -> None:
     """Every command has its section, every argument its row."""
     outer = argparse.ArgumentParser(prog="tool")
     commands = outer.add_subparsers()
-    run = commands.add_parser("run", description="run it.", epilog="That is all.")
+    run = commands.add_parser("run", description="run it.", epilog="That is all, but --number.")
     run.add_argument("model", help="what to run")
     run.add_argument("-n", "--number", type=int, default=3, help="how many (%(default)s)")
-    run.add_argument("--format", choices=("a", "b"), help="a|b")
+    run.add_argument("--format", choices=("a", "b"), help="a|b, with --number")
     inner = commands.add_parser("list", help="lists").add_subparsers()
     inner.add_parser("new", help="the newest").add_argument(
         "--json", action="store_true", help="JSON"
@@ -111,8 +111,8 @@ def test_command_line() -> None:
     assert "## run\n\nRun it.\n" in text
     assert "| `model` | What to run |" in text
     assert "| `-n N`, `--number N` | How many (3) |" in text.replace("NUMBER", "N")
-    assert "| `--format {a,b}` | a\\|b |" in text
-    assert "That is all." in text
+    assert "| `--format {a,b}` | a\\|b, with `--number` |" in text
+    assert "That is all, but `--number`." in text
     assert "## list new\n\nThe newest\n" in text
     assert "| `--json` | JSON |" in text
     assert "## list\n" not in text

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, Final, Generic, Self, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 import attrs
@@ -22,6 +21,7 @@ from .._files.output_trees import to_output
 from .._http.call import redacted
 from .._http.retry import Kind
 from .._http.transport import Transport
+from .._http.urls import path_of
 from .._json import to_text
 from .._unpicklable import Unpicklable
 from ..types import ServerSentEvent
@@ -188,7 +188,7 @@ class StreamFollower(Generic[J]):
         url = job.urls.stream
         if url is None:
             return
-        if "/v1/streams/" in urlsplit(url).path:
+        if "/v1/streams/" in path_of(url):
             # The output is text, even if it looks like a URL (:api:`stream-url`).
             self._files = False
         self._is_streamed = True

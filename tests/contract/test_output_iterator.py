@@ -125,6 +125,17 @@ async def test_what_is_refused_is_raised() -> None:
         await items_of(Wire(choose))
 
 
+@pytest.mark.parametrize("stream", ["//[", "http://[", "http://[::1/v1/streams/x", "https://a:b/"])
+async def test_a_stream_at_no_url_is_polled(stream: str) -> None:
+    """An address that no URL parser reads costs the stream, but not the output."""
+    wire = states(RUNNING, {**ENDED, "output": ["a"]}, stream=stream)
+    with wire:
+        async with client_of(wire, poll_interval=0.001) as client:
+            own = await client.predictions.create(model="acme/poet")
+            events = [event async for event in own.stream()]
+    assert [event.data for event in events if event.event == "output"] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("stream", "kind"),
     [

@@ -179,6 +179,8 @@ class Transport:
                     random.random(),
                     is_new=call.is_new,
                 )
+                if delay is not None and call.urgent and elapsed < patience:
+                    delay = min(delay, patience - elapsed)  # a last attempt when its time is over
                 if delay is None or elapsed + delay > patience:
                     raise
                 send_state.failure = error

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import anyio
 import pytest
 
 from replicate_async import Client, RateLimit, Retry, exceptions
+from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
-from .faults import world
+from .faults import until, world
 
 
 async def _refused() -> str:
@@ -101,6 +103,32 @@ async def test_urgent_requests_wait_as_the_server_says() -> None:
         ]
         assert len(cancels) == 2
         assert made.status == "canceled"
+
+
+@pytest.mark.parametrize("seconds", [30, 121, 1e9])
+async def test_cancels_outlast_a_long_retry_after(seconds: float) -> None:
+    """A server that asks one cancel to wait for long gets another one before the clean-up is over."""
+    async with world() as here, here.client() as client:
+        here.emulator.wire.inject(Fault.THROTTLE, path="*/cancel", seconds=seconds, times=1)
+        task = asyncio.create_task(client.run("acme/slow", {"text": "a", "seconds": 20}))
+        await until(lambda: here.made_of("a"))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(here.emulator.ledger.cancelled()) == 1
+
+
+@pytest.mark.parametrize("seconds", [30, 121, 1e9])
+async def test_searches_outlast_a_long_retry_after(seconds: float) -> None:
+    """So does the search for what a create without an answer has made."""
+    timings = Timings(search_patience=0.3)
+    async with world() as here, here.client(timings=timings) as client:
+        here.emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST", times=1)
+        here.emulator.wire.inject(
+            Fault.THROTTLE, method="GET", path="*/predictions", seconds=seconds, times=1
+        )
+        assert await client.run("acme/echo", {"text": "a"}) == "a"
+        assert client.stats.adopted == 1
 
 
 async def test_polls_outlast_a_long_retry_after() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 # asyncio imports it for its first thread: by then, there may be no free descriptor to import with.
-import concurrent.futures.thread  # noqa: F401
+import concurrent.futures.thread  # noqa: F401  (see above)
 import errno
 import sys
 import threading

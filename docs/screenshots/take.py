@@ -46,7 +46,7 @@ TOKEN = "replicate_async"  # noqa: S105  (of a server that lives for seconds)
 @contextmanager
 def server(*command: str, port: int) -> Iterator[None]:
     """Run a server until it is done with."""
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(  # noqa: S603  (a command of this file)
         [sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     ) as process:
         try:
@@ -190,7 +190,7 @@ def run_in_terminal(screen: pyte.Screen, command: str, folder: str, seconds: flo
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     unwanted = ("CI", "NO_COLOR", "COLUMNS")
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(  # noqa: S603  (a command of this file)
         [sys.executable, "-m", *command.replace("-", "_", 1).split()],
         cwd=folder,
         stdin=theirs,

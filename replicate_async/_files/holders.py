@@ -68,10 +68,10 @@ def _has_read(value: Any) -> bool:
         return False
 
 
-def _reads_by_name(cls: type) -> bool:
+def _reads_by_name(cls: Any) -> bool:
     """Tell whether `read` wants to know of what, as that of an archive: the object is no file, but has some."""
     try:
-        first = list(inspect.signature(cls.read).parameters.values())[1]  # type: ignore[attr-defined]
+        first = list(inspect.signature(cls.read).parameters.values())[1]
     except (AttributeError, IndexError, TypeError, ValueError):
         return False
     return first.default is first.empty and first.name in _NAMES

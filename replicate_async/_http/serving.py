@@ -94,7 +94,7 @@ class StreamedResponse(web.StreamResponse):
 
         async def watch() -> None:
             # aiohttp tells it to handlers only by cancelling them, if that was asked for.
-            while not _has_left(request):  # noqa: ASYNC110
+            while not _has_left(request):  # noqa: ASYNC110  (see above)
                 await anyio.sleep(_LOOK)
             tasks.cancel_scope.cancel()
 

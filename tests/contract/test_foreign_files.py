@@ -562,7 +562,7 @@ class Bare:
 class AwaitedBare(Bare):
     """The same, awaited."""
 
-    async def read(self) -> bytes:  # type: ignore[override]
+    async def read(self) -> bytes:  # type: ignore[override]  # as some libraries have it
         """Return everything, once."""
         return super().read()
 

@@ -647,6 +647,6 @@ def test_arguments() -> None:
         with pytest.raises(ArgumentTypeError, match="request"):
             file_response(output, bad)
     with pytest.raises(ArgumentTypeError, match="output"):
-        file_response("https://replicate.delivery/a/b.png", scope)  # type: ignore[arg-type]
+        file_response("https://replicate.delivery/a/b.png", scope)  # type: ignore[arg-type]  # refused
     with pytest.raises(ArgumentTypeError, match="filename"):
-        file_response(output, scope, filename=b"a")  # type: ignore[arg-type]
+        file_response(output, scope, filename=b"a")  # type: ignore[arg-type]  # refused

@@ -86,6 +86,38 @@ async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return work.result()
 
 
+async def unless(work: Awaitable[T], watch: Callable[[], Awaitable[object]]) -> list[T]:
+    """Await some work, and cancel it as soon as *watch* returns or fails.
+
+    Returns:
+        The result of the work in a list, which is empty if *watch* has returned before.
+
+    Raises:
+        Exception: The work or *watch* raised it.
+    """
+    result: list[T] = []
+    failure: Exception | None = None
+
+    async def watching() -> None:
+        nonlocal failure
+        try:
+            await watch()
+        except Exception as error:  # noqa: BLE001  (raised below, outside of the group)
+            failure = error
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watching)
+        try:
+            result.append(await work)
+        except Exception as error:  # noqa: BLE001  (raised below, outside of the group)
+            failure = error
+        tasks.cancel_scope.cancel()
+    if not result and failure is not None:
+        raise failure
+    return result
+
+
 class _Once(Generic[T]):
     """A call that is made once: an executor may have queued it although it could not start a thread for it."""
 

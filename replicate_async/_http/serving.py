@@ -10,6 +10,8 @@ import anyio
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from .._concurrency import unless
+
 # For other folders: only this one imports aiohttp.
 AiohttpRequest: TypeAlias = web.BaseRequest
 AiohttpHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -89,27 +91,16 @@ class StreamedResponse(web.StreamResponse):
         """
         if self.prepared:
             return await super().prepare(request)
-        writer: AbstractStreamWriter | None = None
-        failure: Exception | None = None
 
         async def watch() -> None:
             # aiohttp tells it to handlers only by cancelling them, if that was asked for.
             while not _has_left(request):  # noqa: ASYNC110  (see above)
                 await anyio.sleep(_LOOK)
-            tasks.cancel_scope.cancel()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch)
-            try:
-                writer = await self._send(request)
-            except Exception as error:  # noqa: BLE001 - raised below, outside of the group
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if writer is None:
+        sent = await unless(self._send(request), watch)
+        if not sent:
             raise ConnectionResetError("the browser has left")
-        return writer
+        return sent[0]
 
     async def _send(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         headers = {name.lower(): value for name, value in request.headers.items()}

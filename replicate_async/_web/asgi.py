@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
 import attrs
 
+from .._concurrency import unless
 from .._http.serving import STALL, Ask
 
 # Messages are `Any`: frameworks describe them by types of their own.
@@ -130,26 +132,13 @@ class Streamed:
             send: Sends the messages of the response.
             headers: Headers of the response that replace those of the answer.
         """
-        failure: Exception | None = None
 
         async def watch() -> None:
-            nonlocal failure
-            try:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-            except Exception as error:  # noqa: BLE001 - raised below, outside of the group
-                failure = error
-            tasks.cancel_scope.cancel()
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch)
-            try:
-                await self._send(scope, send, headers)
-            except Exception as error:  # noqa: BLE001 - raised below, outside of the group
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None and not isinstance(failure, _LeftError):
-            raise failure
+        with suppress(_LeftError):
+            await unless(self._send(scope, send, headers), watch)
 
     async def _send(self, scope: Scope, send: Send, own: Sequence[tuple[bytes, bytes]]) -> None:
         asked: dict[str, str] = {}

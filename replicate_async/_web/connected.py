@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar, cast
 
-import anyio
-
 from .. import exceptions
+from .._concurrency import unless
 
 __all__ = ("while_connected",)
 
@@ -46,33 +45,15 @@ async def while_connected(request: object, work: Awaitable[T]) -> T:
         if isinstance(work, Coroutine):
             work.close()  # it is not awaited
         raise
-    has_left = False
-    result: list[T] = []
-    failure: Exception | None = None
 
     async def watch() -> None:
-        nonlocal has_left, failure
-        try:
-            while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
-                pass
-            has_left = True
-        except Exception as error:  # noqa: BLE001 - raised below, outside of the group
-            failure = error
-        tasks.cancel_scope.cancel()
+        while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
+            pass
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        try:
-            result.append(await work)
-        except Exception as error:  # noqa: BLE001 - raised below, outside of the group
-            failure = error
-        tasks.cancel_scope.cancel()
-    if result:
-        return result[0]
-    if failure is not None:
-        raise failure
-    assert has_left
-    raise exceptions.RequestDisconnected
+    result = await unless(work, watch)
+    if not result:
+        raise exceptions.RequestDisconnected
+    return result[0]
 
 
 def _receive_of(request: object) -> Receive:

@@ -104,7 +104,7 @@ class Download:
                 failure = error
             if self.received >= furthest + PROGRESS:
                 attempt, furthest, since = 1, self.received, time.monotonic()
-            delay = self._delay(failure, attempt, time.monotonic() - since)
+            delay = delay_after(self.transport, failure, attempt, time.monotonic() - since)
             if delay is None or (self.received and not self._resumable and not self.may_restart):
                 raise self._given_up(failure)
             self._wait(delay)
@@ -218,14 +218,6 @@ class Download:
         if total is not None:
             self._check_size(total, total)
 
-    def _delay(
-        self, failure: exceptions.ReplicateException, attempt: int, elapsed: float
-    ) -> float | None:
-        if isinstance(failure, exceptions.IncompleteFile):
-            failure = exceptions.ConnectionLost("GET", failure.url, str(failure))
-        retry = self.transport.config.retry
-        return retry_delay(Kind.READ, failure, attempt, elapsed, retry, random.random())
-
     def _given_up(self, failure: exceptions.ReplicateException) -> exceptions.ReplicateException:
         """Return the error to raise after the last attempt."""
         lost = isinstance(failure, exceptions.ConnectionLost) or (
@@ -236,6 +228,23 @@ class Download:
             error.__cause__ = failure
             return error
         return failure
+
+
+def delay_after(
+    transport: Transport, failure: exceptions.ReplicateException, attempt: int, elapsed: float
+) -> float | None:
+    """Return the number of seconds before a file is requested again; None to give up.
+
+    Args:
+        transport: The transport of the client.
+        failure: Failure of this attempt; a file that broke off counts as a lost connection.
+        attempt: Number of this attempt, from 1.
+        elapsed: Seconds since the first one.
+    """
+    if isinstance(failure, exceptions.IncompleteFile):
+        failure = exceptions.ConnectionLost("GET", failure.url, str(failure))
+    retry = transport.config.retry
+    return retry_delay(Kind.READ, failure, attempt, elapsed, retry, random.random())
 
 
 def host_check(transport: Transport, url: str, prediction: str | None) -> Callable[[str], None]:

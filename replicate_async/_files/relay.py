@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
@@ -15,9 +14,9 @@ import attrs
 from .. import exceptions
 from .._concurrency import in_thread
 from .._http.call import ClientResponse, redacted
-from .._http.retry import RETRIED_STATUSES, Kind, retry_delay
+from .._http.retry import RETRIED_STATUSES
 from .._http.transport import Transport
-from .download import CONTENT_RANGE, GONE, PROGRESS, DataUri, expired, host_check
+from .download import CONTENT_RANGE, GONE, PROGRESS, DataUri, delay_after, expired, host_check
 
 T = TypeVar("T")
 
@@ -150,7 +149,7 @@ class Relay:
             ) as error:
                 if self._received >= furthest + PROGRESS:
                     attempt, furthest, since = 1, self._received, time.monotonic()
-                delay = self._delay(error, attempt, time.monotonic() - since)
+                delay = delay_after(self._transport, error, attempt, time.monotonic() - since)
                 if delay is None or not (self._is_resumable or not self._has_begun):
                     raise
                 await anyio.sleep(delay)
@@ -218,19 +217,11 @@ class Relay:
             try:
                 return await work()
             except (exceptions.TransportError, exceptions.ReplicateError) as error:
-                delay = self._delay(error, attempt, time.monotonic() - since)
+                delay = delay_after(self._transport, error, attempt, time.monotonic() - since)
                 if delay is None:
                     raise
             await anyio.sleep(delay)
             attempt += 1
-
-    def _delay(
-        self, failure: exceptions.ReplicateException, attempt: int, elapsed: float
-    ) -> float | None:
-        if isinstance(failure, exceptions.IncompleteFile):
-            failure = exceptions.ConnectionLost("GET", failure.url, str(failure))
-        retry = self._transport.config.retry
-        return retry_delay(Kind.READ, failure, attempt, elapsed, retry, random.random())
 
     # Answers
 

@@ -19,8 +19,8 @@ pytest.importorskip("resource")
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SCRIPT = """
-import asyncio, ctypes, os, resource, sys
+LIMITED = """
+import asyncio, ctypes, os, resource, sys, tempfile
 from replicate_async import Client, exceptions
 
 url, token, kind, size, number = *sys.argv[1:4], *map(int, sys.argv[4:])
@@ -33,7 +33,10 @@ else:
         ctypes.CDLL(None).setfsuid(0)
     limit = resource.RLIMIT_NOFILE if kind == "descriptors" else resource.RLIMIT_NPROC
     resource.setrlimit(limit, (size, size))
+"""
+"""The beginning of programs in a process that has little of one thing."""
 
+SCRIPT = """
 async def main():
     async with Client(token, base_url=url, rate_limit=False) as client:
         runs = [client.run("acme/slow", {"seconds": 0.3, "n": n}) for n in range(number)]
@@ -67,7 +70,7 @@ async def test_what_is_created_is_delivered(kind: str, size: int, number: int) -
             await asyncio.sleep(seconds)
             return f"{n}"
 
-        script = [sys.executable, "-c", SCRIPT, emulator.url, emulator.token]
+        script = [sys.executable, "-c", LIMITED + SCRIPT, emulator.url, emulator.token]
         done = await asyncio.to_thread(
             subprocess.run,
             [*script, kind, str(size), str(number)],
@@ -86,23 +89,10 @@ async def test_what_is_created_is_delivered(kind: str, size: int, number: int) -
 
 
 MAP = """
-import asyncio, ctypes, os, resource, sys, tempfile
-from replicate_async import Client, exceptions
-
-url, token, kind, size, number = *sys.argv[1:4], *map(int, sys.argv[4:])
 place = tempfile.mkdtemp()
 os.chmod(place, 0o777)
 os.umask(0)  # `os.access()` goes by the real user
 options = {"concurrency": 80, "journal": f"{place}/journal.db", "save_to": f"{place}/saved"}
-if kind == "recursion":
-    sys.setrecursionlimit(size)
-else:
-    if kind == "threads" and os.getuid() == 0:
-        # Root may have any number of threads. What root may read is still read, such as packages.
-        os.setresuid(65534, 65534, 0)
-        ctypes.CDLL(None).setfsuid(0)
-    limit = resource.RLIMIT_NOFILE if kind == "descriptors" else resource.RLIMIT_NPROC
-    resource.setrlimit(limit, (size, size))
 
 async def main():
     async with Client(token, base_url=url, rate_limit=False) as client:
@@ -137,7 +127,7 @@ async def test_what_a_fan_out_creates_is_saved(kind: str, size: int, number: int
             await asyncio.sleep(0.1)
             return OutputFile(f"{n}".encode(), "n.bin")
 
-        script = [sys.executable, "-c", MAP, emulator.url, emulator.token]
+        script = [sys.executable, "-c", LIMITED + MAP, emulator.url, emulator.token]
         done = await asyncio.to_thread(
             subprocess.run,
             [*script, kind, str(size), str(number)],

@@ -7,14 +7,17 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias
 
 import anyio
-from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+
+# Not `aiohttp.web`: clients, too, import this module, and would start 10 ms later.
+from aiohttp.web_request import BaseRequest, Request
+from aiohttp.web_response import Response, StreamResponse
 
 from .._concurrency import unless
 
 # For other folders: only this one imports aiohttp.
-AiohttpRequest: TypeAlias = web.BaseRequest
-AiohttpHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+AiohttpRequest: TypeAlias = BaseRequest
+AiohttpHandler: TypeAlias = Callable[[Request], Awaitable[StreamResponse]]
 
 _PATIENCE: Final = 15.0
 """Seconds for a body to arrive."""
@@ -38,16 +41,16 @@ def aiohttp_handler(handle: Handle, most: int) -> AiohttpHandler:
         most: Longest body in bytes.
     """
 
-    async def view(request: web.Request) -> web.StreamResponse:
+    async def view(request: Request) -> StreamResponse:
         body = bytearray()
         try:
             with anyio.fail_after(_PATIENCE):
                 while len(body) <= most and (chunk := await request.content.readany()):
                     body += chunk
         except TimeoutError:
-            return web.Response(status=408, text="the body did not arrive in time")
+            return Response(status=408, text="the body did not arrive in time")
         reply = await handle([*request.headers.items()], bytes(body))
-        return web.Response(status=reply.status, text=reply.text)
+        return Response(status=reply.status, text=reply.text)
 
     return view
 
@@ -76,14 +79,14 @@ Ask: TypeAlias = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[
 """Answers a method and headers, whose names are in lower case."""
 
 
-class StreamedResponse(web.StreamResponse):
+class StreamedResponse(StreamResponse):
     """A response that asks for its content when it is sent, as aiohttp's own `FileResponse` does."""
 
     def __init__(self, ask: Ask) -> None:
         super().__init__()
         self._ask = ask
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Send the response. The content is closed when the browser leaves.
 
         Raises:
@@ -102,7 +105,7 @@ class StreamedResponse(web.StreamResponse):
             raise ConnectionResetError("the browser has left")
         return sent[0]
 
-    async def _send(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+    async def _send(self, request: BaseRequest) -> AbstractStreamWriter | None:
         headers = {name.lower(): value for name, value in request.headers.items()}
         async with self._ask(request.method, headers) as answer:
             self.set_status(answer.status)
@@ -119,5 +122,5 @@ class StreamedResponse(web.StreamResponse):
         return writer
 
 
-def _has_left(request: web.BaseRequest) -> bool:
+def _has_left(request: BaseRequest) -> bool:
     return request.transport is None or request.transport.is_closing()

@@ -43,12 +43,12 @@ def test_operations() -> None:
 
 
 def test_facts_of_operations() -> None:
-    """Every section of an operation says what it takes and answers, and how far that is confirmed."""
+    """Every section of an operation says what it takes and returns, and how well that is confirmed."""
     for operation in OPERATIONS:
         _, _, rest = REFERENCE.partition(f"(api-{operation})=\n")
         section = rest.partition("\n(api-")[0]
         facts = re.findall(r"^\| (\w+) \|", section, re.MULTILINE)
-        assert {"Purpose", "Body", "Answer", "Errors", "Confirmed"} <= set(facts), operation
+        assert {"Purpose", "Body", "Response", "Errors", "Confirmed"} <= set(facts), operation
         assert ("Path" in facts) == ("{" in section.splitlines()[2]), operation
 
 

@@ -96,6 +96,8 @@ class SendState:
     """Whether the server may have received the request; False again once it has certainly refused it."""
     is_queued: bool = False
     """Whether it waits for the rate limit or for a connection."""
+    is_held: bool = False
+    """Whether the server was asked to hold its answer back."""
     failure: exceptions.ReplicateException | None = None
     """The failure of the last attempt that is to be repeated."""
 

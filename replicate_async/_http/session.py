@@ -48,6 +48,8 @@ class Session:
     """Connections for creates, which may each hold one for a minute while they wait for a result."""
     holds: Slots
     """Creates that may be held by the server at a time, so that others find a connection."""
+    relays: Slots
+    """Downloads that may wait for browsers at a time, likewise."""
     proxies: dict[Origin, str | None] = attrs.field(factory=dict)
     """Proxies of the environment, by origin."""
     cleanups: set[Cleanup] = attrs.field(factory=set)
@@ -155,7 +157,8 @@ class Pool:
         _keep_receive_buffers()
         connections = min(self._connections, share_of_descriptors())
         slots, creates = Slots(connections), Slots(connections)
-        holds = Slots(connections - max(connections // 8, 1))
+        free = max(connections // 8, 1)
+        holds, relays = Slots(connections - free), Slots(max(connections - free, 1))
         if self._given is not None:
             if self._given.closed:
                 raise exceptions.ArgumentError("session", "this aiohttp session is closed")
@@ -164,7 +167,7 @@ class Pool:
                 raise exceptions.ArgumentError(
                     "session", "this aiohttp session belongs to another event loop"
                 )
-            opened = Session(self._given, True, slots, creates, holds)
+            opened = Session(self._given, True, slots, creates, holds, relays)
             self._sessions[loop] = opened
             return opened
         client = self._make_client()
@@ -177,7 +180,7 @@ class Pool:
         # aiohttp sends a GET or DELETE again by itself when a connection breaks, and has no public switch
         # for that. Here, only `retry_delay` decides what is repeated.
         client._retry_connection = False  # noqa: SLF001  (see above)
-        opened = Session(client, False, slots, creates, holds)
+        opened = Session(client, False, slots, creates, holds, relays)
         self._sessions[loop] = opened
         opened.closing = _Closing(client, opened.cleanups)
         opened.guard = _guard(opened.closing)

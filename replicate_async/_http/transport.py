@@ -244,7 +244,7 @@ class Transport:
         call = Call(method, url, headers=headers)
         silence = silence or self.config.timeout.read
         async with AsyncExitStack() as slots:
-            for each in (session.holds, session.slots) if is_held else (session.slots,):
+            for each in (session.relays, session.slots) if is_held else (session.slots,):
                 await each.acquire()
                 slots.callback(each.release)
             async with _TimeLimit(call, url, _OVERALL * self.config.timeout.read):
@@ -281,6 +281,7 @@ class Transport:
                 name: value for name, value in (call.headers or _NONE).items() if name != "Prefer"
             }
             call = attrs.evolve(call, headers=headers, held=0.0)
+        send_state.is_held = call.held > 0
         try:
             if not call.urgent:
                 await slots.acquire(first=throttled)

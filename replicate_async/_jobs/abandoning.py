@@ -1,16 +1,12 @@
-"""Runs that are abandoned, and creates whose client is closed: what they have created is found.
-
-The predictions of runs are cancelled, or left, as the user has said.
-"""
+"""Runs that are abandoned: what they have created is found, and cancelled or left, as the user has said."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -28,9 +24,6 @@ _logger = logging.getLogger("replicate_async")
 
 T = TypeVar("T")
 J = TypeVar("J", bound=LiveJob)
-
-_ALMOST: Final = 1.0
-"""Seconds for which a client that is being closed waits for the answer to a create."""
 
 
 async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
@@ -110,48 +103,6 @@ async def until_closed(
     raise exceptions.ClientClosed
 
 
-async def create_unfollowed(
-    context: Context,
-    pending: PendingCreate,
-    job_type: type[J],
-    send: Callable[[], Awaitable[J]],
-) -> J:
-    """Create something that runs on by itself; if the client is closed before the answer, look for it in the list.
-
-    Args:
-        context: The client.
-        pending: The create.
-        job_type: Class of what it creates.
-        send: Sends the create.
-
-    Raises:
-        AmbiguousCreateError: There was no answer, and the list does not show what was created.
-        ClientClosed: The client was closed; nothing was created.
-    """
-
-    async def settle() -> J:
-        found: J | None = pending.found
-        if found is None and not pending.lost:
-            raise exceptions.ClientClosed
-        reason = "the client was closed"
-        try:
-            with anyio.move_on_after(context.timings.cancel - _ALMOST):
-                found = found or await _find_soon(context, pending, job_type)
-        except exceptions.ReplicateException as error:
-            reason += f", and the list cannot be read: {error}"
-        if found is not None:
-            return found
-        match = pending.match
-        assert match is not None
-        sent_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - pending.began)
-        url = context.transport.config.base_url + match.list_path
-        raise exceptions.AmbiguousCreateError(
-            "POST", url, match.label, reason, sent_at, pending.candidates
-        )
-
-    return await until_closed(context, send, grace=_ALMOST, settle=settle)
-
-
 async def abandon(state: RunState) -> None:
     """Do what `on_abandon` says with the prediction of a run, even if its ID is not known yet."""
     pending = state.pending
@@ -176,7 +127,7 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
     if state.prediction is None:
         try:
             with anyio.move_on_after(limit):
-                state.prediction = await _find_soon(state.context, state.pending, Prediction)
+                state.prediction = await find_soon(state.context, state.pending, Prediction)
         except exceptions.ReplicateException as error:
             _logger.warning("prediction %s lost: it could not be looked for (%s)", name, error)
             return
@@ -186,7 +137,7 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
     await cancel_in_time(state.prediction, ends_at - time.monotonic())
 
 
-async def _find_soon(context: Context, pending: PendingCreate, job_type: type[J]) -> J | None:
+async def find_soon(context: Context, pending: PendingCreate, job_type: type[J]) -> J | None:
     """Look for what a create has made that got no answer; None if it cannot be found soon."""
     timings = context.timings
     for pause in timings.last_searches:

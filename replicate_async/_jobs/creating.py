@@ -231,7 +231,7 @@ async def _create_by_name(
                 return await _create_on(context, _version_of(name, version), request, pending)
             # Others that wait for this answer would have to wait as long as the server holds it.
             is_held = known is not None or not (
-                request.may_skip_hold and await models.is_awaited(transport, name)
+                request.held and await models.is_awaited(transport, name)
             )
             target = CreateTarget.model(name)
             made = await _create_on(context, target, request, pending, is_held=is_held)
@@ -308,7 +308,7 @@ async def _create_on(
             large=request.large,
             headers=headers,
             held=request.held if is_held else 0.0,
-            may_skip_hold=request.may_skip_hold,
+            may_skip_hold=True,
         )
         try:
             prediction = await send_create(context, call, Prediction, pending)

@@ -102,8 +102,6 @@ class CreateRequest:
     """Whether the deadline only backs up a timeout."""
     secrets: frozenset[str] = frozenset()
     """Names of the inputs that are to be kept secret."""
-    may_skip_hold: bool = False
-    """Whether to poll the prediction from the start if the server holds too many creates already."""
 
 
 async def prepare(

@@ -172,7 +172,6 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
 
 async def _output(state: RunState, request: CreateRequest, retry_failed: int, wait: Wait) -> Output:
     """Create a prediction, wait for its end, and return its output."""
-    request.may_skip_hold = True
 
     async def work() -> tuple[Prediction, exceptions.ModelError | None]:
         return await complete(

@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 from .._jobs.context import Context
-from .._jobs.creating import create
 from .._jobs.prediction import Prediction
-from .._jobs.request import CreateOptions, CreateTarget, prepare
+from .._jobs.request import CreateOptions, CreateTarget
+from .._jobs.unfollowed import create_prediction
 from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace
 
@@ -76,5 +76,4 @@ class OwnPredictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
-        request = await prepare(self._context, input, options)
-        return await create(self._context, self._target, request)
+        return await create_prediction(self._context, self._target, input, options)

@@ -13,9 +13,9 @@ from .._arguments import given
 from .._http.call import Call
 from .._http.retry import Kind
 from .._jobs.context import Bound
-from .._jobs.creating import create
 from .._jobs.prediction import Prediction
-from .._jobs.request import CreateOptions, CreateTarget, prepare
+from .._jobs.request import CreateOptions, CreateTarget
+from .._jobs.unfollowed import create_prediction
 from .._references import full_name, identifier, named, parse_name, parse_version
 from ..types import DeploymentRelease, FileEncodingStrategy, Hardware, WebhookEvent
 from ._base import Namespace
@@ -268,7 +268,7 @@ class DeploymentPredictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
-        return await create(self._context, target, await prepare(self._context, input, options))
+        return await create_prediction(self._context, target, input, options)
 
 
 def _path(owner: str, name: str) -> str:

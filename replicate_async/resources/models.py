@@ -13,9 +13,9 @@ from .._display import Html, card, link, short_repr
 from .._http.call import Call
 from .._http.retry import Kind
 from .._jobs.context import Bound, Context
-from .._jobs.creating import create
 from .._jobs.prediction import Prediction
-from .._jobs.request import CreateOptions, CreateTarget, prepare
+from .._jobs.request import CreateOptions, CreateTarget
+from .._jobs.unfollowed import create_prediction
 from .._references import full_name, named, parse_name
 from ..types import FileEncodingStrategy, Hardware, WebhookEvent
 from ._base import ModelNamespace, Namespace, model_path
@@ -540,7 +540,7 @@ class ModelPredictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
-        return await create(self._context, target, await prepare(self._context, input, options))
+        return await create_prediction(self._context, target, input, options)
 
 
 async def _get(context: Context, owner: str, name: str) -> Model:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from .. import _arguments, exceptions
 from .._http.call import Call
-from .._jobs.abandoning import create_unfollowed
-from .._jobs.creating import create
 from .._jobs.job import job_by_id, job_from, wait_for_end
-from .._jobs.pending import PendingCreate
 from .._jobs.prediction import Output, Prediction
-from .._jobs.request import CreateOptions, CreateTarget, prepare
+from .._jobs.request import CreateOptions, CreateTarget
+from .._jobs.unfollowed import create_prediction
 from .._references import full_name, named, parse_name, plain_identifier
 from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace
@@ -111,10 +108,7 @@ class Predictions(Namespace):
             use_file_output=use_file_output,
             stream=stream,
         )
-        context, pending = self._context, PendingCreate()
-        request = await prepare(context, input, options)
-        send = partial(create, context, target, request, pending)
-        return await create_unfollowed(context, pending, Prediction, send)
+        return await create_prediction(self._context, target, input, options)
 
     async def get(self, id: str) -> Prediction:
         """Fetch a prediction. Calls :api:`predictions.get`.

@@ -11,12 +11,12 @@ from .._arguments import check_events, check_webhook, given
 from .._files.inputs import encode_input
 from .._http.call import Call
 from .._http.retry import Kind
-from .._jobs.abandoning import create_unfollowed
 from .._jobs.creating import send_create
 from .._jobs.hints import with_hint
 from .._jobs.job import job_by_id, job_from
 from .._jobs.pending import ListMatch, PendingCreate
 from .._jobs.training import Training
+from .._jobs.unfollowed import create_unfollowed
 from .._references import full_name, identifier, parse_name, parse_version, plain_identifier
 from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace

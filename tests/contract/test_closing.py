@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from replicate_async import Client, Timeout, exceptions
+from replicate_async import Client, Prediction, Timeout, exceptions
 from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
@@ -96,6 +96,42 @@ async def test_a_stream_is_closed_in_any_moment() -> None:
             assert here.emulator.ledger.running() == []
             tasks.append(task)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _on_model(client: Client, **options: Any) -> Prediction:
+    return await client.models.predictions.create("acme/slow", {"text": "a"}, **options)
+
+
+async def _on_own(client: Client, **options: Any) -> Prediction:
+    model = await client.models.get("acme/slow")
+    return await model.predictions.create({"text": "a"}, **options)
+
+
+async def _on_deployment(client: Client, **options: Any) -> Prediction:
+    model = await client.models.get("acme/slow")
+    assert model.latest_version is not None
+    place: dict[str, Any] = {"hardware": "cpu", "min_instances": 0, "max_instances": 1}
+    await client.deployments.create(
+        "slow", model="acme/slow", version=model.latest_version, **place
+    )
+    return await client.deployments.predictions.create("acme/slow", {"text": "a"}, **options)
+
+
+@pytest.mark.parametrize("create", [_on_model, _on_own, _on_deployment])
+async def test_closed_before_the_answer_to_any_create(create: Callable[..., Any]) -> None:
+    """Each way to create a prediction is settled before the client is closed."""
+    async with world() as here:
+        client = here.client(timeout=Timeout(read=20))
+        here.emulator.wire.inject(
+            Fault.STALL_AFTER_EXECUTION, method="POST", path="*/predictions", seconds=0.3
+        )
+        task = asyncio.create_task(create(client))
+        await until(lambda: here.made_of("a"))
+        with anyio.fail_after(7):
+            await client.aclose()
+        assert (await task).id == here.made_of("a")[0]
+        assert len(here.made_of("a")) == 1
+        assert here.emulator.ledger.cancelled() == []
 
 
 @pytest.mark.parametrize("wait", [None, 30])

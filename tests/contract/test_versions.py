@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import pytest
 
-from replicate_async import Limits, Retry, exceptions
+from replicate_async import Limits, Prediction, Retry, exceptions
 from replicate_async.testing import Fault, Injection
 
 from .faults import echo, until, world
@@ -94,6 +96,46 @@ async def test_held_creates_do_not_starve_others(connections: int) -> None:
         await until(lambda: len(here.made_of("a")) == 12)
         assert time.monotonic() - began < 1.5
         assert await asyncio.gather(*tasks) == ["a"] * 12
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_creates_that_wait_do_not_starve_others(connections: int) -> None:
+    """So it is with all creates that take `wait`. Those that the server does not hold are polled for as long."""
+    limits = Limits(connections=connections)
+    async with world() as here, here.client(timeout=30, limits=limits) as client:
+        model = await client.models.get("acme/slow")
+        assert model.latest_version is not None
+        deployment = await client.deployments.create(
+            "slow",
+            model="acme/slow",
+            version=model.latest_version,
+            hardware="cpu",
+            min_instances=0,
+            max_instances=1,
+        )
+        began = time.monotonic()
+        given: dict[str, Any] = {"text": "a", "seconds": 1.2}
+        creates: list[Callable[[], Coroutine[Any, Any, Prediction]]] = [
+            lambda: client.predictions.create(model="acme/slow", input=given, wait=20),
+            lambda: client.predictions.create(deployment="acme/slow", input=given, wait=20),
+            lambda: client.predictions.create("acme/slow", given, wait=True),
+            lambda: client.models.predictions.create("acme/slow", given, wait=20),
+            lambda: model.predictions.create(given, wait=20),
+            lambda: client.deployments.predictions.create("acme/slow", given, wait=20),
+            lambda: deployment.predictions.create(given, wait=20),
+        ]
+        tasks = [asyncio.create_task(create()) for create in creates * 2]
+        await until(lambda: len(here.made_of("a")) == 14, seconds=1.0)
+        made = await asyncio.gather(*tasks)
+        assert [prediction.output for prediction in made] == ["a"] * 14
+        assert time.monotonic() - began < 5
+
+        began = time.monotonic()
+        given = {"text": "b", "seconds": 30}
+        longer = [client.models.predictions.create("acme/slow", given, wait=1) for _ in range(6)]
+        assert {prediction.output for prediction in await asyncio.gather(*longer)} == {None}
+        assert 1 <= time.monotonic() - began < 2.5
+        assert here.emulator.ledger.cancelled() == []
 
 
 def _happened(fault: Injection, times: int) -> bool:

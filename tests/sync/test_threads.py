@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import FrameType
+from typing import Any
 
 import pytest
 
+from replicate_async import Limits
 from replicate_async.exceptions import ClientClosed
 from replicate_async.sync import Client
 from replicate_async.sync._streams import Stream
@@ -22,6 +24,21 @@ from replicate_async.testing import Emulator, Fault
 from .conftest import QUIET_FORK, SECONDS, complaints, run, start, until
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="it sends signals as POSIX has them")
+
+
+def test_creates_that_wait(emulator: Emulator) -> None:
+    """Of more creates that wait than there are connections, all predictions begin at once."""
+    given = {"seconds": 1.0}
+    options: dict[str, Any] = {
+        "base_url": emulator.url,
+        "limits": Limits(connections=4),
+        "rate_limit": False,
+    }
+    with Client(emulator.token, **options) as client, ThreadPoolExecutor(12) as pool:
+        create = partial(client.predictions.create, model="emulator/sleeper", wait=20)
+        made = [pool.submit(create, input=given) for _ in range(12)]
+        until(lambda: len(emulator.ledger.running()) == 12, seconds=1.0)
+        assert all(each.result().output is not None for each in made)
 
 
 # -- The thread of the loop --------------------------------------------------------------------

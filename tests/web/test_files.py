@@ -18,7 +18,7 @@ from litestar import Litestar, get
 from litestar import Request as LitestarRequest
 from litestar.types import ASGIApp
 
-from replicate_async import Client, FileOutput, Retry, file_response, sync
+from replicate_async import Client, FileOutput, Limits, Retry, file_response, sync
 from replicate_async.exceptions import (
     ArgumentTypeError,
     FileExpired,
@@ -158,6 +158,17 @@ async def test_stat(client: Client, emulator: Emulator) -> None:
     assert (output.size, output.content_type, output.name) == (1234, "video/webm", "clip.webm")
     [request] = [each for each in emulator.ledger.requests() if each.method == "HEAD"]
     assert not request.token_sent
+
+
+async def test_one_connection(emulator: Emulator) -> None:
+    """Whoever allows for one connection at a time gets it."""
+    options: dict[str, Any] = {"base_url": emulator.url, "limits": Limits(connections=1)}
+    async with Client(emulator.token, **options) as client:
+        output = await painted(client, size=1234)
+        async with asyncio.timeout(10):
+            assert (await output.stat()).size == 1234
+            async with in_asgi(output) as origin:
+                assert (await fetch(origin)).content == CONTENT[:1234]
 
 
 async def test_stat_of_data(client: Client, emulator: Emulator) -> None:

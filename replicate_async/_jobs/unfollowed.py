@@ -1,0 +1,116 @@
+"""Creates of what runs on by itself, whether or not anything waits for it.
+
+If the client is closed before the answer, what was created is looked for in the list, and returned.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from .. import exceptions
+from .abandoning import find_soon, until_closed
+from .context import Context
+from .creating import create
+from .job import LiveJob, poll, wait_for_end
+from .pending import PendingCreate
+from .prediction import Prediction
+from .request import CreateOptions, CreateTarget, prepare
+
+_logger = logging.getLogger("replicate_async")
+
+J = TypeVar("J", bound=LiveJob)
+
+_ALMOST: Final = 1.0
+"""Seconds for which a client that is being closed waits for the answer to a create."""
+
+
+async def create_prediction(
+    context: Context,
+    target: CreateTarget | str,
+    input: Mapping[str, Any] | None,
+    options: CreateOptions,
+) -> Prediction:
+    """Create a prediction that runs on by itself, as `Predictions.create`.
+
+    If the server holds so many creates already that it was not asked to hold this one, too, the prediction is polled
+    for as long.
+
+    Args:
+        context: The client.
+        target: What to run, or the name of a model.
+        input: Input of the model.
+        options: Options of the create.
+
+    Raises:
+        ReplicateException: As `Predictions.create`.
+    """
+    pending = PendingCreate()
+    request = await prepare(context, input, options)
+    send = partial(create, context, target, request, pending)
+    prediction = await create_unfollowed(context, pending, Prediction, send)
+    if request.held and not pending.is_held:
+        await _wait_instead(context, prediction, request.held)
+    return prediction
+
+
+async def _wait_instead(context: Context, prediction: Prediction, seconds: float) -> None:
+    """Wait until a prediction has ended, for as long as the server would have held its answer. Does not raise."""
+    try:
+        try:
+            await wait_for_end(prediction, seconds)
+        except exceptions.RunTimeout:
+            patience = context.timings.last_try
+            with anyio.move_on_after(patience):
+                await poll(prediction, patience)
+    except exceptions.ReplicateException as error:
+        # It is created, and its ID must reach the caller.
+        _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
+
+
+async def create_unfollowed(
+    context: Context,
+    pending: PendingCreate,
+    job_type: type[J],
+    send: Callable[[], Awaitable[J]],
+) -> J:
+    """Create something that runs on by itself; if the client is closed before the answer, look for it in the list.
+
+    Args:
+        context: The client.
+        pending: The create.
+        job_type: Class of what it creates.
+        send: Sends the create.
+
+    Raises:
+        AmbiguousCreateError: There was no answer, and the list does not show what was created.
+        ClientClosed: The client was closed; nothing was created.
+    """
+
+    async def settle() -> J:
+        found: J | None = pending.found
+        if found is None and not pending.lost:
+            raise exceptions.ClientClosed
+        reason = "the client was closed"
+        try:
+            with anyio.move_on_after(context.timings.cancel - _ALMOST):
+                found = found or await find_soon(context, pending, job_type)
+        except exceptions.ReplicateException as error:
+            reason += f", and the list cannot be read: {error}"
+        if found is not None:
+            return found
+        match = pending.match
+        assert match is not None
+        sent_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - pending.began)
+        url = context.transport.config.base_url + match.list_path
+        raise exceptions.AmbiguousCreateError(
+            "POST", url, match.label, reason, sent_at, pending.candidates
+        )
+
+    return await until_closed(context, send, grace=_ALMOST, settle=settle)

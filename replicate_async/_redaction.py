@@ -108,6 +108,11 @@ def without_credentials(text: str) -> str:
     return _CREDENTIALS.sub(r"\1***@", text) if "@" in text else text
 
 
+def without_surrogates(text: str) -> str:
+    r"""Return a text with its lone surrogates, which cannot be printed, as escapes such as `\ud800`."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 _USER: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 
 

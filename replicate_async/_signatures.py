@@ -93,11 +93,18 @@ def sign(secret: str, id: str, timestamp: str, body: bytes) -> str:
         body: Body of the delivery.
 
     Raises:
-        ArgumentError: The secret is malformed.
+        ArgumentError: The secret is malformed, or the ID or the timestamp has a lone surrogate.
     """
-    signed = b".".join((id.encode(), timestamp.encode(), body))
+    signed = b".".join((_encoded(id, "id"), _encoded(timestamp, "timestamp"), body))
     digest = hmac.new(_key(secret), signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
+
+
+def _encoded(text: str, argument: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(argument, f"contains a lone surrogate: {text!r}") from None
 
 
 def _signed_headers(headers: Headers) -> tuple[str, str, str]:

@@ -66,7 +66,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from ._redaction import without_credentials
+from ._redaction import without_credentials, without_surrogates
 from ._tracebacks import in_notebook
 from .types import Job
 
@@ -136,6 +136,9 @@ def _restore(cls: type[ReplicateException], message: str, facts: dict[str, Any])
 
 class ReplicateException(Exception):
     """Base class of all exceptions that this package raises."""
+
+    def __str__(self) -> str:
+        return without_surrogates(super().__str__())  # what a model or a server says may have some
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {k: v for k, v in self.__dict__.items() if k != "__notes__"}

@@ -11,6 +11,7 @@ import aiohttp
 from .. import exceptions
 from .._codec import decode_json, structure
 from .call import Call, redacted
+from .retry import OtherAnswerError
 from .urls import legal_url
 
 
@@ -84,8 +85,9 @@ def _check_kind(call: Call, url: str, data: object) -> None:
     what = f"about {found[:100]!r}" if isinstance(found, str) else "a list" if is_page else None
     wanted = f"about {call.id!r}" if call.id is not None else "a list" if call.is_page else None
     if what is not None and wanted is not None and what != wanted:
-        raise exceptions.ConnectionLost(
-            call.method, redacted(url), f"the answer is {what}, not {wanted}"
+        reason = f"the answer is {what}, not {wanted}"
+        raise exceptions.ConnectionLost(call.method, redacted(url), reason) from OtherAnswerError(
+            reason
         )
     if call.is_page and not is_page:
         raise ValueError("expected a page with a list of results")

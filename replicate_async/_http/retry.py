@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,8 +20,8 @@ _POLL_BACKOFF: Final = 5.0
 """Longest pause in seconds between two attempts of a poll, unless the server asks for a longer one."""
 
 _MOST_UNREADABLE: Final = 100
-"""Attempts of a poll whose answers cannot be read, in some eight minutes: a proxy that says something else in the
-place of the API does so for a while."""
+"""Attempts of a poll whose answers cannot be read, or are always those to other requests, in some eight minutes: a proxy
+that says something else in the place of the API does so for a while."""
 
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
@@ -38,6 +39,10 @@ _RATE: Final = re.compile(r"requests? (?:per|a) |throttled|rate.?limit", re.IGNO
 
 _TEXT_READ: Final = 10_000
 """Characters of an error text that are searched."""
+
+
+class OtherAnswerError(ValueError):
+    """An answer is that to another request: the cause of a `ConnectionLost`."""
 
 
 class Kind(Enum):
@@ -84,9 +89,7 @@ def retry_delay(
             return None
     elif kind is not Kind.POLL and attempt >= retry.attempts:
         return None
-    if isinstance(error, exceptions.UnreadableAnswer) and attempt >= (
-        retry.attempts if isinstance(error.__cause__, NestedTooDeeplyError) else _MOST_UNREADABLE
-    ):
+    if attempt >= _most_attempts(error, retry):
         return None
     exponent = min(attempt - 1, 30)
     longest = min(retry.max_backoff, _POLL_BACKOFF) if kind is Kind.POLL else retry.max_backoff
@@ -100,6 +103,15 @@ def retry_delay(
         asked = retry.max_wait  # what is paid for is not given up because the server is busy
     # The jitter is added: a request that comes too early is refused again.
     return max(asked, 0.0) + pause * chance
+
+
+def _most_attempts(error: exceptions.ReplicateException, retry: Retry) -> float:
+    """Return how often a poll is repeated whose answer came, but was of no use."""
+    if isinstance(error.__cause__, OtherAnswerError):
+        return _MOST_UNREADABLE
+    if not isinstance(error, exceptions.UnreadableAnswer):
+        return math.inf
+    return retry.attempts if isinstance(error.__cause__, NestedTooDeeplyError) else _MOST_UNREADABLE
 
 
 def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:

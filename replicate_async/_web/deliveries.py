@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias, cast
 
-from .._codec import encode_json, structure
+from .._codec import structure
 from .._jobs.context import Context
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Prediction
 from .._jobs.training import Training
+from .._json import to_text
+from ..exceptions import ArgumentTypeError
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 Contents: TypeAlias = tuple[int, int]
@@ -26,17 +28,24 @@ def headers_of(headers: Headers) -> dict[str, str]:
 
     Raises:
         ValueError: One of them is missing, or there twice.
+        ArgumentTypeError: They are neither a mapping nor pairs of strings or bytes.
     """
     given = headers.items() if isinstance(headers, Mapping) else headers
     pairs = cast("Iterable[tuple[str | bytes, str | bytes]]", given)
     found: dict[str, str] = {}
-    for name, value in pairs:
-        key = _text(name).lower()
-        if key not in _SIGNED:
-            continue
+    try:
+        signed = [
+            (key, _text(value)) for name, value in pairs if (key := _text(name).lower()) in _SIGNED
+        ]
+    except (TypeError, AttributeError):
+        raise ArgumentTypeError(
+            "headers",
+            f"expected a mapping, or pairs, of strings or bytes, got {type(headers).__name__}",
+        ) from None
+    for key, value in signed:
         if key in found:
             raise ValueError(f"the header {key!r} is there twice")
-        found[key] = _text(value)
+        found[key] = value
     for key in _SIGNED:
         if not found.get(key):
             raise ValueError(f"the header {key!r} is missing")
@@ -75,7 +84,7 @@ def rank_of(job: Prediction | Training, timestamp: str, body: bytes) -> int:
 def contents_of(job: Prediction | Training) -> Contents:
     """Return the output and logs of a job, in short."""
     output = job.to_dict().get("output")
-    return (0 if output is None else hash(encode_json(output))), len(job.logs)
+    return (0 if output is None else hash(to_text(output))), len(job.logs)
 
 
 def events_of(job: Prediction | Training, before: Contents | None) -> frozenset[str]:
@@ -101,7 +110,7 @@ def _is_training(data: object) -> bool:
     if not isinstance(data, dict):
         return False
     urls, output = data.get("urls"), data.get("output")
-    if isinstance(urls, dict) and "/trainings/" in str(urls.get("get", "")):
+    if isinstance(urls, dict) and isinstance(url := urls.get("get"), str) and "/trainings/" in url:
         return True
     return isinstance(output, dict) and {"version", "weights"} >= output.keys() > set()
 

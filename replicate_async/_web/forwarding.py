@@ -14,12 +14,13 @@ from anyio.abc import TaskGroup
 
 from .. import _signatures, exceptions
 from .._arguments import LONGEST_WAIT
-from .._codec import encode_json
 from .._http.call import Call
 from .._http.posting import post_json
 from .._http.retry import Kind
 from .._jobs.context import Context
 from .._jobs.policy import has_ended
+from .._json import to_text
+from .._references import identifier
 from ..types import ForwardedDelivery, WebhookEvent
 from .deliveries import Contents, contents_of, events_of, job_in
 from .inbox import Job
@@ -34,6 +35,12 @@ _REPEATED: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 29.0)
 _MOST_PAGES: Final = 10
 """Pages of a list to read at a time."""
 
+_PATIENCE: Final = 0.0
+"""Seconds for which a failed read of a job is repeated: the others need not wait, since each look reads it again."""
+
+_MOST_FAILURES: Final = 5
+"""Unreadable answers about a job in a row after which it is followed no longer."""
+
 _MOST_KNOWN: Final = 10_000
 """Jobs that have ended, which are remembered."""
 
@@ -46,7 +53,10 @@ Report = Callable[[ForwardedDelivery], object]
 class _Followed:
     """A job that has not ended yet."""
 
+    id: str
     path: str
+    failures: int = 0
+    """Unreadable answers since the last good one."""
     contents: Contents | None = None
     started: bool = False
 
@@ -92,14 +102,13 @@ class Forwarder:
 
     async def _look(self, collection: str, *, is_first: bool) -> None:
         """Follow the new jobs of a list. At the first look, those that have ended are old."""
-        call: Call | None = Call("GET", collection, Kind.POLL)
+        call: Call | None = Call("GET", collection, Kind.POLL, is_page=True)
         for _ in range(1 if is_first else _MOST_PAGES):
             if call is None:
                 return
             page = (await self._context.transport.send(call, None, LONGEST_WAIT)).data
-            entries = page.get("results") if isinstance(page, dict) else None
             has_known = False
-            for entry in entries or ():
+            for entry in page["results"]:
                 found = entry.get("id") if isinstance(entry, dict) else None
                 if not isinstance(found, str) or found in self._followed:
                     continue
@@ -108,21 +117,43 @@ class Forwarder:
                 elif is_first and entry.get("completed_at") is not None:
                     self._drop(found)
                 else:
-                    self._followed[found] = _Followed(f"{collection}/{found}")
+                    self._follow_from_now(collection, found)
             if has_known or is_first:
                 return
             call = self._context.next_call(call, page.get("next"))
 
+    def _follow_from_now(self, collection: str, id: str) -> None:
+        try:
+            self._followed[id] = _Followed(id, f"{collection}/{identifier(id, 'id')}")
+        except exceptions.InvalidReference as error:
+            _logger.warning("one of %s cannot be followed: %s", collection, error)
+            self._drop(id)
+
     async def _follow(self, followed: _Followed, deliveries: TaskGroup) -> None:
         """Fetch a job, and deliver what is new."""
-        call = Call("GET", followed.path, Kind.POLL)
+        call = Call("GET", followed.path, id=followed.id)
         try:
-            raw = (await self._context.transport.send(call, None, LONGEST_WAIT)).data
+            raw = (await self._context.transport.send(call, None, _PATIENCE)).data
             job = job_in(self._context, raw)
-        except (exceptions.NotFoundError, ValueError) as error:
-            _logger.warning("%s cannot be followed: %s", followed.path, error)
-            self._drop(followed.path.rpartition("/")[2])
+        except (
+            exceptions.NotFoundError,
+            exceptions.UnreadableAnswer,
+            exceptions.AnswerTooLarge,
+            ValueError,
+        ) as error:
+            followed.failures += 1
+            if followed.failures == _MOST_FAILURES or isinstance(error, exceptions.NotFoundError):
+                _logger.warning("%s cannot be followed: %s", followed.path, error)
+                self._drop(followed.id)
             return
+        except (
+            exceptions.ServerError,
+            exceptions.RateLimitError,
+            exceptions.TransportError,
+        ) as error:
+            _logger.info("%s cannot be read now: %s", followed.path, error)
+            return
+        followed.failures = 0
         ended = has_ended(job)
         events: set[str] = set(events_of(job, followed.contents))
         if not ended:
@@ -150,7 +181,7 @@ class Forwarder:
 
     async def _deliver(self, job: Job, raw: Mapping[str, Any], event: str) -> None:
         """Deliver one event; a final state again and again, until it is accepted."""
-        message, body = f"msg_{secrets.token_hex(12)}", encode_json(raw)
+        message, body = f"msg_{secrets.token_hex(12)}", to_text(raw, separators=(",", ":")).encode()
         for pause in (*_REPEATED, None):
             stamp = str(int(time.time()))
             headers = {

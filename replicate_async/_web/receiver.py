@@ -141,6 +141,9 @@ class Receiver(Unpicklable):
         Returns:
             The answer to send: status 200; 400 if the request is not a delivery, 401 if its signature is wrong or
             too old, 413 if it is too large, 503 if it should be sent again later.
+
+        Raises:
+            ArgumentTypeError: An argument has a wrong type.
         """
         reply = await self._receive(headers, body)
         if reply.status >= 400:
@@ -148,6 +151,10 @@ class Receiver(Unpicklable):
         return reply
 
     async def _receive(self, headers: Headers, body: bytes) -> Reply:
+        if not isinstance(body, (bytes, bytearray, memoryview)):
+            raise exceptions.ArgumentTypeError(
+                "body", f"expected the bytes of the request, got {type(body).__name__}"
+            )
         if len(body) > MOST_BYTES:
             return Reply(413, f"more than {MOST_BYTES} bytes")
         try:

@@ -3221,6 +3221,9 @@ class Receiver(ReceiverMixin, Twin[AsyncReceiver]):
         Returns:
             The answer to send: status 200; 400 if the request is not a delivery, 401 if its signature is wrong or
             too old, 413 if it is too large, 503 if it should be sent again later.
+
+        Raises:
+            ArgumentTypeError: An argument has a wrong type.
         """
         return self._lease.call(self._async.handle, headers, body)
 

@@ -171,3 +171,26 @@ async def test_a_create_that_is_mixed_up_is_adopted(world: Emulator) -> None:
         assert output == "hello b"
         assert client.stats.adopted == 1
     assert len(world.ledger.created()) == 2
+
+
+@pytest.mark.parametrize("verb", ["wait", "run", "cancel"])
+async def test_a_server_that_always_mixes_answers_up(verb: str) -> None:
+    """Waiting ends after a bounded number of answers about another prediction, with an error that names this one."""
+
+    def answers(request: Request) -> Reply:
+        if request.method == "POST" and not request.path.endswith("/cancel"):
+            return json({**PREDICTION, "status": "processing", "completed_at": None}, 201)
+        return _other(request)
+
+    with Wire(answers) as wire:
+        async with client_of(wire) as client:
+            with anyio.fail_after(20):
+                if verb == "run":
+                    with pytest.raises(exceptions.ContactLost, match="about 'other'") as caught:
+                        await client.run("acme/greeter", wait=False)
+                    assert caught.value.prediction.id == PREDICTION["id"]
+                else:
+                    made = await client.predictions.create(model="acme/greeter", input={})
+                    with pytest.raises(exceptions.ConnectionLost, match=PREDICTION["id"]):
+                        await (made.wait() if verb == "wait" else made.cancel())
+        assert len(wire.requests) < 120

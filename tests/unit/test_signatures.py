@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from replicate_async import Client
-from replicate_async._signatures import verify
+from replicate_async._signatures import sign, verify
 from replicate_async.exceptions import ArgumentError, ArgumentTypeError, InvalidSignature
 
 SECRET_1 = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -259,3 +259,10 @@ def test_nothing_but_invalid_signature_escapes(
     """Arbitrary deliveries are refused with InvalidSignature."""
     with pytest.raises(InvalidSignature):
         verify(headers, body, SECRET_1, tolerance=tolerance, now=1614265330)
+
+
+@pytest.mark.parametrize(("id", "timestamp"), [("msg_\ud800", "1"), ("msg_1", "\udfff")])
+def test_signing_what_is_no_unicode(id: str, timestamp: str) -> None:
+    """What cannot be sent is refused by its name."""
+    with pytest.raises(ArgumentError, match="surrogate"):
+        sign(SECRET_1, id, timestamp, b"")

@@ -106,6 +106,46 @@ async def test_final_states_are_repeated(client: Client, server: Server) -> None
     assert first["headers"]["webhook-id"] == second["headers"]["webhook-id"]
 
 
+async def test_odd_jobs(client: Client, emulator: Emulator, server: Server) -> None:
+    """One that cannot be read, or whose ID cannot be sent, does not keep the others from being delivered."""
+    made = [
+        await client.predictions.create(model=SLOW, input={"text": text}, webhook=URL)
+        for text in ("unreadable", "infinite", "good")
+    ]
+    unreadable, infinite, _ = (job.id for job in made)
+
+    async def middleware(request: Any, record: Any, answer: Any) -> Any:
+        response = await answer(request)
+        if record.operation == "predictions.list":
+            page = json.loads(response.body)
+            odd = [{"id": "../account"}, {"id": "\ud800"}, {"id": []}, None, "x"]
+            return web.json_response({**page, "results": [*odd, *page["results"]]})
+        if record.operation == "predictions.get" and unreadable in str(record.path):
+            return web.Response(body=b"no JSON", content_type="text/html")
+        if record.operation == "predictions.get" and infinite in str(record.path):
+            found = json.loads(response.body)
+            body = json.dumps({**found, "output": None}).replace(
+                '"output": null', '"output": 1e999'
+            )
+            return web.Response(body=body.encode(), content_type="application/json")
+        return response
+
+    emulator.middlewares.append(middleware)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: client.webhooks.forward(server.url, interval=0.05))
+        await until(lambda: sum(_ended(each) for each in server.received) == 2)
+        await until(lambda: _reads(emulator, unreadable) == 5)
+        await anyio.sleep(0.2)
+        tasks.cancel_scope.cancel()
+    assert unreadable not in {each["id"] for each in server.received}
+    assert _reads(emulator, unreadable) == 5
+
+
+def _reads(emulator: Emulator, id: str) -> int:
+    reads = emulator.ledger.requests(operation="predictions.get")
+    return sum(id in request.path for request in reads)
+
+
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "", None, 5])
 async def test_urls(client: Client, emulator: Emulator, url: Any) -> None:
     """A URL that is none is refused before anything is sent."""

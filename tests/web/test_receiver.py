@@ -208,6 +208,41 @@ async def test_bodies(receiver: Receiver, body: bytes, status: int) -> None:
     assert (await receiver.handle(signed(body), body)).status == status
 
 
+ODD: tuple[bytes, ...] = (
+    b'{"id": "odd", "status": "succeeded", "output": NaN}',
+    b'{"id": "odd", "status": "processing", "output": [1e999, -Infinity]}',
+    b'{"id": "odd", "status": "processing", "output": %s, "logs": 5}' % (b"9" * 4301),
+    b'{"id": "odd", "status": "processing", "output": %s%s}' % (b"[" * 900, b"]" * 900),
+    b'{"id": "odd", "status": [], "urls": {"get": %s}}' % (b"9" * 4301),
+    b'{"id": "odd", "urls": {"get": %s%s}, "error": {}}' % (b"[" * 900, b"]" * 900),
+    b'{"id": "odd\\ud800", "output": "\\ud800", "created_at": "0001-01-01T00:00:00+23:59"}',
+)
+
+
+@pytest.mark.parametrize("body", ODD, ids=range(len(ODD)))
+async def test_odd_jobs(receiver: Receiver, body: bytes) -> None:
+    """Whatever a model makes its output of, the delivery is accepted, and handlers are called."""
+    called: list[Any] = []
+    receiver.on()(called.append)
+    assert (await receiver.handle(signed(body), body)).status == 200
+    await until(lambda: called)
+    assert called[0].id.startswith("odd")
+
+
+@pytest.mark.parametrize("headers", [None, 5, {"webhook-id": 5}, [(1, 2)]])
+async def test_headers_of_wrong_types(receiver: Receiver, headers: Any) -> None:
+    """They are a mistake of the app, and not of who has sent the delivery."""
+    with pytest.raises(ArgumentTypeError, match="headers"):
+        await receiver.handle(headers, payload())
+
+
+@pytest.mark.parametrize("body", [None, 5, "text"])
+async def test_bodies_of_wrong_types(receiver: Receiver, body: Any) -> None:
+    """So is a body that was decoded or parsed."""
+    with pytest.raises(ArgumentTypeError, match="body"):
+        await receiver.handle(signed(b""), body)
+
+
 async def test_several_secrets(client: Client) -> None:
     """While one secret replaces another, both are good."""
     receiver = client.webhooks.receiver(url=URL, secrets=[OTHER, SECRET])

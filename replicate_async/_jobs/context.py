@@ -6,7 +6,8 @@ import asyncio
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias, TypeGuard, TypeVar
+from functools import cache
+from typing import Any, Literal, Self, TypeAlias, TypeGuard, TypeVar, get_args
 
 import attrs
 
@@ -160,17 +161,35 @@ class Context:
 
 def with_response(record: R, answer: Answer) -> R:
     """Return a record after it and those in it were told which answer they were made of."""
-    holder = ResponseHolder(answer.response)
+    return holding(ResponseHolder(answer.response), record)
+
+
+def holding(holder: ResponseHolder, record: R) -> R:
+    """Return a record after it and those in it were given the holder of the answer that they were made of."""
     records: list[Record] = [record]
     for each in records:  # which grows
         each._held = holder
-        for field in attrs.fields(type(each)):
-            value = getattr(each, field.name)
-            if isinstance(value, Record):
+        record_type: Any = type(each)  # which is hashable, although records are not
+        for name in _names_of_records(record_type):
+            value = getattr(each, name)
+            if isinstance(value, list):
+                records += value
+            elif value is not None:
                 records.append(value)
-            elif isinstance(value, list):
-                records += [item for item in value if isinstance(item, Record)]
     return record
+
+
+@cache
+def _names_of_records(record_type: type[Record]) -> tuple[str, ...]:
+    """Return the names of the fields that hold a record, or a list of records."""
+    fields = attrs.fields(attrs.resolve_types(record_type))
+    return tuple(field.name for field in fields if _holds_records(field.type))
+
+
+def _holds_records(kind: object) -> bool:
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return True
+    return any(_holds_records(argument) for argument in get_args(kind))
 
 
 def is_link(value: object) -> TypeGuard[str]:

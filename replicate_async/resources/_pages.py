@@ -12,7 +12,7 @@ from .._codec import structure, structure_all
 from .._concurrency import StepIterator
 from .._display import listing, name_of, short, value_of
 from .._http.call import Call
-from .._jobs.context import Context, R, T, is_link, with_response
+from .._jobs.context import Context, R, T, holding, is_link, with_response
 from .._unpicklable import Unpicklable
 from ..types import Response
 from ..types._plain import Plain, described, tree_to_plain
@@ -232,9 +232,9 @@ async def _fetch_page(context: Context, call: Call, kind: type[R]) -> Page[R]:
     except ValueError as error:
         raise answer.unreadable(error) from error
     response = answer.response
+    holder = ResponseHolder(response)
     for item in results:
-        item._held = ResponseHolder(response)
-        context.bind(item)
+        context.bind(holding(holder, item))
     next_call = context.next_call(call, data.get("next"))
     if next_call is not None and next_call.path == call.path:
         next_call = None  # a server that returns the same link again would be asked forever

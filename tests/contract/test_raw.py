@@ -155,6 +155,8 @@ async def test_objects_know_their_response(client: Client) -> None:
     model = await client.models.get("replicate/hello-world")
     [found, *_] = (await client.search("hello")).models
     parts: list[Any] = [model.latest_version, model.default_example, found, found.model]
+    parts += [listed.latest_version for listed in page if listed.latest_version is not None][:1]
+    assert len(parts) == 5
     for made_of in (page, page[0], account, hardware, model, *parts):
         assert made_of.response is not None
         assert made_of.response.status == 200

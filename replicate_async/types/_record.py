@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import attrs
 
 from ._plain import Plain, schema_of_fields
-from ._response import Response, ResponseHolder
+from ._response import NO_RESPONSE, Response, ResponseHolder
 
 J = TypeVar("J")
 
@@ -21,7 +21,7 @@ class Record(Plain):
     # Known fields of the JSON that are properties instead of attrs fields.
 
     _raw: dict[str, Any] = attrs.field(factory=dict, repr=False, init=False)
-    _held: ResponseHolder = attrs.field(factory=ResponseHolder, repr=False, init=False)
+    _held: ResponseHolder = attrs.field(default=NO_RESPONSE, repr=False, init=False)
 
     @property
     def response(self) -> Response | None:

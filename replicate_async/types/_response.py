@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import attrs
 
@@ -39,6 +39,9 @@ class ResponseHolder:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return type(self)()
+
+
+NO_RESPONSE: Final = ResponseHolder()
 
 
 class JSONObject(dict[str, Any]):

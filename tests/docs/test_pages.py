@@ -96,17 +96,17 @@ def app_of(page: str) -> Block:
 def test_all_apps_are_tested() -> None:
     """There is no app but those that the tests below serve."""
     pages = {name for name, block in BLOCKS if block.is_app}
-    assert pages == {"guides/running.md", "guides/webhooks.md"}
+    assert pages == {"guides/web-apps.md", "guides/webhooks.md"}
 
 
 async def test_web_app(emulator: Emulator) -> None:
     """The web app answers with the picture that it was asked for."""
-    await check_web_app(app_of("guides/running.md").run("app")["app"], emulator)
+    await check_web_app(app_of("guides/web-apps.md").run("app")["app"], emulator)
 
 
 async def test_web_app_tells_failures(emulator: Emulator) -> None:
     """The web app tells a failed model from an API that refuses."""
-    await check_failures_of_web_app(app_of("guides/running.md").run("app")["app"], emulator)
+    await check_failures_of_web_app(app_of("guides/web-apps.md").run("app")["app"], emulator)
 
 
 async def test_webhook_app(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

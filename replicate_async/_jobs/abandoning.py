@@ -104,20 +104,27 @@ async def until_closed(
 
 
 async def abandon(state: RunState) -> None:
-    """Do what `on_abandon` says with the prediction of a run, even if its ID is not known yet."""
-    pending = state.pending
+    """Do what `on_abandon` says with the prediction of a run, even if its ID is not known yet; once only."""
     if state.prediction is None:
-        state.prediction = pending.found
+        state.prediction = state.pending.found
     prediction = state.prediction
-    if prediction is None and not pending.lost:
+    if prediction is None and not state.pending.lost:
         return  # nothing was created
     if prediction is not None and has_ended(prediction):
         return
-    name = prediction.id if prediction else f"of {pending.match and pending.match.label}"
-    _logger.info("prediction %s abandoned", name, extra=state.context.log_extra(prediction))
-    if state.on_abandon == "leave":
-        return
-    await shielded(partial(_cancel_abandoned, state, name))
+    await shielded(partial(_abandon_once, state))
+
+
+async def _abandon_once(state: RunState) -> None:
+    async with state.abandoning:
+        if state.is_abandoned:
+            return
+        match, prediction = state.pending.match, state.prediction
+        name = prediction.id if prediction else f"of {match and match.label}"
+        _logger.info("prediction %s abandoned", name, extra=state.context.log_extra(prediction))
+        if state.on_abandon != "leave":
+            await _cancel_abandoned(state, name)
+        state.is_abandoned = True
 
 
 async def _cancel_abandoned(state: RunState, name: str) -> None:

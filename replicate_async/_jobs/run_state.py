@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import anyio
 import attrs
 
 from .._telemetry import RunSpan
@@ -51,6 +52,10 @@ class RunState:
     """What to run, one after the other, if a model is out of service."""
     span: RunSpan | None = None
     """The span of the run, if it has one."""
+    abandoning: anyio.Lock = attrs.field(factory=anyio.Lock)
+    """Held while the run is abandoned: by its own task, by one that closes the client, or by both."""
+    is_abandoned: bool = False
+    """Whether that has been done, as far as it could be."""
     given_up: int = 0
     """Number of those in `failed` that belong to models that were given up."""
 

@@ -229,6 +229,39 @@ async def test_cleaning_up_is_bounded() -> None:
         assert await cancelled(task, within=2.0)
 
 
+async def _stream(client: Client) -> None:
+    async for _ in client.stream("acme/slow", {"text": "a"}):
+        pass
+
+
+async def _start(client: Client) -> None:
+    async with client.start("acme/slow", {"text": "a"}) as run:
+        await run.result()
+
+
+@pytest.mark.parametrize("begin", [_stream, _start])
+@pytest.mark.parametrize("closed", [True, False])
+async def test_cleaning_up_is_done_once(
+    begin: Callable[[Client], Awaitable[None]], closed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What several who give up at once look for in vain is looked for once, and reported once."""
+    caplog.set_level(logging.WARNING, "replicate_async")
+    async with world() as here:
+        timings = Timings(last_searches=(0.0, 0.1))
+        async with here.client(timings=timings, timeout=Timeout(read=20)) as client:
+            lost = here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, method="POST")
+            task = asyncio.ensure_future(begin(client))
+            await until(lambda: lost.happened)
+            if closed:
+                await client.aclose()
+            else:
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert len(here.emulator.ledger.requests(operation="predictions.list")) == 2
+    assert caplog.text.count("lost: the list does not show it") == 1
+    assert caplog.text.count("lost:") == 1
+
+
 async def test_a_lagging_list() -> None:
     """Where the list shows a held create late, it is still found and cancelled."""
     async with world(list_lag=1.5) as here, here.client() as client:

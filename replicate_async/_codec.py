@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
@@ -31,6 +31,8 @@ _ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 _LONGEST_ERROR = 2000
 """Characters of an error that is neither a text nor has a message."""
+
+_LONGEST_CODE: Final = 10**18
 
 
 class NestedTooDeeplyError(ValueError):
@@ -110,11 +112,13 @@ def error_text(value: object) -> str | None:
 
     It is a text, or an object such as `{"code": "E1001", "message": "Out of memory"}`, whose parts are kept.
     """
+    while (
+        isinstance(value, dict) and isinstance(inner := value.get("error"), (str, dict)) and inner
+    ):
+        value = inner
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, dict):
-        if isinstance(inner := value.get("error"), (str, dict)) and inner:
-            return error_text(inner)
         message = next(
             (
                 text
@@ -136,13 +140,11 @@ def error_text(value: object) -> str | None:
 
 def error_code(value: object) -> str | None:
     """Return the code in the `error` of an answer, if it is an object with one."""
-    if not isinstance(value, dict):
-        return None
-    code = value.get("code")
-    if code is None and isinstance(inner := value.get("error"), dict):
-        return error_code(inner)
+    code = None
+    while code is None and isinstance(value, dict):
+        code, value = value.get("code"), value.get("error")
     if isinstance(code, int) and not isinstance(code, bool):
-        return str(code)
+        return str(code) if abs(code) < _LONGEST_CODE else None
     return code if isinstance(code, str) and code else None
 
 

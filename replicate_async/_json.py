@@ -1,9 +1,9 @@
-"""JSON texts of values that the standard library refuses: long integers, and any depth. Pure."""
+"""JSON that Python's recursion and limits refuse: long integers, and any depth. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, Final
 
@@ -71,6 +71,35 @@ def _shown_object(value: object) -> str:
         return repr(value)
     except (RecursionError, ValueError):
         return f"<{type(value).__name__}>"
+
+
+PLAIN_TREES: Final[Mapping[type, Callable[[Any], Any]]] = {dict: dict, list: list}
+
+
+def mapped(
+    value: object,
+    change: Callable[[Any], Any],
+    trees: Mapping[type, Callable[[Any], Any]] = PLAIN_TREES,
+) -> Any:
+    """Return a copy of a tree with its leaves changed. Models may nest their outputs deeper than Python can recurse.
+
+    Args:
+        value: The tree.
+        change: Returns what stands for a leaf.
+        trees: What copies the lists and dicts in it, by their exact types; all else is a leaf.
+    """
+    root = [value]
+    containers: list[Any] = [root]
+    for container in containers:  # which grows
+        entries = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, item in entries:
+            copier = trees.get(type(item))
+            if copier is None:
+                container[key] = change(item)
+            else:
+                container[key] = copied = copier(item)
+                containers.append(copied)
+    return root[0]
 
 
 def digits_of(number: int) -> str:

@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -18,6 +19,7 @@ from .._files.display import Gallery
 from .._files.holders import ModelFile
 from .._files.output import FileOutput as AsyncFileOutput
 from .._files.output import fetch_to_display
+from .._json import mapped
 from ..types import ServerSentEvent
 from ..types._plain import Plain, to_json
 from ._errors import boundary
@@ -40,6 +42,18 @@ T = TypeVar("T")
 
 TWINS: Final[dict[type[Any], type[Twin[Any]]]] = {}
 """The twin of each active class. The generated module fills it."""
+
+_INPUT_TREES: Final[Mapping[type, Callable[[Any], Any]]] = {
+    dict: dict,
+    list: list,
+    tuple: list,
+    Gallery: list,
+}
+_OUTPUT_TREES: Final[Mapping[type, Callable[[Any], Any]]] = {
+    dict: dict,
+    list: list,
+    Gallery: Gallery,
+}
 
 _BOUNDARIES: Final = frozenset({"__init__", "__call__", "__iter__", "__exit__"})
 """Special methods whose exceptions are those of the wrapped object."""
@@ -132,26 +146,18 @@ def unwrap(value: Any) -> Any:
 
 def unwrap_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs of a model, with the async objects in the place of their twins at any depth."""
-    return {key: _unwrap_tree(value) for key, value in inputs.items()}
-
-
-def _unwrap_tree(value: Any) -> Any:
-    kind = type(value)
-    if kind is dict:
-        return {key: _unwrap_tree(item) for key, item in value.items()}
-    if kind is list or kind is tuple or kind is Gallery:
-        return [_unwrap_tree(item) for item in value]
-    return unwrap(value)
+    return {key: mapped(value, unwrap, _INPUT_TREES) for key, value in inputs.items()}
 
 
 def wrap(lease: Lease, value: Any) -> Any:
     """Return the twin of an async object, also within lists and dicts, and anything else as it is."""
-    kind = type(value)
-    if kind is list or kind is Gallery:
-        return kind(wrap(lease, item) for item in value)
-    if kind is dict:
-        return {key: wrap(lease, item) for key, item in value.items()}
-    twin = TWINS.get(kind)
+    if type(value) in _OUTPUT_TREES:
+        return mapped(value, partial(_wrap_object, lease), _OUTPUT_TREES)
+    return _wrap_object(lease, value)
+
+
+def _wrap_object(lease: Lease, value: Any) -> Any:
+    twin = TWINS.get(type(value))
     return value if twin is None else twin._of(lease, value)
 
 

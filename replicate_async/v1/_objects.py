@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 
 import attrs
 
+from .._json import mapped, shown, to_text
 from ..exceptions import ArgumentError
 from ._backend import Backend
 
@@ -91,7 +92,7 @@ class Resource:
         if skip_defaults is not None:
             exclude_unset = skip_defaults
         given = self.__dict__.get("__fields_set__", ())
-        shown: builtins.dict[str, Any] = {}
+        made: builtins.dict[str, Any] = {}
         for field in _fields(type(self)):
             value = getattr(self, field.name)
             if (
@@ -107,8 +108,8 @@ class Resource:
                 "exclude_defaults": exclude_defaults,
                 "exclude_none": exclude_none,
             }
-            shown[field.name] = _plain(value, options)
-        return shown
+            made[field.name] = _plain(value, options)
+        return made
 
     def json(
         self,
@@ -150,7 +151,13 @@ class Resource:
             exclude_defaults=exclude_defaults,
             exclude_none=exclude_none,
         )
-        return json.dumps(fields, default=encoder or _encoded, **dumps_kwargs)
+        encode = encoder or _encoded
+        try:
+            return json.dumps(fields, default=encode, **dumps_kwargs)
+        except (RecursionError, ValueError):
+            if dumps_kwargs:
+                raise
+            return to_text(fields, default=encode)  # long integers, or nested deeply
 
     def model_dump(self, **options: Any) -> builtins.dict[str, Any]:
         """Return `dict()`: its name in pydantic 2."""
@@ -250,7 +257,7 @@ class Resource:
 
     def _shown(self, separator: str) -> str:
         return separator.join(
-            f"{field.name}={getattr(self, field.name)!r}"
+            f"{field.name}={shown(getattr(self, field.name))}"
             for field in _fields(type(self))
             if field.repr
         )
@@ -311,6 +318,16 @@ def received(kind: type[R], found: Any, client: Backend | None = None) -> R:
     return made
 
 
+_ENDED: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
+"""States of predictions that do not change any more. 1.x does not know the last one, and waits for ever."""
+
+
+def has_ended(prediction: Any) -> bool:
+    """Return whether a prediction does not change any more."""
+    status = prediction.status  # which the API may have sent as anything
+    return isinstance(status, str) and status in _ENDED
+
+
 _KIND: Final = "kind"
 
 
@@ -328,13 +345,7 @@ def _objects(kind: type[Resource], value: Any, client: Backend | None) -> Any:
 
 
 def _plain(value: Any, options: Mapping[str, Any]) -> Any:
-    if isinstance(value, Resource):
-        return value.dict(**options)
-    if isinstance(value, dict):
-        return {key: _plain(item, options) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, options) for item in value]
-    return value
+    return mapped(value, lambda leaf: leaf.dict(**options) if isinstance(leaf, Resource) else leaf)
 
 
 def _encoded(value: Any) -> Any:

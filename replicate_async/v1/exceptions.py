@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._codec import error_text
+from .._json import shown
+from .._redaction import without_surrogates
 from ..exceptions import ReplicateException
 
 __all__ = ("ModelError", "ReplicateError", "ReplicateException")
@@ -21,7 +24,7 @@ class ModelError(ReplicateException):
 
     def __init__(self, prediction: Any) -> None:
         self.prediction = prediction
-        super().__init__(prediction.error)
+        super().__init__(error_text(prediction.error))
 
 
 class ReplicateError(ReplicateException):
@@ -85,15 +88,14 @@ class ReplicateError(ReplicateException):
         return {name: fact for name, fact in facts.items() if fact is not None}
 
     def __str__(self) -> str:
-        return "\n".join(
-            [
-                "ReplicateError Details:",
-                *(f"{name}: {fact}" for name, fact in self.to_dict().items()),
-            ]
-        )
+        lines = [
+            f"{name}: {fact if isinstance(fact, str) else shown(fact)}"
+            for name, fact in self.to_dict().items()
+        ]
+        return without_surrogates("\n".join(["ReplicateError Details:", *lines]))
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name}={getattr(self, name)!r}" for name in _FACTS)
+        facts = ", ".join(f"{name}={shown(getattr(self, name))}" for name in _FACTS)
         return f"{type(self).__name__}({facts})"
 
 

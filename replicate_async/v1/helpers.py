@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, closing
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
 from .._files.media import guess_type
+from .._json import mapped
 from ._backend import Backend
 from .file import FileEncodingStrategy, Files
 
@@ -75,13 +76,12 @@ def transform_output(value: Any, client: Backend) -> Any:
     Returns:
         The output, in which strings that begin with `https:` or `data:` are files.
     """
-    if isinstance(value, str):
-        return FileOutput(value, client) if value.startswith(("https:", "data:")) else value
-    if isinstance(value, Mapping):
-        return {key: transform_output(item, client) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [transform_output(item, client) for item in value]
-    return value
+
+    def change(leaf: Any) -> Any:
+        is_file = isinstance(leaf, str) and leaf.startswith(("https:", "data:"))
+        return FileOutput(leaf, client) if is_file else leaf
+
+    return mapped(value, change, {dict: dict, list: list, tuple: list})
 
 
 def encode_json(

@@ -15,7 +15,7 @@ from ..exceptions import ArgumentError
 from ._arguments import Named, create_on_deployment, create_on_model, create_on_version, version_id
 from ._backend import Backend, Operation
 from ._events import ServerSentEvent, event_of, stream_errors
-from ._objects import Namespace, Resource, received
+from ._objects import Namespace, Resource, has_ended, received
 from ._pages import page_of, start
 from .exceptions import ModelError
 from .exceptions import ReplicateError as ReplicateError  # users look for it here, too
@@ -24,9 +24,6 @@ from .pagination import Cursor, Page
 from .version import Version
 
 __all__ = ("Prediction", "Predictions")
-
-ENDED: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
-"""States of predictions that do not change any more. 1.x does not know the last one, and waits for ever."""
 
 
 @attrs.define(slots=False, kw_only=True, init=False, eq=False, repr=False)
@@ -90,17 +87,18 @@ class Prediction(Resource):
     @property
     def progress(self) -> Prediction.Progress | None:
         """The progress that the logs report, or None."""
-        return Prediction.Progress.parse(self.logs) if self.logs else None
+        logs: object = self.logs
+        return Prediction.Progress.parse(logs) if isinstance(logs, str) else None
 
     def wait(self) -> None:
         """Wait until the prediction has ended. Calls :api:`predictions.get` or :api:`predictions.list`."""
-        if self.status not in ENDED:
+        if not has_ended(self):
             found = self._client.call(lambda api: _live(api, self).wait())
             self._update(_prediction(found))
 
     async def async_wait(self) -> None:
         """Wait until the prediction has ended. Calls :api:`predictions.get` or :api:`predictions.list`."""
-        if self.status not in ENDED:
+        if not has_ended(self):
             found = await self._client.async_call(lambda api: _live(api, self).wait())
             self._update(_prediction(found))
 
@@ -198,12 +196,12 @@ class Prediction(Resource):
     def _fail(self, found: Any, error: exceptions.ModelError) -> None:
         """Raise the error of a prediction that failed as 1.x does; any other as it is."""
         self._update(_prediction(found))
-        if self.status not in ENDED:
+        if not has_ended(self):
             raise error
         raise ModelError(self) from error
 
 
-_PROGRESS: Final = re.compile(r"\s*(\d+)%\s*\|.+?\|\s*(\d+)/(\d+)")
+_PROGRESS: Final = re.compile(r"\s*(\d{1,12})%\s*\|.+?\|\s*(\d{1,12})/(\d{1,12})")
 
 
 class Predictions(Namespace):

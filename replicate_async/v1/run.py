@@ -11,12 +11,15 @@ import anyio
 from .. import exceptions
 from ._arguments import Target, create_options, target_of, with_urls
 from ._backend import Backend, Operation
-from ._objects import received
+from ._objects import has_ended, received
 from .exceptions import ModelError, ReplicateError, ReplicateException
 from .helpers import transform_output
 from .model import Model as Model  # as in 1.x
-from .prediction import ENDED, Prediction, Predictions
-from .schema import make_schema_backwards_compatible
+from .prediction import Prediction, Predictions
+from .schema import (
+    make_schema_backwards_compatible as make_schema_backwards_compatible,
+)  # as in 1.x
+from .schema import version_has_no_array_type
 from .version import Version, Versions
 
 __all__ = ("async_run", "run")
@@ -90,9 +93,18 @@ def _known(client: Backend, ref: Any, target: Target) -> bool | None:
 
 
 def _learn(client: Backend, version: Version) -> bool:
-    schema = make_schema_backwards_compatible(version.openapi_schema, version.cog_version)
-    output = schema.get("components", {}).get("schemas", {}).get("Output", {})
-    iterates: bool = output.get("type") == "array" and output.get("x-cog-array-type") == "iterator"
+    output: Any = version.openapi_schema
+    release: object = version.cog_version
+    for name in ("components", "schemas", "Output"):
+        output = output.get(name) if isinstance(output, dict) else None
+    iterates = (
+        isinstance(output, dict)
+        and output.get("type") == "array"
+        and (
+            output.get("x-cog-array-type") == "iterator"
+            or (isinstance(release, str) and bool(version_has_no_array_type(release)))
+        )
+    )
     client.learn(version.id, iterates=iterates)
     return iterates
 
@@ -122,7 +134,8 @@ def _result(
     client: Backend, output: Any, iterates: bool | None, use_file_output: bool | None
 ) -> Any:
     if iterates and output is not None:
-        return _transformed(client, output)
+        # What has been paid for is passed on, whatever the schema says.
+        return _transformed(client, output if isinstance(output, list | str) else [output])
     return transform_output(output, client) if use_file_output else output
 
 
@@ -142,7 +155,7 @@ def _pieces(client: Backend, prediction: Prediction) -> Iterator[Any]:
         for item in prediction.output_iterator():
             yield transform_output(item, client)
     except BaseException:
-        if prediction.status not in ENDED:
+        if not has_ended(prediction):
             with suppress(ReplicateException):
                 prediction.cancel()
         raise
@@ -154,7 +167,7 @@ async def _async_pieces(client: Backend, prediction: Prediction) -> AsyncIterato
         async for item in prediction.async_output_iterator():
             yield transform_output(item, client)
     except BaseException:
-        if prediction.status not in ENDED:
+        if not has_ended(prediction):
             with suppress(ReplicateException), anyio.move_on_after(_CANCEL, shield=True):
                 await prediction.async_cancel()
         raise

@@ -8,7 +8,7 @@ from typing import Any, Final
 __all__ = ("make_schema_backwards_compatible", "version_has_no_array_type")
 
 _VERSION: Final = re.compile(
-    r"\s*v?(\d+(?:\.\d+)*)([-_.]?(?:a|b|c|rc|alpha|beta|pre|preview|dev)[-_.]?\d*)?"
+    r"\s*v?(\d{1,9}(?:\.\d{1,9})*)([-_.]?(?:a|b|c|rc|alpha|beta|pre|preview|dev)[-_.]?\d*)?"
     r"(?:[-_.]?(?:post|rev|r)[-_.]?\d*)?(?:[-_.]?dev[-_.]?\d*)?(?:\+[\w.-]+)?\s*",
     re.IGNORECASE,
 )

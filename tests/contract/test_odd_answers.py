@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import pickle
+from typing import Any
 
 import pytest
 
-from replicate_async import exceptions
+from replicate_async import exceptions, sync
+from replicate_async.testing import Reply
 
-from .wire import PREDICTION, Request, Step, Wire, client_of, json, problem
+from .wire import PREDICTION, QUICK, TOKEN, Request, Step, Wire, answer, client_of, json, problem
 
 LONE = "a\ud800b"
 
@@ -40,3 +43,51 @@ async def test_refusals_can_be_printed() -> None:
                 await client.models.get("acme/greeter")
     assert str(caught.value).encode().count(rb"a\ud800b") == 2
     assert caught.value.detail == LONE
+
+
+def nested(opening: str, core: str, closing: str, levels: int = 1100) -> str:
+    """Return JSON that is nested deeper than Python can recurse."""
+    return opening * levels + core + closing * levels
+
+
+DEEP = {"lists": nested("[", "", "]"), "objects": nested('{"a":', "1", "}")}
+
+
+@pytest.mark.parametrize("output", DEEP.values(), ids=DEEP)
+@pytest.mark.parametrize("verb", ["run", "create", "map", "stream"])
+def test_deep_outputs_in_the_facade(verb: str, output: str) -> None:
+    """What is paid for comes through the facade at any depth."""
+    with Wire(answer_with("output", output)) as wire, sync_client(wire) as client:
+        if verb == "run":
+            found = client.run("acme/greeter")
+        elif verb == "create":
+            found = client.predictions.create(model="acme/greeter", input={}).output
+        elif verb == "map":
+            [outcome] = client.map("acme/greeter", [{}]).collect()
+            found = outcome.output
+        else:
+            with client.stream("acme/greeter") as events:
+                found = next(event.output for event in events if event.event == "output")
+        assert type(found) in (list, dict) or verb == "stream"
+
+
+@pytest.mark.parametrize("key", ["error", "a"])
+async def test_deep_errors(key: str) -> None:
+    """An error object that is nested deeply is an error of the model."""
+    error = nested(f'{{"{key}":', "1", "}")
+    with Wire(answer_with("error", error, status="failed")) as wire:
+        async with client_of(wire) as client:
+            with pytest.raises(exceptions.PredictionFailed) as caught:
+                await client.run("acme/greeter")
+    assert caught.value.prediction.error
+
+
+def answer_with(field: str, text: str, **fields: Any) -> Reply:
+    """Answer with a prediction whose field is this JSON."""
+    body = jsonlib.dumps({**PREDICTION, **fields, field: "HERE"}).replace('"HERE"', text)
+    return answer(201, body.encode())
+
+
+def sync_client(wire: Wire) -> sync.Client:
+    """Return a sync client of a wire."""
+    return sync.Client(TOKEN, base_url=wire.url, retry=QUICK, rate_limit=False)

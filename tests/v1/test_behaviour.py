@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 import replicate_async
 from replicate_async import exceptions
@@ -422,6 +424,83 @@ def test_lenient_about_responses() -> None:
     assert found.dict(exclude_none=True) == {"id": "1", "status": "strange"}
     with pytest.raises(ValueError, match="model, version"):
         Prediction(id="1", status="starting")
+
+
+ODD: list[Any] = [
+    {"logs": 5},
+    {"logs": f"{'9' * 400}%|##| {'1' * 5000}/{'2' * 5000} [00:00"},
+    {"output": 10**4301},
+    {"output": "DEEP", "error": "\ud800"},
+    {"status": ["succeeded"], "metrics": None},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_odd_objects(odd: dict[str, Any]) -> None:
+    """Objects can be shown and written as JSON, whatever the API or a model has put into them."""
+    from replicate_async.v1._objects import received  # for what no emulator sends
+
+    if odd.get("output") == "DEEP":
+        deep: list[Any] = []
+        for _ in range(1100):
+            deep = [deep]
+        odd = {**odd, "output": deep}
+    found = received(Prediction, {"id": "1", "status": "succeeded", **odd})
+    assert "id='1'" in repr(found)
+    assert found.progress is None
+    assert found.dict()["id"] == "1"
+    assert '"id": "1"' in found.json()
+    assert found == found.copy()
+
+
+@pytest.mark.parametrize("output", ["null", "5", '{"a": 1}', "9" * 4301, "[" * 1100 + "]" * 1100])
+def test_outputs_that_are_no_iterators(
+    emulator: Emulator, client: Client, counter: str, output: str
+) -> None:
+    """What is paid for is returned, although its schema says something else, or it is nested deeply."""
+
+    async def middleware(request: Any, record: Any, answer: Any) -> Any:
+        response = await answer(request)
+        if record.operation == "predictions.create":
+            said = {**json.loads(response.body), "status": "succeeded"}
+            body = json.dumps({**said, "output": "HERE"}).replace('"HERE"', output)
+            return web.Response(
+                status=201, body=body.encode(), headers={"Content-Type": "application/json"}
+            )
+        return response
+
+    emulator.middlewares.append(middleware)
+    found = client.run(counter, {"to": 1})
+    if output == "null":
+        assert found is None
+    else:
+        assert len(list(found)) == 1
+
+
+@pytest.mark.parametrize(
+    "schema", [None, [], "x", {"components": None}, {"components": {"schemas": 5}}]
+)
+def test_odd_schemas(emulator: Emulator, client: Client, counter: str, schema: Any) -> None:
+    """A version whose schema is none has an output that is no iterator."""
+
+    async def middleware(request: Any, record: Any, answer: Any) -> Any:
+        response = await answer(request)
+        if record.operation == "models.versions.get":
+            said = json.loads(response.body)
+            return web.json_response({**said, "openapi_schema": schema, "cog_version": [5]})
+        return response
+
+    emulator.middlewares.append(middleware)
+    assert client.run(counter, {"to": 2}) == ["0", "1"]
+
+
+def test_errors_can_be_printed() -> None:
+    """Errors show whatever the API sends as its facts."""
+    error = ReplicateError(title="\ud800", detail=10**4301)  # type: ignore[arg-type]  # as sent
+    assert rb"title: \ud800" in str(error).encode()
+    assert "detail=1000" in repr(error)
+    failed = ModelError(SimpleNamespace(error={"message": "out of \ud800", "code": 5}))
+    assert str(failed) == "out of \\ud800 (5)"
 
 
 def test_objects_can_be_kept(client: Client) -> None:

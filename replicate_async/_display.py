@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, Final
 
 from ._json import shown
-from ._redaction import shortened
+from ._redaction import shortened, without_credentials
 
 _LONGEST: Final = 400
 """Characters of a value in a `repr`."""
@@ -52,7 +52,8 @@ def as_html(value: object) -> Html:
     if isinstance(value, datetime):
         value = value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, str):
-        text = value if len(value) <= 1000 else f"{value[:1000]}…"
+        text = without_credentials(value)
+        text = text if len(text) <= 1000 else f"{text[:1000]}…"
     else:
         text = short(value)
     return Html(escape(text).replace("\n", "<br>"))

@@ -82,7 +82,7 @@ _LONGEST: Final = 2000
 
 
 def shortened(value: Any) -> Any:
-    """Return JSON with its long texts truncated, for a `repr`."""
+    """Return JSON with its long texts truncated, and without names and passwords in its URLs, for a `repr`."""
     root = [value]
     containers: list[Any] = [root]
     for (
@@ -90,8 +90,10 @@ def shortened(value: Any) -> Any:
     ) in containers:  # which grows: outputs may be nested deeper than Python can recurse
         entries = container.items() if isinstance(container, dict) else enumerate(container)
         for key, entry in entries:
-            if isinstance(entry, str) and len(entry) > _LONGEST:
-                container[key] = f"{entry[: _LONGEST // 2]}… ({len(entry)} characters)"
+            if isinstance(entry, str):
+                if len(entry) > _LONGEST:
+                    entry = f"{entry[: _LONGEST // 2]}… ({len(entry)} characters)"
+                container[key] = without_credentials(entry)
             elif isinstance(entry, bytes) and len(entry) > _LONGEST:
                 container[key] = entry[: _LONGEST // 2] + b"... (%d bytes)" % len(entry)
             elif isinstance(entry, (dict, list)) and type(entry) in (dict, list):
@@ -102,10 +104,15 @@ def shortened(value: Any) -> Any:
 
 _CREDENTIALS: Final = re.compile(r"(://)[^\s/'\"]*@")
 
+_IN_AUTHORITY: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/]*@", re.IGNORECASE)
+"""Name and password in a URL: with quotes, too, which end a URL in a longer text."""
+
 
 def without_credentials(text: str) -> str:
-    """Return a text without the names and passwords in the URLs in it."""
-    return _CREDENTIALS.sub(r"\1***@", text) if "@" in text else text
+    """Return a URL, or a text with URLs in it, without their names and passwords."""
+    if "@" not in text:
+        return text
+    return _CREDENTIALS.sub(r"\1***@", _IN_AUTHORITY.sub(r"\1***@", text, 1))
 
 
 def without_surrogates(text: str) -> str:

@@ -625,12 +625,13 @@ class FileOutputError(ReplicateException):
     """An output file could not be retrieved."""
 
     url: str
-    """URL of the file; a long data URI is truncated."""
+    """URL of the file, without a name and password; a long data URI is truncated."""
     prediction_id: str | None
     """ID of the prediction, if it is known."""
 
     def __init__(self, url: str, fact: str, *, prediction_id: str | None = None) -> None:
-        self.url = url if len(url) <= 200 else url[:100] + "…"
+        shown = without_credentials(url[:2000])
+        self.url = shown if len(url) <= 200 else shown[:100] + "…"
         self.prediction_id = prediction_id
         of = "" if prediction_id is None else f" (output of prediction {prediction_id})"
         super().__init__(f"{self.url}{of}: {fact}")

@@ -22,6 +22,7 @@ from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
 from .._http.urls import has_host, path_of
+from .._redaction import without_credentials
 from ..types import FileStat, Limits, Retry, Timeout
 from ..types._plain import Plain, described
 from .disk import NamedSpool, NewFile, destination, new_file
@@ -600,8 +601,9 @@ def stamp_of(path: Path) -> tuple[int, int] | None:
 
 
 def _shortened(url: str) -> str:
-    """Return a URL for a text; a long one, such as a data URI, is truncated."""
-    return url if len(url) <= 200 else url[:60] + "…"
+    """Return a URL for a text, without name and password; a long one, such as a data URI, is truncated."""
+    shown = without_credentials(url[:_QUICK])
+    return shown if len(url) <= 200 else shown[:60] + "…"
 
 
 def _restore(

@@ -341,11 +341,6 @@ def environment_token() -> str | None:
     return os.environ.get("REPLICATE_API_TOKEN")
 
 
-_IN_AUTHORITY: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/]*@", re.IGNORECASE)
-"""Name and password in a URL: with quotes, too, which end a URL in a longer text."""
-
-
 def redacted(url: str) -> str:
     """Return a URL for messages: without its query, which may be a signature, and without credentials."""
-    shown = url.partition("?")[0].partition("#")[0]
-    return without_credentials(_IN_AUTHORITY.sub(r"\1***@", shown, 1))
+    return without_credentials(url.partition("?")[0].partition("#")[0])

@@ -17,12 +17,16 @@ import attrs
 
 from .. import exceptions
 from ..types import QueueState, RateLimit, RateLimitState
+from .retry import LEAST_PAUSE
 
 RateClass = Literal["creates", "others"]
 """Classes of requests, each with a rate limit of its own (:api:`rate-limits`)."""
 
 _LONGEST_SLEEP: Final = 1.0
 """Longest time in seconds for which a waiting request does not look at its gate."""
+
+_MOST_PAUSE: Final = 8.0
+"""Seconds for which a gate closes at least after many 429s in a row; it begins with `LEAST_PAUSE`."""
 
 _REMAINING: Final = re.compile(r"\d{1,9}", re.ASCII)
 
@@ -128,6 +132,7 @@ class Gate:
         self._clock = clock
         self._bucket = TokenBucket(self._limit, limit / per)
         self._closed_until = float("-inf")
+        self._least_pause = LEAST_PAUSE
         self._queue: OrderedDict[object, int] = OrderedDict()  # ticket: number, ascending
         self._arrived = 0
         self._lock = threading.Lock()
@@ -208,6 +213,7 @@ class Gate:
 
     def learn(self, headers: Mapping[str, str]) -> None:
         """Adopt the number of remaining requests that an answer states (:api:`response-headers`)."""
+        self._least_pause = LEAST_PAUSE
         stated = headers.get("ratelimit-remaining")
         if stated is None or not _REMAINING.fullmatch(stated):
             return
@@ -224,7 +230,7 @@ class Gate:
         """Close the gate after a 429.
 
         Args:
-            seconds: How long to close it.
+            seconds: How long the server asks to wait. It closes for longer if that is next to nothing.
             detail: Text of the answer, which may state a lower limit.
         """
         with self._lock:
@@ -235,6 +241,10 @@ class Gate:
                 rate = int(found[1]) / 60
                 bucket.capacity = min(self._limit, max(float(found[2] or 1), 1.0))
                 bucket.rate = min(self._limit / self._per, max(rate, 1 / 600))
+            if seconds < self._least_pause:
+                seconds = self._least_pause
+                if now >= self._closed_until:  # else it was sent before the last refusal
+                    self._least_pause = min(2 * seconds, _MOST_PAUSE)
             # Other processes were refused, too: without jitter, all would come back at once.
             pause = seconds * (1 + random.random() / 10) + random.random() * 0.05
             self._closed_until = max(self._closed_until, now + pause)

@@ -16,6 +16,9 @@ from ..types import Retry
 
 RETRIED_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 
+LEAST_PAUSE: Final = 0.25
+"""Shortest pause in seconds after a 429: servers may ask for no wait at all, again and again."""
+
 _POLL_BACKOFF: Final = 5.0
 """Longest pause in seconds between two attempts of a poll, unless the server asks for a longer one."""
 
@@ -94,6 +97,8 @@ def retry_delay(
     exponent = min(attempt - 1, 30)
     longest = min(retry.max_backoff, _POLL_BACKOFF) if kind is Kind.POLL else retry.max_backoff
     pause: float = min(retry.backoff * 2.0**exponent, longest) * (1 - chance / 2)
+    if isinstance(error, exceptions.RateLimitError):
+        pause = max(pause, LEAST_PAUSE)
     asked = error.retry_after if isinstance(error, exceptions.ReplicateError) else None
     if asked is None:
         return pause
@@ -101,8 +106,8 @@ def retry_delay(
         if kind is not Kind.POLL:
             return None
         asked = retry.max_wait  # what is paid for is not given up because the server is busy
-    # The jitter is added: a request that comes too early is refused again.
-    return max(asked, 0.0) + pause * chance
+    # The jitter is added: a request that comes too early is refused again. Servers may ask for no wait at all, again and again.
+    return max(asked + pause * chance, pause)
 
 
 def _most_attempts(error: exceptions.ReplicateException, retry: Retry) -> float:

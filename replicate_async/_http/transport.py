@@ -467,6 +467,8 @@ class Transport:
                 return response, route
             with closing(response):
                 route = self._route(redirect_target(call, route.url, response))
+            if not route.is_api:  # nor will it get the token if it leads back to the API
+                account = None
         raise exceptions.RefusedRedirect(
             call.method, redacted(route.url), redacted(route.url), "too many redirects"
         )

@@ -14,7 +14,8 @@ from blockbuster import blockbuster_ctx
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from replicate_async import FileOutput, Limits, Timeout, exceptions
+from replicate_async import Client, FileOutput, Limits, Retry, Timeout, exceptions
+from replicate_async.testing import Emulator
 
 from .wire import (
     BUSY,
@@ -349,6 +350,35 @@ async def test_files_are_values() -> None:
             assert twin == file
         assert file.name == "out.png"
         assert file.content_type == "image/png"
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hunter2'\"x", "hunter2@", "hunter2" * 60])
+async def test_passwords_in_urls_are_not_shown(
+    password: str, client: Client, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Name and password in the URL of a file, or of an input, are in no repr, no error and no log."""
+    caplog.set_level(0)
+    url = f"http://bob:{password}@127.0.0.1:9/picture.png"
+
+    @emulator.model("acme/remote", official=True)
+    def predict(image: str) -> list[str]:
+        return [image]
+
+    prediction = await client.predictions.create(
+        model="acme/remote", input={"image": url}, wait=True
+    )
+    file = FileOutput(url)
+    shown = [repr(file), repr(prediction), repr(prediction.output), caplog.text]
+    shown += [file._repr_mimebundle_()["text/plain"]]
+    once = client.with_options(retry=Retry(attempts=1)).output(url)
+    for attempt in (once.read, once.stat, once.open):
+        with pytest.raises(exceptions.ConnectError) as caught:
+            await attempt()
+        shown += [str(caught.value), caught.value.url]
+    gone = exceptions.FileExpired(url, 404)
+    shown += [str(gone), repr(gone), gone.url]
+    assert not [text for text in shown if "hunter2" in text or "bob" in text]
+    assert file.url == str(file) == url
 
 
 def test_long_data_uris_are_short_in_repr() -> None:

@@ -438,3 +438,36 @@ def test_slots_survive_every_order_of_events(
         await asyncio.wait([extra])
 
     in_time(scenario)
+
+
+def test_refusals_that_ask_for_no_wait() -> None:
+    """A server that refuses again and again, and asks for no wait, is asked ever more rarely; an answer ends that."""
+    time = Time()
+    gate = Gate(6000, 60, clock=time)
+
+    def passed_in(seconds: float) -> int:
+        until, passed = time.now + seconds, 0
+        while time.now < until:
+            if gate.try_pass():
+                passed += 1
+                for _ in range(20):  # so many were on their way
+                    gate.refused(0, None)
+            time.now += 0.01
+        return passed
+
+    assert 2 <= passed_in(1) <= 3
+    assert passed_in(60) <= 12
+    time.now += 20
+    assert gate.try_pass()
+    gate.learn({})
+    assert 2 <= passed_in(1) <= 3
+
+
+def test_refusals_that_ask_for_a_wait() -> None:
+    """What the server asks for stays as it is, however often it refuses."""
+    time = Time()
+    gate = Gate(6000, 60, clock=time)
+    for _ in range(20):
+        gate.refused(1, None)
+        time.now += 1.2
+        assert gate.try_pass()

@@ -115,6 +115,17 @@ def test_the_server_decides(asked: float, attempt: int, chance: float) -> None:
         assert asked <= delay <= asked + 30
 
 
+@given(st.integers(1, 20), st.floats(0, 1), st.sampled_from([0.001, 0.5, 4.0]))
+def test_no_wait_is_none(attempt: int, chance: float, backoff: float) -> None:
+    """A server that asks for no wait does not get one request after the other."""
+    retry = Retry(backoff=backoff, max_backoff=30.0, attempts=100)
+    own = retry_delay(Kind.READ, LOST, attempt, 0.0, retry, chance)
+    assert own is not None
+    for status in (429, 503):
+        delay = retry_delay(Kind.READ, _status(status, 0.0), attempt, 0.0, retry, chance)
+        assert delay == max(own, 0.25 if status == 429 else 0.0)
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_too_long_a_wait_is_refused(kind: Kind) -> None:
     """If the server asks for more than `max_wait`, the error is raised instead; a poll waits less."""

@@ -43,6 +43,8 @@ _RETURNED = {
 }
 """Classes that are returned but not exported, by a class of the same module."""
 _CLASSES = frozenset({"class", "exception"})
+_SHORT = 16
+"""Number of characters that fit into a cell of a table on a narrow screen."""
 _ATTRIBUTES = frozenset({"attribute", "data", "property"})
 _ALIASES = {"ssl_module.SSLContext": "ssl.SSLContext", "builtins.list": "list"}
 
@@ -60,6 +62,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", _shorten)
     app.connect("autodoc-process-docstring", _restore, priority=600)  # after it
     app.connect("doctree-read", _qualify)
+    app.connect("doctree-read", _mark_options)
     app.connect("build-finished", _write_llms_txt)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -249,6 +252,18 @@ def _namespaces() -> dict[str, str]:
 def _add_command_line(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == "reference/command-line":
         source[0] = source[0].replace("<!-- commands -->", describe(parser()))
+
+
+# -- Options of commands -----------------------------------------------------------------------
+
+
+def _mark_options(app: Sphinx, doctree: nodes.document) -> None:
+    """Give options such as `--no-files` a class, so that the style sheet can keep them in one line."""
+    for literal in doctree.findall(nodes.literal):
+        text = literal.astext()
+        if text.startswith("-"):
+            is_short = all(len(word) <= _SHORT for word in text.split())
+            literal["classes"].append("option" if is_short else "long-option")
 
 
 # -- llms.txt ----------------------------------------------------------------------------------

@@ -349,6 +349,16 @@ def _continuation(prediction: Job) -> str:
     return f"It may still be running: continue with {call}."
 
 
+def _advice(kind: str, *, retryable: bool) -> str:
+    if retryable:
+        return "It may succeed if it is run, and paid for, again."
+    if kind in ("content_policy", "invalid_input"):
+        return "Change the input: the same one will probably fail again."
+    if kind == "out_of_memory":
+        return "Make the input smaller: the same one will probably fail again."
+    return "Its logs may say why: see prediction.logs."
+
+
 class PredictionFailed(ModelError):
     """The model failed. The message contains its error text."""
 
@@ -360,7 +370,8 @@ class PredictionFailed(ModelError):
         kind: str = "unknown",
         retryable: bool = False,
     ) -> None:
-        super().__init__(prediction, "failed", code=code, kind=kind, retryable=retryable)
+        advice = _advice(kind, retryable=retryable)
+        super().__init__(prediction, "failed", advice, code=code, kind=kind, retryable=retryable)
 
 
 class StreamError(PredictionFailed):
@@ -382,7 +393,10 @@ class StreamError(PredictionFailed):
         self.text = text
         # The prediction may not have its error text yet, or not any more.
         fact = "failed" if prediction.error or not said else f"failed: {said.strip()}"
-        ModelError.__init__(self, prediction, fact, code=code, kind=kind, retryable=retryable)
+        advice = _advice(kind, retryable=retryable)
+        ModelError.__init__(
+            self, prediction, fact, advice, code=code, kind=kind, retryable=retryable
+        )
 
 
 class PredictionCanceled(ModelError):
@@ -493,8 +507,9 @@ class TransportError(ReplicateException):
 class ConnectError(TransportError):
     """No connection could be established. Nothing was sent, so nothing is billed."""
 
-    def __init__(self, method: str, url: str, reason: str) -> None:
-        super().__init__(method, url, f"could not connect; nothing was sent ({reason})")
+    def __init__(self, method: str, url: str, reason: str, hint: str = "") -> None:
+        said = f"could not connect; nothing was sent ({reason})"
+        super().__init__(method, url, f"{said}. {hint}" if hint else said)
 
 
 class CertificateError(ConnectError):
@@ -799,7 +814,7 @@ class MissingToken(ArgumentError):
             "api_token",
             "there is no API token. Set the environment variable REPLICATE_API_TOKEN, or pass"
             " Client(api_token=...). Create a token at https://replicate.com/account/api-tokens;"
-            " to try things without one, see replicate_async.testing",
+            " to try things without one, run `replicate-async emulator`, and set the variables that it prints",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ from yarl import URL
 from .. import exceptions
 from .._codec import decode_json, error_text
 from .._redaction import without_credentials
-from .call import redacted
+from .call import origin, redacted
 from .retry import retry_after
+from .urls import is_local
 
 
 def status_error(
@@ -71,7 +73,7 @@ NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
 def translated(
-    error: Exception, method: str, url: str, silence: float
+    error: Exception, method: str, url: str, silence: float, *, is_api: bool = False
 ) -> exceptions.TransportError:
     """Return the exception of this package for one of `NETWORK_ERRORS`.
 
@@ -80,6 +82,7 @@ def translated(
         method: HTTP method of the request.
         url: URL of the request.
         silence: Longest silence of the server in seconds.
+        is_api: Whether it is the API that was requested: then the message says where its URL may come from.
     """
     url = redacted(url)
     if isinstance(error, aiohttp.ClientResponseError):
@@ -104,7 +107,7 @@ def translated(
             | aiohttp.ClientHttpProxyError()
             | aiohttp.InvalidURL()
         ):
-            return exceptions.ConnectError(method, url, reason)
+            return exceptions.ConnectError(method, url, reason, _hint(error, url) if is_api else "")
         case aiohttp.SocketTimeoutError():
             return exceptions.TransportTimeout(
                 method, url, f"the server was silent for {silence:g} s"
@@ -116,6 +119,23 @@ def translated(
             return exceptions.UnreadableAnswer(method, url, 0, "", reason)
         case _:
             return exceptions.ConnectionLost(method, url, reason)
+
+
+_PROXY_ERRORS: Final = (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)
+
+
+def _hint(error: Exception, url: str) -> str:
+    """Return what to check if no connection to the API could be made."""
+    if isinstance(error, _PROXY_ERRORS):
+        return ""
+    hints = []
+    if origin(os.environ.get("REPLICATE_BASE_URL", "").strip()) == origin(url):
+        hints.append("REPLICATE_BASE_URL points there")
+    if is_local(url) and not isinstance(error, aiohttp.ClientSSLError):
+        hints.append(
+            "Is the emulator running? `replicate-async emulator` starts one, and prints its URL"
+        )
+    return ". ".join(hints)
 
 
 def _certificate_reason(error: Exception) -> tuple[str, str]:

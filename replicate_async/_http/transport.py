@@ -446,7 +446,9 @@ class Transport:
                     proxy=proxy,
                 )
             except NETWORK_ERRORS as error:
-                raise translated(error, call.method, route.url, silence) from cause_of(error)
+                raise translated(
+                    error, call.method, route.url, silence, is_api=route.is_api
+                ) from cause_of(error)
             except (ValueError, OverflowError) as error:
                 # A model or a redirect may give a URL that looks like one and is not valid.
                 raise _cannot_be_sent(call, route.url, error) from cause_of(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from functools import lru_cache
 from typing import Final
@@ -82,6 +83,16 @@ def host_of(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
+
+
+def is_local(url: str) -> bool:
+    """Return whether a URL leads to this machine, as that of the emulator does."""
+    host = host_of(url) or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f".{host.removesuffix('.')}".endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def path_of(url: str) -> str:

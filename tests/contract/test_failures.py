@@ -35,6 +35,20 @@ TABLE: tuple[tuple[str, str | None, str, bool], ...] = (
 )  # fmt: skip
 """Error text; its code, its kind, and whether the same may succeed."""
 
+AGAIN = "It may succeed if it is run, and paid for, again."
+CHANGE = "Change the input"
+ADVICE: dict[tuple[str, bool], str] = {
+    ("unknown", False): "see prediction.logs",
+    ("timeout", False): "see prediction.logs",
+    ("out_of_memory", False): "Make the input smaller",
+    ("content_policy", False): CHANGE,
+    ("invalid_input", False): CHANGE,
+    ("capacity", True): AGAIN,
+    ("timeout", True): AGAIN,
+    ("interrupted", True): AGAIN,
+}
+"""What the message says to do."""
+
 
 @pytest.mark.parametrize(
     ("text", "code", "kind", "retryable"), TABLE, ids=[t[0][:30] for t in TABLE]
@@ -49,6 +63,7 @@ async def test_kinds(
     assert (error.code, error.kind, error.retryable) == (code, kind, retryable)
     assert text in str(error)
     assert error.prediction.status == "failed"
+    assert ADVICE[kind, retryable] in str(error)
 
 
 class Flaky:

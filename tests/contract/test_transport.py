@@ -277,6 +277,33 @@ async def test_a_create_that_never_connects_says_that_nothing_was_sent() -> None
                 await client.predictions.create(VERSION, {"text": "a"})
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["environment", "argument"])
+async def test_an_api_that_is_not_there(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says where the URL comes from, and asks for the emulator if it is on this machine."""
+    monkeypatch.delenv("REPLICATE_BASE_URL", raising=False)
+    with closed_port() as url:
+        if named:
+            monkeypatch.setenv("REPLICATE_BASE_URL", f" {url}/v1/ ")
+        options: Any = {"retry": Retry(attempts=1), "base_url": None if named else url}
+        async with Client("token", **options) as client:
+            with pytest.raises(exceptions.ConnectError) as caught:
+                await client.accounts.current()
+    assert "Is the emulator running? `replicate-async emulator`" in str(caught.value)
+    assert ("REPLICATE_BASE_URL points there" in str(caught.value)) == named
+
+
+async def test_another_host_is_no_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is not known is not asked for an emulator, and a proxy is not taken for the API."""
+    monkeypatch.setenv("REPLICATE_BASE_URL", "http://replicate.invalid")
+    async with Client("token", retry=Retry(attempts=1)) as client:
+        with pytest.raises(exceptions.ConnectError, match=r"REPLICATE_BASE_URL points there$"):
+            await client.accounts.current()
+    with closed_port() as proxy:
+        async with Client("token", retry=Retry(attempts=1), proxy=proxy) as client:
+            with pytest.raises(exceptions.ConnectError, match=r"nothing was sent \(.*\)$"):
+                await client.accounts.current()
+
+
 WRITES: dict[str, Create] = {
     "DELETE": lambda client: client.models.delete("acme/greeter"),
     "PATCH": lambda client: client.deployments.update("acme/app", min_instances=1),

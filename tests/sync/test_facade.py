@@ -346,6 +346,15 @@ def test_closed(client: Client) -> None:
     assert loops() == []
 
 
+def test_an_api_that_is_not_there() -> None:
+    """The error asks for the emulator, as in the async client."""
+    with (
+        Client("token", base_url="http://127.0.0.1:9", retry=Retry(attempts=1)) as client,
+        pytest.raises(exceptions.ConnectError, match="Is the emulator running"),
+    ):
+        client.accounts.current()
+
+
 def test_unused() -> None:
     """A client that did nothing has never started the thread."""
     with Client("t", base_url="http://127.0.0.1:9") as client:

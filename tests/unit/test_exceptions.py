@@ -217,7 +217,11 @@ def _all() -> Iterator[tuple[ReplicateException, dict[str, Any], list[str]]]:
     )
     yield e.ArgumentError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
     yield e.ArgumentTypeError("wait", "fact"), {"argument": "wait"}, ["wait: fact"]
-    yield e.MissingToken(), {"argument": "api_token"}, ["REPLICATE_API_TOKEN", "api_token"]
+    yield (
+        e.MissingToken(),
+        {"argument": "api_token"},
+        ["REPLICATE_API_TOKEN", "`replicate-async emulator`"],
+    )
     yield (
         e.MissingDependency("tqdm", "progress"),
         {"package": "tqdm"},

@@ -248,6 +248,7 @@ def test_errors_of_the_network(client: Client) -> None:
     with pytest.raises(exceptions.ConnectError) as caught:
         closed.predictions.create(version="0" * 64, input={})
     assert isinstance(caught.value, ReplicateException)
+    assert "Is the emulator running?" in str(caught.value)
 
 
 def test_errors_of_responses() -> None:

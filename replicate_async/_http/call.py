@@ -98,8 +98,6 @@ class SendState:
     """Whether it waits for the rate limit or for a connection."""
     is_held: bool = False
     """Whether the server was asked to hold its answer back."""
-    failure: exceptions.ReplicateException | None = None
-    """The failure of the last attempt that is to be repeated."""
 
 
 @attrs.define(eq=False, repr=False)

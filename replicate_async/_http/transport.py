@@ -44,6 +44,7 @@ from .call import (
 from .errors import NETWORK_ERRORS, cause_of, status_error, translated
 from .hosts import host_of
 from .limits import Gate, Gates
+from .obstacles import note_failure, note_queue
 from .payloads import JSONPayload, StreamedPayload
 from .retry import Kind, retry_delay
 from .session import Pool, Session
@@ -165,7 +166,7 @@ class Transport:
         send_state.sent = False
         while True:
             try:
-                return await self._attempt(call, result, throttled)
+                answer = await self._attempt(call, result, throttled)
             except exceptions.ReplicateException as error:
                 if isinstance(call.content, Body) and not call.content.repeatable:
                     raise
@@ -183,7 +184,8 @@ class Transport:
                     delay = min(delay, patience - elapsed)  # a last attempt when its time is over
                 if delay is None or elapsed + delay > patience:
                     raise
-                send_state.failure = error
+                if not call.urgent:
+                    note_failure(error)
                 throttled = isinstance(error, exceptions.RateLimitError)
                 if throttled:
                     count_throttled(call.rate_class, self.config.tags)
@@ -200,6 +202,10 @@ class Transport:
                     delay,
                     extra={"tags": dict(self.config.tags)},
                 )
+            else:
+                if attempt > 1 and not call.urgent:
+                    note_failure(None)
+                return answer
             send_state.sent = (
                 False  # a create is repeated only if nothing was sent, or it was refused
             )
@@ -322,9 +328,11 @@ class Transport:
         self.counters.add(waited=1, waiting=1)
         began = time.monotonic()
         try:
+            note_queue(is_queued=True)
             await gate.wait(
                 first=first, longest=None if waits or limit is None else limit.max_queue
             )
+            note_queue(is_queued=False)
         finally:
             waited = time.monotonic() - began
             self.counters.add(waiting=-1, waited_seconds=waited)

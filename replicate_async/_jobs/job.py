@@ -6,6 +6,7 @@
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -18,6 +19,7 @@ from .._codec import error_code, error_text, structure, structure_part
 from .._concurrency import shielded
 from .._display import Html, as_html, card, folded, input_html, link, short_repr
 from .._http.call import Call
+from .._http.obstacles import Obstacles
 from .._http.retry import Kind
 from .._http.session import Pool
 from .._redaction import likely_secrets, without_secrets
@@ -389,7 +391,9 @@ async def wait_for_end(
         return
     seconds = _arguments.timeout_seconds(timeout)
     limit = _arguments.LONGEST_WAIT if seconds is None else seconds
-    with anyio.move_on_after(limit):
+    obstacles = Obstacles()
+    # Without a timeout of its own, it is a part of a run, which has one.
+    with anyio.move_on_after(limit), nullcontext() if seconds is None else obstacles.noted():
         if poll_first:
             await poll(job)
         if not has_ended(job):
@@ -400,7 +404,7 @@ async def wait_for_end(
                 is_listed=job._path == "/predictions",
             )
         return
-    raise exceptions.RunTimeout(job, limit)
+    raise exceptions.RunTimeout(job, limit) from obstacles.failure
 
 
 async def next_state(job: LiveJob) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 import attrs
 
+from .._http.obstacles import Obstacles
 from .._telemetry import RunSpan
 from .context import Context
 from .pending import PendingCreate
@@ -32,6 +33,8 @@ class RunState:
     """The prediction, or None before the create was answered."""
     pending: PendingCreate = attrs.field(factory=PendingCreate)
     """The create of the prediction."""
+    obstacles: Obstacles = attrs.field(factory=Obstacles)
+    """What keeps its requests from being answered."""
     failed: tuple[Prediction, ...] = ()
     """Earlier predictions of this run, which failed."""
     failed_before: int = 0

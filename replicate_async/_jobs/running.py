@@ -103,7 +103,7 @@ async def run(
         if options.wait is True:
             held = min(60, math.floor(seconds))
             options = attrs.evolve(options, wait=held if held >= 1 else False)
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(seconds), state.obstacles.noted():
             request = await prepare(context, input, options)
             return await _output(state, request, retry_failed, wait or poll_to_end)
         return await _output_after_timeout(state, seconds)
@@ -156,17 +156,21 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
         if state.directory is not None and prediction.status == "succeeded":
             return exceptions.OutputNotSaved(prediction, f"the timeout of {seconds:g} s is over")
         canceled = prediction.status in ("canceled", "aborted")
-        return exceptions.RunTimeout(prediction, seconds, canceled=canceled)
-    pending = state.pending
+        late = exceptions.RunTimeout(prediction, seconds, canceled=canceled)
+        late.__cause__ = state.obstacles.failure
+        return late
+    pending, obstacles = state.pending, state.obstacles
     fact = f"nothing was created within {seconds:g} s"
     if pending.lost:
         fact = f"no answer to the create within {seconds:g} s, and {pending.search_result}"
     elif pending.is_queued:
         fact += ": the create was waiting for the rate limit, or for a connection"
-    if pending.failure is not None:
-        fact += f"; the last attempt failed: {pending.failure}"
+    elif obstacles.is_queued:
+        fact += ": a request before the create was waiting for the rate limit"
+    if obstacles.failure is not None:
+        fact += f"; the last attempt failed: {obstacles.failure}"
     error = exceptions.TransportTimeout("POST", state.context.transport.config.base_url, fact)
-    error.__cause__ = pending.failure
+    error.__cause__ = obstacles.failure
     return error
 
 
@@ -429,7 +433,8 @@ def follow(
 
     async def create_job() -> Prediction:
         begin_span(state)
-        return await start(state, await make_request())
+        with state.obstacles.noted():
+            return await start(state, await make_request())
 
     async def abandon_prediction() -> Prediction | None:
         await abandon(state)

@@ -159,7 +159,8 @@ class StepwiseRun:
 
     async def _in_time(self, step: Callable[[], Awaitable[None]]) -> None:
         """Await one step, until the timeout at most; a prediction that has succeeded by then is a result."""
-        with anyio.move_on_after(max(self._ends_at - time.monotonic(), 0)):
+        left = max(self._ends_at - time.monotonic(), 0)
+        with anyio.move_on_after(left), self._state.obstacles.noted():
             await step()
             return
         await self.abandon()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -13,10 +14,11 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import anyio
 import attrs
 
-from .. import exceptions
+from .. import _arguments, exceptions
 from .._files.output import FileOutput
 from .._files.output_trees import as_gallery, to_output
 from .._http.call import Call
+from .._http.obstacles import Obstacles
 from .._jobs.context import Context
 from .._jobs.poller import account_of
 from .._jobs.prediction import Output
@@ -107,6 +109,29 @@ class ModelInterface:
             self._schema = await load_schema(self.context, self.ref)
             self._origin = origin
             self.loaded()
+
+    async def load_in_time(self) -> None:
+        """Fetch the schema, unless it is known; within the timeout of a call.
+
+        Raises:
+            TransportTimeout: The time is over.
+        """
+        if self.is_loaded:
+            return
+        seconds = _arguments.timeout_seconds(self.options.timeout)
+        obstacles = Obstacles()
+        with anyio.move_on_after(math.inf if seconds is None else seconds), obstacles.noted():
+            await self.load()
+            return
+        fact = (
+            f"nothing was created within {seconds:g} s: the schema of {self.name} was being fetched"
+        )
+        if obstacles.is_queued:
+            fact += ", which was waiting for the rate limit"
+        if obstacles.failure is not None:
+            fact += f"; the last attempt failed: {obstacles.failure}"
+        url = self.context.transport.config.base_url
+        raise exceptions.TransportTimeout("GET", url, fact) from obstacles.failure
 
     # Inputs
 

@@ -8,7 +8,7 @@ import socket
 import anyio
 import pytest
 
-from replicate_async import Client, RateLimit, Retry, exceptions
+from replicate_async import Client, RateLimit, Retry, exceptions, sync
 from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
@@ -42,6 +42,71 @@ async def test_refused_connections() -> None:
     async with Client("r8_x", base_url=await _refused(), retry=retry) as client:
         with pytest.raises(exceptions.TransportTimeout, match="could not connect") as caught:
             await client.run("acme/echo", {"text": "a"}, timeout=0.5)
+        assert isinstance(caught.value.__cause__, exceptions.ConnectError)
+
+
+async def test_before_the_create() -> None:
+    """It may be an upload, the version of a model or its schema that the time is spent on."""
+    retry = Retry(backoff=0.01, max_backoff=0.05, attempts=1000)
+    async with world() as here, here.client(retry=retry) as client:
+        here.emulator.wire.inject(Fault.RESET_BEFORE_READING, method="POST", path="/v1/files")
+        here.emulator.wire.inject(Fault.ERROR_PAGE, path="/v1/models/acme/plain", status=503)
+        uploading = client.run("acme/echo", {"text": "a", "file": b"x" * 300_000}, timeout=0.2)
+        naming = client.run("acme/plain", {"text": "a"}, timeout=0.2)
+        calling = client.use("acme/plain", timeout=0.2)(text="a")
+        for work, method, cause in (
+            (uploading, "POST", exceptions.ConnectionLost),
+            (naming, "GET", exceptions.ServerError),
+            (calling, "GET", exceptions.ServerError),
+        ):
+            with pytest.raises(exceptions.TransportTimeout, match="attempt failed") as caught:
+                await work
+            assert isinstance(caught.value.__cause__, cause)
+            assert caught.value.__cause__.method == method
+        assert here.made_of("a") == []
+
+
+async def test_before_the_create_in_the_queue() -> None:
+    """A queue before the create is named, too."""
+    limit = RateLimit(creates=1000, others=1, per=60)
+    async with world() as here, here.client(rate_limit=limit) as client:
+        await client.accounts.current()
+        for work in (
+            client.run("acme/plain", {"text": "a"}, timeout=0.2),
+            client.use("acme/plain", timeout=0.2)(text="a"),
+        ):
+            with pytest.raises(exceptions.TransportTimeout, match="waiting for the rate limit"):
+                await work
+
+
+async def test_after_the_create() -> None:
+    """Polls that fail until the time is over are the cause; those that do not any more are none."""
+    async with world() as here, here.client(poll_interval=0.02) as client:
+        gone = here.emulator.wire.inject(
+            Fault.ERROR_PAGE, method="GET", path="*/predictions/*", status=503
+        )
+        made = await client.predictions.create(model="acme/slow", input={"text": "a"})
+        with pytest.raises(exceptions.RunTimeout) as caught:
+            await made.wait(timeout=0.2)
+        assert isinstance(caught.value.__cause__, exceptions.ServerError)
+        with pytest.raises(exceptions.RunTimeout) as caught:
+            await client.run("acme/slow", {"text": "a"}, timeout=0.3, wait=False)
+        assert isinstance(caught.value.__cause__, exceptions.ServerError)
+        gone.remove()
+        here.emulator.wire.inject(
+            Fault.ERROR_PAGE, method="GET", path="*/predictions/*", status=503, times=1
+        )
+        with pytest.raises(exceptions.RunTimeout) as caught:
+            await client.run("acme/slow", {"text": "a"}, timeout=0.5, wait=False)
+        assert caught.value.__cause__ is None
+
+
+def test_through_the_facade() -> None:
+    """The facade has the same causes."""
+    url = asyncio.run(_refused())
+    with sync.Client("r8_x", base_url=url) as client:
+        with pytest.raises(exceptions.TransportTimeout, match="could not connect") as caught:
+            client.run("acme/echo", {"text": "a"}, timeout=0.2)
         assert isinstance(caught.value.__cause__, exceptions.ConnectError)
 
 

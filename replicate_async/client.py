@@ -119,12 +119,12 @@ class Client(Unpicklable):
                 Defaults to `REPLICATE_RATE_LIMIT` (such as `150/60`: 150 creates in 60 seconds), then to 600
                 creates and 3000 other requests per minute. Pass `False` to disable client-side rate
                 limiting.
-            on_ambiguous: What to do if a create got no answer and is not found in the list of predictions:
+            on_ambiguous: What to do if a create got no response and its prediction is not found in the list:
                 `"raise"` an AmbiguousCreateError, or `"repeat"` the create at the risk of paying twice.
-            mark_creates: Whether each prediction gets a deadline of its own, by which it is recognised if its
-                create gets no answer: about a day if you give none, else a few seconds more than you
-                give (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
-                without an answer is never adopted or cancelled.
+            mark_creates: Whether the deadlines of predictions are varied, so that a prediction can be recognised if its
+                create gets no response: about a day if you pass no deadline, or else somewhat more than you
+                pass (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
+                without a response is never adopted or cancelled.
             poll_interval: Seconds between two polls of a running prediction; 0 means as often as the account's rate
                 limit allows. Defaults to the environment
                 variable `REPLICATE_POLL_INTERVAL`; without it, the interval grows with the prediction's age.
@@ -193,9 +193,9 @@ class Client(Unpicklable):
     ) -> Client:
         """Return a view of this client with other options, which shares its connections.
 
-        Options that are None stay as they are. A view costs next to nothing, so that each request of a web app can
-        have its own, and counts in its own `stats`. Leaving `async with` on the view does not close anything;
-        its `aclose()` closes the client, and the other way round.
+        Options that are None stay as they are. A view is cheap, so each request of a web app can have its own. It has
+        `stats` of its own. Leaving `async with` on the view does not close anything; `aclose()` of the view or of
+        the client closes both.
 
         ```python
         view = client.with_options(tags={"tenant": "acme"}, rate_limit=RateLimit(creates=10, max_queue=2.0))
@@ -245,7 +245,7 @@ class Client(Unpicklable):
 
     @property
     def is_view(self) -> bool:
-        """Whether `with_options` made it."""
+        """Whether this client is a view, which `with_options` returned."""
         return self._is_view
 
     @property
@@ -256,7 +256,7 @@ class Client(Unpicklable):
     async def aclose(self) -> None:
         """Close the connections of the running event loop. The client cannot be used afterwards.
 
-        Fan-outs of `map` are ended first, as if their loops were left. Connections of other event loops are
+        Calls of `map` that are running are ended first, as if you had left their loops. Connections of other event loops are
         closed when those end. May be called more than once.
         """
         if self._context.fan_outs:
@@ -303,7 +303,7 @@ class Client(Unpicklable):
     ) -> Output:
         """Run a model and wait for its final output.
 
-        The create is sent once. If it gets no answer, the prediction is looked for in the account's list. Polls
+        The create is sent once. If it gets no response, the prediction is looked for in the account's list. Polls
         are repeated until they succeed, so that nothing that has been paid for is lost. Calls
         :api:`models.predictions.create`, :api:`predictions.create`, :api:`deployments.predictions.create` and
         :api:`predictions.get`.
@@ -317,7 +317,7 @@ class Client(Unpicklable):
                 `Deployment`.
             input: Inputs of the model. Files anywhere in them are uploaded.
             wait: Whether the server holds its response until there is a result: `True` for up to 60 seconds, a
-                number up to 60 for so many whole seconds, or `False` or 0 to poll from the start. In each case,
+                number of whole seconds up to 60, or `False` or 0 to poll from the start. In each case,
                 `run` returns when the prediction has ended.
             timeout: Seconds, or a timedelta, for the whole run; then the prediction is cancelled. None means
                 24 hours.
@@ -337,13 +337,13 @@ class Client(Unpicklable):
             fallback: Other models to run with the same input, one after the other: `"owner/name"`,
                 `"owner/name:version"` or the ID of a version. The next one is tried if a prediction does not start
                 in time, if the API fails with a server error and nothing was created as far as the list of
-                predictions shows, or if a model fails for want of capacity or is interrupted, after
+                predictions shows, or if a model fails for lack of capacity or is interrupted, after
                 `retry_failed`; never after a failure that the input may have caused. `stats.fell_back` counts it.
             save_to: Directory for the files of the output, which is created if necessary. The files are fully
                 written when `run` returns; their `path` is set.
             durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
                 them to the disk.
-            progress: Whether to show bars of tqdm, which is the extra `progress`: the status, the percentage that
+            progress: Whether to show progress bars (needs the extra `progress`): the status, the percentage that
                 the model logs, and the bytes of the files in `save_to`. The prediction is then polled from the
                 start, unless `wait` is a number.
             via: Receiver to wait with, which `webhooks.receiver()` returns: the end of the prediction is delivered
@@ -360,9 +360,9 @@ class Client(Unpicklable):
             StartTimeout: The prediction did not start in time, and there is no further `fallback`.
             OutputNotSaved: The prediction succeeded, but not all files could be saved in `save_to`.
             ContactLost: The prediction could not be followed to its end; it may still be running.
-            AmbiguousCreateError: The create got no answer, and the list of predictions does not show the
+            AmbiguousCreateError: The create got no response, and the list of predictions does not show the
                 prediction. It may exist nevertheless.
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
             ArgumentError: An argument has an invalid value; nothing was sent.
         """
         return await run(
@@ -404,7 +404,7 @@ class Client(Unpicklable):
         start_timeout: float | timedelta | None = None,
         fallback: Sequence[str] = (),
     ) -> AbstractAsyncContextManager[Run]:
-        """Run a model, and see its prediction, progress and logs meanwhile.
+        """Run a model, with access to its prediction, progress and logs meanwhile.
 
         Entering the block creates the prediction, without waiting for its end. Leaving it without a result
         cancels the prediction, as a cancelled `run` does. Calls the operations of `run`.
@@ -437,7 +437,7 @@ class Client(Unpicklable):
 
         Raises, when the block is entered:
             AmbiguousCreateError: As for `run`.
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
             TransportError: The prediction could not be created.
 
         Raises:
@@ -646,8 +646,8 @@ class Client(Unpicklable):
     ) -> Outcomes:
         """Run a model on many inputs. A failure of one input does not affect the others.
 
-        Predictions are created within the account's rate limits, and however many there are, few requests are
-        needed to see their ends. Calls the operations of `run`, and :api:`predictions.list`.
+        Predictions are created within the account's rate limits. Many of them are polled with few requests, by pages
+        of the account's list. Calls the operations of `run`, and :api:`predictions.list`.
 
         ```python
         async for outcome in client.map("owner/name", inputs, save_to="out/", journal="run.db"):
@@ -666,8 +666,8 @@ class Client(Unpicklable):
                 there already are not fetched again.
             durable: Whether files in `save_to` must survive a power cut: the system writes them to the disk before
                 the journal notes them, and before their outcome is yielded.
-            progress: Whether to show the outcomes in a bar of tqdm, which is the extra `progress`.
-            journal: SQLite file, which is created if necessary. With it, an interrupted fan-out can be repeated
+            progress: Whether to show the outcomes in a progress bar (needs the extra `progress`).
+            journal: SQLite file, which is created if necessary. With it, an interrupted batch can be repeated
                 with the same inputs: nothing that has been paid for is created again.
             timeout: Seconds, or a timedelta, for each prediction after its create; then it is cancelled. None
                 means 24 hours.
@@ -675,8 +675,8 @@ class Client(Unpicklable):
                 failures. With a journal, failures in earlier runs count.
             redo: Which predictions of earlier runs in the journal to create, and pay for, once more: those that
                 `"failed"`, were `"canceled"`, or were cancelled after a `"timeout"`; those whose output has
-                `"expired"` before it was saved; and those that were `"lost"`: a create without an answer
-                of which nothing proves what became of it, or a prediction that does not exist any more.
+                `"expired"` before it was saved; and those that were `"lost"`: the create got no response and its
+                prediction was not found, or the prediction no longer exists.
             on_abandon: What happens to the predictions in flight if the loop is left, cancelled or
                 interrupted: `"cancel"` cancels them, `"leave"` leaves them running. Defaults to `"cancel"`;
                 with a journal to `"leave"`, so that the next run collects them.
@@ -737,7 +737,7 @@ class Client(Unpicklable):
             (:api:`retention`).
 
         Raises:
-            ArgumentError: It is not such a URL.
+            ArgumentError: It is not a URL with one of these schemes.
         """
         return output_of_url(self._context.transport, url)
 
@@ -752,8 +752,8 @@ class Client(Unpicklable):
             The models, collections and pages of documentation that match.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
             ArgumentError: An argument has an invalid value; nothing was sent.
         """
         return await search(self._context, query, limit)
@@ -767,11 +767,10 @@ class Client(Unpicklable):
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make a request to any endpoint of the API, with the token, the retries and the errors of all others.
+        """Make a request to any endpoint of the API, with the same token, retries and errors as other requests.
 
-        A POST, PUT, PATCH or DELETE is repeated only if the first one certainly had no effect. What creates
-        something that is paid for is better created with `run` or `predictions.create`, which find it again if its
-        response is lost.
+        A POST, PUT, PATCH or DELETE is repeated only if the first one certainly had no effect. To create a prediction,
+        use `run` or `predictions.create`, which find it again if its response is lost.
 
         ```python
         model = await client.request("GET", "/models/owner/name")
@@ -780,9 +779,9 @@ class Client(Unpicklable):
 
         Args:
             method: HTTP method.
-            path: Path below `/v1`, percent-encoded, such as `"/models/owner/name"`; no URL, so that the token
-                is sent to the API only.
-            params: Parameters of the query; those that are `None` are left out.
+            path: Path below `/v1`, percent-encoded, such as `"/models/owner/name"`. A URL is refused, so that the
+                token is sent to the API only.
+            params: Query parameters; those that are `None` are left out.
             json: Value to send as JSON; `None` for no body.
             headers: Additional headers.
 
@@ -814,8 +813,8 @@ class Client(Unpicklable):
             An iterator over the pages, which are fetched as they are needed.
 
         Raises, from the iteration:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return _pages.paginate(listing)
 

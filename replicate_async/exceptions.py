@@ -766,7 +766,7 @@ class FileNotSaved(FileOutputError, OSError):
 
 
 class DirectoryNotWritable(ReplicateException, OSError):
-    """Nothing more can be saved to `save_to`, such as on a full disk: the prediction was not created."""
+    """Nothing more can be saved to `save_to`, for example because the disk is full. The prediction was not created."""
 
     path: str
     """The directory."""
@@ -826,7 +826,7 @@ class InvalidReference(ArgumentError):
 
 
 class InvalidSignature(ArgumentError):
-    """The signature of a webhook delivery is invalid, or too old: do not trust the delivery."""
+    """The signature of a webhook delivery is invalid or too old. Do not trust the delivery."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("webhook", f"the signature is invalid: {reason}")

@@ -133,8 +133,8 @@ class FileOutput(Plain, ModelFile):
         """Download the file and return its content.
 
         Args:
-            size: Leave it out. A `FileOutput` has no position: what reads files in pieces gets a file object
-                from `open()`.
+            size: Not supported, since a `FileOutput` has no position. To read a file in pieces, use the file object
+                that `open()` returns.
 
         Returns:
             The content, as bytes.
@@ -169,12 +169,12 @@ class FileOutput(Plain, ModelFile):
         return found
 
     async def stat(self) -> FileStat:
-        """Ask for the size and the type of the file, without its content. `size` and `content_type` know them then, too.
+        """Request the size and the type of the file, without its content. This also sets `size` and `content_type`.
 
-        The server is asked with `HEAD`, or if it does not allow that, for the first byte. A data URI needs no request.
+        Sends a `HEAD` request or, if the server does not allow that, requests the first byte. A data URI needs no request.
 
         Returns:
-            What the server says.
+            Size, type and entity tag, as the server reports them.
 
         Raises:
             FileExpired: The file has been deleted.
@@ -206,7 +206,7 @@ class FileOutput(Plain, ModelFile):
     async def open(self) -> IO[bytes]:
         """Download the file, and return it as a file object that is open for reading and can seek.
 
-        It is for what reads files: `pandas.read_csv`, `PIL.Image.open`, `zipfile.ZipFile`, `shutil.copyfileobj`,
+        Use it with code that reads files: `pandas.read_csv`, `PIL.Image.open`, `zipfile.ZipFile`, `shutil.copyfileobj`,
         uploads of boto3, requests and httpx. Up to 8 MiB are held in memory, more in a temporary file, which is
         deleted when it is closed.
 
@@ -240,7 +240,7 @@ class FileOutput(Plain, ModelFile):
         return cast("IO[bytes]", file)
 
     async def pil(self) -> Any:
-        """Download the file and return it as a picture of Pillow, which is the extra `images`.
+        """Download the file and return it as a Pillow image. Needs the extra `images`.
 
         Returns:
             A `PIL.Image.Image`, which is loaded.
@@ -307,7 +307,7 @@ class FileOutput(Plain, ModelFile):
                 `name`, with a number if another file has that name. If the name has no suffix, it gets
                 that of the content's type.
             durable: Whether to wait until the system has written the file to the disk (`fsync`).
-            progress: Whether to show the bytes in a bar of tqdm, which is the extra `progress`.
+            progress: Whether to show the bytes in a progress bar (needs the extra `progress`).
 
         Returns:
             The path of the saved file.

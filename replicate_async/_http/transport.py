@@ -153,7 +153,7 @@ class Transport:
 
         Raises:
             ReplicateError: The API answered with an error.
-            TransportError: There was no usable answer.
+            TransportError: No usable response was received.
             MissingToken: There is no token.
             ClientClosed: The client is closed.
             ReplicateException: The stack is too deep.

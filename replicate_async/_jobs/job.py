@@ -315,7 +315,7 @@ def job_from(context: Context, kind: type[J], data: Mapping[str, Any]) -> J:
     """Return a live object for the JSON of a job, which the caller has kept or was sent.
 
     Raises:
-        ArgumentTypeError: The data are no mapping.
+        ArgumentTypeError: `data` is not a mapping.
         ArgumentError: They are not the JSON of a job.
     """
     if not isinstance(data, Mapping):

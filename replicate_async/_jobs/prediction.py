@@ -172,7 +172,7 @@ class EventStream(Stream[ServerSentEvent, Prediction]):
 
     @property
     def is_resumed(self) -> bool:
-        """Whether it was asked to resume after an event."""
+        """Whether the stream was created with `last_event_id`."""
         return bool(self._follower.last_event_id)
 
     def _items(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:

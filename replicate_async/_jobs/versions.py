@@ -122,7 +122,7 @@ async def latest_version(transport: Transport, name: str) -> str | None:
     Raises:
         NotFoundError: There is no such model.
         ReplicateError: The API returned another error.
-        TransportError: There was no usable answer.
+        TransportError: No usable response was received.
     """
     model = (await transport.send(Call("GET", f"/models/{quoted_name(name, 'model')}"))).data
     match model:

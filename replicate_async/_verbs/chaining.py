@@ -41,8 +41,8 @@ class RunHandle(Unpicklable):
             The logs.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         if not has_ended(self.prediction):
             await self.prediction.reload()
@@ -55,8 +55,8 @@ class RunHandle(Unpicklable):
             The prediction.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return await self.prediction.cancel()
 

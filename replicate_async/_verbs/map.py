@@ -26,13 +26,13 @@ __all__ = ("Outcomes",)
 
 
 class Outcomes(Unpicklable):
-    """The outcomes of a fan-out as they arrive: an async iterator and async context manager.
+    """The outcomes of a batch as they arrive: an async iterator and async context manager.
 
-    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the fan-out, and so
+    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the batch, and so
     does a wait for an outcome that is cancelled or interrupted.
 
     Raises, from the iteration:
-        StreamAbandoned: The fan-out ended before, when waiting for an outcome was cancelled or interrupted.
+        StreamAbandoned: The batch ended before, when waiting for an outcome was cancelled or interrupted.
         ClientClosed: The client was closed before the last outcome.
         JournalError: The journal cannot be used.
     """
@@ -138,7 +138,7 @@ class Outcomes(Unpicklable):
         return sorted(found, key=lambda outcome: outcome.index)
 
     async def aclose(self) -> None:
-        """End the fan-out: create nothing more, and cancel the predictions in flight or leave them running.
+        """End the batch: create nothing more, and cancel the predictions in flight or leave them running.
 
         `on_abandon` of `map` decides which. May be called more than once.
         """

@@ -67,8 +67,8 @@ class _Function(Unpicklable):
             The function itself.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         await self._interface.load()
         return self
@@ -155,7 +155,7 @@ class _Function(Unpicklable):
 
 
 class ModelFunction(_Function):
-    """A model as a function: `await` a call of it for the final output.
+    """A model as a function: await a call to get the final output.
 
     Keyword arguments are the model's inputs. None stands for an input that is not given, unless the model
     accepts `null`. The output of another function can be an input, even while it is still running: pass
@@ -196,7 +196,7 @@ class ModelFunction(_Function):
         )
 
     async def create(self, /, **inputs: Any) -> FunctionRun:
-        """Start the model, and do not wait for it: it runs until it ends.
+        """Create a prediction without waiting for it. It runs until it ends.
 
         Args:
             inputs: Inputs of the model.
@@ -256,7 +256,7 @@ class StreamingFunction(_Function):
         return OutputStream(follower)
 
     async def create(self, /, **inputs: Any) -> StreamingRun:
-        """Start the model, and do not wait for it: it runs until it ends.
+        """Create a prediction without waiting for it. It runs until it ends.
 
         Args:
             inputs: Inputs of the model.
@@ -297,7 +297,7 @@ class FunctionRun(RunHandle):
         Raises:
             PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
             RunTimeout: The time was over first.
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
         """
         prediction = await self._prediction.wait(timeout=timeout)
         error = failure_of(prediction)

@@ -15,10 +15,10 @@ Receive: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 async def while_connected(request: object, work: Awaitable[T]) -> T:
-    """Await some work, and cancel it when the client of a web request disconnects.
+    """Await some work, and cancel it if the client of a web request disconnects.
 
     Starlette, FastAPI and Litestar do not cancel a handler when the browser leaves; a run in it would go on, and
-    be paid for. Read the body of the request before: what arrives of it meanwhile is dropped, and so are messages of a
+    be paid for. Read the body of the request before you call this: what arrives meanwhile is dropped, also the messages of a
     WebSocket.
 
     ```python
@@ -36,7 +36,7 @@ async def while_connected(request: object, work: Awaitable[T]) -> T:
 
     Raises:
         RequestDisconnected: The client has disconnected before; nobody waits for a response.
-        ArgumentTypeError: The request is not one of ASGI.
+        ArgumentTypeError: The request is not an ASGI request.
         Exception: The work raised it.
     """
     try:

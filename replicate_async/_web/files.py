@@ -37,7 +37,7 @@ def file_response(
     The file is requested when the response is sent, without the API token. Range requests are passed on, so that
     players can seek and downloads resume; so are size, type, name and entity tag. A connection to the file's server that
     breaks is resumed. If the browser leaves, or takes nothing for a minute, that connection is closed. All types
-    but PDF are sandboxed, so that scripts in them do not run. The answer is 404 if the file has been deleted, and 502 if it cannot be fetched; the log
+    but PDF are sandboxed, so that scripts in them do not run. The response is 404 if the file has been deleted, and 502 if it cannot be fetched; the log
     has the reason.
 
     ```python
@@ -49,7 +49,7 @@ def file_response(
 
     Args:
         output: The file.
-        request: The request to answer: that of Starlette, FastAPI, Litestar or aiohttp, or the `scope` of an ASGI app.
+        request: The request to respond to: that of Starlette, FastAPI, Litestar or aiohttp, or the `scope` of an ASGI app.
         filename: Name for the browser; `output.name` by default.
         download: Whether the browser saves the file instead of showing it.
 

@@ -95,7 +95,7 @@ class Receiver(Unpicklable):
         return django_view(self.handle, MOST_BYTES)
 
     def on(self, *events: WebhookEvent) -> Callable[[H], H]:
-        """Return a decorator that has a function called with each job that is delivered.
+        """Return a decorator that registers a function to be called with each delivered prediction or training.
 
         Handlers run after the delivery has been answered; those for one job run one after the other, in order.
         Plain functions run in a worker thread. Errors are logged.
@@ -108,7 +108,7 @@ class Receiver(Unpicklable):
 
         Args:
             events: `"start"`, `"output"`, `"logs"` or `"completed"`; none means all. Deliveries do not name their
-                event: it is told from what has changed.
+                event; it is derived from what has changed.
 
         Returns:
             A decorator, which returns the function as it is.
@@ -139,7 +139,7 @@ class Receiver(Unpicklable):
             body: Body of the request, exactly as received.
 
         Returns:
-            The answer to send: status 200; 400 if the request is not a delivery, 401 if its signature is wrong or
+            The response to send: status 200; 400 if the request is not a delivery, 401 if its signature is wrong or
             too old, 413 if it is too large, 503 if it should be sent again later.
 
         Raises:

@@ -143,8 +143,8 @@ class Predictions(Namespace):
             The prediction, which `reload()` and `wait()` update.
 
         Raises:
-            ArgumentTypeError: The data are no mapping.
-            ArgumentError: The data are not the JSON of a prediction: they have no `id`.
+            ArgumentTypeError: `data` is not a mapping.
+            ArgumentError: `data` is not the JSON of a prediction: it has no `id`.
         """
         return job_from(self._context, Prediction, data)
 

@@ -157,8 +157,8 @@ class Trainings(Namespace):
             The training, which `reload()` and `wait()` update.
 
         Raises:
-            ArgumentTypeError: The data are no mapping.
-            ArgumentError: The data are not the JSON of a training: they have no `id`.
+            ArgumentTypeError: `data` is not a mapping.
+            ArgumentError: `data` is not the JSON of a training: it has no `id`.
         """
         return job_from(self._context, Training, data)
 

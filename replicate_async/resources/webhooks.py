@@ -207,7 +207,7 @@ class Webhooks(Namespace):
 
         Raises:
             ArgumentError: An argument has an invalid value; nothing was sent.
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
         """
         check_http_url(url, "url")
         pause = timeout_seconds(interval, "interval") or 2.0

@@ -179,12 +179,12 @@ class Client(Twin[AsyncClient]):
                 Defaults to `REPLICATE_RATE_LIMIT` (such as `150/60`: 150 creates in 60 seconds), then to 600
                 creates and 3000 other requests per minute. Pass `False` to disable client-side rate
                 limiting.
-            on_ambiguous: What to do if a create got no answer and is not found in the list of predictions:
+            on_ambiguous: What to do if a create got no response and its prediction is not found in the list:
                 `"raise"` an AmbiguousCreateError, or `"repeat"` the create at the risk of paying twice.
-            mark_creates: Whether each prediction gets a deadline of its own, by which it is recognised if its
-                create gets no answer: about a day if you give none, else a few seconds more than you
-                give (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
-                without an answer is never adopted or cancelled.
+            mark_creates: Whether the deadlines of predictions are varied, so that a prediction can be recognised if its
+                create gets no response: about a day if you pass no deadline, or else somewhat more than you
+                pass (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
+                without a response is never adopted or cancelled.
             poll_interval: Seconds between two polls of a running prediction; 0 means as often as the account's rate
                 limit allows. Defaults to the environment
                 variable `REPLICATE_POLL_INTERVAL`; without it, the interval grows with the prediction's age.
@@ -245,9 +245,9 @@ class Client(Twin[AsyncClient]):
     ) -> Client:
         """Return a view of this client with other options, which shares its connections.
 
-        Options that are None stay as they are. A view costs next to nothing, so that each request of a web app can
-        have its own, and counts in its own `stats`. Leaving `with` on the view does not close anything;
-        its `close()` closes the client, and the other way round.
+        Options that are None stay as they are. A view is cheap, so each request of a web app can have its own. It has
+        `stats` of its own. Leaving `with` on the view does not close anything; `close()` of the view or of
+        the client closes both.
 
         ```python
         view = client.with_options(tags={"tenant": "acme"}, rate_limit=RateLimit(creates=10, max_queue=2.0))
@@ -295,7 +295,7 @@ class Client(Twin[AsyncClient]):
 
     @property
     def is_view(self) -> bool:
-        """Whether `with_options` made it."""
+        """Whether this client is a view, which `with_options` returned."""
         return self._async.is_view
 
     @property
@@ -331,7 +331,7 @@ class Client(Twin[AsyncClient]):
     ) -> Output:
         """Run a model and wait for its final output.
 
-        The create is sent once. If it gets no answer, the prediction is looked for in the account's list. Polls
+        The create is sent once. If it gets no response, the prediction is looked for in the account's list. Polls
         are repeated until they succeed, so that nothing that has been paid for is lost. Calls
         :api:`models.predictions.create`, :api:`predictions.create`, :api:`deployments.predictions.create` and
         :api:`predictions.get`.
@@ -345,7 +345,7 @@ class Client(Twin[AsyncClient]):
                 `Deployment`.
             input: Inputs of the model. Files anywhere in them are uploaded.
             wait: Whether the server holds its response until there is a result: `True` for up to 60 seconds, a
-                number up to 60 for so many whole seconds, or `False` or 0 to poll from the start. In each case,
+                number of whole seconds up to 60, or `False` or 0 to poll from the start. In each case,
                 `run` returns when the prediction has ended.
             timeout: Seconds, or a timedelta, for the whole run; then the prediction is cancelled. None means
                 24 hours.
@@ -365,13 +365,13 @@ class Client(Twin[AsyncClient]):
             fallback: Other models to run with the same input, one after the other: `"owner/name"`,
                 `"owner/name:version"` or the ID of a version. The next one is tried if a prediction does not start
                 in time, if the API fails with a server error and nothing was created as far as the list of
-                predictions shows, or if a model fails for want of capacity or is interrupted, after
+                predictions shows, or if a model fails for lack of capacity or is interrupted, after
                 `retry_failed`; never after a failure that the input may have caused. `stats.fell_back` counts it.
             save_to: Directory for the files of the output, which is created if necessary. The files are fully
                 written when `run` returns; their `path` is set.
             durable: Whether files in `save_to` must survive a power cut: `run` waits until the system has written
                 them to the disk.
-            progress: Whether to show bars of tqdm, which is the extra `progress`: the status, the percentage that
+            progress: Whether to show progress bars (needs the extra `progress`): the status, the percentage that
                 the model logs, and the bytes of the files in `save_to`. The prediction is then polled from the
                 start, unless `wait` is a number.
             via: Receiver to wait with, which `webhooks.receiver()` returns: the end of the prediction is delivered
@@ -388,9 +388,9 @@ class Client(Twin[AsyncClient]):
             StartTimeout: The prediction did not start in time, and there is no further `fallback`.
             OutputNotSaved: The prediction succeeded, but not all files could be saved in `save_to`.
             ContactLost: The prediction could not be followed to its end; it may still be running.
-            AmbiguousCreateError: The create got no answer, and the list of predictions does not show the
+            AmbiguousCreateError: The create got no response, and the list of predictions does not show the
                 prediction. It may exist nevertheless.
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
             ArgumentError: An argument has an invalid value; nothing was sent.
         """
         return wrap(
@@ -433,7 +433,7 @@ class Client(Twin[AsyncClient]):
         start_timeout: float | timedelta | None = None,
         fallback: Sequence[str] = (),
     ) -> AbstractContextManager[Run]:
-        """Run a model, and see its prediction, progress and logs meanwhile.
+        """Run a model, with access to its prediction, progress and logs meanwhile.
 
         Entering the block creates the prediction, without waiting for its end. Leaving it without a result
         cancels the prediction, as a cancelled `run` does. Calls the operations of `run`.
@@ -466,7 +466,7 @@ class Client(Twin[AsyncClient]):
 
         Raises, when the block is entered:
             AmbiguousCreateError: As for `run`.
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
             TransportError: The prediction could not be created.
 
         Raises:
@@ -683,8 +683,8 @@ class Client(Twin[AsyncClient]):
     ) -> Outcomes:
         """Run a model on many inputs. A failure of one input does not affect the others.
 
-        Predictions are created within the account's rate limits, and however many there are, few requests are
-        needed to see their ends. Calls the operations of `run`, and :api:`predictions.list`.
+        Predictions are created within the account's rate limits. Many of them are polled with few requests, by pages
+        of the account's list. Calls the operations of `run`, and :api:`predictions.list`.
 
         ```python
         for outcome in client.map("owner/name", inputs, save_to="out/", journal="run.db"):
@@ -702,8 +702,8 @@ class Client(Twin[AsyncClient]):
                 there already are not fetched again.
             durable: Whether files in `save_to` must survive a power cut: the system writes them to the disk before
                 the journal notes them, and before their outcome is yielded.
-            progress: Whether to show the outcomes in a bar of tqdm, which is the extra `progress`.
-            journal: SQLite file, which is created if necessary. With it, an interrupted fan-out can be repeated
+            progress: Whether to show the outcomes in a progress bar (needs the extra `progress`).
+            journal: SQLite file, which is created if necessary. With it, an interrupted batch can be repeated
                 with the same inputs: nothing that has been paid for is created again.
             timeout: Seconds, or a timedelta, for each prediction after its create; then it is cancelled. None
                 means 24 hours.
@@ -711,8 +711,8 @@ class Client(Twin[AsyncClient]):
                 failures. With a journal, failures in earlier runs count.
             redo: Which predictions of earlier runs in the journal to create, and pay for, once more: those that
                 `"failed"`, were `"canceled"`, or were cancelled after a `"timeout"`; those whose output has
-                `"expired"` before it was saved; and those that were `"lost"`: a create without an answer
-                of which nothing proves what became of it, or a prediction that does not exist any more.
+                `"expired"` before it was saved; and those that were `"lost"`: the create got no response and its
+                prediction was not found, or the prediction no longer exists.
             on_abandon: What happens to the predictions in flight if the loop is left, cancelled or
                 interrupted: `"cancel"` cancels them, `"leave"` leaves them running. Defaults to `"cancel"`;
                 with a journal to `"leave"`, so that the next run collects them.
@@ -770,7 +770,7 @@ class Client(Twin[AsyncClient]):
             (:api:`retention`).
 
         Raises:
-            ArgumentError: It is not such a URL.
+            ArgumentError: It is not a URL with one of these schemes.
         """
         return FileOutput(self._lease, self._async.output(url))
 
@@ -785,8 +785,8 @@ class Client(Twin[AsyncClient]):
             The models, collections and pages of documentation that match.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
             ArgumentError: An argument has an invalid value; nothing was sent.
         """
         return SearchResults(self._lease, self._lease.call(self._async.search, query, limit=limit))
@@ -800,11 +800,10 @@ class Client(Twin[AsyncClient]):
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make a request to any endpoint of the API, with the token, the retries and the errors of all others.
+        """Make a request to any endpoint of the API, with the same token, retries and errors as other requests.
 
-        A POST, PUT, PATCH or DELETE is repeated only if the first one certainly had no effect. What creates
-        something that is paid for is better created with `run` or `predictions.create`, which find it again if its
-        response is lost.
+        A POST, PUT, PATCH or DELETE is repeated only if the first one certainly had no effect. To create a prediction,
+        use `run` or `predictions.create`, which find it again if its response is lost.
 
         ```python
         model = client.request("GET", "/models/owner/name")
@@ -813,9 +812,9 @@ class Client(Twin[AsyncClient]):
 
         Args:
             method: HTTP method.
-            path: Path below `/v1`, percent-encoded, such as `"/models/owner/name"`; no URL, so that the token
-                is sent to the API only.
-            params: Parameters of the query; those that are `None` are left out.
+            path: Path below `/v1`, percent-encoded, such as `"/models/owner/name"`. A URL is refused, so that the
+                token is sent to the API only.
+            params: Query parameters; those that are `None` are left out.
             json: Value to send as JSON; `None` for no body.
             headers: Additional headers.
 
@@ -849,8 +848,8 @@ class Client(Twin[AsyncClient]):
             An iterator over the pages, which are fetched as they are needed.
 
         Raises, from the iteration:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return paginate(self, listing)
 
@@ -1343,7 +1342,7 @@ class EventStream(StreamTwin[AsyncEventStream, "ServerSentEvent"]):
 
     @property
     def is_resumed(self) -> bool:
-        """Whether it was asked to resume after an event."""
+        """Whether the stream was created with `last_event_id`."""
         return self._async.is_resumed
 
     @property
@@ -1401,8 +1400,8 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         """Download the file and return its content.
 
         Args:
-            size: Leave it out. A `FileOutput` has no position: what reads files in pieces gets a file object
-                from `open()`.
+            size: Not supported, since a `FileOutput` has no position. To read a file in pieces, use the file object
+                that `open()` returns.
 
         Returns:
             The content, as bytes.
@@ -1420,12 +1419,12 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         return self._lease.call(self._async.read, size)
 
     def stat(self) -> FileStat:
-        """Ask for the size and the type of the file, without its content. `size` and `content_type` know them then, too.
+        """Request the size and the type of the file, without its content. This also sets `size` and `content_type`.
 
-        The server is asked with `HEAD`, or if it does not allow that, for the first byte. A data URI needs no request.
+        Sends a `HEAD` request or, if the server does not allow that, requests the first byte. A data URI needs no request.
 
         Returns:
-            What the server says.
+            Size, type and entity tag, as the server reports them.
 
         Raises:
             FileExpired: The file has been deleted.
@@ -1443,7 +1442,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
     def open(self) -> IO[bytes]:
         """Download the file, and return it as a file object that is open for reading and can seek.
 
-        It is for what reads files: `pandas.read_csv`, `PIL.Image.open`, `zipfile.ZipFile`, `shutil.copyfileobj`,
+        Use it with code that reads files: `pandas.read_csv`, `PIL.Image.open`, `zipfile.ZipFile`, `shutil.copyfileobj`,
         uploads of boto3, requests and httpx. Up to 8 MiB are held in memory, more in a temporary file, which is
         deleted when it is closed.
 
@@ -1463,7 +1462,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
         return self._lease.call(self._async.open)
 
     def pil(self) -> Any:
-        """Download the file and return it as a picture of Pillow, which is the extra `images`.
+        """Download the file and return it as a Pillow image. Needs the extra `images`.
 
         Returns:
             A `PIL.Image.Image`, which is loaded.
@@ -1521,7 +1520,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
                 `name`, with a number if another file has that name. If the name has no suffix, it gets
                 that of the content's type.
             durable: Whether to wait until the system has written the file to the disk (`fsync`).
-            progress: Whether to show the bytes in a bar of tqdm, which is the extra `progress`.
+            progress: Whether to show the bytes in a progress bar (needs the extra `progress`).
 
         Returns:
             The path of the saved file.
@@ -1671,7 +1670,7 @@ class FunctionRun(Twin[AsyncFunctionRun]):
         Raises:
             PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
             RunTimeout: The time was over first.
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
         """
         return wrap(self._lease, self._lease.call(self._async.output, timeout=timeout))
 
@@ -1682,8 +1681,8 @@ class FunctionRun(Twin[AsyncFunctionRun]):
             The logs.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return self._lease.call(self._async.logs)
 
@@ -1694,8 +1693,8 @@ class FunctionRun(Twin[AsyncFunctionRun]):
             The prediction.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
@@ -1909,7 +1908,7 @@ class ModelFunction(FunctionMixin, Twin[AsyncModelFunction]):
         return wrap(self._lease, self._lease.call(self._async, **unwrap_inputs(inputs)))
 
     def create(self, /, **inputs: Any) -> FunctionRun:
-        """Start the model, and do not wait for it: it runs until it ends.
+        """Create a prediction without waiting for it. It runs until it ends.
 
         Args:
             inputs: Inputs of the model.
@@ -1939,8 +1938,8 @@ class ModelFunction(FunctionMixin, Twin[AsyncModelFunction]):
             The function itself.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         self._lease.call(self._async.load)
         return self
@@ -2419,13 +2418,13 @@ class Outcome(Twin[AsyncOutcome]):
 
 
 class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
-    """The outcomes of a fan-out as they arrive: an iterator and context manager.
+    """The outcomes of a batch as they arrive: an iterator and context manager.
 
-    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the fan-out, and so
+    Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the batch, and so
     does a wait for an outcome that is cancelled or interrupted.
 
     Raises, from the iteration:
-        StreamAbandoned: The fan-out ended before, when waiting for an outcome was cancelled or interrupted.
+        StreamAbandoned: The batch ended before, when waiting for an outcome was cancelled or interrupted.
         ClientClosed: The client was closed before the last outcome.
         JournalError: The journal cannot be used.
     """
@@ -3081,8 +3080,8 @@ class Predictions(Twin[AsyncPredictions]):
             The prediction, which `reload()` and `wait()` update.
 
         Raises:
-            ArgumentTypeError: The data are no mapping.
-            ArgumentError: The data are not the JSON of a prediction: they have no `id`.
+            ArgumentTypeError: `data` is not a mapping.
+            ArgumentError: `data` is not the JSON of a prediction: it has no `id`.
         """
         return Prediction(self._lease, self._async.from_dict(data))
 
@@ -3186,7 +3185,7 @@ class Receiver(ReceiverMixin, Twin[AsyncReceiver]):
         return self._async.poll_interval
 
     def on(self, *events: WebhookEvent) -> Callable[[H], H]:
-        """Return a decorator that has a function called with each job that is delivered.
+        """Return a decorator that registers a function to be called with each delivered prediction or training.
 
         Handlers run after the delivery has been answered; those for one job run one after the other, in order.
         Plain functions run in a worker thread. Errors are logged.
@@ -3199,7 +3198,7 @@ class Receiver(ReceiverMixin, Twin[AsyncReceiver]):
 
         Args:
             events: `"start"`, `"output"`, `"logs"` or `"completed"`; none means all. Deliveries do not name their
-                event: it is told from what has changed.
+                event; it is derived from what has changed.
 
         Returns:
             A decorator, which returns the function as it is.
@@ -3219,7 +3218,7 @@ class Receiver(ReceiverMixin, Twin[AsyncReceiver]):
             body: Body of the request, exactly as received.
 
         Returns:
-            The answer to send: status 200; 400 if the request is not a delivery, 401 if its signature is wrong or
+            The response to send: status 200; 400 if the request is not a delivery, 401 if its signature is wrong or
             too old, 413 if it is too large, 503 if it should be sent again later.
 
         Raises:
@@ -3301,8 +3300,8 @@ class Run(Twin[AsyncRun]):
             The logs.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return self._lease.call(self._async.logs)
 
@@ -3313,8 +3312,8 @@ class Run(Twin[AsyncRun]):
             The prediction.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
@@ -3396,7 +3395,7 @@ class StreamingFunction(FunctionMixin, Twin[AsyncStreamingFunction]):
         return OutputStream(self._lease, self._async(**unwrap_inputs(inputs)))
 
     def create(self, /, **inputs: Any) -> StreamingRun:
-        """Start the model, and do not wait for it: it runs until it ends.
+        """Create a prediction without waiting for it. It runs until it ends.
 
         Args:
             inputs: Inputs of the model.
@@ -3426,8 +3425,8 @@ class StreamingFunction(FunctionMixin, Twin[AsyncStreamingFunction]):
             The function itself.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         self._lease.call(self._async.load)
         return self
@@ -3498,8 +3497,8 @@ class StreamingRun(Twin[AsyncStreamingRun]):
             The logs.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return self._lease.call(self._async.logs)
 
@@ -3510,8 +3509,8 @@ class StreamingRun(Twin[AsyncStreamingRun]):
             The prediction.
 
         Raises:
-            ReplicateError: The API refuses.
-            TransportError: There was no usable answer.
+            ReplicateError: The API returned an error.
+            TransportError: No usable response was received.
         """
         return Prediction(self._lease, self._lease.call(self._async.cancel))
 
@@ -3814,8 +3813,8 @@ class Trainings(Twin[AsyncTrainings]):
             The training, which `reload()` and `wait()` update.
 
         Raises:
-            ArgumentTypeError: The data are no mapping.
-            ArgumentError: The data are not the JSON of a training: they have no `id`.
+            ArgumentTypeError: `data` is not a mapping.
+            ArgumentError: `data` is not the JSON of a training: it has no `id`.
         """
         return Training(self._lease, self._async.from_dict(data))
 
@@ -4061,7 +4060,7 @@ class Webhooks(Twin[AsyncWebhooks]):
 
         Raises:
             ArgumentError: An argument has an invalid value; nothing was sent.
-            ReplicateError: The API refuses.
+            ReplicateError: The API returned an error.
         """
         self._lease.call(
             self._async.forward, url, interval=interval, everything=everything, report=report

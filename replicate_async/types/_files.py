@@ -46,10 +46,10 @@ class File(Record):
 
 @attrs.frozen
 class FileStat:
-    """What a server says of an output file, without its content."""
+    """Facts about an output file that the server reports without its content."""
 
     size: int | None
-    """Size in bytes; None if the server does not tell it."""
+    """Size in bytes; None if the server does not report it."""
     content_type: str | None
     """Media type; None if unknown."""
     etag: str | None = None

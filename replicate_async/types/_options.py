@@ -87,16 +87,16 @@ class RateLimit:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a limit from text, as that of the environment variable `REPLICATE_RATE_LIMIT`.
+        """Parse a rate limit, such as the value of the environment variable `REPLICATE_RATE_LIMIT`.
 
         Args:
-            text: Number of predictions created per period and its seconds, such as `150/60`.
+            text: Number of predictions that may be created, and the seconds of the period, such as `150/60`.
 
         Returns:
             The limits; other requests may be 3000 per minute.
 
         Raises:
-            ValueError: The text has another form.
+            ValueError: The text does not have this form.
         """
         found = _RATE.fullmatch(text) if isinstance(text, str) else None
         creates, per = map(float, found.groups()) if found else (0.0, 0.0)

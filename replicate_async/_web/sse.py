@@ -38,14 +38,18 @@ def sse(events: EventStream, *, heartbeat: float = 15) -> AsyncIterator[bytes]:
     Events are `status` (JSON with `id` and `status`), `output`, `logs`, `error` (JSON with `message`, `type` and
     `id`) and `done`. They have the IDs of the stream, with which a browser that reconnects resumes:
     `prediction.stream(last_event_id=...)`. If it cannot resume, a `reset` comes before the output, which then starts
-    again. Leaving early closes the stream, and cancels a prediction that the stream has created.
+    again. An `EventSource` requests its URL again when its connection breaks: let that request follow a prediction, and
+    another one create it, or each reconnection would be paid for.
 
     ```python
-    @app.get("/poem")
-    async def poem(prompt: str):
-        events = client.stream("acme/poet", {"prompt": prompt})
-        return StreamingResponse(sse(events), media_type="text/event-stream")
+    @app.get("/poems/{id}/events")
+    async def events(id: str, last_event_id: str | None = Header(default=None)):
+        prediction = await client.predictions.get(id)
+        stream = prediction.stream(last_event_id=last_event_id)
+        return StreamingResponse(sse(stream), media_type="text/event-stream")
     ```
+
+    Leaving early closes the stream, and cancels a prediction that the stream has created, as `client.stream` does.
 
     Args:
         events: What `stream` returns. Do not iterate over it elsewhere.

@@ -58,8 +58,9 @@ class Predictions(Namespace):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
-                with `Client(mark_creates=False)`.
+                timedelta, or a duration such as `"1h30m"`. The server gets up to a tenth (at least up to 3 seconds)
+                more, by which the prediction is recognised. Defaults to about a day. With
+                `Client(mark_creates=False)`, it is exact, and there is no default.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.

@@ -182,8 +182,8 @@ class Client(Twin[AsyncClient]):
             on_ambiguous: What to do if a create got no response and its prediction is not found in the list:
                 `"raise"` an AmbiguousCreateError, or `"repeat"` the create at the risk of paying twice.
             mark_creates: Whether the deadlines of predictions are varied, so that a prediction can be recognised if its
-                create gets no response: about a day if you pass no deadline, or else somewhat more than you
-                pass (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
+                create gets no response: about a day if you pass no deadline, or else up to a tenth (at least
+                up to 3 seconds) more than you pass (:api:`deadline`). Pass `False` to send deadlines exactly as given; then a create
                 without a response is never adopted or cancelled.
             poll_interval: Seconds between two polls of a running prediction; 0 means as often as the account's rate
                 limit allows. Defaults to the environment
@@ -355,7 +355,8 @@ class Client(Twin[AsyncClient]):
             webhook: HTTPS URL that receives webhooks.
             webhook_events_filter: Events that trigger the webhook: `start`, `output`, `logs`, `completed`.
             cancel_after: Deadline after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. `timeout` implies one.
+                timedelta, or a duration such as `"1h30m"`. The server gets up to a tenth (at least up to 3 seconds)
+                more, by which the prediction is recognised: see `mark_creates`. `timeout` implies a deadline.
             on_abandon: What happens to the prediction if the call is cancelled, interrupted or out of time:
                 `"cancel"` cancels it, within 5 seconds; `"leave"` leaves it running.
             retry_failed: Number of further predictions to create, and pay for, after transient failures (those
@@ -1125,8 +1126,9 @@ class DeploymentPredictions(Twin[AsyncDeploymentPredictions]):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
-                with `Client(mark_creates=False)`.
+                timedelta, or a duration such as `"1h30m"`. The server gets up to a tenth (at least up to 3 seconds)
+                more, by which the prediction is recognised. Defaults to about a day. With
+                `Client(mark_creates=False)`, it is exact, and there is no default.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.
@@ -2048,8 +2050,9 @@ class ModelPredictions(Twin[AsyncModelPredictions]):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
-                with `Client(mark_creates=False)`.
+                timedelta, or a duration such as `"1h30m"`. The server gets up to a tenth (at least up to 3 seconds)
+                more, by which the prediction is recognised. Defaults to about a day. With
+                `Client(mark_creates=False)`, it is exact, and there is no default.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.
@@ -2528,8 +2531,9 @@ class OwnPredictions(Twin[AsyncOwnPredictions]):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
-                with `Client(mark_creates=False)`.
+                timedelta, or a duration such as `"1h30m"`. The server gets up to a tenth (at least up to 3 seconds)
+                more, by which the prediction is recognised. Defaults to about a day. With
+                `Client(mark_creates=False)`, it is exact, and there is no default.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.
@@ -3008,8 +3012,9 @@ class Predictions(Twin[AsyncPredictions]):
             wait: How long the server may hold its response back until the prediction has ended: seconds
                 up to 60, of which the API takes whole ones, or `True` for 60. By default, or with 0, it responds at once.
             cancel_after: Time after which the server cancels the prediction: seconds (at least 5), a
-                timedelta, or a duration such as `"1h30m"`. Defaults to about a day, or to no deadline
-                with `Client(mark_creates=False)`.
+                timedelta, or a duration such as `"1h30m"`. The server gets up to a tenth (at least up to 3 seconds)
+                more, by which the prediction is recognised. Defaults to about a day. With
+                `Client(mark_creates=False)`, it is exact, and there is no default.
             webhook: HTTPS URL that receives webhooks about the prediction.
             webhook_events_filter: Events that trigger the webhook: `"start"`, `"output"`, `"logs"`,
                 `"completed"`.

@@ -16,14 +16,17 @@ __all__ = ("sse",)
 def sse(events: EventStream, *, heartbeat: float = 15) -> Iterator[bytes]:
     """Return the events of a stream as bytes of `text/event-stream`, for an `EventSource` in a browser.
 
-    The events are those of `replicate_async.sse`. Leaving early closes the stream, and cancels a prediction that the
-    stream has created.
+    The events are those of `replicate_async.sse`. An `EventSource` requests its URL again when its connection breaks:
+    let that request follow a prediction, and another one create it, or each reconnection would be paid for.
 
     ```python
-    def poem(request):
-        events = replicate.stream("acme/poet", {"prompt": request.GET["prompt"]})
-        return StreamingHttpResponse(replicate.sse(events), content_type="text/event-stream")
+    def poem_events(request, id):
+        prediction = replicate.predictions.get(id)
+        stream = prediction.stream(last_event_id=request.headers.get("Last-Event-ID"))
+        return StreamingHttpResponse(replicate.sse(stream), content_type="text/event-stream")
     ```
+
+    Leaving early closes the stream, and cancels a prediction that the stream has created, as `stream` does.
 
     Args:
         events: What `stream` returns. Do not iterate over it elsewhere.

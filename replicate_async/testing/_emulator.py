@@ -97,7 +97,8 @@ class Emulator:
     """A local server of Replicate's API, output files and streams, each on its own origin.
 
     As ``async with``, it runs in the current event loop. As ``with``, it runs in a thread. An emulator
-    can be started once. Its methods may be called from any thread.
+    can be started once. Its methods may be called from any thread. Its `Ledger` tells what happened:
+    ``emulator.ledger.created()`` lists the predictions, and ``emulator.ledger.requests()`` the requests.
 
     Args:
         host: Address to listen on. Defaults to ``127.0.0.1``. Requests whose ``Host`` is neither this nor a name
@@ -196,7 +197,7 @@ class Emulator:
         self.clock: Clock = Clock() if clock is None else clock
         """Clock of the emulator."""
         self.ledger: Ledger = Ledger(records)
-        """Record of the requests and predictions."""
+        """Record of the requests and predictions: a `Ledger`."""
         self.deliveries: list[Delivery] = []
         """Attempts to deliver webhooks, oldest first, also those that were not sent."""
         if rate_limits is True:

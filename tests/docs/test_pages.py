@@ -9,6 +9,7 @@ import operator
 import re
 import shlex
 import time
+import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,6 +222,13 @@ def test_tree_of_exceptions() -> None:
     end = next(n for n, line in enumerate(lines) if last in line)
     tree = re.findall(r"\b[A-Z]\w+\b", " ".join(lines[start : end + 1]))
     assert set(tree) >= set(exceptions.__all__)
+
+
+def test_extras() -> None:
+    """The table has every extra that the package has."""
+    named = [row[0].strip("`") for row in PAGES["index.md"].rows("Extras")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert named == list(project["optional-dependencies"])
 
 
 def test_built_in_models() -> None:

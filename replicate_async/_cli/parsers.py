@@ -73,12 +73,12 @@ def _add_map(commands: argparse._SubParsersAction[Any]) -> None:
         "map",
         help="run a model on many inputs",
         description="Run a model on each line of a file. With --journal, an interrupted command can be"
-        " repeated and pays for nothing twice. The first Ctrl-C stops creating predictions and waits for those"
+        " run again without paying twice. The first Ctrl-C stops creating predictions and waits for those"
         " that are running. The second one, SIGTERM and SIGHUP exit: they cancel what is running or, with"
-        " --journal, leave it to the repetition.",
+        " --journal, leave it to the next run.",
         epilog="In FILE, a string that begins with @ is the path of a file, whose content is passed if the model"
         " expects text; @@ stands for @ itself. CSV has the names of the inputs in its first line; cells are"
-        " separated by commas, semicolons or tabs, and an empty one is an input that is not given.",
+        " separated by commas, semicolons or tabs, and an input whose cell is empty is left out.",
     )
     _add_model(fan_out)
     fan_out.add_argument("inputs", metavar="FILE", help="JSON lines or CSV; - is standard input")
@@ -117,7 +117,7 @@ def _add_map(commands: argparse._SubParsersAction[Any]) -> None:
         type=_reasons,
         default=frozenset(),
         metavar="WHICH",
-        help="with --journal, create and pay once more for predictions of earlier runs that have no output:"
+        help="with --journal, run (and pay for) inputs again that have no output from earlier runs, by the reason:"
         f" {', '.join(_REASONS)}; several are separated by commas",
     )
     fan_out.add_argument(
@@ -135,7 +135,9 @@ def _add_predictions(commands: argparse._SubParsersAction[Any]) -> None:
     )
     actions = predictions.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = actions.add_parser("list", help="list the newest predictions of the account")
-    listing.add_argument("--limit", type=int, default=20, metavar="N", help="how many of them (20)")
+    listing.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="maximum number of predictions (20)"
+    )
     _add_common(listing, "predictions list")
     get = actions.add_parser("get", help="show a prediction")
     get.add_argument("id", help="ID of the prediction")
@@ -211,11 +213,11 @@ def _add_emulator(commands: argparse._SubParsersAction[Any]) -> None:
     emulator.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (default: %(default)s, which only this machine reaches)",
+        help="address to listen on (default: %(default)s, which only this machine can reach)",
     )
     emulator.add_argument(
         "--token",
-        help="API token to accept (default: a fixed one, or a random one with --host beyond this machine)",
+        help="API token to accept (default: a fixed one, or a random one if other machines can reach --host)",
     )
     emulator.add_argument("--account", default="acme", help="user name of the account")
     emulator.add_argument("--no-rate-limits", action="store_true", help="disable the rate limits")
@@ -237,8 +239,8 @@ def _add_emulator(commands: argparse._SubParsersAction[Any]) -> None:
     emulator.add_argument(
         "--sync-answers",
         choices=("final", "recorded"),
-        help="answer sync creates with the end of the prediction and URLs of files, or as still processing with"
-        " data URIs (default: final with --tls, else recorded)",
+        help="response to creates in sync mode: a prediction that has ended, with URLs of files, or one that is still"
+        " processing, with data URIs (default: final with --tls, else recorded)",
     )
     emulator.add_argument(
         "--local-webhooks",
@@ -338,13 +340,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-files",
         action="store_true",
-        help="give @ no meaning: no input can name a file of this machine",
+        help="read no files: @ is an ordinary character in inputs",
     )
     group.add_argument(
         "--files-from",
         type=Path,
         metavar="DIR",
-        help="let @PATH name files in DIR only, wherever links lead",
+        help="read @PATH only from files in DIR, after links are resolved",
     )
 
 

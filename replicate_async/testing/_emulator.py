@@ -116,12 +116,12 @@ class Emulator:
         page_sizes: Number of items on a page, by the keys ``predictions``, ``trainings``, ``models``,
             ``search``, ``versions``, ``examples``, ``deployments``, ``files`` and ``collections``.
             Defaults to those of the service.
-        sync_answers: Answer to a create with ``Prefer: wait`` that ended in time: ``final``
+        sync_answers: Response to a create with ``Prefer: wait`` that ended in time: ``final``
             (``succeeded`` with files as URLs, as documented) or ``recorded`` (``processing`` with files
             as data URIs, as the service was seen to answer, see :api:`sync-mode`). Defaults to
             ``final`` with *tls*, and else to ``recorded``: the official clients make file objects of
             ``https:`` and ``data:`` URLs only.
-        expired_waits: Answer to a create with ``Prefer: wait`` whose wait expired: ``starting`` (the
+        expired_waits: Response to a create with ``Prefer: wait`` whose wait expired: ``starting`` (the
             default; without output) or ``actual`` (the status and output so far).
         list_lag: Emulated seconds before a new prediction appears in the list. Defaults to 0.
         local_webhooks: Whether webhooks may have ``http:`` URLs of this machine, such as

@@ -65,25 +65,25 @@ class Fault(Enum):
     HTML = "html"
     """Answer with an HTML page with status 200. Executed unless `executed=False`."""
     CUT_IN_HEAD = "cut in head"
-    """Execute and close the connection in the middle of the head of the answer."""
+    """Execute and close the connection in the middle of the head of the response."""
     CUT_IN_BODY = "cut in body"
-    """Execute and close the connection in the middle of the body of the answer."""
+    """Execute and close the connection in the middle of the body of the response."""
     RESET_IN_BODY = "reset in body"
-    """Execute and reset the connection in the middle of the body of the answer."""
+    """Execute and reset the connection in the middle of the body of the response."""
     STALL_IN_BODY = "stall in body"
-    """Execute and fall silent in the middle of the body of the answer."""
+    """Execute and fall silent in the middle of the body of the response."""
     TRUNCATED_JSON = "truncated json"
-    """Execute and send half of the body, in a correctly framed answer."""
+    """Execute and send half of the body, in a correctly framed response."""
     GARBLED_JSON = "garbled json"
     """Execute and send a body of the right length that is not JSON."""
     WRONG_TYPE = "wrong type"
-    """Execute and send the right answer as `text/plain`."""
+    """Execute and send the right response as `text/plain`."""
     DELAY = "delay"
-    """Execute and send the answer `seconds` later."""
+    """Execute and send the response `seconds` later."""
     DRIP = "drip"
-    """Execute and send the body of the answer byte by byte, one every `seconds`."""
+    """Execute and send the body of the response byte by byte, one every `seconds`."""
     CLOSE_AFTER_ANSWER = "close after answer"
-    """Execute and answer, then close the connection without having announced it."""
+    """Execute and respond, then close the connection without having announced it."""
 
     @property
     def executes(self) -> bool:
@@ -107,7 +107,7 @@ _EITHER: Final = frozenset({Fault.ERROR_PAGE, Fault.GARBAGE, Fault.HTML})
 
 @attrs.frozen
 class Reply:
-    r"""An answer that a test writes itself, for `Wire.inject`.
+    r"""A response that a test writes itself, for `Wire.inject`.
 
     ```python
     wire.inject(Reply(503, headers={"Retry-After": "1"}), times=2)
@@ -247,8 +247,8 @@ class Injected:
     executed: bool
     """Whether the emulator carried the request out."""
     status: int | None
-    """Status of the emulator's answer, of which the client got nothing or a part. None if there was no
-    such answer."""
+    """Status of the emulator's response, of which the client got nothing or a part. None if there was no
+    such response."""
 
 
 @attrs.frozen
@@ -258,7 +258,7 @@ class Plan:
     fault: Fault | Reply
     executed: bool
     reply: Reply | None
-    """What the client gets in place of the emulator's answer. None if it gets that, or a part of it."""
+    """What the client gets in place of the emulator's response. None if it gets that, or a part of it."""
     seconds: float
 
     @classmethod

@@ -17,7 +17,7 @@ What = Literal["created", "started", "cancelled", "aborted", "succeeded", "faile
 
 @attrs.define(eq=False)
 class Request:
-    """One HTTP request, and the status of its answer."""
+    """One HTTP request, and the status of its response."""
 
     origin: Origin
     """Origin that it was sent to: ``api``, ``files`` or ``stream``."""
@@ -36,7 +36,7 @@ class Request:
     body_size: int = 0
     """Size of the body in bytes, as far as it was read."""
     status: int | None = None
-    """Status of the answer. None before the answer, and if the connection broke first."""
+    """Status of the response. None before the response, and if the connection broke first."""
     operation: str = ""
     """Name of the API operation, for example ``predictions.create``. Empty if there is none."""
 
@@ -121,7 +121,7 @@ class Ledger:
             path: Path; a trailing ``*`` matches any rest.
             origin: ``api``, ``files`` or ``stream``.
             operation: Name of the API operation, for example ``predictions.create``.
-            status: Status of the answer.
+            status: Status of the response.
 
         Returns:
             The requests, oldest first.

@@ -62,9 +62,9 @@ class Delivery:
     at: float
     """Time of the attempt: seconds since the epoch, by the emulator's clock."""
     status: int | None = None
-    """Status of the answer. None if there was no answer, or nothing was sent."""
+    """Status of the response. None if there was no response, or nothing was sent."""
     error: str | None = None
-    """Reason why there was no answer. None if there was one."""
+    """Reason why there was no response. None if there was one."""
 
     def json(self) -> Any:
         """Return the decoded JSON body.
@@ -164,7 +164,7 @@ class Outside:
         """Post to a loopback URL and return the status; redirects are not followed.
 
         Raises:
-            OSError: There was no answer.
+            OSError: There was no response.
         """
         require_loopback(url)
         try:

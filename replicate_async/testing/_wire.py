@@ -3,7 +3,7 @@
 ```python
 with Emulator(wire=True) as emulator:
     emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST", times=1)
-    ...  # the first POST is carried out, but its answer never comes
+    ...  # the first POST is carried out, but its response never comes
     assert emulator.wire.log[0].executed
 ```
 """
@@ -136,13 +136,13 @@ class Wire:
     def interject(self, reply: Reply, *, busy: bool = False) -> None:
         """Send a reply that nobody asked for on the connections that clients keep.
 
-        A client that takes it for the answer to its next request gets each later answer one request too
+        A client that takes it for the response to its next request gets each later response one request too
         late. Returns before it is sent.
 
         Args:
             reply: The reply.
             busy: Whether to send it also on connections with a request in progress, in front of, or amid,
-                the answer to that.
+                the response to that.
         """
         content = (b"" if reply.is_raw else reply.head()) + b"".join(reply.pieces())
         self._on_loop(lambda: self._proxy.interject(content, busy=busy))

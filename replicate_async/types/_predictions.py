@@ -123,6 +123,6 @@ class ForwardedDelivery:
     job_status: Status
     """Status of the prediction or training (:api:`status`)."""
     status: int | None
-    """Status code of the answer; `None` if there was none."""
+    """Status code of the response; `None` if there was none."""
     error: str | None
-    """Reason why there was no answer; `None` if there was one."""
+    """Reason why there was no response; `None` if there was one."""

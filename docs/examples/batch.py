@@ -2,7 +2,7 @@
 
     python docs/examples/batch.py pictures/ descriptions.csv
 
-Interrupt it and run it again: what has been paid for is in the journal beside the CSV file.
+If it is interrupted, run it again: the journal beside the CSV file knows what has been paid for.
 """
 
 import argparse

@@ -26,7 +26,7 @@ LIMIT = replicate.RateLimit(max_queue=10)
 
 @attrs.frozen
 class Message:
-    """What somebody wrote."""
+    """A message of an author."""
 
     author: str
     text: str
@@ -43,7 +43,7 @@ class Chat(Protocol):
 
 
 class Bot:
-    """Paints for everybody at the same time, and for each author one picture at a time."""
+    """Paints for many authors at the same time, and one picture at a time for each author."""
 
     def __init__(self, client: replicate.Client, chat: Chat) -> None:
         self._client = client
@@ -51,7 +51,7 @@ class Bot:
         self._painting: dict[str, anyio.CancelScope] = {}
 
     async def run(self) -> None:
-        """Serve until there are no more messages, and what was asked for has ended."""
+        """Serve until there are no more messages, and all pictures are painted."""
         async with anyio.create_task_group() as tasks:
             async for message in self._chat.messages():
                 command, _, rest = message.text.partition(" ")
@@ -68,13 +68,13 @@ class Bot:
         try:
             with scope:
                 await self._chat.reply(message, await self._picture(message, prompt))
-            if scope.cancelled_caught:  # and so is the prediction
+            if scope.cancelled_caught:  # the prediction is cancelled, too
                 await self._chat.reply(message, "stopped")
         finally:
             del self._painting[message.author]
 
     async def _picture(self, message: Message, prompt: str) -> str:
-        """Return the URL of a picture, or what went wrong; meanwhile, show the progress."""
+        """Return the URL of a picture, or what went wrong. Meanwhile, show the progress."""
         try:
             async with self._client.start(MODEL, {"prompt": prompt}, timeout=120) as run:
                 async for update in run.updates():

@@ -32,7 +32,7 @@ client = replicate.Client(rate_limit=RateLimit(creates=600 // WORKERS, others=30
 def paint(task: "Task[Any, Any]", prompt: str) -> str:
     """Paint a picture, and return its path.
 
-    The journal is named by the task. If that is delivered again, it goes on where the dead worker was.
+    The journal is named after the task. If the task is delivered again, it continues where the dead worker was.
     """
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     place = DIRECTORY / str(task.request.id)

@@ -1,4 +1,4 @@
-"""A job of Dask: it paints many pictures on several machines, and pays for each once.
+"""A Dask job that paints many pictures on several machines, and pays for each once.
 
 python docs/examples/dask_job.py prompts.txt /shared/pictures
 """
@@ -22,8 +22,8 @@ BATCH = 16
 def paint(prompts: list[str], directory: str) -> list[tuple[str, str]]:
     """Paint a batch in a worker; return a path and an error for each prompt.
 
-    Dask repeats a task whose worker has died. The journal is named by the batch, so that the repetition goes on where
-    the dead worker was.
+    Dask repeats a task whose worker has died. The journal is named after the batch, so that the next worker continues
+    where the dead one was.
     """
     name = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
     place = Path(directory, name)

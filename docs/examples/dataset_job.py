@@ -1,4 +1,4 @@
-"""Add a column to a dataset of Hugging Face: the model runs on all rows at the same time.
+"""Add a column to a Hugging Face dataset: the model runs on the rows concurrently.
 
 python docs/examples/dataset_job.py prompts.jsonl painted/
 """

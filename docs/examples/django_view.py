@@ -2,7 +2,7 @@
 
     uvicorn --app-dir docs/examples django_view:application --timeout-graceful-shutdown 20
 
-Django does not know the lifespan of ASGI, so `application` answers it, and has one client for all requests.
+Django does not handle the lifespan events of ASGI, so `application` does. It has one client for all requests.
 """
 
 import os
@@ -36,7 +36,7 @@ client = replicate.Client()
 @csrf_exempt
 @require_POST
 async def paint(request: HttpRequest) -> HttpResponse:
-    """Answer with a picture. If the browser leaves, Django cancels the view, and that the prediction."""
+    """Respond with a picture. If the browser leaves, Django cancels the view, which cancels the prediction."""
     try:
         [image] = await client.run(PAINTER, {"prompt": request.POST["prompt"]}, timeout=120)
         content = await image.read()

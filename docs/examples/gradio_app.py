@@ -1,4 +1,4 @@
-"""A page made by Gradio: a text that is written while you watch, and a picture.
+"""A Gradio page with a text that appears as it is written, and a picture.
 
 python docs/examples/gradio_app.py
 """
@@ -17,7 +17,7 @@ PAINTER = os.environ.get("PAINTER", "emulator/painter")
 
 
 async def write(prompt: str) -> AsyncIterator[str]:
-    """Yield the text so far. Gradio closes the generator when the visitor cancels, and that the prediction."""
+    """Yield the text so far. If the visitor cancels, Gradio closes the generator, which cancels the prediction."""
     text = ""
     async with replicate.stream(WRITER, {"prompt": prompt}, timeout=120) as events:
         async for event in events:

@@ -1,4 +1,4 @@
-"""A job of Ray Data: it paints many pictures on several machines, and pays for each once.
+"""A Ray Data job that paints many pictures on several machines, and pays for each once.
 
 python docs/examples/ray_job.py prompts.txt /shared/pictures
 """
@@ -31,8 +31,8 @@ class Painter:
     async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Paint a batch.
 
-        Ray repeats a batch whose worker has died, on any machine. The journal is named by the batch, so that the
-        repetition goes on where the dead worker was.
+        Ray repeats a batch whose worker has died, on any machine. The journal is named after the batch, so that
+        the next worker continues where the dead one was.
         """
         prompts = [str(prompt) for prompt in batch["text"]]
         name = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
@@ -56,7 +56,7 @@ def main(prompts: str, directory: str) -> None:
         fn_constructor_args=(directory,),
         batch_size=BATCH,
         compute=ActorPoolStrategy(size=WORKERS),
-        num_cpus=0.1,  # an actor waits, most of the time
+        num_cpus=0.1,  # an actor waits most of the time
     )
     rows = painted.take_all()
     print(f"{len(rows)} pictures, {sum(bool(row['error']) for row in rows)} failed")

@@ -1,4 +1,4 @@
-"""A page made by Streamlit: a text that is written while you watch, and a picture.
+"""A Streamlit page with a text that appears as it is written, and a picture.
 
 streamlit run docs/examples/streamlit_app.py
 """
@@ -22,7 +22,7 @@ def client() -> replicate.Client:
 
 
 def write(prompt: str) -> Iterator[str]:
-    """Yield pieces of a text. Streamlit ends the script when the visitor does something else, and that the prediction."""
+    """Yield pieces of a text. When the visitor does something else, Streamlit ends the script, which cancels the prediction."""
     with client().stream(WRITER, {"prompt": prompt}, timeout=120) as events:
         for event in events:
             yield str(event)

@@ -1,4 +1,4 @@
-"""A web app with a page: a poem that is written while you watch, and a picture with a progress bar.
+"""A web app with a page: a poem that appears as it is written, and a picture with a progress bar.
 
 Run it against the emulator, whose models need no token:
 
@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 import replicate_async as replicate
 from replicate_async import exceptions
 
-POET = os.environ.get("POET", "emulator/poet")
+POET = os.environ.get("POET", "emulator/writer")
 PAINTER = os.environ.get("PAINTER", "emulator/painter")
 
 
@@ -41,7 +41,7 @@ async def page() -> FileResponse:
 
 @app.post("/poems")
 async def create_poem(request: Request, prompt: str) -> dict[str, str]:
-    """Create a prediction, once; the page then follows it, and may reconnect."""
+    """Create a prediction. The page then follows it, and may reconnect."""
     client: replicate.Client = request.app.state.client
     prediction = await client.predictions.create(
         model=POET, input={"prompt": prompt}, cancel_after="5m"
@@ -53,7 +53,7 @@ async def create_poem(request: Request, prompt: str) -> dict[str, str]:
 async def poem_events(
     request: Request, id: str, last_event_id: Annotated[str | None, Header()] = None
 ) -> StreamingResponse:
-    """Stream the events of a poem; after a lost connection, those that the browser has not seen."""
+    """Stream the events of a poem. After a lost connection, stream those that the browser has not seen."""
     client: replicate.Client = request.app.state.client
     try:
         prediction = await client.predictions.get(id)
@@ -69,7 +69,7 @@ async def poem_events(
 
 @app.websocket("/pictures")
 async def picture(socket: WebSocket) -> None:
-    """Paint a picture for a browser; if that leaves, the prediction is cancelled."""
+    """Paint a picture for a browser. If the browser leaves, the prediction is cancelled."""
     await socket.accept()
     prompt = await socket.receive_text()
     with suppress(exceptions.RequestDisconnected):

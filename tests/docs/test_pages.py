@@ -238,6 +238,16 @@ def test_built_in_models() -> None:
     assert sorted(named) == sorted(theirs)
 
 
+def test_models_of_the_emulator() -> None:
+    """Every model of the emulator that a page or a program names is built in."""
+    built_in = {name for name, _ in Emulator().models()}
+    programs = [path for path in (DOCS / "examples").iterdir() if path.is_file()]
+    texts = [page.text for page in PAGES.values()] + [path.read_text("utf-8") for path in programs]
+    named = {name for text in texts for name in re.findall(r"(?<![\w/])emulator/\w+", text)}
+    assert named
+    assert named <= built_in
+
+
 # -- The reference -----------------------------------------------------------------------------
 
 

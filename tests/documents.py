@@ -52,6 +52,17 @@ class Document:
         sybil = Sybil([parser], path=str(self.path.parent))
         return [Block(self, example) for example in sybil.parse(self.path).examples()]
 
+    @property
+    def program(self) -> str:
+        """Its blocks one after the other, without tests and apps of their own: what a reader puts into a file."""
+        return "\n\n".join(
+            block.source for block in self.blocks if not (block.is_app or block.is_test)
+        )
+
+    def html(self) -> str:
+        """Return its blocks of HTML, as a page."""
+        return "\n".join(re.findall(r"^```html\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL))
+
     def rows(self, section: str) -> list[list[str]]:
         """Return the cells of all tables of a section, without their heads."""
         _, _, rest = self.text.partition(f"\n## {section}\n")
@@ -120,12 +131,15 @@ class Block:
         return asyncio.wait_for(result, SECONDS) if inspect.iscoroutine(result) else None
 
     def run_tests(self, directory: Path) -> None:
-        """Let pytest run its tests, with the fixture that the package installs."""
+        """Let pytest run its tests, with the fixture that the package installs, of `app.py`: the page's program."""
+        (directory / "app.py").write_text(self.page.program, "utf-8")
         (directory / "test_it.py").write_text(self.source, "utf-8")
         is_installed = any(found.value == PLUGIN for found in entry_points(group="pytest11"))
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"),
+                # Starlette's TestClient works with httpx, but would rather have its successor.
+                *("-W", "ignore:Using `httpx` with `starlette.testclient`"),
                 *("-p", "no:asyncio"),
                 *(() if is_installed else ("-p", PLUGIN)),
                 *("--rootdir", str(directory), str(directory / "test_it.py")),

@@ -30,7 +30,8 @@ _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 
 _SPENT: Final = re.compile(
-    r"\b(?:spend(?:ing)?|quota|credits?|balance|budget|billing|payment|(?:dai|week|month|year)ly|annual)\b"
+    r"\b(?:spend(?:ing)?|quota|credits?|balance|budget|billing|payments?|invoices?|unpaid|funds|suspended)\b"
+    r"|\b(?:(?:dai|week|month|year)ly|annual)\b"
     r"|\busage (?:limit|cap)|\bfree (?:tier|trial|time|plan|limit|predictions)\b",
     re.IGNORECASE,
 )

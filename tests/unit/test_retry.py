@@ -253,6 +253,8 @@ SPENT = [
     "You have reached the free time limit",
     "You've hit the daily limit of predictions",
     "Usage cap reached",
+    "Insufficient funds",
+    "Account suspended: an invoice is overdue",
 ]
 RATES = [
     "Request was throttled. Your rate limit resets in ~1s.",

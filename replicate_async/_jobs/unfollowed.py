@@ -113,4 +113,12 @@ async def create_unfollowed(
             "POST", url, match.label, reason, sent_at, pending.candidates
         )
 
-    return await until_closed(context, send, grace=_ALMOST, settle=settle)
+    try:
+        return await until_closed(context, send, grace=_ALMOST, settle=settle)
+    except anyio.get_cancelled_exc_class():
+        if pending.lost:
+            label = pending.match and pending.match.label
+            _logger.warning(
+                "create of %s: cancelled before its answer; %s", label, pending.search_result
+            )
+        raise

@@ -262,6 +262,21 @@ async def test_cleaning_up_is_done_once(
     assert caplog.text.count("lost:") == 1
 
 
+@pytest.mark.parametrize("training", [True, False])
+async def test_a_create_by_itself_that_is_cancelled(
+    training: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody will know the ID of is not cancelled, since it was to run on; the log says so."""
+    async with world() as here, here.client(timeout=Timeout(read=20)) as client:
+        create = faults.on_training if training else faults.on_model
+        lost = here.emulator.wire.inject(Fault.STALL_AFTER_EXECUTION, method="POST")
+        task = asyncio.create_task(create(client, here, "a"))
+        await until(lambda: lost.happened and here.made_of("a"))
+        assert await cancelled(task, within=1)
+        assert here.emulator.ledger.cancelled() == []
+    assert "cancelled before its answer; the list was not read; if it exists" in caplog.text
+
+
 async def test_a_lagging_list() -> None:
     """Where the list shows a held create late, it is still found and cancelled."""
     async with world(list_lag=1.5) as here, here.client() as client:

@@ -258,6 +258,25 @@ def test_full_device(shell: Shell, emulator: Emulator, arguments: list[str]) -> 
     assert shell.run("predictions", "get", life.id)[1].endswith("\na\n")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_device_with_room_for_a_part(
+    shell: Shell, emulator: Emulator, unbuffered: str, end: str
+) -> None:
+    """What is written in part only is an error, too, also where Python does not buffer what it writes."""
+    shell.environment["PYTHONUNBUFFERED"] = unbuffered
+    limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "-"]
+    with (shell.directory / "out").open("wb") as out:
+        process = shell.start(
+            "stream", "acme/slow", f"text={'x' * 50_000}{end}", stdout=out, within=limited
+        )
+        _, complained = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    [life] = emulator.ledger.created()
+    assert f"the output of prediction {life.id} could not be written" in complained
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_full_device_in_map(shell: Shell, emulator: Emulator) -> None:
     """No more is created, and each output that was paid for is named."""

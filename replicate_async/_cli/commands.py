@@ -276,7 +276,8 @@ async def _stream(
                 is_file = last.startswith(("https://", "http://", "data:"))
                 write(last, end="\n" if is_file else "", prediction=name)
     if last and not last.endswith("\n") and not options.json:
-        write("")
+        assert events.prediction is not None
+        write("", prediction=events.prediction.id)
     if events.reason == "canceled":
         assert events.prediction is not None
         say(f"error: prediction {events.prediction.id} was cancelled before its end")

@@ -33,8 +33,20 @@ class NotWritten(Exception):
 
 
 def prepare() -> None:
-    """Let characters that standard output cannot encode be replaced."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    """Let characters that standard output cannot encode be replaced, and what it takes in part only be an error."""
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    if isinstance(
+        sys.stdout.buffer, io.RawIOBase
+    ):  # `PYTHONUNBUFFERED`: each write is flushed here anyway
+        sys.stdout = open(  # noqa: SIM115  (it is used to the end of the program)
+            sys.stdout.fileno(),
+            "w",
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            closefd=False,
+        )
+    if sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
 
 

@@ -16,10 +16,12 @@ import anyio
 import attrs
 
 from .. import exceptions
+from .._http.answers import Chunks
 from .._http.call import ClientResponse
 from .._http.hosts import is_allowed
 from .._http.retry import Kind, retry_delay
 from .._http.transport import Transport
+from .media import essence, valid_type
 
 BUFFERED: Final = 2**18
 """Bytes that are received before they are read; aiohttp accepts up to twice as many."""
@@ -30,7 +32,9 @@ GONE: Final = (404, 410)
 PROGRESS: Final = 2**16
 """Bytes of new content after which an interrupted download may make all its attempts again."""
 
-CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII | re.IGNORECASE)
+CONTENT_RANGE: Final = re.compile(
+    r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE
+)
 
 
 @attrs.define(eq=False, repr=False)
@@ -124,8 +128,7 @@ class Download:
             check_host=host_check(self.transport, self.url, self.prediction),
         ) as response:
             self._begin(response)
-            # As they were received: `iter_any()` joins chunks, which copies them.
-            async for chunk, _ in response.content.iter_chunks():
+            async for chunk in Chunks(response):
                 if self._repeated:  # the server sent everything again: skip it
                     passed = min(self._repeated, len(chunk))
                     self._repeated -= passed
@@ -210,11 +213,14 @@ class Download:
                 raise self._incomplete()
             self._repeated = self.received - start
             return
+        if (
+            response.status == 206 and total is None
+        ):  # a part that nobody asked for, of what nobody knows
+            raise self._incomplete()
         self.total = total
         self._tag = tag if plain and len(tag) > 2 and tag[0] == tag[-1] == '"' else None
-        self.content_type = (
-            headers.get("Content-Type", "").partition(";")[0].strip().lower() or None
-        )
+        content_type = valid_type(headers.get("Content-Type"))
+        self.content_type = None if content_type is None else essence(content_type)
         if total is not None:
             self._check_size(total, total)
 

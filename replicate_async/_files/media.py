@@ -16,7 +16,9 @@ _MAX_SUFFIX: Final = 16
 
 _SUFFIX: Final = re.compile(r"[^.]\.(?=[0-9]*[A-Za-z])[0-9A-Za-z_+-]{1,15}$")
 
-_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.ASCII)
+_RESERVED: Final = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³]) *(\..*)?", re.IGNORECASE | re.ASCII
+)
 """Names of devices on Windows."""
 
 
@@ -41,6 +43,22 @@ def safe_name(name: str) -> str:
         room = _MAX_SAFE_BYTES - len(suffix.encode())
         stem = stem.encode()[:room].decode(errors="ignore").rstrip(" .")
     return (stem + suffix).rstrip(" .") or "output"
+
+
+_TYPE: Final = re.compile(
+    r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w-]+=([\w.+-]+|\"[\w .+-]*\"))*", re.ASCII
+)
+
+
+def valid_type(value: str | None) -> str | None:
+    """Return the value of a `Content-Type` if it is one; it comes from a stranger, and may go to a browser."""
+    value = (value or "").strip()
+    return value if len(value) <= 200 and _TYPE.fullmatch(value) else None
+
+
+def essence(content_type: str) -> str:
+    """Return a media type without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def has_suffix(name: str) -> bool:

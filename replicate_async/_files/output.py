@@ -29,7 +29,15 @@ from .disk import NamedSpool, NewFile, destination, new_file
 from .display import EMBEDDED, MOST_SHOWN, RecentContent, media_html
 from .download import BUFFERED, DataUri, Download
 from .holders import ModelFile
-from .media import GENERIC_TYPES, guess_extension, guess_type, has_suffix, safe_name, sniff
+from .media import (
+    GENERIC_TYPES,
+    essence,
+    guess_extension,
+    guess_type,
+    has_suffix,
+    safe_name,
+    sniff,
+)
 from .relay import Facts, Relay
 
 _WRITTEN: Final = 3 * 2**19
@@ -197,7 +205,7 @@ class FileOutput(Plain, ModelFile):
         if facts.size is not None:
             self._size = facts.size
         if facts.content_type is not None:
-            self._content_type = facts.content_type.partition(";")[0].strip().lower()
+            self._content_type = essence(facts.content_type)
 
     async def aread(self) -> bytes:
         """Download the file and return its content, as `read()` does."""
@@ -220,12 +228,16 @@ class FileOutput(Plain, ModelFile):
 
         Raises:
             FileExpired: The file has been deleted.
-            IncompleteFile: The download ended early and could not be resumed.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
+            FileTooLarge: The file exceeds `Limits(save=...)`, 16 GiB by default.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
         file = NamedSpool(self.name, _IN_MEMORY)
         try:
-            async with aclosing(self._content(may_restart=True)) as chunks:
+            content = self._content(limit=self._limits.save, to="save", may_restart=True)
+            async with aclosing(content) as chunks:
                 async for chunk in chunks:
                     if not chunk:
                         await shielded_in_thread(_empty, file)

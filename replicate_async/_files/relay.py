@@ -13,25 +13,24 @@ import attrs
 
 from .. import exceptions
 from .._concurrency import in_thread
+from .._http.answers import Chunks
 from .._http.call import ClientResponse, redacted
 from .._http.retry import RETRIED_STATUSES
 from .._http.transport import Transport
 from .download import CONTENT_RANGE, GONE, PROGRESS, DataUri, delay_after, expired, host_check
+from .media import valid_type
 
 T = TypeVar("T")
 
 _DECODED: Final = 3 * 2**17
 """Bytes of a data URI that are decoded at once."""
 
-_UNSATISFIED: Final = re.compile(r"bytes \*/(\d+)", re.ASCII | re.IGNORECASE)
+_UNSATISFIED: Final = re.compile(r"bytes \*/(\d{1,18})", re.ASCII | re.IGNORECASE)
 
 _RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))", re.ASCII | re.IGNORECASE)
 """One range: servers may ignore several, and none that browsers ask for has them."""
 
 _ETAG: Final = re.compile(r'(W/)?"[\x21\x23-\x7e]*"')
-_TYPE: Final = re.compile(
-    r"[\w!#$&^.+-]+/[\w!#$&^.+-]+( *; *[\w-]+=([\w.+-]+|\"[\w .+-]*\"))*", re.ASCII
-)
 _DATE: Final = re.compile(r"[A-Za-z]{3}, [A-Za-z0-9: -]+ GMT", re.ASCII)
 
 
@@ -92,6 +91,7 @@ class Relay:
         self.length = self.content_range = None
         self._has_begun = self._is_compressed = False
         self._position = self._received = 0
+        self._waited = 0.0
         self._last: int | None = None
 
     async def stat(self) -> Facts:
@@ -118,7 +118,7 @@ class Relay:
             FileOutputError: It is a data URI that cannot be read.
             FileTooLarge: The server compresses the file, although it is asked not to, and it exceeds the limit.
             HostNotAllowed: The option `output_hosts` does not allow the host.
-            IncompleteFile: It broke off, and could not be resumed.
+            IncompleteFile: It broke off, and could not be resumed, or took longer than `Timeout(download=...)`.
             TransportError: No usable response was received.
         """
         if self._is_data:
@@ -136,10 +136,12 @@ class Relay:
                         self._begin(response, headers)
                         yield b""
                     if self.status in (200, 206):
-                        # As they were received: `iter_any()` joins chunks, which copies them.
-                        async for chunk, _ in response.content.iter_chunks():
+                        began = time.monotonic()
+                        async for chunk in Chunks(response):
+                            self._wait(time.monotonic() - began)
                             self._count(len(chunk))
                             yield chunk
+                            began = time.monotonic()
                 if self.length is not None and self._received < self.length:
                     raise self._incomplete()
             except (
@@ -147,11 +149,14 @@ class Relay:
                 exceptions.ReplicateError,
                 exceptions.IncompleteFile,
             ) as error:
+                if isinstance(error, exceptions.IncompleteFile) and error.seconds is not None:
+                    raise
                 if self._received >= furthest + PROGRESS:
                     attempt, furthest, since = 1, self._received, time.monotonic()
                 delay = delay_after(self._transport, error, attempt, time.monotonic() - since)
                 if delay is None or not (self._is_resumable or not self._has_begun):
                     raise
+                self._wait(delay)
                 await anyio.sleep(delay)
                 attempt += 1
                 if self._has_begun:
@@ -307,9 +312,19 @@ class Relay:
                 self._url, "more was sent than announced", prediction_id=self._prediction
             )
 
-    def _incomplete(self) -> exceptions.IncompleteFile:
+    def _wait(self, seconds: float) -> None:
+        """Note for how long the server was waited for.
+
+        Raises:
+            IncompleteFile: It is too long in all: content may drip without ever being silent.
+        """
+        self._waited += seconds
+        if self._waited > (most := self._transport.config.timeout.download):
+            raise self._incomplete(most)
+
+    def _incomplete(self, seconds: float | None = None) -> exceptions.IncompleteFile:
         return exceptions.IncompleteFile(
-            self._url, self._received, self.length, prediction_id=self._prediction
+            self._url, self._received, self.length, seconds=seconds, prediction_id=self._prediction
         )
 
 
@@ -327,7 +342,7 @@ def _facts_of(response: ClientResponse) -> Facts:
         size = response.content_length
     return Facts(
         size,
-        None if response.status == 416 else _valid(_TYPE, headers.get("Content-Type")),
+        None if response.status == 416 else valid_type(headers.get("Content-Type")),
         _valid(_ETAG, headers.get("ETag")) if is_plain else None,
         _valid(_DATE, headers.get("Last-Modified")),
         is_plain
@@ -347,7 +362,7 @@ def _is_plain(response: ClientResponse) -> bool:
 
 def _content_range(response: ClientResponse) -> tuple[int, int, int | None] | None:
     """Return the first and the last byte of a part, and the size of the file; None if they are not told."""
-    found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip()[:100])
+    found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if found is None:
         return None
     first, last = int(found[1]), int(found[2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -65,6 +65,29 @@ def fail_when_closed(response: aiohttp.ClientResponse) -> None:
         closed.add_done_callback(_look_at)
         closed.add_done_callback(fail)
         content.on_eof(end)
+
+
+class Chunks:
+    """The chunks of a body as they were received: `iter_any()` joins them, which copies them.
+
+    aiohttp's `iter_chunks()` does so, too, but never ends for an answer without a body, and lets no other task run.
+    """
+
+    __slots__ = ("_content",)
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            chunk, ends_chunk = await self._content.readchunk()
+            if chunk:
+                return chunk
+            if not ends_chunk or self._content.at_eof():
+                raise StopAsyncIteration
 
 
 def _look_at(closed: asyncio.Future[None]) -> None:

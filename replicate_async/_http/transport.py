@@ -258,7 +258,7 @@ class Transport:
                     call, session, route, silence=silence, buffer=buffer, check_host=check_host
                 )
             with closing(response):
-                if not 200 <= response.status < 300 and response.status not in accepted:
+                if response.status not in (200, 203, 206) and response.status not in accepted:
                     raise await self._error(call, route, response)
                 try:
                     yield response

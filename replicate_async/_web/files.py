@@ -12,7 +12,7 @@ import anyio
 import attrs
 
 from .. import exceptions
-from .._files.media import GENERIC_TYPES, safe_name
+from .._files.media import GENERIC_TYPES, essence, safe_name
 from .._files.output import FileOutput
 from .._files.relay import Conditions, Facts, Relay
 from .._http.serving import AiohttpRequest, StreamedResponse
@@ -24,6 +24,16 @@ _logger = logging.getLogger("replicate_async")
 
 _PATIENCE: Final = 60.0
 """Seconds for the server of the file to answer, with all attempts."""
+
+_SCRIPTS: Final = frozenset(
+    [
+        *(f"application/{name}" for name in ("ecmascript", "javascript", "x-ecmascript")),
+        *(f"text/{name}" for name in ("ecmascript", "javascript", "jscript", "livescript")),
+        *("application/x-javascript", "text/x-ecmascript", "text/x-javascript"),
+        *(f"text/javascript1.{number}" for number in range(6)),
+    ]
+)
+"""Media types of scripts (WHATWG MIME Sniffing)."""
 
 _GONE: Final = "The file is gone.\n"
 _AWAY: Final = "The file cannot be fetched now.\n"
@@ -153,7 +163,7 @@ class _Passing:
         if relay.status in (200, 206):
             self.output._learn(facts)
             content_type = self._content_type(facts)
-            is_pdf = _essence(content_type) == "application/pdf"
+            is_pdf = essence(content_type) == "application/pdf"
             headers |= {
                 "Content-Type": content_type,
                 "Content-Disposition": self._disposition(),
@@ -169,23 +179,19 @@ class _Passing:
 
     def _content_type(self, facts: Facts) -> str:
         said = facts.content_type
-        if said is None or _essence(said) in GENERIC_TYPES:
+        if said is None or essence(said) in GENERIC_TYPES:
             said = self.output.content_type
         # The parts of a multipart response have headers of their own, which a browser may follow.
-        if said is None or _essence(said).startswith("multipart/"):
+        if said is None or essence(said).startswith("multipart/"):
             return "application/octet-stream"
-        return said
+        # Shown as before, but no page of the app can take it for a script of its own origin.
+        return "text/plain" if essence(said) in _SCRIPTS else said
 
     def _disposition(self) -> str:
         name = self.output.name if self.filename is None else safe_name(self.filename)
         plain = "".join(c if c.isascii() and c not in '"\\%' else "_" for c in name)
         shown = f'{"attachment" if self.is_download else "inline"}; filename="{plain}"'
         return shown if plain == name else f"{shown}; filename*=UTF-8''{quote(name, safe='')}"
-
-
-def _essence(content_type: str) -> str:
-    """Return a media type without its parameters."""
-    return content_type.partition(";")[0].strip().lower()
 
 
 def _failed(status: int) -> _Answer:

@@ -1458,7 +1458,10 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
 
         Raises:
             FileExpired: The file has been deleted.
-            IncompleteFile: The download ended early and could not be resumed.
+            HostNotAllowed: `Client(output_hosts=...)` does not allow its host.
+            FileTooLarge: The file exceeds `Limits(save=...)`, 16 GiB by default.
+            IncompleteFile: The download ended early and could not be resumed, or took longer than
+                `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
         return self._lease.call(self._async.open)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ from litestar import Litestar, get
 from litestar import Request as LitestarRequest
 from litestar.types import ASGIApp
 
-from replicate_async import Client, FileOutput, Limits, Retry, file_response, sync
+from replicate_async import Client, FileOutput, Limits, Retry, Timeout, file_response, sync
 from replicate_async.exceptions import (
     ArgumentTypeError,
     FileExpired,
@@ -570,6 +571,8 @@ async def test_answers_to_what_was_not_asked(client: Client, status: int) -> Non
         ("application/xml; charset=utf-8", "application/xml; charset=utf-8", "sandbox"),
         ("Application/PDF; version=1.7", "Application/PDF; version=1.7", None),
         ("multipart/x-mixed-replace; boundary=a", "application/octet-stream", "sandbox"),
+        ("Text/JavaScript; charset=utf-8", "text/plain", "sandbox"),
+        ("application/ecmascript", "text/plain", "sandbox"),
     ],
 )
 async def test_types_that_browsers_run(
@@ -618,6 +621,29 @@ class Huge:
         finally:
             self.open -= 1
         return response
+
+
+@apps
+async def test_files_that_drip(serve: Serve, emulator: Emulator) -> None:
+    """A server that sends a byte now and then does not keep a connection for ever."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000", "ETag": '"a"'})
+        await response.prepare(request)
+        for _ in range(1000):
+            await response.write(b"a")
+            await asyncio.sleep(0.05)
+        return response
+
+    async with (
+        Client("r8_x", base_url=emulator.url, timeout=Timeout(download=0.3)) as client,
+        on_aiohttp(handle) as upstream,
+        serve(client.output(f"{upstream}/file")) as origin,
+    ):
+        began = time.monotonic()
+        with pytest.raises(httpx.TransportError):
+            await fetch(origin)
+        assert time.monotonic() - began < 2
 
 
 @apps

@@ -260,7 +260,7 @@ class Relay:
 
     def _unasked(self) -> exceptions.TransportError:
         return exceptions.TransportError(
-            "GET", redacted(self._url), "the server's answer is not one to what was asked for"
+            "GET", redacted(self._url), "the server's response does not match the request"
         )
 
     @property

@@ -108,7 +108,7 @@ def _check_kind(call: Call, url: str, data: object) -> None:
     what = f"about {found[:100]!r}" if isinstance(found, str) else "a list" if is_page else None
     wanted = f"about {call.id!r}" if call.id is not None else "a list" if call.is_page else None
     if what is not None and wanted is not None and what != wanted:
-        reason = f"the answer is {what}, not {wanted}"
+        reason = f"the response is {what}, not {wanted}"
         raise exceptions.ConnectionLost(call.method, redacted(url), reason) from OtherAnswerError(
             reason
         )

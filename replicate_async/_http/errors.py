@@ -118,7 +118,7 @@ def translated(
                 method, url, f"the server was silent for {silence:g} s"
             )
         case TimeoutError():
-            return exceptions.TransportTimeout(method, url, "the answer came too slowly")
+            return exceptions.TransportTimeout(method, url, "the response came too slowly")
         case aiohttp.ClientResponseError():
             # The server sent no status that can be read; that of the exception is aiohttp's.
             return exceptions.UnreadableAnswer(method, url, 0, "", reason)

@@ -69,7 +69,7 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
                 raise
             pending.lost = True
             _logger.warning(
-                "create of %s: no answer (%s); searching the list",
+                "create of %s: no response (%s); searching the list",
                 label,
                 error,
                 extra=context.log_extra(),
@@ -127,7 +127,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
                 raise exceptions.ConnectionLost(
                     call.method,
                     redacted(context.transport.url_of(call)),
-                    f"the answer is about {created.id[:100]!r}, which another call has created",
+                    f"the response is about {created.id[:100]!r}, which another call has created",
                 )
             _logger.warning("%s %s belongs to another call, too", name_of(job_type), created.id)
         context.count(created=1)

@@ -162,7 +162,7 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
     pending, obstacles = state.pending, state.obstacles
     fact = f"nothing was created within {seconds:g} s"
     if pending.lost:
-        fact = f"no answer to the create within {seconds:g} s, and {pending.search_result}"
+        fact = f"no response to the create within {seconds:g} s, and {pending.search_result}"
     elif pending.is_queued:
         fact += ": the create was waiting for the rate limit, or for a connection"
     elif obstacles.is_queued:

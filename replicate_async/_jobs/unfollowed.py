@@ -119,6 +119,6 @@ async def create_unfollowed(
         if pending.lost:
             label = pending.match and pending.match.label
             _logger.warning(
-                "create of %s: cancelled before its answer; %s", label, pending.search_result
+                "create of %s: cancelled before its response; %s", label, pending.search_result
             )
         raise

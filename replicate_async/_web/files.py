@@ -141,7 +141,7 @@ class _Passing:
                 _logger.warning(
                     "a file cannot be passed on to the browser, which gets a %d: %s",
                     status,
-                    "its server does not answer"
+                    "its server does not respond"
                     if isinstance(error, TimeoutError) and not str(error)
                     else error,
                 )

@@ -274,7 +274,7 @@ async def test_a_create_by_itself_that_is_cancelled(
         await until(lambda: lost.happened and here.made_of("a"))
         assert await cancelled(task, within=1)
         assert here.emulator.ledger.cancelled() == []
-    assert "cancelled before its answer; the list was not read; if it exists" in caplog.text
+    assert "cancelled before its response; the list was not read; if it exists" in caplog.text
 
 
 async def test_a_lagging_list() -> None:

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, Header, HTTPException, Request, WebSocket
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi import FastAPI, Header, HTTPException, Request, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 import replicate_async as replicate
 from replicate_async import exceptions
@@ -31,6 +31,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
+
+
+@app.exception_handler(exceptions.ReplicateException)
+async def failed(request: Request, error: Exception) -> JSONResponse:
+    """Tell the page why: 422 if its input was refused, or else 502."""
+    is_input = isinstance(error, exceptions.ValidationError)
+    return JSONResponse({"message": str(error)}, status_code=422 if is_input else 502)
 
 
 @app.get("/")
@@ -70,9 +77,9 @@ async def poem_events(
 @app.websocket("/pictures")
 async def picture(socket: WebSocket) -> None:
     """Paint a picture for a browser. If the browser leaves, the prediction is cancelled."""
-    await socket.accept()
-    prompt = await socket.receive_text()
-    with suppress(exceptions.RequestDisconnected):
+    with suppress(exceptions.RequestDisconnected, WebSocketDisconnect):
+        await socket.accept()
+        prompt = await socket.receive_text()
         await replicate.while_connected(socket, paint(socket, prompt))
         await socket.close()
 
@@ -86,7 +93,7 @@ async def paint(socket: WebSocket, prompt: str) -> None:
                 done = update.progress.percentage if update.progress else 0
                 await socket.send_json({"status": update.status, "progress": done})
             output = await run.result()
-    except exceptions.ModelError as error:
+    except exceptions.ReplicateException as error:
         await socket.send_json({"status": "failed", "message": str(error)})
     else:
         url = output[0] if isinstance(output, list) else output

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import anyio
 import pytest
+import uvicorn
 from aiohttp import web
 
 from replicate_async import Client, Receiver
@@ -98,6 +103,36 @@ def mounted(emulator: Emulator) -> Mounted:
             await runner.cleanup()
 
     return serve
+
+
+@contextmanager
+def served(app: Any, *, lifespan: Literal["auto", "off"] = "auto") -> Iterator[str]:
+    """Serve an ASGI app in a thread; yields its origin. What the server logs goes to the root logger."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_config=None, log_level="error", lifespan=lifespan)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+        thread.start()
+        try:
+            deadline = time.monotonic() + 20
+            while not server.started:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def app_of(path: Path) -> Any:
+    """Return the app in a file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.app
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import shutil
-import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import uvicorn
+from documents import ROOT
 from playwright.sync_api import Page, expect, sync_playwright
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -26,7 +23,9 @@ from starlette.routing import Route
 from replicate_async import Client, file_response
 from replicate_async.testing import Emulator, OutputFile, log
 
-ROOT = Path(__file__).resolve().parents[2]
+from .conftest import app_of, served
+from .guide import guide
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURE = (
     b"<svg xmlns='http://www.w3.org/2000/svg' width='640' height='240'><rect width='640' height='240'"
@@ -88,36 +87,12 @@ class Breaking:
             await send({"type": "http.response.body", "body": b""})
 
 
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """Serve an app in a thread."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
-        thread.start()
-        try:
-            deadline = time.monotonic() + 20
-            while not server.started:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.fixture
 def app(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Breaking:
     """Load the example."""
     for name, value in {**emulator.env, "POET": "acme/poet", "PAINTER": "acme/painter"}.items():
         monkeypatch.setenv(name, value)
-    spec = importlib.util.spec_from_file_location("web_app", ROOT / "docs/examples/web_app.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return Breaking(module.app)
+    return Breaking(app_of(ROOT / "docs/examples/web_app.py"))
 
 
 @pytest.fixture
@@ -168,6 +143,42 @@ def test_the_page(page: Page, app: Breaking, emulator: Emulator) -> None:
     assert len(emulator.ledger.created()) == 2
     assert not emulator.ledger.cancelled()
     assert not emulator.ledger.leaks()
+
+
+def test_the_page_of_the_guide(
+    page: Page, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The page that the guide to web apps builds writes, in both ways, and paints; it shows the reasons of failures."""
+    errors: list[str] = []
+    failures: list[str] = []
+
+    @emulator.model("emulator/writer", official=True)
+    async def writer(prompt: str) -> AsyncIterator[str]:
+        for words in WORDS:
+            yield words.strip() + "\n"
+        if failures:
+            raise RuntimeError(failures.pop())
+
+    poem = page.locator("#poem")
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    with guide(emulator, monkeypatch, tmp_path) as origin:
+        page.goto(origin)
+        for button in ("Write", "Write once"):
+            page.get_by_role("button", name=button, exact=True).click()
+            expect(poem).to_have_text("\n".join(map(str.strip, WORDS)), timeout=20_000)
+            failures.append("no ink")
+            page.get_by_role("button", name=button, exact=True).click()
+            expect(poem).to_contain_text("no ink", timeout=20_000)
+            page.evaluate("poem.textContent = ''")
+        page.get_by_role("button", name="Paint").click()
+        expect(page.locator("#status")).to_have_text("succeeded", timeout=30_000)
+        page.wait_for_function("document.getElementById('picture').naturalWidth > 0")
+        emulator.credit = "none"
+        page.get_by_role("button", name="Paint").click()
+        expect(page.locator("#status")).to_contain_text("credit", timeout=20_000)
+        page.get_by_role("button", name="Write", exact=True).click()
+        expect(poem).to_contain_text("credit", timeout=20_000)
+    assert not errors
 
 
 def test_closing_the_tab(page: Page, app: Breaking, emulator: Emulator) -> None:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import anyio
 import anyio.lowlevel
 import pytest
-import uvicorn
 from aiohttp import web
 from fastapi import FastAPI
 from litestar import Litestar
@@ -30,7 +25,7 @@ from replicate_async import Client, while_connected
 from replicate_async.exceptions import ArgumentTypeError, PredictionFailed, RequestDisconnected
 from replicate_async.testing import Emulator
 
-from .conftest import until
+from .conftest import served, until
 
 SLOW = "acme/slow"
 
@@ -105,26 +100,6 @@ def in_asgi(client: Client) -> Any:
     return app
 
 
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """Serve an ASGI app in a thread."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="critical", lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
-        thread.start()
-        try:
-            deadline = time.monotonic() + 20
-            while not server.started:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 FRAMEWORKS = [in_starlette, in_fastapi, in_litestar, in_quart, in_asgi]
 
 
@@ -132,7 +107,7 @@ FRAMEWORKS = [in_starlette, in_fastapi, in_litestar, in_quart, in_asgi]
 async def test_the_browser_leaves(emulator: Emulator, framework: Any) -> None:
     """Its run is cancelled; that of a browser that stays is not."""
     client = Client(emulator.token, base_url=emulator.url)
-    with served(framework(client)) as origin:
+    with served(framework(client), lifespan="off") as origin:
         async with aiohttp.ClientSession() as session:
             async with session.post(f"{origin}/run?seconds=0.1") as response:
                 assert "hello a" in await response.text()

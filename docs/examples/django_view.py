@@ -15,7 +15,7 @@ from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST
 
 import replicate_async as replicate
 from replicate_async import exceptions
@@ -40,15 +40,18 @@ async def paint(request: HttpRequest) -> HttpResponse:
     try:
         [image] = await client.run(PAINTER, {"prompt": request.POST["prompt"]}, timeout=120)
         content = await image.read()
-    except exceptions.ModelError as error:
+    except (exceptions.ModelError, exceptions.ValidationError) as error:
         return JsonResponse({"error": str(error)}, status=422)
+    except exceptions.ReplicateException as error:
+        return JsonResponse({"error": str(error)}, status=502)
     return HttpResponse(content, content_type=image.content_type)
 
 
-@require_GET
+@csrf_exempt
+@require_POST  # a GET may be repeated, by an `EventSource` for one, and would be paid for again
 async def write(request: HttpRequest) -> StreamingHttpResponse:
     """Stream a text as server-sent events; the page reads them with `fetch`."""
-    stream = client.stream(WRITER, {"prompt": request.GET["prompt"]}, timeout=120)
+    stream = client.stream(WRITER, {"prompt": request.POST["prompt"]}, timeout=120)
     return StreamingHttpResponse(replicate.sse(stream), content_type="text/event-stream")
 
 

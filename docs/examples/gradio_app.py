@@ -29,7 +29,7 @@ async def paint(prompt: str) -> Any:
     """Return a picture."""
     try:
         [image] = await replicate.run(PAINTER, {"prompt": prompt}, timeout=120)
-    except exceptions.ModelError as error:
+    except exceptions.ReplicateException as error:
         raise gr.Error(str(error)) from error
     return await image.pil()
 

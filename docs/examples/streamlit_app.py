@@ -35,5 +35,5 @@ if st.button("Paint"):
     try:
         [image] = client().run(PAINTER, {"prompt": prompt}, timeout=120)
         st.image(image.read())
-    except exceptions.ModelError as error:
+    except exceptions.ReplicateException as error:
         st.error(str(error))

@@ -187,11 +187,15 @@ def test_django(django: str, emulator: Emulator) -> None:
     answer = httpx.post(f"{django}/paint", data={"prompt": "a boat"}, timeout=SECONDS)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     assert answer.content.startswith(PNG)
-    with httpx.stream("GET", f"{django}/write?prompt=sea", timeout=SECONDS) as stream:
+    with httpx.stream("POST", f"{django}/write", data={"prompt": "sea"}, timeout=SECONDS) as stream:
         text = "".join(stream.iter_text())
     assert text.count("event: output") > 3
     assert "event: done" in text
     assert len(emulator.ledger.created()) == 2
+    emulator.credit = "none"
+    answer = httpx.post(f"{django}/paint", data={"prompt": "a boat"}, timeout=SECONDS)
+    assert answer.status_code == 502
+    assert "credit" in answer.json()["error"]
     assert "Traceback" not in Path("log").read_text("utf-8")
 
 

@@ -164,7 +164,7 @@ class Client(Twin[AsyncClient]):
         Args:
             api_token: API token, or a function that returns it for each request. Defaults to the token of the
                 current Cog scope, then to the environment variable `REPLICATE_API_TOKEN`.
-            base_url: URL of the API without `/v1`. Defaults to the environment variable
+            base_url: URL of the API, with or without `/v1`. Defaults to the environment variable
                 `REPLICATE_BASE_URL`, then to `https://api.replicate.com`.
             api_prefix: Path below `base_url` that all paths of the API begin with. Defaults to the environment
                 variable `REPLICATE_API_PREFIX`, then to `/v1`. Pass `""` for a gateway that has no `/v1`, such as

@@ -38,7 +38,7 @@ class Client(Backend):
         Args:
             api_token: API token. Defaults to the environment variable `REPLICATE_API_TOKEN`, which is read at each
                 request.
-            base_url: URL of the API without `/v1`. Defaults to the environment variable `REPLICATE_BASE_URL`.
+            base_url: URL of the API, with or without `/v1`. Defaults to the environment variable `REPLICATE_BASE_URL`.
             timeout: Timeouts for the network: an `httpx.Timeout`, seconds, or a tuple of them.
             kwargs: Options of httpx clients: `headers`, `proxy` and `verify`. Others are ignored where they have
                 no visible effect, and refused otherwise.

@@ -179,8 +179,8 @@ class _Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
-        self._files: dict[Path, tuple[int, int]] = {}
-        """The files of the database, with what identifies each."""
+        self._files: dict[Path, tuple[int, int, bool]] = {}
+        """The files of the database, with what identifies each, and whether it has had content."""
         self._lock = threading.Lock()
         """Two threads can be at work: the first one goes on when `Task.cancel` ends the wait for it."""
 
@@ -220,6 +220,7 @@ class _Store:
             batch = [steps.popleft() for _ in range(len(steps))]
             problem: exceptions.JournalError | None = None
             try:
+                self._check_files()  # before this fills again what was emptied
                 self._query("BEGIN")
                 for step in batch:
                     try:
@@ -247,22 +248,23 @@ class _Store:
 
     def _check_files(self) -> None:
         """Check that what was written can be found: the system keeps deleted files as long as they are open."""
-        for path, identity in self._files.items():
+        for path, known in list(self._files.items()):
             try:
-                is_same = _identity(path) == identity
+                found = self._files[path] = _identity(path)
+                is_same = found[:2] == known[:2] and found[2] >= known[2]
             except OSError:
                 is_same = False
             if not is_same:
                 raise exceptions.JournalError(
                     "failed",
                     str(self._path),
-                    f"{path.name} was deleted or replaced while it was used",
+                    f"{path.name} was deleted, emptied or replaced while it was used",
                 )
 
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
-            self._database = None
+            self._database, self._files = None, {}
 
     def _prepare(self, database: sqlite3.Connection, target: str) -> None:
         # Locked as long as the process lives, and not longer, whatever ends it.
@@ -438,6 +440,6 @@ class _Store:
         return exceptions.JournalError("failed", path, str(error))
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int, bool]:
     status = path.stat()
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_size > 0

@@ -326,11 +326,12 @@ def test_redo_is_checked(emulator: Emulator, redo: Any) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files that are open cannot be deleted there")
+@pytest.mark.parametrize("emptied", [False, True])
 @pytest.mark.parametrize("what", ["run.db", "run.db-wal", "replaced"])
 async def test_a_journal_that_is_deleted(
-    client: Client, emulator: Emulator, tmp_path: Path, what: str
+    client: Client, emulator: Emulator, tmp_path: Path, what: str, emptied: bool
 ) -> None:
-    """A journal that is deleted under a running fan-out ends it: nothing more is created."""
+    """A journal that is deleted or emptied under a running fan-out ends it: nothing more is created."""
     journal = tmp_path / "run.db"
     found = []
 
@@ -341,11 +342,13 @@ async def test_a_journal_that_is_deleted(
                 if len(found) == 5:
                     if what == "replaced":
                         journal.rename(tmp_path / "old.db")
-                        journal.touch()
+                        journal.write_bytes(b"" if emptied else b"new")
+                    elif emptied:
+                        os.truncate(tmp_path / what, 0)
                     else:
                         (tmp_path / what).unlink()
 
-    with pytest.raises(exceptions.JournalError, match="deleted or replaced") as caught:
+    with pytest.raises(exceptions.JournalError, match="deleted, emptied or replaced") as caught:
         await work()
     assert caught.value.kind == "failed"
     assert len(found) < 30
@@ -379,7 +382,7 @@ async def test_what_is_in_flight_without_a_journal_is_delivered(
             if len(found) == 1:
                 journal.unlink()
 
-    with pytest.raises(exceptions.JournalError, match="deleted or replaced") as caught:
+    with pytest.raises(exceptions.JournalError, match="deleted, emptied or replaced") as caught:
         await work()
     created = [life.id for life in emulator.ledger.created()]
     assert len(created) < 20

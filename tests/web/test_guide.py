@@ -58,6 +58,8 @@ async def test_a_picture(browser: aiohttp.ClientSession) -> None:
         assert (response.status, response.content_type) == (200, "image/png")
     async with browser.get("/predictions/" + message["picture"].rpartition("/")[2]) as response:
         assert (await response.json())["status"] == "succeeded"
+    async with browser.get("/openapi.json") as response:
+        assert "/pictures/{id}" in (await response.json())["paths"]
 
 
 async def test_a_model_that_fails(browser: aiohttp.ClientSession, emulator: Emulator) -> None:

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from . import exceptions
+from ._redaction import without_surrogates
 from ._version import __version__
 from .types import Job
 
@@ -38,11 +39,13 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def set_up_logging() -> None:
-    """Show the log on stderr, if the environment variable `REPLICATE_LOG` names a level.
+    """Let all that is logged be printed, and show it on stderr if the environment variable `REPLICATE_LOG` names a level.
 
     Raises:
         ArgumentError: It names no level.
     """
+    logger = logging.getLogger("replicate_async")
+    logger.addFilter(_escape_surrogates)  # has no effect the second time
     level = os.environ.get("REPLICATE_LOG", "").strip().lower()
     if not level:
         return
@@ -50,11 +53,18 @@ def set_up_logging() -> None:
         raise exceptions.ArgumentError(
             "REPLICATE_LOG", f"expected one of {', '.join(_LEVELS)}, got {level!r}"
         )
-    logger = logging.getLogger("replicate_async")
     if logger.level == logging.NOTSET:
         # Does nothing if the app has set up logging itself.
         logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
         logger.setLevel(level.upper())
+
+
+def _escape_surrogates(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            without_surrogates(each) if isinstance(each, str) else each for each in record.args
+        )
+    return True
 
 
 def log_extra(job: Job | None, tags: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -113,6 +113,8 @@ def retry_delay(
 
 def _most_attempts(error: exceptions.ReplicateException, retry: Retry) -> float:
     """Return how often a poll is repeated whose answer came, but was of no use."""
+    if isinstance(error.__cause__, MemoryError):
+        return retry.attempts
     if isinstance(error.__cause__, OtherAnswerError):
         return _MOST_UNREADABLE
     if not isinstance(error, exceptions.UnreadableAnswer):

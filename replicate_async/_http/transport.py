@@ -315,6 +315,9 @@ class Transport:
                 await _notice_closed_connections(session)
             send_state.is_queued = False
             return await self._exchange(call, result, session, route, account, gate)
+        except MemoryError as error:
+            reason = "there is not enough memory for the answer"
+            raise exceptions.ConnectionLost(call.method, redacted(route.url), reason) from error
         finally:
             if not call.urgent:
                 slots.release()

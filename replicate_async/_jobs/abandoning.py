@@ -43,10 +43,13 @@ async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]
         except Exception as error:
             # A bug, a deep stack or no memory: what has been created is named, and cancelled if it still runs.
             await abandon(state)
-            if state.prediction is None:
-                raise
-            _logger.warning("prediction %s lost: %r", state.prediction.id, error)
-            raise exceptions.ContactLost(state.prediction, repr(error)[:500]) from error
+            if state.prediction is not None:
+                _logger.warning("prediction %s lost: %r", state.prediction.id, error)
+                raise exceptions.ContactLost(state.prediction, repr(error)[:500]) from error
+            if state.pending.lost:
+                url = state.context.transport.config.base_url
+                raise state.pending.ambiguous(url, repr(error)[:500]) from error
+            raise
         except BaseException:
             # Cancelled or interrupted.
             await abandon(state)
@@ -135,8 +138,8 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
         try:
             with anyio.move_on_after(limit):
                 state.prediction = await find_soon(state.context, state.pending, Prediction)
-        except exceptions.ReplicateException as error:
-            _logger.warning("prediction %s lost: it could not be looked for (%s)", name, error)
+        except Exception as error:  # noqa: BLE001  (without memory, too: the caller says what is lost)
+            _logger.warning("prediction %s lost: it could not be looked for (%r)", name, error)
             return
     if state.prediction is None:
         _logger.warning("prediction %s lost: %s", name, state.pending.search_result)

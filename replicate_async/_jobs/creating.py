@@ -11,7 +11,6 @@ import logging
 import re
 import time
 from contextlib import nullcontext, suppress
-from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import anyio
@@ -78,10 +77,7 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
             if found is not None:
                 pending.lost = False
                 return found
-            sent_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - pending.began)
-            ambiguous = exceptions.AmbiguousCreateError(
-                error.method, error.url, label, str(error), sent_at, pending.candidates
-            )
+            ambiguous = pending.ambiguous(error.url, str(error))
             if (
                 context.on_ambiguous == "raise"
                 or attempt >= context.transport.config.retry.attempts

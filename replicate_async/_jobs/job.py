@@ -451,6 +451,9 @@ async def cancel_in_time(job: LiveJob, seconds: float | None = None) -> None:
     except exceptions.ReplicateException as error:
         extra = job._context.log_extra(job)
         _logger.warning("%s lost: it could not be cancelled (%s)", name, error, extra=extra)
+    except Exception as error:  # noqa: BLE001  (without memory, too: the caller says what is lost)
+        extra = job._context.log_extra(job)
+        _logger.warning("%s lost: it could not be cancelled (%r)", name, error, extra=extra)
 
 
 # -- The end of a job --------------------------------------------------------------------------

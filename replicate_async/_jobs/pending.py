@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from .. import exceptions
 from .._http.call import SendState
 from ..types import Job
 
@@ -68,6 +71,19 @@ class PendingCreate(SendState):
     """Whether the list has been searched for its result."""
     candidates: tuple[str, ...] = ()
     """IDs of jobs in the list that may be its result, although nothing proves it."""
+
+    def ambiguous(self, url: str, reason: str) -> exceptions.AmbiguousCreateError:
+        """Return the exception for a create whose result has not been found.
+
+        Args:
+            url: URL of the create, or of the list.
+            reason: Why there was no answer.
+        """
+        assert self.match is not None
+        sent_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - self.began)
+        return exceptions.AmbiguousCreateError(
+            "POST", url, self.match.label, reason, sent_at, self.candidates
+        )
 
     @property
     def search_result(self) -> str:

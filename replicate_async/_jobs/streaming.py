@@ -150,13 +150,26 @@ class StreamFollower(Generic[J]):
             raise
         except exceptions.AnswerTooLarge:
             raise
-        except (exceptions.ReplicateError, exceptions.TransportError) as error:
+        except (
+            exceptions.ReplicateError,
+            exceptions.TransportError,
+            exceptions.InvalidReference,  # the ID that the API gave
+        ) as error:
             needs_abandoning = False
             if self.job is None:
                 raise
             extra = self.job._context.log_extra(self.job)
             _logger.warning("prediction %s lost: %s", self.job.id, error, extra=extra)
             raise exceptions.ContactLost(self.job, str(error)) from error
+        except exceptions.ReplicateException:
+            raise
+        except Exception as error:  # an unexpected one, or no memory: the prediction must be named
+            await self._disconnect()
+            await self._abandon_once()
+            needs_abandoning = False
+            if self.job is None:
+                raise
+            raise exceptions.ContactLost(self.job, repr(error)[:500]) from error
         finally:
             try:
                 await self._disconnect()

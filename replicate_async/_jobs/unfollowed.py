@@ -6,9 +6,7 @@ If the client is closed before the answer, what was created is looked for in the
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -107,11 +105,7 @@ async def create_unfollowed(
             return found
         match = pending.match
         assert match is not None
-        sent_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - pending.began)
-        url = context.transport.config.base_url + match.list_path
-        raise exceptions.AmbiguousCreateError(
-            "POST", url, match.label, reason, sent_at, pending.candidates
-        )
+        raise pending.ambiguous(context.transport.config.base_url + match.list_path, reason)
 
     try:
         return await until_closed(context, send, grace=_ALMOST, settle=settle)

@@ -1,4 +1,4 @@
-"""Machines without free descriptors, threads or stack: whatever is created is delivered, or cancelled."""
+"""Machines without free descriptors, threads, stack or memory: whatever is created is delivered, or cancelled."""
 
 from __future__ import annotations
 
@@ -213,3 +213,66 @@ async def test_the_last_frames_before_the_recursion_limit(verb: str) -> None:
         assert "error" in lines
         if verb != "get":
             assert len(emulator.ledger.created()) == 1 + lines.count("delivered")
+
+
+MEMORY = """
+import asyncio, resource, sys
+from replicate_async import Client, Retry, exceptions
+
+url, token, verb = sys.argv[1:]
+
+async def act(client):
+    if verb == "run":
+        return await client.run("acme/long", {"size": 6_000_000})
+    [outcome] = await client.map("acme/long", [{"size": 6_000_000, "seconds": 0.2}]).collect()
+    raise outcome.error
+
+async def main():
+    async with Client(token, base_url=url, rate_limit=False, retry=Retry(attempts=2, backoff=0.01)) as client:
+        await client.map("acme/long", [{"size": 1}]).collect()
+        await client.run("acme/long", {"size": 1}, wait=False)
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, resource.RLIM_INFINITY))
+        try:
+            await act(client)
+        except exceptions.ReplicateException as error:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            print(type(error).__name__, *getattr(error, "candidates", ()), str(error))
+        print("again", await client.run("acme/long", {"size": 3}))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the size of the process is known on Linux only"
+)
+@pytest.mark.parametrize("verb", ["run", "map"])
+async def test_an_output_larger_than_memory(verb: str) -> None:
+    """The error names the prediction, or says that it may exist; things work again when there is room."""
+    with Emulator(rate_limits=False) as emulator:
+
+        @emulator.model("acme/long", official=True)
+        async def long(size: int, seconds: float = 0.0) -> str:
+            await asyncio.sleep(seconds)
+            return "x" * size
+
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", MEMORY, emulator.url, emulator.token, verb],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "no_proxy": "*"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        said, again = done.stdout.splitlines()[0], done.stdout.splitlines()[-1]
+        life = emulator.ledger.created()[2]
+        if verb == "run":
+            assert said.startswith("AmbiguousCreateError")
+        else:
+            assert said.startswith("ContactLost")
+            assert life.id in said
+        assert again == "again xxx"
+        assert len(emulator.ledger.created()) == 4

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json as jsonlib
 import pickle
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import pytest
 
-from replicate_async import exceptions, sync
+from replicate_async import Client, exceptions, sync
 from replicate_async.testing import Reply
 
 from .wire import PREDICTION, QUICK, TOKEN, Request, Step, Wire, answer, client_of, json, problem
+
+Verb: TypeAlias = Callable[[Client], Awaitable[None]]
 
 LONE = "a\ud800b"
 
@@ -91,3 +94,44 @@ def answer_with(field: str, text: str, **fields: Any) -> Reply:
 def sync_client(wire: Wire) -> sync.Client:
     """Return a sync client of a wire."""
     return sync.Client(TOKEN, base_url=wire.url, retry=QUICK, rate_limit=False)
+
+
+async def by_run(client: Client) -> None:
+    """Run."""
+    await client.run("acme/greeter", wait=False)
+
+
+async def by_stream(client: Client) -> None:
+    """Stream."""
+    _ = [event async for event in client.stream("acme/greeter")]
+
+
+async def by_start(client: Client) -> None:
+    """Start, and wait for the result."""
+    async with client.start("acme/greeter") as run:
+        await run.result()
+
+
+async def by_map(client: Client) -> None:
+    """Run on one input."""
+    [outcome] = await client.map("acme/greeter", [{}]).collect()
+    assert outcome.error is not None
+    raise outcome.error
+
+
+VERBS = (by_run, by_stream, by_start, by_map)
+
+
+@pytest.mark.parametrize("id", ["", "a\0b", "../account", LONE], ids=ascii)
+@pytest.mark.parametrize("verb", VERBS)
+async def test_ids_that_cannot_be_sent(
+    verb: Verb, id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A prediction that cannot be asked for is named, also in the log, which can be printed."""
+    made = {**PREDICTION, "id": id, "status": "processing", "completed_at": None, "output": None}
+    with Wire(json(made, 201)) as wire:
+        async with client_of(wire) as client:
+            with pytest.raises(exceptions.ContactLost) as caught:
+                await verb(client)
+            assert caught.value.prediction.id == id
+    caplog.text.encode()

@@ -250,7 +250,7 @@ class Client(Unpicklable):
 
     @property
     def rate_limit(self) -> RateLimitState | None:
-        """What is left of the rate limits now, and how long the queues are; `None` if they are disabled."""
+        """State of the rate limits: what is left now, and the lengths of the queues; `None` if they are disabled."""
         return self._context.transport.rate_limit_state()
 
     async def aclose(self) -> None:
@@ -334,7 +334,7 @@ class Client(Unpicklable):
             retry_failed: Number of further predictions to create, and pay for, after transient failures (those
                 that are `retryable`).
             start_timeout: Seconds, or a timedelta, after which a prediction that is still `starting` is cancelled
-                and given up. The server then holds no response (`wait`). `None` for no limit.
+                and given up. The prediction is then polled from the start (`wait`). `None` for no limit.
             fallback: Other models to run with the same input, one after the other: `"owner/name"`,
                 `"owner/name:version"` or the ID of a version. The next one is tried if a prediction does not start
                 in time, if the API fails with a server error and nothing was created as far as the list of
@@ -362,7 +362,7 @@ class Client(Unpicklable):
             OutputNotSaved: The prediction succeeded, but not all files could be saved in `save_to`.
             ContactLost: The prediction could not be followed to its end; it may still be running.
             AmbiguousCreateError: The create got no response, and the list of predictions does not show the
-                prediction. It may exist nevertheless.
+                prediction. It may exist.
             ReplicateError: The API returned an error.
             ArgumentError: An argument has an invalid value; nothing was sent.
         """

@@ -748,7 +748,7 @@ class FileTooLarge(FileOutputError):
 
 
 class FileNotSaved(FileOutputError, OSError):
-    """The file could not be written to disk; no part of it was left there."""
+    """The file could not be written to disk. Nothing was left there."""
 
     path: str
     """Path of the file that could not be written."""

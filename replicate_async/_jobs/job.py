@@ -237,7 +237,7 @@ class LiveJob(Bound):
         """Follow the status, new log text and progress: first the current ones, then each change.
 
         Ends with the job. Nothing is sent before the second update is requested. If waiting for an update is
-        cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        cancelled, the iteration can continue afterwards, unless `on_abandon` is `"cancel"`. Calls
         :api:`predictions.get` or :api:`trainings.get`.
 
         Args:

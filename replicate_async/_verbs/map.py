@@ -120,7 +120,7 @@ class Outcomes(Unpicklable):
     def stop(self) -> None:
         """Create no further predictions, and read no further inputs.
 
-        The iteration goes on until all predictions that were created have ended. May be called more than
+        The iteration continues until all predictions that were created have ended. May be called more than
         once, from any thread, and from signal handlers.
         """
         self._is_stopped = True

@@ -50,10 +50,12 @@ class Run(RunHandle):
         Cancelling this call cancels no prediction; leaving the block does. Calls the operations of `Client.run`.
 
         Returns:
-            The final output, as that of `Client.run` or of the model function.
+            The final output, as `Client.run` or the model function returns it.
 
         Raises:
-            PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
+            PredictionFailed: The model failed.
+            PredictionCanceled: The prediction was cancelled, or its deadline has passed.
+            PredictionAborted: The prediction ended before it started.
             RunTimeout: The timeout has passed.
             StartTimeout: The prediction did not start in time.
             ContactLost: The prediction could not be followed to its end; it may still be running.
@@ -70,7 +72,7 @@ class Run(RunHandle):
         """Follow the status, new log text and progress: first the current ones, then each change.
 
         Ends with the run. If another prediction is created, its updates follow, from its `starting` on. If waiting
-        for an update is cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        for an update is cancelled, the iteration can continue afterwards, unless `on_abandon` is `"cancel"`. Calls
         :api:`predictions.get`.
 
         Args:

@@ -295,7 +295,9 @@ class FunctionRun(RunHandle):
             The final output as the model's schema describes it.
 
         Raises:
-            PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
+            PredictionFailed: The model failed.
+            PredictionCanceled: The prediction was cancelled, or its deadline has passed.
+            PredictionAborted: The prediction ended before it started.
             RunTimeout: The time was over first.
             ReplicateError: The API returned an error.
         """

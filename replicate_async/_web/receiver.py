@@ -132,7 +132,7 @@ class Receiver(Unpicklable):
     async def handle(self, headers: Headers, body: bytes) -> Reply:
         """Receive a delivery: for frameworks that have no view here.
 
-        Never raises because of what was delivered; the reason for a refusal is logged.
+        Does not raise if the delivery is refused; the reason is logged.
 
         Args:
             headers: Headers of the request.

@@ -129,7 +129,7 @@ class Predictions(Namespace):
         return await self._context.fetch(Prediction, call)
 
     def from_dict(self, data: Mapping[str, Any]) -> Prediction:
-        """Make a prediction of its JSON, such as that of a webhook delivery or of a database. Sends nothing.
+        """Make a prediction from its JSON, such as that of a webhook delivery or of a database. Sends nothing.
 
         ```python
         prediction = client.predictions.from_dict(row["prediction"])
@@ -164,7 +164,7 @@ class Predictions(Namespace):
                 includes the filters.
             created_after: Earliest time of creation, inclusive: a datetime, or a string in ISO 8601. A
                 datetime without a time zone is local time.
-            created_before: Latest time of creation, exclusive; likewise.
+            created_before: Latest time of creation, exclusive: a datetime, or a string in ISO 8601.
             source: `"web"` for the predictions created on the web site in the last 14 days. By default,
                 all predictions are listed.
 

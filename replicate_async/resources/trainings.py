@@ -142,7 +142,7 @@ class Trainings(Namespace):
         return await self._context.fetch(Training, call)
 
     def from_dict(self, data: Mapping[str, Any]) -> Training:
-        """Make a training of its JSON, such as that of a webhook delivery or of a database. Sends nothing.
+        """Make a training from its JSON, such as that of a webhook delivery or of a database. Sends nothing.
 
         ```python
         training = client.trainings.from_dict(row["training"])

@@ -300,7 +300,7 @@ class Client(Twin[AsyncClient]):
 
     @property
     def rate_limit(self) -> RateLimitState | None:
-        """What is left of the rate limits now, and how long the queues are; `None` if they are disabled."""
+        """State of the rate limits: what is left now, and the lengths of the queues; `None` if they are disabled."""
         return self._async.rate_limit
 
     @property
@@ -362,7 +362,7 @@ class Client(Twin[AsyncClient]):
             retry_failed: Number of further predictions to create, and pay for, after transient failures (those
                 that are `retryable`).
             start_timeout: Seconds, or a timedelta, after which a prediction that is still `starting` is cancelled
-                and given up. The server then holds no response (`wait`). `None` for no limit.
+                and given up. The prediction is then polled from the start (`wait`). `None` for no limit.
             fallback: Other models to run with the same input, one after the other: `"owner/name"`,
                 `"owner/name:version"` or the ID of a version. The next one is tried if a prediction does not start
                 in time, if the API fails with a server error and nothing was created as far as the list of
@@ -390,7 +390,7 @@ class Client(Twin[AsyncClient]):
             OutputNotSaved: The prediction succeeded, but not all files could be saved in `save_to`.
             ContactLost: The prediction could not be followed to its end; it may still be running.
             AmbiguousCreateError: The create got no response, and the list of predictions does not show the
-                prediction. It may exist nevertheless.
+                prediction. It may exist.
             ReplicateError: The API returned an error.
             ArgumentError: An argument has an invalid value; nothing was sent.
         """
@@ -1673,7 +1673,9 @@ class FunctionRun(Twin[AsyncFunctionRun]):
             The final output as the model's schema describes it.
 
         Raises:
-            PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
+            PredictionFailed: The model failed.
+            PredictionCanceled: The prediction was cancelled, or its deadline has passed.
+            PredictionAborted: The prediction ended before it started.
             RunTimeout: The time was over first.
             ReplicateError: The API returned an error.
         """
@@ -2443,7 +2445,7 @@ class Outcomes(StreamTwin[AsyncOutcomes, "Outcome"]):
     def stop(self) -> None:
         """Create no further predictions, and read no further inputs.
 
-        The iteration goes on until all predictions that were created have ended. May be called more than
+        The iteration continues until all predictions that were created have ended. May be called more than
         once, from any thread, and from signal handlers.
         """
         self._async.stop()
@@ -2924,7 +2926,7 @@ class Prediction(Twin[AsyncPrediction]):
         """Follow the status, new log text and progress: first the current ones, then each change.
 
         Ends with the job. Nothing is sent before the second update is requested. If waiting for an update is
-        cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        cancelled, the iteration can continue afterwards, unless `on_abandon` is `"cancel"`. Calls
         :api:`predictions.get` or :api:`trainings.get`.
 
         Args:
@@ -3073,7 +3075,7 @@ class Predictions(Twin[AsyncPredictions]):
         return Prediction(self._lease, self._lease.call(self._async.get, id))
 
     def from_dict(self, data: Mapping[str, Any]) -> Prediction:
-        """Make a prediction of its JSON, such as that of a webhook delivery or of a database. Sends nothing.
+        """Make a prediction from its JSON, such as that of a webhook delivery or of a database. Sends nothing.
 
         ```python
         prediction = client.predictions.from_dict(row["prediction"])
@@ -3108,7 +3110,7 @@ class Predictions(Twin[AsyncPredictions]):
                 includes the filters.
             created_after: Earliest time of creation, inclusive: a datetime, or a string in ISO 8601. A
                 datetime without a time zone is local time.
-            created_before: Latest time of creation, exclusive; likewise.
+            created_before: Latest time of creation, exclusive: a datetime, or a string in ISO 8601.
             source: `"web"` for the predictions created on the web site in the last 14 days. By default,
                 all predictions are listed.
 
@@ -3219,7 +3221,7 @@ class Receiver(ReceiverMixin, Twin[AsyncReceiver]):
     def handle(self, headers: Headers, body: bytes) -> Reply:
         """Receive a delivery: for frameworks that have no view here.
 
-        Never raises because of what was delivered; the reason for a refusal is logged.
+        Does not raise if the delivery is refused; the reason is logged.
 
         Args:
             headers: Headers of the request.
@@ -3264,10 +3266,12 @@ class Run(Twin[AsyncRun]):
         Cancelling this call cancels no prediction; leaving the block does. Calls the operations of `Client.run`.
 
         Returns:
-            The final output, as that of `Client.run` or of the model function.
+            The final output, as `Client.run` or the model function returns it.
 
         Raises:
-            PredictionFailed: The model failed; likewise PredictionCanceled and PredictionAborted.
+            PredictionFailed: The model failed.
+            PredictionCanceled: The prediction was cancelled, or its deadline has passed.
+            PredictionAborted: The prediction ended before it started.
             RunTimeout: The timeout has passed.
             StartTimeout: The prediction did not start in time.
             ContactLost: The prediction could not be followed to its end; it may still be running.
@@ -3284,7 +3288,7 @@ class Run(Twin[AsyncRun]):
         """Follow the status, new log text and progress: first the current ones, then each change.
 
         Ends with the run. If another prediction is created, its updates follow, from its `starting` on. If waiting
-        for an update is cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        for an update is cancelled, the iteration can continue afterwards, unless `on_abandon` is `"cancel"`. Calls
         :api:`predictions.get`.
 
         Args:
@@ -3677,7 +3681,7 @@ class Training(Twin[AsyncTraining]):
         """Follow the status, new log text and progress: first the current ones, then each change.
 
         Ends with the job. Nothing is sent before the second update is requested. If waiting for an update is
-        cancelled, the iteration can go on afterwards, unless `on_abandon` is `"cancel"`. Calls
+        cancelled, the iteration can continue afterwards, unless `on_abandon` is `"cancel"`. Calls
         :api:`predictions.get` or :api:`trainings.get`.
 
         Args:
@@ -3806,7 +3810,7 @@ class Trainings(Twin[AsyncTrainings]):
         return Training(self._lease, self._lease.call(self._async.get, id))
 
     def from_dict(self, data: Mapping[str, Any]) -> Training:
-        """Make a training of its JSON, such as that of a webhook delivery or of a database. Sends nothing.
+        """Make a training from its JSON, such as that of a webhook delivery or of a database. Sends nothing.
 
         ```python
         training = client.trainings.from_dict(row["training"])

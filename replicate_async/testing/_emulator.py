@@ -130,7 +130,7 @@ class Emulator:
         wire: Whether faults can be injected with `Emulator.wire`. Adds a proxy in front of the three
             origins. Defaults to False.
         tls: Whether to serve HTTPS: True, with certificates of an authority that is made for this
-            emulator (needs the extra ``tls``), or an `ssl.SSLContext` with a certificate of yours.
+            emulator (needs the extra ``tls``), or an `ssl.SSLContext` with your own certificate.
             `Emulator.env` makes clients trust the authority. Defaults to False: HTTP.
         records: Number of requests in the ledger, finished predictions and trainings, webhook deliveries
             and faults to remember, each. The oldest are forgotten first. Defaults to 100,000.

@@ -32,7 +32,7 @@ _GARBAGE: Final = b"\x16\x03\x03\x00\x7a\xff\xfe no HTTP at all \x00\x01\r\n\r\n
 class Fault(Enum):
     """Faults that can happen to a request, ordered by the phase in which they happen.
 
-    `executes` says whether the emulator carries the request out nevertheless.
+    `executes` says whether the emulator still carries the request out.
 
     With TLS, they happen to the encrypted connection, after its handshake. What was sent just before a
     reset may then be lost with it.

@@ -148,7 +148,7 @@ class Wire:
         self._on_loop(lambda: self._proxy.interject(content, busy=busy))
 
     def clear(self) -> None:
-        """Remove all injections. Faults in progress go on; the log is kept."""
+        """Remove all injections. Faults in progress continue; the log is kept."""
         self._injections.clear()
 
     def seed(self, seed: int) -> None:

@@ -7,7 +7,7 @@ import attrs
 
 @attrs.frozen
 class QueueState:
-    """What is left of a rate limit now, and how long its queue is."""
+    """State of a rate limit: what is left now, and the length of its queue."""
 
     remaining: float
     """Number of requests that may be sent at once."""
@@ -19,7 +19,7 @@ class QueueState:
 
 @attrs.frozen
 class RateLimitState:
-    """What is left of the rate limits of a client now."""
+    """State of the rate limits of a client."""
 
     creates: QueueState
     """Creates of predictions and trainings."""

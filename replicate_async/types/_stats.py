@@ -7,7 +7,7 @@ import attrs
 
 @attrs.define
 class Stats:
-    """Counters of a client and of its views; those of a view count what was done with the view."""
+    """Counters of a client and its views. Those of a view count only what was done with the view."""
 
     created: int = 0
     """Number of predictions and trainings created."""

@@ -28,7 +28,7 @@ from ..types import ServerSentEvent
 from . import policy
 from .event_source import EventSource, StreamUnavailable
 from .events import done_reason, failure_text, missing
-from .job import LiveJob, failure_of, fetch_state, poll, polling_delay
+from .job import LiveJob, failure_of, fetch_state, next_state, poll
 from .policy import has_ended
 
 T = TypeVar("T")
@@ -341,12 +341,12 @@ class StreamFollower(Generic[J]):
 
     async def _poll(self, job: J) -> list[ServerSentEvent]:
         """Poll the job, and return what is new of its output as events."""
-        if not has_ended(job) or (self._is_streamed and not self._is_polled):
-            is_new = self._create is not None and not self._is_streamed
-            if self._is_polled or is_new:
-                await anyio.sleep(polling_delay(job))
+        if self._is_streamed and not self._is_polled:
+            # It has a stream no more: what is known of it is out of date.
             self._is_polled = True
             await poll(job)
+        elif not has_ended(job):
+            await next_state(job)
         events = self._new_output(job)
         if not has_ended(job):
             return events

@@ -1,4 +1,4 @@
-"""Following the progress of predictions: `updates()` and `output_iterator()` share their polls."""
+"""Following the progress of predictions: `updates()`, `output_iterator()` and `stream()` share their polls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ async def _output(prediction: Prediction) -> list[Any]:
     return [item async for item in prediction.output_iterator()]
 
 
-@pytest.mark.parametrize("follow", [_updates, _output])
+async def _stream(prediction: Prediction) -> list[Any]:
+    return [str(event) async for event in prediction.stream() if event.event == "output"]
+
+
+@pytest.mark.parametrize("follow", [_updates, _output, _stream])
 async def test_many_viewers_of_one_prediction(follow: Any) -> None:
     """150 who follow the same prediction make the requests of one."""
     async with world() as here, here.client(timeout=30, poll_interval=0.05) as client:

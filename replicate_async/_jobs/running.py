@@ -100,9 +100,11 @@ async def run(
             request = await prepare(context, input, options)
             return await _output(state, request, retry_failed, wait or poll_to_end)
         options = with_deadline(options, seconds, on_abandon)
-        if options.wait is True:
-            held = min(60, math.floor(seconds))
-            options = attrs.evolve(options, wait=held if held >= 1 else False)
+        # The answer to the create, with the ID, comes a moment before the end: else the prediction would have to be searched for.
+        longest = min(60, math.floor(seconds - 0.5))
+        asked = options.wait
+        if asked is True or (isinstance(asked, (int, float)) and asked > longest):
+            options = attrs.evolve(options, wait=longest if longest >= 1 else False)
         with anyio.move_on_after(seconds), state.obstacles.noted():
             request = await prepare(context, input, options)
             return await _output(state, request, retry_failed, wait or poll_to_end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import anyio
 import pytest
@@ -202,3 +203,15 @@ async def test_polls_outlast_a_long_retry_after() -> None:
         here.emulator.wire.inject(Fault.THROTTLE, method="GET", seconds=121, times=1)
         output = await client.run("acme/slow", {"text": "a", "seconds": 0.3}, wait=False)
         assert output == "a"
+
+
+@pytest.mark.parametrize("wait", [True, 5])
+async def test_a_run_is_over_in_time_where_nothing_can_be_read(wait: bool | float) -> None:
+    """A create that the server holds is answered before the time is over, so that nothing is searched for."""
+    async with world() as here, here.client() as client:
+        here.emulator.wire.inject(Fault.RESET_BEFORE_EXECUTION, method="GET")
+        began = time.monotonic()
+        with pytest.raises(exceptions.RunTimeout):
+            await client.run("acme/slow", {"text": "a", "seconds": 20}, timeout=1.5, wait=wait)
+        assert time.monotonic() - began < 2.5
+        assert len(here.emulator.ledger.cancelled()) == 1

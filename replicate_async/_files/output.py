@@ -116,8 +116,11 @@ class FileOutput(Plain, ModelFile):
         """Media type: from the last download, or else guessed from the URL, or from the first bytes; None if unknown."""
         said, named = self._content_type, None
         if self._is_data:
-            said = self.url[5:500].partition(",")[0].partition(";")[0].strip().lower()
-            said = said if "/" in said else "text/plain"
+            said = essence(self.url[5:500].partition(",")[0])
+            if not (said.isascii() and said.isprintable()):  # a model has written it
+                said = None
+            elif "/" not in said:
+                said = "text/plain"
         else:
             named = guess_type(path_of(self.url[:_QUICK]))
         return said if said not in GENERIC_TYPES else named or self._sniffed or said

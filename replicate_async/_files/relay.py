@@ -239,7 +239,8 @@ class Relay:
         self.facts = _facts_of(response)
         self._is_compressed = not _is_plain(response)
         is_part = response.status in (206, 416)
-        if (is_part and "Range" not in headers) or (response.status == 304 and not headers):
+        is_conditional = "If-None-Match" in headers or "If-Modified-Since" in headers
+        if (is_part and "Range" not in headers) or (response.status == 304 and not is_conditional):
             raise self._unasked()
         if response.status == 304:
             self.status = 304

@@ -12,7 +12,7 @@ import anyio
 import attrs
 
 from .. import exceptions
-from .._files.media import GENERIC_TYPES, essence, safe_name
+from .._files.media import GENERIC_TYPES, essence, safe_name, valid_type
 from .._files.output import FileOutput
 from .._files.relay import Conditions, Facts, Relay
 from .._http.serving import AiohttpRequest, StreamedResponse
@@ -181,6 +181,7 @@ class _Passing:
         said = facts.content_type
         if said is None or essence(said) in GENERIC_TYPES:
             said = self.output.content_type
+        said = valid_type(said)
         # The parts of a multipart response have headers of their own, which a browser may follow.
         if said is None or essence(said).startswith("multipart/"):
             return "application/octet-stream"

@@ -113,6 +113,25 @@ async def test_types_that_cannot_be(said: str, shown: str | None, tmp_path: Path
             repr(file).encode()
 
 
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("data:text/html\r\nSet-Cookie: a=b;base64,aGVsbG8=", None),
+        ("data:text/\ud800x,hello", None),
+        ("data:text/html\x1b[2J,hello", None),
+        ("data:Text/HTML;charset=utf-8,hello", "text/html"),
+        ("data:,hello", "text/plain"),
+        ("data:;charset=x,hello", "text/plain"),
+    ],
+)
+async def test_types_of_data_uris(uri: str, shown: str | None) -> None:
+    """The type that a model writes into a data URI can be printed, and stand in a header."""
+    file = FileOutput(uri)
+    assert file.content_type == shown
+    assert (await file.stat()).content_type == shown
+    assert "\n" not in file.name
+
+
 async def test_reasons_are_short() -> None:
     """A message does not quote a header of any length."""
     with Wire(raw(head(200, {"Content-Length": DIGITS * 10}), b"hello")) as wire:

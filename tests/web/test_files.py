@@ -390,6 +390,17 @@ async def test_data_uris(client: Client, serve: Serve) -> None:
     assert head.headers["content-length"] == "8"
 
 
+@apps
+@pytest.mark.parametrize("said", ["text/html\r\nSet-Cookie: a=b", "text/\ud800x", "multipart/a"])
+async def test_data_uris_do_not_write_headers(serve: Serve, said: str) -> None:
+    """The type in the data URI of a model is no way to the headers of the app."""
+    async with serve(FileOutput(f"data:{said};base64,aGVsbG8=")) as origin:
+        found = await fetch(origin)
+    assert (found.status_code, found.content) == (200, b"hello")
+    assert found.headers["content-type"] == "application/octet-stream"
+    assert "set-cookie" not in found.headers
+
+
 async def test_litestar(client: Client) -> None:
     """Litestar takes the response as it is."""
     output = await painted(client)
@@ -561,6 +572,8 @@ async def test_answers_to_what_was_not_asked(client: Client, status: int) -> Non
         in_asgi(client.output(f"{upstream}/file")) as origin,
     ):
         assert (await fetch(origin)).status_code == 502
+        if status == 304:
+            assert (await fetch(origin, range="bytes=0-4")).status_code == 502
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ class ModelInterface:
             self._origin = origin
             self.loaded()
 
-    async def load_in_time(self) -> None:
+    async def _load_in_time(self) -> None:
         """Fetch the schema, unless it is known; within the timeout of a call.
 
         Raises:
@@ -144,21 +144,27 @@ class ModelInterface:
         """
         self._validate(self._without_nulls(inputs))
 
-    async def prepare_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    async def prepare_inputs(
+        self, inputs: Mapping[str, Any], *, in_time: bool = False
+    ) -> dict[str, Any]:
         """Return inputs that are checked, with the outputs of other functions in their places.
+
+        Args:
+            inputs: Inputs. Coroutines in them are awaited, or closed if this fails.
+            in_time: Whether the schema must be known within the timeout of a call.
 
         Raises:
             ReplicateException: As `load` and `check`, and whatever the other functions raise.
         """
-        await self.load()
-        given = self._without_nulls(inputs)
-        if self.options.validate:
-            try:
+        try:
+            await (self._load_in_time() if in_time else self.load())
+            given = self._without_nulls(inputs)
+            if self.options.validate:
                 self._validate(given)
-            except exceptions.ReplicateException:
-                close_coroutines(given)
-                raise
-        awaited, outputs = await await_outputs(given)
+            awaited, outputs = await await_outputs(given)
+        except BaseException:
+            close_coroutines(inputs)
+            raise
         for name in outputs:
             awaited[name] = self._single(name, awaited[name])
         if self.options.validate and awaited is not given:

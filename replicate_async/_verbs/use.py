@@ -179,8 +179,7 @@ class ModelFunction(_Function):
         """
         interface = self._interface
         options = interface.options
-        await interface.load_in_time()
-        given = await interface.prepare_inputs(inputs)
+        given = await interface.prepare_inputs(inputs, in_time=True)
         secrets = interface.secrets_of(given)
         return await run(
             interface.context,

@@ -7,15 +7,24 @@ import inspect
 import pydoc
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import anyio
 import pytest
+from aiohttp import web
 
 import replicate_async
-from replicate_async import Client, FileOutput, ModelFunction, OutputStream, StreamingFunction
+from replicate_async import (
+    Client,
+    FileOutput,
+    ModelFunction,
+    OutputStream,
+    Retry,
+    StreamingFunction,
+)
 from replicate_async.exceptions import (
     ArgumentError,
     ArgumentTypeError,
@@ -23,6 +32,7 @@ from replicate_async.exceptions import (
     PredictionCanceled,
     PredictionFailed,
     RunTimeout,
+    ServerError,
     StreamError,
 )
 from replicate_async.testing import ConcatenateIterator, Emulator, Input, OutputFile, log
@@ -378,6 +388,25 @@ async def test_bad_inputs_leave_no_coroutines(client: Client, studio: Emulator) 
     painter, reader = client.use("acme/painter"), client.use("acme/reader")
     with pytest.raises(ArgumentTypeError, match="did you mean 'file'"):
         await reader(fil=painter(prompt="x"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "cancelled"])
+async def test_an_unknown_schema_leaves_no_coroutines(studio: Emulator, fails: bool) -> None:
+    """Neither does a call whose schema cannot be fetched, or that is cancelled before that."""
+
+    async def middleware(request: Any, record: Any, answer: Any) -> Any:
+        if fails and record.operation == "models.get":
+            return web.Response(status=500)
+        return await answer(request)
+
+    studio.middlewares.append(middleware)
+    retry = Retry(attempts=1)
+    async with Client(studio.token, base_url=studio.url, retry=retry) as client:
+        painter, reader = client.use("acme/painter"), client.use("acme/reader")
+        with anyio.move_on_after(10 if fails else 0), suppress(ServerError):
+            await reader(file=[painter(prompt="x"), painter(prompt="y")])
+    assert studio.ledger.created() == []
 
 
 # -- Inputs ----------------------------------------------------------------------------------------

@@ -184,16 +184,32 @@ class _Watch(threading.local):
             pending.wait()  # the handler of the signal interrupts it
             return
         while not pending.wait(self._next_look - time.monotonic()):
-            current = _keyboard_interrupt()
-            if (
-                current is not None
-                and current == self._previous
-                and current not in (self._first, self._raised)
-            ):
-                self._raised = current
-                raise KeyboardInterrupt
-            self._previous = current
-            self._next_look = time.monotonic() + _WATCH
+            self._look()
+
+    def look(self) -> None:
+        """Look whether Ctrl-C is ending the main thread, between two items of a stream: each comes without a wait.
+
+        Raises:
+            KeyboardInterrupt: It is.
+        """
+        if time.monotonic() < self._next_look:
+            return
+        if threading.current_thread() is threading.main_thread():
+            self._next_look = math.inf
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        current = _keyboard_interrupt()
+        if (
+            current is not None
+            and current == self._previous
+            and current not in (self._first, self._raised)
+        ):
+            self._raised = current
+            raise KeyboardInterrupt
+        self._previous = current
+        self._next_look = time.monotonic() + _WATCH
 
 
 watch: Final = _Watch()

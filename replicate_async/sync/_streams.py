@@ -20,7 +20,7 @@ from .. import exceptions
 from .._unpicklable import Unpicklable
 from ._errors import boundary
 from ._lease import Lease
-from ._portal import GRACE, Pending, Work, settle
+from ._portal import GRACE, Pending, Work, settle, watch
 
 T = TypeVar("T")
 WrapAll: TypeAlias = Callable[[Lease, list[Any]], list[Any]]
@@ -125,9 +125,19 @@ class Stream(Unpicklable, Iterator[T]):
 
     @boundary
     def __next__(self) -> T:
-        if self._ready or self._fetch():
-            return self._ready.popleft()
-        raise StopIteration
+        if self._ready:
+            self._look()
+        elif not self._fetch():
+            raise StopIteration
+        return self._ready.popleft()
+
+    def _look(self) -> None:
+        """Close if Ctrl-C is ending the main thread, which waits for the thread of this stream."""
+        try:
+            watch.look()
+        except KeyboardInterrupt as error:
+            self._close_after(error)
+            raise
 
     @boundary
     def _fetch(self) -> bool:

@@ -183,6 +183,14 @@ IN_THREADS = {
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(work, range(8)))
         """,
+    "slow_streams": """
+        import time
+        def work(number):
+            for event in replicate.stream("emulator/writer", {"prompt": "x", "max_tokens": 2000}):
+                time.sleep(0.5)  # so that there always are events that have arrived
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(work, range(8)))
+        """,
     "asyncio": """
         def work():
             replicate.run("emulator/sleeper", {"seconds": 60})

@@ -7,11 +7,14 @@ from datetime import datetime
 from html import escape
 from typing import Any, Final
 
-from ._json import shown
-from ._redaction import shortened, without_credentials
+from ._json import mapped, shown
+from ._redaction import without_credentials
 
 _LONGEST: Final = 400
 """Characters of a value in a `repr`."""
+
+_LONGEST_TEXT: Final = 2000
+"""Characters of a text within a value: outputs and logs can have millions."""
 
 _LOG_SHOWN: Final = 20_000
 """Characters at the end of a long text that a notebook can unfold."""
@@ -35,6 +38,21 @@ def short(value: object) -> str:
         return repr(value.isoformat(timespec="seconds"))
     text = shown(shortened(value))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def shortened(value: object) -> Any:
+    """Return JSON with its long texts truncated, and without names and passwords in its URLs, for a `repr`."""
+    return mapped(value, _shortened_leaf)
+
+
+def _shortened_leaf(value: object) -> object:
+    if isinstance(value, str):
+        if len(value) > _LONGEST_TEXT:
+            value = f"{value[: _LONGEST_TEXT // 2]}… ({len(value)} characters)"
+        return without_credentials(value)
+    if isinstance(value, bytes) and len(value) > _LONGEST_TEXT:
+        return value[: _LONGEST_TEXT // 2] + b"... (%d bytes)" % len(value)
+    return value
 
 
 def short_repr(name: str, facts: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What is shown or written down: without secrets and passwords, and not too long. Pure."""
+"""What is shown or written down: without secrets and passwords. Pure."""
 
 from __future__ import annotations
 
@@ -75,31 +75,6 @@ def likely_secrets(value: Mapping[str, Any]) -> frozenset[str]:
         for name, item in value.items()
         if isinstance(name, str) and isinstance(item, str) and _LIKE_SECRETS.fullmatch(name)
     )
-
-
-_LONGEST: Final = 2000
-"""Characters of a text that `repr` shows: outputs and logs can have millions."""
-
-
-def shortened(value: Any) -> Any:
-    """Return JSON with its long texts truncated, and without names and passwords in its URLs, for a `repr`."""
-    root = [value]
-    containers: list[Any] = [root]
-    for (
-        container
-    ) in containers:  # which grows: outputs may be nested deeper than Python can recurse
-        entries = container.items() if isinstance(container, dict) else enumerate(container)
-        for key, entry in entries:
-            if isinstance(entry, str):
-                if len(entry) > _LONGEST:
-                    entry = f"{entry[: _LONGEST // 2]}… ({len(entry)} characters)"
-                container[key] = without_credentials(entry)
-            elif isinstance(entry, bytes) and len(entry) > _LONGEST:
-                container[key] = entry[: _LONGEST // 2] + b"... (%d bytes)" % len(entry)
-            elif isinstance(entry, (dict, list)) and type(entry) in (dict, list):
-                container[key] = copied = entry.copy()
-                containers.append(copied)
-    return root[0]
 
 
 _CREDENTIALS: Final = re.compile(r"(://)[^\s/'\"]*@")

@@ -20,9 +20,10 @@ from typing import Any, Final, Literal
 import attrs
 
 from .._codec import decode_json
+from .._display import shortened
 from .._files.holders import ModelFile, is_file
 from .._json import digits_of, shown
-from .._redaction import REDACTED, holds_secret, shortened
+from .._redaction import REDACTED, holds_secret
 from ..types import File
 
 _DEEPEST: Final = 16

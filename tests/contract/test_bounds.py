@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from replicate_async import Client, FileOutput, Limits, Timeout, exceptions, sync
-from replicate_async._redaction import shortened
+from replicate_async._display import shortened
 from replicate_async.testing import Emulator
 from replicate_async.types import ServerSentEvent, Update
 

@@ -93,6 +93,10 @@ class SharedReader:
             try:
                 self.size = await self._find_size()
                 self.start = await self._read_at(0, size)
+                if (
+                    self.size == 0 and self.start
+                ):  # the system makes it while it is read, as in /proc
+                    self.size = None
             finally:
                 await self._leave(look)
 

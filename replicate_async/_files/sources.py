@@ -345,8 +345,9 @@ def _from_path(file: os.PathLike[Any], argument: str) -> Source:
         if not stat.S_ISREG(status.st_mode):
             # Opening a pipe, or reading a device, may never end.
             raise _unreadable(argument, file, "it is not a regular file; pass it opened")
-        with path.open("rb"):
-            pass
+        with path.open("rb") as opened_file:
+            # Files that the system makes while they are read, as in /proc, have no size.
+            size = status.st_size or (None if opened_file.read(1) else 0)
     except exceptions.ReplicateException:
         raise
     except (OSError, ValueError) as error:
@@ -357,7 +358,7 @@ def _from_path(file: os.PathLike[Any], argument: str) -> Source:
         _api_name(path.name),
         "",
         partial(_path_chunks, path),
-        size=status.st_size,
+        size=size,
         identity=_identity(status),
     )
 
@@ -483,7 +484,7 @@ async def _from_regular_file(file: Any, argument: str) -> Source | None:
     if (opened_file := _regular_file(file)) is None:
         return None
     status = await in_thread(_stat, opened_file)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:  # as of those in /proc
         return None
     return Source(
         argument,

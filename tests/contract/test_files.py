@@ -93,6 +93,16 @@ async def test_forms_of_files(
         file.close()
 
 
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="Linux has such files")
+@pytest.mark.parametrize("form", ["path", "open"])
+async def test_files_that_tell_no_size(client: Client, emulator: Emulator, form: str) -> None:
+    """A file that the system makes while it is read is not taken for an empty one."""
+    path = Path("/proc/version")
+    with path.open("rb") as file:
+        created = await client.files.create(path if form == "path" else file)
+    assert emulator.file_content(created.id) == path.read_bytes() != b""
+
+
 @pytest.mark.parametrize("form", FORMS)
 async def test_forms_of_inlined_files(
     client: Client, emulator: Emulator, tmp_path: Path, form: str

@@ -190,7 +190,7 @@ def test_stream_on_a_terminal(emulator: Emulator) -> None:
 def test_log_lines_are_above(emulator: Emulator, inputs: str) -> None:
     """Warnings of the client are lines above the one that changes."""
     emulator.wire.inject(Fault.RESET_AFTER_EXECUTION, method="POST", times=1)
-    shown = on_terminal(emulator, 200, "map", "acme/slow", inputs, "--concurrency", "2")
+    shown = on_terminal(emulator, 400, "map", "acme/slow", inputs, "--concurrency", "2")
     assert shown.status == 0
     warned = [line for line in shown.last if line.startswith("warning: ")]
     assert any("searching the list" in line for line in warned)

@@ -115,6 +115,7 @@ async def test_no_memory_for_the_answers_to_polls(world: Emulator, verb: str, ti
     bug = _Bug("GET", MemoryError, times)
     given = {"seconds": 0.2}
     error: BaseException | None = None
+    found: object = None
     async with Client(
         world.token,
         base_url=world.url,

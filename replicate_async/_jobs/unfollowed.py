@@ -59,14 +59,24 @@ async def create_prediction(
 
 
 async def _wait_instead(context: Context, prediction: Prediction, seconds: float) -> None:
-    """Wait until a prediction has ended, for as long as the server would have held its answer. Does not raise."""
-    try:
+    """Wait until a prediction has ended, for as long as the server would have held its answer. Does not raise.
+
+    If the client is closed, the wait ends.
+    """
+
+    async def wait() -> None:
         try:
             await wait_for_end(prediction, seconds)
         except exceptions.RunTimeout:
             patience = context.timings.last_try
             with anyio.move_on_after(patience):
                 await poll(prediction, patience)
+
+    async def leave() -> None:
+        return
+
+    try:
+        await until_closed(context, wait, settle=leave)
     except exceptions.ReplicateException as error:
         # It is created, and its ID must reach the caller.
         _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from replicate_async import Client, Prediction, Timeout, exceptions
+from replicate_async import Client, Limits, Prediction, Timeout, exceptions
 from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
@@ -151,6 +151,20 @@ async def test_closed_before_the_answer_to_a_create(fault: Fault | None, wait: i
             await client.aclose()
         assert (await task).id == here.made_of("a")[0]
         assert len(here.made_of("a")) == 1
+        assert here.emulator.ledger.cancelled() == []
+
+
+async def test_closed_while_a_create_waits_by_polling() -> None:
+    """A create that the server does not hold gives its caller what it has created, too."""
+    async with world() as here:
+        client = here.client(limits=Limits(connections=1))
+        task = asyncio.create_task(
+            client.predictions.create(model="acme/slow", input={"text": "a"}, wait=30)
+        )
+        await until(lambda: here.emulator.ledger.requests(operation="predictions.get"))
+        with anyio.fail_after(2):
+            await client.aclose()
+            assert (await task).id == here.made_of("a")[0]
         assert here.emulator.ledger.cancelled() == []
 
 

@@ -172,9 +172,14 @@ def test_closing_during_calls(emulator: Emulator) -> None:
             assert not emulator.ledger.running()
 
 
-def test_closing_before_the_answer_to_a_create(emulator: Emulator) -> None:
-    """A create that another thread's `close()` overtakes returns what it has made, which nobody cancels."""
-    client = Client(emulator.token, base_url=emulator.url)
+@pytest.mark.parametrize("connections", [256, 1])
+def test_closing_before_the_answer_to_a_create(emulator: Emulator, connections: int) -> None:
+    """A create that another thread's `close()` overtakes returns what it has made, which nobody cancels.
+
+    With one connection, the server does not hold it, and it polls.
+    """
+    limits = Limits(connections=connections)
+    client = Client(emulator.token, base_url=emulator.url, limits=limits)
     create = partial(client.predictions.create, model="emulator/sleeper", wait=30)
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(create, input={"seconds": 60})

@@ -327,6 +327,23 @@ def test_full_directory(shell: Shell, emulator: Emulator, model: str) -> None:
     assert "Traceback" not in complained
 
 
+def test_files_that_cannot_be_saved(shell: Shell, emulator: Emulator) -> None:
+    """If one file of an output cannot be saved, the others are, and the error tells both."""
+
+    @emulator.model("acme/files")
+    def files() -> list[OutputFile]:
+        return [OutputFile(bytes(2**20), "large.txt"), OutputFile(b"small", "small.txt")]
+
+    limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "-"]
+    process = shell.start("run", "acme/files", "-o", "out", within=limited)
+    said, complained = process.communicate(timeout=SECONDS)
+    assert (process.returncode, said) == (1, "")
+    assert (shell.directory / "out" / "small.txt").read_bytes() == b"small"
+    assert "large.txt" in complained
+    assert "saved: out/small.txt" in complained
+    assert "Traceback" not in complained
+
+
 def test_stream(shell: Shell) -> None:
     """It prints text as it comes, with one line end; or events as JSON."""
     status, said, complained = shell.run("stream", "emulator/writer", "prompt=sea", "max_tokens=5")

@@ -219,10 +219,7 @@ async def _run(
     saved = []
     if options.output is not None and error is None:
         display.watch(lambda: "saving the output")
-        try:
-            saved = await save_output(prediction, output, options.output)
-        except (OSError, exceptions.ReplicateException) as failure:
-            raise exceptions.OutputNotSaved(prediction, str(failure)) from failure
+        saved = await save_output(prediction, output, options.output)
     display.rest()
     if options.json:
         shown = {**prediction.to_dict(), "saved": [str(path) for path in saved]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -112,13 +112,39 @@ async def save_output(prediction: Prediction, output: object, directory: Path) -
         prediction: The prediction.
         output: Its output, as the schema of the model describes it.
         directory: An existing directory.
+
+    Raises:
+        OutputNotSaved: Not all of it could be saved; the rest was.
     """
-    tree = prediction.output
-    found = dict.fromkeys([*_files_in(output)] or [*_files_in(tree)])
-    saved = {file: await file.save(f"{directory}{os.sep}") for file in found}
+    found = dict.fromkeys([*_files_in(output)] or [*_files_in(prediction.output)])
+    saved: dict[FileOutput, Path] = {}
+    failures: list[exceptions.ReplicateException] = []
+    for file in found:
+        try:
+            saved[file] = await file.save(f"{directory}{os.sep}")
+        except exceptions.ReplicateException as error:
+            failures.append(error)
     paths = [*saved.values()]
+    try:
+        paths += await _save_rest(prediction.output, output, saved, directory)
+    except exceptions.ReplicateException as error:
+        failures.append(error)
+    if failures:
+        reasons = ["; ".join(map(str, failures[:3]))]
+        if len(failures) > 3:
+            reasons.append(f"and {len(failures) - 3} more")
+        if paths:
+            reasons.append(f"saved: {', '.join(map(str, paths))}")
+        raise exceptions.OutputNotSaved(prediction, "; ".join(reasons), failures) from failures[0]
+    return paths
+
+
+async def _save_rest(
+    tree: Any, output: object, saved: Mapping[FileOutput, Path], directory: Path
+) -> list[Path]:
+    """Save what is not a file, if there is anything, and return its path."""
     if tree is None or _is_files(tree):
-        return paths
+        return []
     match output, tree:
         case (str(text), _) | (_, str(text)):
             media_type, content = "text/plain", text
@@ -133,9 +159,10 @@ async def save_output(prediction: Prediction, output: object, directory: Path) -
     # Saved as the files are: it appears when it is complete, survives a power cut, and replaces nothing.
     file = FileOutput(f"data:{media_type};base64,{encoded}")
     try:
-        return [*paths, await file.save(f"{directory}{os.sep}")]
-    except exceptions.FileNotSaved as error:
-        raise OSError(f"{error.path}: {error.__cause__}") from error  # without the data URI
+        return [await file.save(f"{directory}{os.sep}")]
+    except exceptions.FileNotSaved as error:  # named without the data URI
+        reason = error.__cause__ or error
+        raise exceptions.ReplicateException(f"{error.path}: {reason}") from error
 
 
 def _files_in(tree: object) -> Iterator[FileOutput]:

@@ -26,13 +26,15 @@ T = TypeVar("T")
 J = TypeVar("J", bound=LiveJob)
 
 
-async def abandon_if_cancelled(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
-    """Await the work of a run; abandon the run if the task is cancelled, or the client is closed meanwhile.
+async def abandon_if_interrupted(state: RunState, work: Callable[[], Awaitable[T]]) -> T:
+    """Await the work of a run; abandon the run if that is cancelled, the client is closed, or it fails unexpectedly.
 
-    The client closes its connections only after that.
+    The client closes its connections only after that. Errors of this package are passed on: they name the prediction.
 
     Raises:
         ClientClosed: The client was closed.
+        ContactLost: Something unexpected was raised after the create.
+        AmbiguousCreateError: Something unexpected was raised before the create was answered.
     """
 
     async def guarded() -> T:
@@ -98,6 +100,7 @@ async def until_closed(
     try:
         with anyio.CancelScope() as scope:
             return await work()
+        # Here only if `stop` has cancelled the scope.
         if settle is not None:
             return await settle()
     finally:
@@ -148,7 +151,7 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
 
 
 async def find_soon(context: Context, pending: PendingCreate, job_type: type[J]) -> J | None:
-    """Look for what a create has made that got no answer; None if it cannot be found soon."""
+    """Look for what a create without an answer has made, and count it; None if it cannot be found soon."""
     timings = context.timings
     for pause in timings.last_searches:
         # A single request that hangs must not use up the time.

@@ -103,7 +103,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
     try:
         created = await context.fetch(job_type, call)
     except (exceptions.TransportError, exceptions.ReplicateError):
-        raise
+        raise  # the caller decides whether it is lost
     except Exception as error:
         pending.lost = pending.sent
         if not pending.sent or isinstance(error, exceptions.ReplicateException):
@@ -117,7 +117,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         raise
     else:
         if not creates.own(created.id):
-            if not _may_be_equal(created, pending):
+            if not _may_be_shared(created, pending):
                 # The answer to another request, which a server or a proxy has mixed up with this one.
                 (await context.transport.pool.session()).distrust()
                 raise exceptions.ConnectionLost(
@@ -140,8 +140,8 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         creates.end(pending)
 
 
-def _may_be_equal(created: LiveJob, pending: PendingCreate) -> bool:
-    """Return whether a create may have got an answer that another call has got: from a stub, which knows one only.
+def _may_be_shared(created: LiveJob, pending: PendingCreate) -> bool:
+    """Return whether a create may share its answer with another call: that of a test stub, which has one for all.
 
     The API shows the deadline of each prediction, which carries the mark of its create.
     """
@@ -198,7 +198,7 @@ async def create(
         ConnectError: Nothing was sent.
     """
     pending = pending or PendingCreate()
-    if not pending.has_deadline:
+    if not pending.is_deadline_chosen:
         choose_deadline(context, request, pending)
     try:
         if isinstance(target, CreateTarget):
@@ -216,6 +216,7 @@ async def _create_by_name(
 ) -> Prediction:
     models, transport = context.models, context.transport
     found = models.get(transport, name)
+    # If nothing is known, `known` is None for the one call that finds it out; the others wait for it.
     async with nullcontext(found) if found else models.probing(transport, name) as known:
         version = None if known is None else known.version
         if known is not None and known.is_stale:
@@ -327,7 +328,7 @@ def choose_deadline(context: Context, request: CreateRequest, pending: PendingCr
     marked = None
     if context.marking.is_on and not context.marking.is_refused:
         marked = marked_deadline(request.cancel_after, is_backup=request.is_backup)
-    pending.has_deadline = True
+    pending.is_deadline_chosen = True
     pending.deadline = request.cancel_after if marked is None else marked
     pending.proof = None if marked is None else "mark"
 

@@ -59,20 +59,20 @@ async def find(
             continue  # one was sent while the list was read, and may be what the list shows
         pending.was_searched = True
         pending.candidates = tuple(job.id for job in found)
-        own = [job for job in found if _is_own(job, pending)]
-        if len(own) == 1 and context.creates.own(own[0].id):
-            return own[0]
-        if len(own) > 1:
-            return None
+        proven = [job for job in found if _is_proven(job, pending)]
+        if len(proven) == 1 and context.creates.own(proven[0].id):
+            return proven[0]
+        if len(proven) > 1:
+            return None  # further searches would show no fewer
     return None
 
 
-def _is_own(job: LiveJob, pending: PendingCreate) -> bool:
+def _is_proven(job: LiveJob, pending: PendingCreate) -> bool:
     """Return whether a candidate is provably the result of a create."""
     if pending.proof == "mark":
         assert pending.deadline is not None
         return isinstance(job, Prediction) and carries(job, pending.deadline)
-    return pending.proof == "input"
+    return pending.proof == "input"  # all candidates have the input
 
 
 async def list_pages(

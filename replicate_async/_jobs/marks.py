@@ -3,7 +3,8 @@
 The mark of a create is its deadline: the API shows `Cancel-After` as the time between `created_at` and `deadline`
 (:api:`deadline`), and the number of seconds can be chosen within bounds. A create without a deadline gets one of
 about a day. A deadline that the user requested is extended by up to a tenth, and one that only backs up a timeout
-by up to a half, since it is what ends the prediction of a process that was killed; both by at least three seconds.
+by up to a half, since it is what ends the prediction of a process that was killed; for both, the range is three seconds
+at least.
 """
 
 from __future__ import annotations

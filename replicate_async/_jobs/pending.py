@@ -59,7 +59,7 @@ class PendingCreate(SendState):
     """Seconds of its deadline, which may carry its mark."""
     proof: Proof | None = None
     """What proves that a job is its result; None if nothing does."""
-    has_deadline: bool = False
+    is_deadline_chosen: bool = False
     """Whether `deadline` and `proof` have been chosen."""
     began: float = 0.0
     """Time at which it was sent (monotonic)."""

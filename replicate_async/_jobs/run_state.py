@@ -39,6 +39,14 @@ class RunState:
     """Earlier predictions of this run, which failed."""
     failed_before: int = 0
     """Number of predictions of the same input that failed in an earlier run."""
+    given_up: int = 0
+    """Number of those in `failed` that belong to models which were given up for a fallback."""
+    fallback: tuple[CreateTarget | str, ...] = ()
+    """What to run, one after the other, if a model is out of service."""
+    start_timeout: float | None = None
+    """Seconds after which a prediction that has not started is given up; None: never."""
+    late: Prediction | None = None
+    """The last prediction that was given up because it had not started."""
     shows_progress: bool = False
     """Whether bars show how far the run, and the download of its files, are."""
     directory: Path | None = None
@@ -47,24 +55,16 @@ class RunState:
     """Whether these files must survive a power cut."""
     convert: Callable[[Any, str], Output] | None = None
     """Makes the output of the JSON and the ID; None: `Prediction.output`."""
-    start_timeout: float | None = None
-    """Seconds after which a prediction that has not started is given up; None: never."""
-    late: Prediction | None = None
-    """The last prediction that was given up because it had not started."""
-    fallback: tuple[CreateTarget | str, ...] = ()
-    """What to run, one after the other, if a model is out of service."""
     span: RunSpan | None = None
     """The span of the run, if it has one."""
     abandoning: anyio.Lock = attrs.field(factory=anyio.Lock)
     """Held while the run is abandoned: by its own task, by one that closes the client, or by both."""
     is_abandoned: bool = False
     """Whether that has been done, as far as it could be."""
-    given_up: int = 0
-    """Number of those in `failed` that belong to models that were given up."""
 
     @property
     def attempt(self) -> int:
-        """Number of predictions of the same model and input that have failed."""
+        """Number of predictions of the current model and the same input that have failed."""
         return self.failed_before + len(self.failed) - self.given_up
 
 

@@ -19,7 +19,7 @@ from .._bars import RunBar
 from .._concurrency import shielded
 from .._files.output_trees import save_all
 from . import policy
-from .abandoning import abandon, abandon_if_cancelled
+from .abandoning import abandon, abandon_if_interrupted
 from .context import Context
 from .creating import create
 from .job import cancel_in_time, failure_of, next_state, poll, wait_for_end
@@ -187,7 +187,7 @@ async def _output(state: RunState, request: CreateRequest, retry_failed: int, wa
             retry_failed=retry_failed,
         )
 
-    prediction, error = await abandon_if_cancelled(state, work)
+    prediction, error = await abandon_if_interrupted(state, work)
     if error is not None:
         raise error
     try:
@@ -406,7 +406,7 @@ async def _save(prediction: Prediction, directory: Path, *, durable: bool, progr
 
 async def start(state: RunState, request: CreateRequest) -> Prediction:
     """Create a prediction without waiting for its end; abandon it if this is cancelled before the answer."""
-    return await abandon_if_cancelled(
+    return await abandon_if_interrupted(
         state, partial(begin, state, partial(create_prediction, state, request))
     )
 

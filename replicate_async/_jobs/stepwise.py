@@ -13,7 +13,7 @@ from .. import _arguments, exceptions
 from .._http.session import Pool
 from ..types import Job
 from . import running
-from .abandoning import abandon, abandon_if_cancelled, until_closed
+from .abandoning import abandon, abandon_if_interrupted, until_closed
 from .job import next_state
 from .policy import has_ended
 from .prediction import Output, Prediction
@@ -87,7 +87,7 @@ class StepwiseRun:
     async def _begin_next(self) -> None:
         assert self._create is not None
         work = partial(running.begin, self._state, self._create)
-        self._latest = await abandon_if_cancelled(self._state, work)
+        self._latest = await abandon_if_interrupted(self._state, work)
 
     async def result(self) -> Output:
         """Wait for the end of the run, and return its output."""

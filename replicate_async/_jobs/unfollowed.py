@@ -25,8 +25,8 @@ _logger = logging.getLogger("replicate_async")
 
 J = TypeVar("J", bound=LiveJob)
 
-_ALMOST: Final = 1.0
-"""Seconds for which a client that is being closed waits for the answer to a create."""
+_GRACE: Final = 1.0
+"""Seconds that a create has for its answer when the client is closed. The rest of `timings.cancel` is for the search."""
 
 
 async def create_prediction(
@@ -107,7 +107,7 @@ async def create_unfollowed(
             raise exceptions.ClientClosed
         reason = "the client was closed"
         try:
-            with anyio.move_on_after(context.timings.cancel - _ALMOST):
+            with anyio.move_on_after(context.timings.cancel - _GRACE):
                 found = found or await find_soon(context, pending, job_type)
         except exceptions.ReplicateException as error:
             reason += f", and the list cannot be read: {error}"
@@ -118,7 +118,7 @@ async def create_unfollowed(
         raise pending.ambiguous(context.transport.config.base_url + match.list_path, reason)
 
     try:
-        return await until_closed(context, send, grace=_ALMOST, settle=settle)
+        return await until_closed(context, send, grace=_GRACE, settle=settle)
     except anyio.get_cancelled_exc_class():
         if pending.lost:
             label = pending.match and pending.match.label

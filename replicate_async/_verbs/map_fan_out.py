@@ -204,7 +204,7 @@ class FanOut:
         except Exception as error:  # noqa: BLE001  (one failure harms no other item)
             if not isinstance(error, exceptions.ReplicateException):
                 await finish_cleanup(item.abandon, self._grace)  # what it may have created
-            outcome = item.failed(error)
+            outcome = item.failed_outcome(error)
         except BaseException:
             await finish_cleanup(item.abandon, self._grace)
             raise

@@ -71,14 +71,15 @@ class Shared:
     """Why the journal cannot be written any more."""
     unfinished: dict[str, None] = attrs.field(factory=dict)
     """IDs of the predictions that have no outcome yet, and of all that the journal may have missed."""
-    schema: ModelSchema | None = None
+    _schema: ModelSchema | None = attrs.field(default=None, init=False)
     """The schema of the model, if it was fetched for the secrets in it."""
-    _has_asked: bool = attrs.field(default=False, init=False)
+    _is_schema_settled: bool = attrs.field(default=False, init=False)
     """Whether the schema was fetched, or cannot be."""
-    _asking: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
+    _fetching_schema: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
     creating: anyio.Semaphore = attrs.field(factory=lambda: anyio.Semaphore(1))
     """One create at first: it finds out for all others whether the model is an official one."""
     _is_warm: bool = attrs.field(default=False, init=False)
+    """Whether the first create is over."""
 
     def stop(self) -> None:
         """Read and create nothing more."""
@@ -118,10 +119,10 @@ class Shared:
         plan = self.plan
         if plan.interface is not None or (plan.journal or plan.save_to) is None:
             return
-        async with self._asking:
-            if not self._has_asked:
+        async with self._fetching_schema:
+            if not self._is_schema_settled:
                 try:
-                    self.schema = await load_schema(self.context, plan.ref)
+                    self._schema = await load_schema(self.context, plan.ref)
                 except exceptions.ReplicateException as error:
                     _logger.warning(
                         "the schema of %s, which tells secret inputs, cannot be fetched (%s): they are"
@@ -129,13 +130,13 @@ class Shared:
                         plan.shown,
                         error,
                     )
-                self._has_asked = True
+                self._is_schema_settled = True
 
     def secrets_of(self, given: Mapping[str, Any]) -> frozenset[str]:
         """Return the names of the inputs that are to be kept secret."""
         if self.plan.interface is not None:
             return self.plan.interface.secrets_of(given)
-        return likely_secrets(given) if self.schema is None else self.schema.secrets
+        return likely_secrets(given) if self._schema is None else self._schema.secrets
 
     def warm_up(self) -> None:
         """Allow further creates at a time, since the first one is over."""
@@ -159,6 +160,7 @@ class Item:
     _entry: Entry
     """What the journal knows of its prediction."""
     _run: RunState
+    """Its prediction, and how far that has come."""
     _request: CreateRequest | None = attrs.field(default=None, init=False)
     _is_intended: bool = attrs.field(default=False, init=False)
     """Whether the journal has the intention to create, and not yet what became of it."""
@@ -175,35 +177,32 @@ class Item:
         """
         await self._resume()
         earlier = self._run.prediction
-        if earlier is None:
-            return await self._finish()
-        outcome: Outcome | None = None
         try:
-            outcome = await self._finish()
+            outcome = await self._complete_once()
+            if not self._is_redone(earlier, outcome.error):
+                return outcome
             error = outcome.error
-        except (Stopped, exceptions.JournalError):
-            raise
         except Exception as failure:
             if not self._is_redone(earlier, failure):
                 raise
             error = failure
-        if outcome is not None and not self._is_redone(earlier, error):
-            return outcome
         _logger.info("input %d is run again: %s", self.index, error)
         self._run.prediction, self._run.pending = None, PendingCreate()
         self._run.failed, self._run.failed_before = (), 0
         self._late = None
-        return await self._finish()
+        return await self._complete_once()
 
-    def _is_redone(self, earlier: Prediction, error: Exception | None) -> bool:
-        """Tell whether to create a prediction again which an earlier run has created."""
-        return self._run.prediction is earlier and _redo_reason(error) in self._shared.plan.redo
+    def _is_redone(self, earlier: Prediction | None, error: Exception | None) -> bool:
+        """Return whether the option `redo` asks for another prediction in the place of an earlier run's."""
+        if earlier is None or self._run.prediction is not earlier:
+            return False
+        return _redo_reason(error) in self._shared.plan.redo
 
-    async def _finish(self) -> Outcome:
+    async def _complete_once(self) -> Outcome:
         with spanned(self._run):
-            return await self._end()
+            return await self._outcome()
 
-    async def _end(self) -> Outcome:
+    async def _outcome(self) -> Outcome:
         plan = self._shared.plan
         prediction, error = await running.complete(
             self._run,
@@ -240,7 +239,7 @@ class Item:
         if number is not None and await in_thread(is_unusable, directory, number):
             self._shared.disk_failure = number
 
-    def failed(self, error: Exception) -> Outcome:
+    def failed_outcome(self, error: Exception) -> Outcome:
         """Return the outcome of an input that has failed with an error."""
         prediction = getattr(error, "prediction", None) or self._run.prediction
         return Outcome(self.index, self.value, prediction, error=error, secrets=self._secrets)
@@ -269,16 +268,15 @@ class Item:
     async def _resume(self) -> None:
         """Take up the prediction that an earlier run has created for the input, if there is one."""
         shared, entry = self._shared, self._entry
-        match entry.state:
-            case "new":
-                return
-            case "intended":
-                # Only its ID: lists may leave things out.
-                raw: dict[str, Any] = {"id": await self._find_uncertain()}
-            case _:
-                raw = entry.record or {"id": entry.prediction}
-        if raw["id"] is None:
+        if entry.state == "new":
             return
+        if entry.state == "intended":
+            found = await self._find_uncertain()
+            if found is None:
+                return
+            raw: dict[str, Any] = {"id": found}  # only its ID: lists may leave things out
+        else:
+            raw = entry.record or {"id": entry.prediction}
         context = shared.context.with_file_output(shared.plan.options.use_file_output)
         context = context.with_secrets(self._secrets)
         prediction = context.bind(structure(raw, Prediction))

@@ -7,6 +7,7 @@ it on behalf of all that wait. A task that is cancelled returns its request to t
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import time
@@ -36,6 +37,8 @@ from .schedule import (
     Schedule,
 )
 
+_logger = logging.getLogger("replicate_async")
+
 _MOST_ACCOUNTS: Final = 1024
 
 _PAGE_PATIENCE: Final = 0.0
@@ -44,6 +47,9 @@ _PAGE_PATIENCE: Final = 0.0
 _POLLS_PER_SECOND: Final = 50.0
 """Most requests per second if client-side rate limiting is disabled. Pages of the list show many jobs, so that
 more of them would show nothing new."""
+
+_LONGEST: Final = 1e9
+"""Longest duration in seconds that is believed."""
 
 _CLOCK_ERROR: Final = 5.0
 """Seconds by which the clocks of the server and of this machine may differ."""
@@ -228,7 +234,7 @@ class Poller:
         job = polled.job
         now = self._loop.time()
         age = max(time.monotonic() - polled.since, 0.0)
-        created = None if job.created_at is None else job.created_at.timestamp()
+        created = _created(job)
         awaited = self._schedule.add(
             job.id,
             model=f"{getattr(job, 'deployment', None)} {job.model} {job.version}",
@@ -270,13 +276,11 @@ class Poller:
         self._schedule.polled(awaited, now, ended=ended)
         if not ended:
             return
-        running = job.metrics.get("predict_time")
+        running = _seconds(job.metrics.get("predict_time"))
         total = now - awaited.began if awaited.is_new else None
         if job.completed_at is not None and job.created_at is not None:
             total = (job.completed_at - job.created_at).total_seconds()
-        self._schedule.add_duration(
-            awaited, running if isinstance(running, (int, float)) else None, total
-        )
+        self._schedule.add_duration(awaited, running, total)
         for other in self._waiters.get(awaited, ()):
             if other.polled is not polled:
                 if not has_ended(other.polled.job):
@@ -286,29 +290,29 @@ class Poller:
 
     async def _read(self, request: ReadPage) -> None:
         """Read a page of the list, which shows many jobs."""
-        call = Call(
-            "GET",
-            "/predictions",
-            is_page=True,
-            params={
-                "created_after": _timestamp(request.after),
-                "created_before": _timestamp(request.before),
-            },
-        )
         try:
-            answer = await self._transport.send(call, None, _PAGE_PATIENCE)
-            page = answer.data
+            call = Call(
+                "GET",
+                "/predictions",
+                is_page=True,
+                params={
+                    "created_after": _timestamp(request.after),
+                    "created_before": _timestamp(request.before),
+                },
+            )
+            page = (await self._transport.send(call, None, _PAGE_PATIENCE)).data
+            entries = [entry for raw in page["results"] if (entry := _list_entry(raw)) is not None]
+            more = isinstance(page.get("next"), str)
         except exceptions.ClientClosed:
             self._schedule.release(request, self._loop.time())
             raise
-        except exceptions.ReplicateException:
+        except Exception as error:  # noqa: BLE001  (it is no matter of the job whose task has read the page)
+            _logger.debug("a page of the list cannot be read: %r", error)
             self._schedule.failed(request, self._loop.time())
             return
         except BaseException:
             self._schedule.release(request, self._loop.time())
             raise
-        entries = [entry for raw in page["results"] if (entry := _list_entry(raw)) is not None]
-        more = isinstance(page.get("next"), str)
         self._schedule.page_read(request, self._loop.time(), entries, more=more)
 
     def _assign(self) -> None:
@@ -342,6 +346,17 @@ class Poller:
         return None
 
 
+def _created(job: Job) -> float | None:
+    """Return when a job was created, in seconds since the epoch; None at the ends of the calendar, which have no margin."""
+    created = job.created_at
+    return None if created is None or created.year in (1, 9999) else created.timestamp()
+
+
+def _seconds(value: object) -> float | None:
+    """Return a duration in seconds that may be one."""
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < _LONGEST else None
+
+
 def _list_entry(raw: Any) -> ListEntry | None:
     """Return what an entry of the list shows; None if it is not readable."""
     if not isinstance(raw, dict) or not isinstance(raw.get("id"), str):
@@ -350,7 +365,8 @@ def _list_entry(raw: Any) -> ListEntry | None:
         created = parse_datetime(raw["created_at"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError):
         created = None
-    ended = is_over(str(raw.get("status")), raw.get("completed_at") is not None)
+    status = raw.get("status")
+    ended = is_over(status if isinstance(status, str) else "", raw.get("completed_at") is not None)
     return ListEntry(raw["id"], created, ended)
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import math
 import random
 import sys
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -331,6 +334,46 @@ async def test_many_waiters_share_the_list(emulator: Emulator) -> None:
     assert 1 <= counted["predictions.list"] <= 40
     # Of those that begin before the others, a few are looked at alone.
     assert counted["predictions.get"] <= 100 + 4 * LIST_ABOVE
+
+
+@pytest.mark.parametrize(
+    ("operation", "field", "odd"),
+    [
+        ("predictions.list", "status", "9" * 4301),
+        ("models.predictions.create", "created_at", '"9999-12-31T23:59:59.999999"'),
+        ("models.predictions.create", "created_at", '"0001-01-01T00:00:00"'),
+    ],
+)
+async def test_one_that_is_odd_among_many(
+    emulator: Emulator, operation: str, field: str, odd: str
+) -> None:
+    """Whatever the API says of one of them, all who wait get their results."""
+    number = 0
+
+    async def middleware(request: Any, record: Any, answer: Any) -> Any:
+        nonlocal number
+        response = await answer(request)
+        if record.operation != operation:
+            return response
+        number += 1
+        said = json.loads(response.body)
+        if operation == "predictions.list":
+            for each in said["results"][:1]:
+                each[field] = "HERE"
+        elif number == 7:
+            said[field] = "HERE"
+        body = json.dumps(said).replace('"HERE"', odd)
+        headers = {"Content-Type": "application/json"}
+        return web.Response(status=response.status, body=body.encode(), headers=headers)
+
+    emulator.middlewares.append(middleware)
+    async with Client(emulator.token, base_url=emulator.url) as client:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for each in range(40):
+                    given = {"seconds": 1.0, "number": each}
+                    group.start_soon(partial(client.run, "acme/slow", given, wait=False))
+    assert gets(emulator)["predictions.list"]
 
 
 async def test_few_waiters_read_no_list(emulator: Emulator) -> None:

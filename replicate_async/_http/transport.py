@@ -480,8 +480,10 @@ class Transport:
                 return response, route
             with closing(response):
                 route = self._route(redirect_target(call, route.url, response))
-            if not route.is_api:  # nor will it get the token if it leads back to the API
-                account = None
+            if account is not None and not route.is_api:
+                # Nothing of the call goes elsewhere, nor the token to the API if it leads back there.
+                account, data, body_headers = None, None, _NONE
+                call = attrs.evolve(call, headers=None)
         raise exceptions.RefusedRedirect(
             call.method, redacted(route.url), redacted(route.url), "too many redirects"
         )

@@ -92,7 +92,7 @@ class FilesApi:
         query = call.query
         owner, expiry = query.get("owner", ""), query.get("expiry", "")
         account = self._store.owners.get(owner)
-        if account is None or not expiry.isdecimal():
+        if account is None or not expiry.isdecimal() or len(expiry) > 18:
             raise not_found_file()
         expected = download_signature(owner, call.parameters[0], int(expiry))
         if not hmac.compare_digest(expected.encode(), query.get("signature", "").encode()):

@@ -56,6 +56,17 @@ async def test_redirects_elsewhere_do_not_take_the_token_along(status: int) -> N
         assert all(map(shows_nothing, foreign.requests))
 
 
+async def test_redirects_elsewhere_take_nothing_of_a_request_along() -> None:
+    """What the caller sends to any endpoint does not go to another host that the API names."""
+    with Wire(json({})) as foreign, Wire(redirect(f"{foreign.url}/a")) as wire:
+        async with client_of(wire) as client:
+            headers = {"X-Secret": "hunter2"}
+            await client.request("GET", "/a", headers=headers, json={"password": "hunter2"})
+        assert "hunter2" in str(dict(wire.requests[0].headers))
+        assert [request.path for request in foreign.requests] == ["/a"]
+        assert all(map(shows_nothing, foreign.requests))
+
+
 async def test_another_host_is_another_origin() -> None:
     """The same port under another name is somebody else."""
     with Wire(json(ACCOUNT)) as wire:

@@ -1,16 +1,13 @@
-"""Downloads that resume, and data URIs."""
+"""Downloads that resume."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import random
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Final, Literal
-from urllib.parse import unquote, unquote_to_bytes
 
 import anyio
 import attrs
@@ -94,7 +91,7 @@ class Download:
                 async with aclosing(self._attempt()) as chunks:
                     began = time.monotonic()
                     async for chunk in chunks:
-                        self._wait(time.monotonic() - began)
+                        self._count_wait(time.monotonic() - began)
                         yield chunk
                         began = time.monotonic()
                 return
@@ -103,7 +100,7 @@ class Download:
                     raise expired(self.transport, self.url, self.prediction, error) from error
                 failure = error
             except exceptions.IncompleteFile as error:
-                if error.seconds is not None:
+                if error.seconds is not None:  # the time for the download is over
                     raise
                 failure = error
             if self.received >= furthest + PROGRESS:
@@ -111,7 +108,7 @@ class Download:
             delay = delay_after(self.transport, failure, attempt, time.monotonic() - since)
             if delay is None or (self.received and not self._resumable and not self.may_restart):
                 raise self._given_up(failure)
-            self._wait(delay)
+            self._count_wait(delay)
             await anyio.sleep(delay)
             attempt += 1
             if self.received and not self._resumable:
@@ -139,11 +136,12 @@ class Download:
                 self._check_size(self.received)
                 yield chunk
         if self.total is not None and self.received != self.total:
+            # After more than was announced, or nothing new, a further attempt must not resume.
             self._changed = self.received > self.total or self.received == before
             raise self._incomplete()
         self.total = self.received
 
-    def _wait(self, seconds: float) -> None:
+    def _count_wait(self, seconds: float) -> None:
         """Note for how long the content was waited for.
 
         Raises:
@@ -205,9 +203,10 @@ class Download:
             total = int(part[3]) if part and part[3] != "*" else None
         self._repeated = 0
         if self.received or start:
+            # Either the rest, or all of it again, is fine, if the content is still the same.
             same = bool(tag) and tag == self._tag and (total is None or total == self.total)
             if response.status == 206 and not tag and start == self.received:
-                same = total == self.total  # the request had If-Range
+                same = total == self.total  # the request had If-Range, so the tag is the same
             if not same or start not in (0, self.received):
                 self._changed = True
                 raise self._incomplete()
@@ -271,69 +270,3 @@ def expired(
     return exceptions.FileExpired(
         url, error.status, signed=transport.is_api(url), prediction_id=prediction
     )
-
-
-class DataUri:
-    """A data URI (RFC 2397), which is decoded in pieces.
-
-    Raises:
-        FileOutputError: It is not a data URI.
-    """
-
-    length: int
-    """Length of the encoded content, in characters."""
-    size: int
-    """Size of the content, in bytes."""
-
-    def __init__(self, url: str, prediction: str | None = None) -> None:
-        comma = url.find(",", 5)
-        if comma < 0:
-            raise exceptions.FileOutputError(
-                url, "this data URI has no content", prediction_id=prediction
-            )
-        self._url = url
-        self._prediction = prediction
-        self._base64 = url[max(comma - 20, 5) : comma].strip().lower().endswith(";base64")
-        if not self._base64:
-            # Texts of models may have lone surrogates, which only this way are bytes.
-            self._plain = unquote_to_bytes(url[comma + 1 :].encode("utf-8", "surrogatepass"))
-            self.length = self.size = len(self._plain)
-            return
-        self._text, self._start = url, comma + 1
-        if "%" in url or any(space in url for space in " \n\r\t"):
-            self._text, self._start = "".join(unquote(url[comma + 1 :]).split()), 0
-        self._end = len(self._text)
-        while self._end > self._start and self._text[self._end - 1] == "=":
-            self._end -= 1
-        self.length = self._end - self._start
-        self.size = self.length * 3 // 4
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Return the content from byte *start* to byte *stop*.
-
-        Raises:
-            FileOutputError: It is not base64.
-        """
-        if not self._base64:
-            return self._plain[start:stop]
-        group = start // 3
-        content = self.decode(group * 4, -(-stop // 3) * 4)
-        return content[start - group * 3 : stop - group * 3]
-
-    def decode(self, start: int, stop: int) -> bytes:
-        """Return the content from *start* to *stop* of the encoded content, both multiples of four.
-
-        Raises:
-            FileOutputError: It is not base64.
-        """
-        if not self._base64:
-            return self._plain[start:stop]
-        piece = self._text[self._start + start : min(self._start + stop, self._end)]
-        try:
-            return base64.b64decode(piece + "=" * (-len(piece) % 4), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise exceptions.FileOutputError(
-                self._url,
-                f"this data URI cannot be decoded ({error})",
-                prediction_id=self._prediction,
-            ) from error

@@ -25,9 +25,10 @@ from .._http.urls import has_host, path_of
 from .._redaction import without_credentials
 from ..types import FileStat, Limits, Retry, Timeout
 from ..types._plain import Plain, described
+from .data_uris import DataUri
 from .disk import NamedSpool, NewFile, destination, new_file
 from .display import EMBEDDED, MOST_SHOWN, RecentContent, media_html
-from .download import BUFFERED, DataUri, Download
+from .download import BUFFERED, Download
 from .holders import ModelFile
 from .media import (
     GENERIC_TYPES,

@@ -17,7 +17,8 @@ from .._http.answers import Chunks
 from .._http.call import ClientResponse, redacted
 from .._http.retry import RETRIED_STATUSES
 from .._http.transport import Transport
-from .download import CONTENT_RANGE, GONE, PROGRESS, DataUri, delay_after, expired, host_check
+from .data_uris import DataUri
+from .download import CONTENT_RANGE, GONE, PROGRESS, delay_after, expired, host_check
 from .media import valid_type
 
 T = TypeVar("T")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -17,12 +20,14 @@ from .._jobs.context import Context
 from .._jobs.run_state import RunState
 from .map_fingerprint import Fingerprint, fingerprint_of
 from .map_inputs import Inputs, read
-from .map_item import Item, Shared, Stopped, finish_cleanup
+from .map_item import Item, Shared, Stopped
 from .map_journal import Journal
 from .map_plan import Plan
 from .map_rows import Entry
 from .map_uncertain import UncertainCreates
 from .outcome import Outcome
+
+_logger = logging.getLogger("replicate_async")
 
 
 class FanOut:
@@ -118,7 +123,7 @@ class FanOut:
             shared.uncertain = UncertainCreates(shared.context, plan.wanted, journal)
             await self._complete_all(values)
         finally:
-            await finish_cleanup(journal.aclose, self._grace)
+            await _finish_cleanup(journal.aclose, self._grace)
         if shared.journal_failure is not None:
             self._failure = self._failure or shared.journal_loss()
 
@@ -200,13 +205,13 @@ class FanOut:
             pass
         except exceptions.JournalError as error:
             self._fail(error, group)
-            await finish_cleanup(item.abandon, self._grace)
+            await _finish_cleanup(item.abandon, self._grace)
         except Exception as error:  # noqa: BLE001  (one failure harms no other item)
             if not isinstance(error, exceptions.ReplicateException):
-                await finish_cleanup(item.abandon, self._grace)  # what it may have created
+                await _finish_cleanup(item.abandon, self._grace)  # what it may have created
             outcome = item.failed_outcome(error)
         except BaseException:
-            await finish_cleanup(item.abandon, self._grace)
+            await _finish_cleanup(item.abandon, self._grace)
             raise
         finally:
             self._places.release()
@@ -228,3 +233,25 @@ class FanOut:
             return
         with suppress(anyio.BrokenResourceError):  # nobody takes it any more
             self._sender.send_nowait(outcome)
+
+
+async def _finish_cleanup(clean_up: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Await a clean-up to its end, also if the task is cancelled once more.
+
+    Args:
+        clean_up: Does what is to be done; it is called again if a cancellation has interrupted it.
+        seconds: For how long it is repeated.
+    """
+    until = time.monotonic() + seconds
+    with anyio.CancelScope(shield=True):
+        while True:
+            try:
+                await clean_up()
+                return
+            except asyncio.CancelledError:
+                # At its end, `asyncio.run` cancels each task, and no shield holds that off.
+                if time.monotonic() > until:
+                    raise
+            except exceptions.ReplicateException as error:
+                _logger.warning("%s", error)
+                return

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -203,6 +201,7 @@ class Item:
             return await self._outcome()
 
     async def _outcome(self) -> Outcome:
+        """Do what `complete` says, within the span; a prediction of an earlier run is followed and saved only."""
         plan = self._shared.plan
         prediction, error = await running.complete(
             self._run,
@@ -462,25 +461,3 @@ def _redo_reason(error: Exception | None) -> RedoReason | None:
         case exceptions.ContactLost(__cause__=exceptions.NotFoundError()):
             return "lost"
     return None
-
-
-async def finish_cleanup(clean_up: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Await a clean-up to its end, also if the task is cancelled once more.
-
-    Args:
-        clean_up: Does what is to be done; it is called again if a cancellation has interrupted it.
-        seconds: For how long it is repeated.
-    """
-    until = time.monotonic() + seconds
-    with anyio.CancelScope(shield=True):
-        while True:
-            try:
-                await clean_up()
-                return
-            except asyncio.CancelledError:
-                # At its end, `asyncio.run` cancels each task, and no shield holds that off.
-                if time.monotonic() > until:
-                    raise
-            except exceptions.ReplicateException as error:
-                _logger.warning("%s", error)
-                return

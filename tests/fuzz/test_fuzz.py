@@ -36,7 +36,7 @@ from replicate_async._cli.inputs import InputTypes
 from replicate_async._cli.lines import Line, Lines
 from replicate_async._cli.outputs import printed, to_json
 from replicate_async._codec import decode_json, encode_json, structure
-from replicate_async._files.download import DataUri
+from replicate_async._files.data_uris import DataUri
 from replicate_async._files.holders import names_of
 from replicate_async._files.media import safe_name
 from replicate_async._files.output_trees import to_output

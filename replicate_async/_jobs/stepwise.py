@@ -188,4 +188,6 @@ class StepwiseRun:
         """Return the exception for a timeout of those who follow the run."""
         job: Any = self.job
         canceled = job.status in ("canceled", "aborted")
-        return exceptions.RunTimeout(job, seconds, canceled=canceled)
+        late = exceptions.RunTimeout(job, seconds, canceled=canceled)
+        late.__cause__ = self._state.obstacles.failure
+        return late

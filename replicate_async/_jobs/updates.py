@@ -10,6 +10,7 @@ from typing import Protocol, Self, TypeVar
 import anyio
 
 from .. import _arguments, exceptions
+from .._http.obstacles import Obstacles
 from .._http.session import Pool
 from .._unpicklable import Unpicklable
 from ..types import Job, Progress, Status, Update
@@ -72,6 +73,7 @@ class Updates(Unpicklable):
         self._timeout: float | None = timeout
         self._cancels: bool = cancels
         self._ends_at: float | None = None
+        self._obstacles: Obstacles = Obstacles()
         self._is_over: bool = False
         self._is_abandoned: bool = False
         """Whether waiting for an update was cancelled or interrupted, and the job was cancelled for that."""
@@ -127,10 +129,12 @@ class Updates(Unpicklable):
         """Await one step, until the timeout at most."""
         assert self._ends_at is not None
         try:
-            with anyio.move_on_after(max(self._ends_at - time.monotonic(), 0)):
+            left = max(self._ends_at - time.monotonic(), 0)
+            with anyio.move_on_after(left), self._obstacles.noted():
                 return await step()
             await self._abandon()
-            raise self._followed.timed_out(self._timeout or _arguments.LONGEST_WAIT)
+            late = self._followed.timed_out(self._timeout or _arguments.LONGEST_WAIT)
+            raise late from late.__cause__ or self._obstacles.failure
         except Exception:
             await self._end()
             raise

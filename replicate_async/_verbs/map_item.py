@@ -382,7 +382,7 @@ class Item:
         try:
             # One of an earlier run may have ended long ago.
             await wait_for_end(prediction, timeout, poll_first=self._entry.state != "new")
-        except exceptions.RunTimeout:
+        except exceptions.RunTimeout as late:
             if not self._shared.plan.cancel_when_late or timeout is None:
                 raise
             with suppress(exceptions.ReplicateException):
@@ -391,6 +391,7 @@ class Item:
                 raise
             if prediction.status in ("canceled", "aborted"):  # else it has ended in time after all
                 self._late = exceptions.RunTimeout(prediction, timeout, canceled=True)
+                self._late.__cause__ = late.__cause__
         finally:
             self._shared.in_flight -= 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -80,6 +81,12 @@ async def test_before_the_create_in_the_queue() -> None:
                 await work
 
 
+async def drain(items: AsyncIterator[object]) -> None:
+    """Iterate to the end."""
+    async for _ in items:
+        pass
+
+
 async def test_after_the_create() -> None:
     """Polls that fail until the time is over are the cause; those that do not any more are none."""
     async with world() as here, here.client(poll_interval=0.02) as client:
@@ -93,6 +100,15 @@ async def test_after_the_create() -> None:
         with pytest.raises(exceptions.RunTimeout) as caught:
             await client.run("acme/slow", {"text": "a"}, timeout=0.3, wait=False)
         assert isinstance(caught.value.__cause__, exceptions.ServerError)
+        async with client.start("acme/slow", {"text": "a"}) as run:
+            for updates in (made.updates(timeout=0.2), run.updates(timeout=0.2)):
+                with pytest.raises(exceptions.RunTimeout) as caught:
+                    await drain(updates)
+                assert isinstance(caught.value.__cause__, exceptions.ServerError)
+        outcomes = client.map("acme/slow", [{"text": "a"}], timeout=0.2)
+        [outcome] = await outcomes.collect()
+        assert isinstance(outcome.error, exceptions.RunTimeout)
+        assert isinstance(outcome.error.__cause__, exceptions.ServerError)
         gone.remove()
         here.emulator.wire.inject(
             Fault.ERROR_PAGE, method="GET", path="*/predictions/*", status=503, times=1

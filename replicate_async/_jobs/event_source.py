@@ -142,6 +142,8 @@ class EventSource:
                 raise StreamUnavailable(str(error)) from error
             if isinstance(error, exceptions.ReplicateError) and error.retry_after is not None:
                 self._retry = max(self._retry or 0.0, error.retry_after)
+            if (self._retry or 0.0) >= _LONG_PAUSE:
+                self.is_doubtful = True
             self._count_fruitless(error)
             return
         self._connection = connection

@@ -264,6 +264,16 @@ async def test_a_lost_done(ending: str) -> None:
         assert server.asked("cancel") == []
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_long_wait_for_a_stream(status: int) -> None:
+    """A stream whose server asks to wait for long does not keep a result back that is there."""
+    busy = problem(status, headers={"Retry-After": "300"})
+    with serving(busy, **DONE) as server:
+        with anyio.fail_after(5):
+            assert "".join(await read(server)).startswith("".join(TOKENS))
+        assert len(server.asked("stream")) == 1
+
+
 async def test_many_cuts() -> None:
     """A connection that brings something new is no failure, however many there are."""
     with serving(*(streamed(event) for event in EVENTS)) as server:

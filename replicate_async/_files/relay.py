@@ -195,7 +195,7 @@ class Relay:
                 headers={"Accept-Encoding": "identity", **headers},
                 method=method,
                 accepted=accepted,
-                is_held=True,
+                is_relayed=True,
                 check_host=host_check(self._transport, self._url, self._prediction),
             ) as response:
                 yield response

@@ -59,14 +59,14 @@ _MOST_REDIRECTS: Final = 5
 _OVERALL: Final = 3
 """Factor from the longest silence to the time for a whole request: an answer may drip without ever being silent."""
 
-_RECEIVED: Final = 2**16
+_BUFFER: Final = 2**16
 """Bytes of an answer to hold in memory before the server has to wait."""
 
-_JSON: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
+_JSON_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
 
-_NONE: Final[Mapping[str, str]] = {}
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
-_SKIPPED: Final = ("Content-Type",)
+_SKIPPED_HEADERS: Final = ("Content-Type",)
 """Headers that aiohttp must not add: it would give one to an empty body."""
 
 
@@ -79,7 +79,7 @@ class Route:
     """The same URL, not quoted again, which would break a signature."""
     origin: Origin
     is_api: bool
-    """Whether it is one of the API, which alone get the token."""
+    """Whether the URL is one of the API; only these get the token."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -107,7 +107,7 @@ class Transport:
         self.counters: Counters = counters or Counters()
         self._origin = origin(config.base_url)
         self._root = f"{config.base_url}{config.prefix}"
-        self._inside = f"{urlsplit(self._root).path}/"
+        self._api_path = f"{urlsplit(self._root).path}/"
         self.http_host: str | None = self._origin[1] if self._origin[0] == "http" else None
         """Host of an API without TLS, such as an emulator: its files have `http:` URLs, too."""
         self._account: Account | None = None
@@ -117,14 +117,14 @@ class Transport:
         return Transport(config, self.pool, self.counters.view())
 
     def is_api(self, url: str) -> bool:
-        """Return whether a URL is one of the API, which alone get the token.
+        """Return whether a URL is one of the API; only these get the token.
 
         A gateway may serve others at the same origin, below other paths.
         """
         if origin(url) != self._origin:
             return False
         path = urlsplit(url).path
-        return path.startswith(self._inside) and not _leads_out(path)
+        return path.startswith(self._api_path) and not _leads_out(path)
 
     def rate_limit_state(self) -> RateLimitState | None:
         """Return what is left of the rate limits, of the account and of the tags; None if they are disabled.
@@ -192,6 +192,7 @@ class Transport:
                 if throttled and self.config.rate_limit is not None and not call.urgent:
                     delay = 0.0  # the gate makes the pause, for all requests of its class
                 level = logging.DEBUG
+                # The first failures are often over soon; then one of ten is enough.
                 if attempt % 10 == 3 and (not throttled or self.pool.may_warn_of_throttling()):
                     level = logging.WARNING
                 _logger.log(
@@ -206,9 +207,8 @@ class Transport:
                 if attempt > 1 and not call.urgent:
                     note_failure(None)
                 return answer
-            send_state.sent = (
-                False  # a create is repeated only if nothing was sent, or it was refused
-            )
+            # A create is repeated only if nothing was sent, or it was refused.
+            send_state.sent = False
             attempt += 1
             self.counters.add(retried=1)
             if delay:
@@ -222,9 +222,9 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         method: Literal["GET", "HEAD"] = "GET",
         silence: float | None = None,
-        buffer: int = _RECEIVED,
+        buffer: int = _BUFFER,
         accepted: Collection[int] = (),
-        is_held: bool = False,
+        is_relayed: bool = False,
         check_host: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Make one request without a body, and leave that of the answer to the caller; its duration is not limited.
@@ -237,7 +237,7 @@ class Transport:
             silence: Longest silence in seconds; the `read` timeout by default.
             buffer: Bytes of the body to hold in memory before the server has to wait.
             accepted: Error statuses that are not raised.
-            is_held: Whether somebody else decides how long the answer takes: such requests leave some slots free.
+            is_relayed: Whether somebody else reads the answer, at their own pace: such requests leave some slots free.
             check_host: Called with the host, and with that of each redirect, before anything is sent there; may raise.
 
         Raises:
@@ -250,7 +250,7 @@ class Transport:
         call = Call(method, url, headers=headers)
         silence = silence or self.config.timeout.read
         async with AsyncExitStack() as slots:
-            for each in (session.relays, session.slots) if is_held else (session.slots,):
+            for each in (session.relays, session.slots) if is_relayed else (session.slots,):
                 await each.acquire()
                 slots.callback(each.release)
             async with _TimeLimit(call, url, _OVERALL * self.config.timeout.read):
@@ -281,10 +281,12 @@ class Transport:
         slots = session.creates if call.rate_class == "creates" else session.slots
         send_state = call.send_state or SendState()
         send_state.is_queued = True
-        is_held = call.may_skip_hold and call.held > 0 and session.holds.try_acquire()
-        if call.may_skip_hold and not is_held:
+        has_hold = call.may_skip_hold and call.held > 0 and session.holds.try_acquire()
+        if call.may_skip_hold and not has_hold:
             headers = {
-                name: value for name, value in (call.headers or _NONE).items() if name != "Prefer"
+                name: value
+                for name, value in (call.headers or _NO_HEADERS).items()
+                if name != "Prefer"
             }
             call = attrs.evolve(call, headers=headers, held=0.0)
         send_state.is_held = call.held > 0
@@ -292,12 +294,13 @@ class Transport:
             if not call.urgent:
                 await slots.acquire(first=throttled)
         except BaseException:
-            if is_held:
+            if has_hold:
                 session.holds.release()
             raise
         try:
             account = self._account_now() if route.is_api else None
             gate = None
+            # A throttled call has passed the gate of its tags before.
             if account is not None and account.tenant_gates is not None and not throttled:
                 tenant_gate = account.tenant_gates.of(call.rate_class)
                 if call.urgent:
@@ -321,20 +324,21 @@ class Transport:
         finally:
             if not call.urgent:
                 slots.release()
-            if is_held:
+            if has_hold:
                 session.holds.release()
 
     async def _wait_at(
         self, gate: Gate, call: Call, limit: RateLimit | None, *, first: bool = False
     ) -> None:
-        waits = limit is None or call.waits or call.kind is Kind.POLL
+        """Wait at a gate, for as long as its limit says; what is about a paid prediction waits however long it takes."""
+        longest = limit.max_queue if limit is not None else None
+        if call.waits or call.kind is Kind.POLL:
+            longest = None
         self.counters.add(waited=1, waiting=1)
         began = time.monotonic()
         try:
             note_queue(is_queued=True)
-            await gate.wait(
-                first=first, longest=None if waits or limit is None else limit.max_queue
-            )
+            await gate.wait(first=first, longest=longest)
             note_queue(is_queued=False)
         finally:
             waited = time.monotonic() - began
@@ -428,8 +432,8 @@ class Transport:
         silence: float,
         total: float | None = None,
         data: Any = None,
-        body_headers: Mapping[str, str] = _NONE,
-        buffer: int = _RECEIVED,
+        body_headers: Mapping[str, str] = _NO_HEADERS,
+        buffer: int = _BUFFER,
         check_host: Callable[[str], None] | None = None,
     ) -> tuple[aiohttp.ClientResponse, Route]:
         """Make a request, follow redirects, and return the answer, its body unread, with its route."""
@@ -449,7 +453,7 @@ class Transport:
                     route.parsed,
                     data=data,
                     headers=headers,
-                    skip_auto_headers=_SKIPPED if data is None else None,
+                    skip_auto_headers=_SKIPPED_HEADERS if data is None else None,
                     timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
@@ -482,7 +486,7 @@ class Transport:
                 route = self._route(redirect_target(call, route.url, response))
             if account is not None and not route.is_api:
                 # Nothing of the call goes elsewhere, nor the token to the API if it leads back there.
-                account, data, body_headers = None, None, _NONE
+                account, data, body_headers = None, None, _NO_HEADERS
                 call = attrs.evolve(call, headers=None)
         raise exceptions.RefusedRedirect(
             call.method, redacted(route.url), redacted(route.url), "too many redirects"
@@ -511,8 +515,7 @@ class Transport:
             raise exceptions.TransportError(
                 "GET", redacted(url), f"not a valid URL ({error})"
             ) from cause_of(error)
-        its_origin = origin(url)
-        return Route(url, parsed, its_origin, self.is_api(url))
+        return Route(url, parsed, origin(url), self.is_api(url))
 
     def _headers(
         self,
@@ -526,7 +529,7 @@ class Transport:
             own = account.headers
         else:
             own = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
-        return {**own, **(headers or _NONE), **body_headers}
+        return {**own, **(headers or _NO_HEADERS), **body_headers}
 
     def token(self) -> str:
         """Return the API token that a request would be sent with now.
@@ -668,12 +671,12 @@ async def _encoded(
         length = {} if content.size is None else {"Content-Length": str(content.size)}
         return StreamedPayload(content.make(), progress), length
     if call.json is None:
-        return content, _NONE
+        return content, _NO_HEADERS
     try:
         body = await in_thread(encode_json, call.json) if call.large else encode_json(call.json)
     except ValueError as error:
         raise _cannot_be_sent(call, url, error) from cause_of(error)
-    return JSONPayload(body, call.send_state), _JSON
+    return JSONPayload(body, call.send_state), _JSON_HEADERS
 
 
 _FRAMES: Final = 40

@@ -43,6 +43,7 @@ T = TypeVar("T")
 TWINS: Final[dict[type[Any], type[Twin[Any]]]] = {}
 """The twin of each active class. The generated module fills it."""
 
+# What `mapped` goes through, and what makes the copy of each.
 _INPUT_TREES: Final[Mapping[type, Callable[[Any], Any]]] = {
     dict: dict,
     list: list,
@@ -80,7 +81,7 @@ class Twin(Plain, Generic[A]):
 
     @classmethod
     def _of(cls, lease: Lease, wrapped: A, /) -> Self:
-        """Make a twin, also of a class whose constructor is for users."""
+        """Make a twin; the constructors of some twins, such as `Client`, take other arguments."""
         made = object.__new__(cls)
         Twin.__init__(made, lease, wrapped)
         return made
@@ -163,7 +164,7 @@ def _wrap_object(lease: Lease, value: Any) -> Any:
 
 def wrap_all(lease: Lease, items: list[Any]) -> list[Any]:
     """Return the items of an iteration, with twins in the place of async objects."""
-    if items and type(items[0]) is ServerSentEvent:
+    if items and type(items[0]) is ServerSentEvent:  # plain data, but for its output
         for event in items:
             if event._output is not None:
                 event._output = wrap(lease, event._output)
@@ -181,6 +182,9 @@ class StreamTwin(Twin[A], Stream[T]):
     @classmethod
     def _of(cls, lease: Lease, wrapped: A, /) -> Self:
         return cls(lease, wrapped)
+
+
+# The functions below are methods of twins (see `_tools/facade.py`), which pass `self` first.
 
 
 def paginate(_: Client, listing: Page[T] | Callable[[], Page[T]]) -> Iterator[Page[T]]:
@@ -260,7 +264,7 @@ class FileMixin(ModelFile, Twin[AsyncFileOutput]):
         return made
 
 
-class _OfTheModel:
+class _ModelAttribute:
     """An attribute of a model function that depends on the model; of the class, it is what *default* says.
 
     `help()` and `inspect.signature()` look for such attributes without `__getattribute__`.
@@ -282,9 +286,9 @@ class FunctionMixin:
 
     __slots__ = ()
 
-    __name__: _OfTheModel = _OfTheModel("__name__")
-    __signature__: _OfTheModel = _OfTheModel("__signature__")
+    __name__: _ModelAttribute = _ModelAttribute("__name__")
+    __signature__: _ModelAttribute = _ModelAttribute("__signature__")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.__doc__ = cast("str", _OfTheModel("__doc__", cls.__doc__))
+        cls.__doc__ = cast("str", _ModelAttribute("__doc__", cls.__doc__))

@@ -38,6 +38,13 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 # -- Logs --------------------------------------------------------------------------------------
 
 
+_LONGEST: Final = 1e9
+"""Longest measurement in seconds that is believed."""
+
+_YEARS: Final = (1970, 2262)
+"""Years whose times are 64-bit numbers of nanoseconds."""
+
+
 def set_up_logging() -> None:
     """Let all that is logged be printed, and show it on stderr if the environment variable `REPLICATE_LOG` names a level.
 
@@ -80,11 +87,19 @@ def log_extra(job: Job | None, tags: Mapping[str, str] | None = None) -> dict[st
     return extra
 
 
+def measured_seconds(job: Job, name: str) -> float | None:
+    """Return one of the measurements of a job; None if it is missing, or cannot be a time in seconds."""
+    value = job.metrics.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < _LONGEST else None
+
+
 def seconds_of(job: Job) -> float | None:
     """Return the seconds from the creation of a job to its end; None if they are not known."""
-    total = job.metrics.get("total_time")
-    if isinstance(total, (int, float)):
-        return float(total)
+    total = measured_seconds(job, "total_time")
+    if total is not None:
+        return total
     if job.created_at is None or job.completed_at is None:
         return None
     return (job.completed_at - job.created_at).total_seconds()
@@ -193,8 +208,8 @@ class RunSpan:
             "replicate.prediction.id": job.id,
             "replicate.version": job.version,
             "replicate.status": job.status,
-            "replicate.predict_time": job.metrics.get("predict_time"),
-            "replicate.total_time": job.metrics.get("total_time"),
+            "replicate.predict_time": measured_seconds(job, "predict_time"),
+            "replicate.total_time": measured_seconds(job, "total_time"),
         }
         self._span.set_attributes({name: fact for name, fact in facts.items() if fact is not None})
         self._past("queue", job.created_at, job.started_at)
@@ -202,7 +217,7 @@ class RunSpan:
 
     def _past(self, name: str, began: datetime | None, ended: datetime | None) -> None:
         """Make a child span of what happened at the server, by its clock."""
-        if began is None or ended is None:
+        if began is None or ended is None or not _YEARS[0] <= began.year <= ended.year < _YEARS[1]:
             return
         child = _tracer.start_span(
             name,

@@ -14,6 +14,10 @@ _SET: Final = 5.0
 """Seconds by which this machine's two clocks may differ before one of them counts as set, or as stopped by sleep."""
 
 
+_YEARS: Final = range(1970, 9000)
+"""Years of dates with which times can be computed."""
+
+
 @attrs.frozen
 class _Reading:
     date: str
@@ -50,6 +54,8 @@ def parsed_date(text: str) -> datetime | None:
     """Return the time that a `Date` header tells; None if it is not valid."""
     try:
         date = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if date.year not in _YEARS:
         return None
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)

@@ -24,6 +24,7 @@ from .._http.retry import Kind
 from .._http.session import Pool
 from .._redaction import likely_secrets, without_secrets
 from .._references import identifier, plain_identifier
+from .._telemetry import measured_seconds
 from ..types import Job, PredictionUrls, Progress, Status, Update
 from ..types._record import copied
 from . import policy
@@ -110,7 +111,7 @@ class LiveJob(Bound):
 
     def _card(self, output: Html) -> str:
         title = f"{type(self).__name__} {self.id}"
-        took = self.metrics.get("predict_time")
+        took = measured_seconds(self, "predict_time")
         progress = self.progress
         model = self.model or self.version
         return card(
@@ -124,7 +125,7 @@ class LiveJob(Bound):
                 ),
                 ("error", self.error),
                 ("created", self.created_at),
-                ("ran for", f"{took:.2f} s" if isinstance(took, (int, float)) else ""),
+                ("ran for", "" if took is None else f"{took:.2f} s"),
                 ("input", input_html(self._shown_input)),
                 ("output", output),
                 ("logs", folded(f"{self.logs.count(chr(10))} lines", self.logs)),

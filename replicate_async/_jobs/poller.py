@@ -22,6 +22,7 @@ from .. import exceptions
 from .._codec import format_datetime, parse_datetime
 from .._http.call import Call
 from .._http.transport import Transport
+from .._telemetry import measured_seconds
 from ..types import Job, RateLimit
 from .policy import has_ended, is_over
 from .schedule import (
@@ -47,9 +48,6 @@ _PAGE_PATIENCE: Final = 0.0
 _POLLS_PER_SECOND: Final = 50.0
 """Most requests per second if client-side rate limiting is disabled. Pages of the list show many jobs, so that
 more of them would show nothing new."""
-
-_LONGEST: Final = 1e9
-"""Longest duration in seconds that is believed."""
 
 _CLOCK_ERROR: Final = 5.0
 """Seconds by which the clocks of the server and of this machine may differ."""
@@ -276,7 +274,7 @@ class Poller:
         self._schedule.polled(awaited, now, ended=ended)
         if not ended:
             return
-        running = _seconds(job.metrics.get("predict_time"))
+        running = measured_seconds(job, "predict_time")
         total = now - awaited.began if awaited.is_new else None
         if job.completed_at is not None and job.created_at is not None:
             total = (job.completed_at - job.created_at).total_seconds()
@@ -350,11 +348,6 @@ def _created(job: Job) -> float | None:
     """Return when a job was created, in seconds since the epoch; None at the ends of the calendar, which have no margin."""
     created = job.created_at
     return None if created is None or created.year in (1, 9999) else created.timestamp()
-
-
-def _seconds(value: object) -> float | None:
-    """Return a duration in seconds that may be one."""
-    return float(value) if isinstance(value, (int, float)) and 0 <= value < _LONGEST else None
 
 
 def _list_entry(raw: Any) -> ListEntry | None:

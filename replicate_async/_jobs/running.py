@@ -18,6 +18,7 @@ from .. import _arguments, exceptions
 from .._bars import RunBar
 from .._concurrency import shielded
 from .._files.output_trees import save_all
+from .._telemetry import measured_seconds
 from . import policy
 from .abandoning import abandon, abandon_if_interrupted
 from .context import Context
@@ -455,11 +456,7 @@ def follow(
 
 def _cost_of(failed: tuple[Prediction, ...]) -> str:
     """Return what failed predictions have cost, for messages."""
-    spent = sum(
-        time
-        for prediction in failed
-        if isinstance(time := prediction.metrics.get("predict_time"), (int, float))
-    )
+    spent = sum(measured_seconds(prediction, "predict_time") or 0.0 for prediction in failed)
     ids = ", ".join(prediction.id for prediction in failed)
     times = "once" if len(failed) == 1 else f"{len(failed)} times"
     return f"after it had failed {times} ({ids}) at a cost of {spent:.2f} predict seconds"

@@ -5,14 +5,30 @@ from __future__ import annotations
 import json as jsonlib
 import pickle
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import pytest
 
 from replicate_async import Client, exceptions, sync
+from replicate_async._codec import decode_json
 from replicate_async.testing import Reply
 
-from .wire import PREDICTION, QUICK, TOKEN, Request, Step, Wire, answer, client_of, json, problem
+from .faults import QUICK as SOON
+from .faults import with_timings
+from .wire import (
+    PREDICTION,
+    QUICK,
+    RESET,
+    TOKEN,
+    Request,
+    Step,
+    Wire,
+    answer,
+    client_of,
+    json,
+    problem,
+)
 
 Verb: TypeAlias = Callable[[Client], Awaitable[None]]
 
@@ -94,6 +110,48 @@ def answer_with(field: str, text: str, **fields: Any) -> Reply:
 def sync_client(wire: Wire) -> sync.Client:
     """Return a sync client of a wire."""
     return sync.Client(TOKEN, base_url=wire.url, retry=QUICK, rate_limit=False)
+
+
+MEASURED = ("9" * 400, "9" * 4301, "1e999", "NaN", "-5", "true", "[]")
+
+
+@pytest.mark.parametrize("measured", MEASURED, ids=range(len(MEASURED)))
+async def test_measurements_that_are_none(measured: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the log, nor a notebook, nor the costs of a retry fail because of them."""
+    caplog.set_level("DEBUG", "replicate_async")
+    metrics = f'{{"predict_time": {measured}, "total_time": {measured}}}'
+    failed = {"status": "failed", "output": None, "error": "E8765"}
+    answers = (
+        answer_with("metrics", metrics, **failed),
+        answer_with("metrics", metrics, id="second"),
+    )
+    with Wire(*answers) as wire:
+        async with client_of(wire) as client:
+            assert await client.run("acme/greeter", retry_failed=1) == PREDICTION["output"]
+            found = client.predictions.from_dict({**PREDICTION, "metrics": decode_json(metrics)})
+            assert PREDICTION["id"] in found._repr_html_()
+    assert "succeeded, after it had failed once" in caplog.text
+
+
+@pytest.mark.parametrize("year", ["0001", "9999"])
+async def test_dates_of_answers_that_are_none(year: str) -> None:
+    """A lost create is found, whatever the clock of a proxy says."""
+    now = datetime.now(UTC).isoformat()
+    made = {**PREDICTION, "created_at": now, "input": {}}
+    page = {"results": [made], "next": None, "previous": None}
+
+    def answers(request: Request) -> Step:
+        if request.method == "POST":
+            return RESET
+        if request.path == "/v1/predictions":
+            return json(page, headers={"Date": f"Mon, 01 Jan {year} 00:00:00 GMT"})
+        return json(made)
+
+    with Wire(answers) as wire:
+        async with with_timings(client_of(wire, mark_creates=False), SOON) as client:
+            with pytest.raises(exceptions.AmbiguousCreateError) as caught:
+                await client.run("acme/greeter")
+    assert caught.value.candidates == (PREDICTION["id"],)
 
 
 async def by_run(client: Client) -> None:

@@ -227,11 +227,11 @@ async def _create_by_name(
             if version is not None:
                 return await _create_on(context, _version_of(name, version), request, pending)
             # Others that wait for this answer would have to wait as long as the server holds it.
-            is_held = known is not None or not (
+            may_hold = known is not None or not (
                 request.held and await models.is_awaited(transport, name)
             )
             target = CreateTarget.model(name)
-            made = await _create_on(context, target, request, pending, is_held=is_held)
+            made = await _create_on(context, target, request, pending, may_hold=may_hold)
         except (exceptions.NotFoundError, exceptions.ValidationError) as error:
             # Not an official model, or a version that was deleted: nothing was created, nothing is billed.
             if error.status == 422 and (version is None or "version" not in str(error)):
@@ -244,6 +244,7 @@ async def _create_by_name(
             if known is None:
                 models.learn(transport, name, None)
             return made
+    # Out of the context: the others know the version by now, and need not wait for this create.
     return await _create_on(context, _version_of(name, latest), request, pending)
 
 
@@ -283,7 +284,7 @@ async def _create_on(
     request: CreateRequest,
     pending: PendingCreate,
     *,
-    is_held: bool = True,
+    may_hold: bool = True,
 ) -> Prediction:
     """Create a prediction on one of the three endpoints; the server may hold its answer, if the request says so."""
     context = context.with_file_output(request.use_file_output).with_secrets(request.secrets)
@@ -291,7 +292,7 @@ async def _create_on(
     refused: exceptions.ReplicateError | None = None
     while True:
         headers = {**request.headers}
-        if not is_held:
+        if not may_hold:
             headers.pop("Prefer", None)
         if pending.deadline is not None:
             headers["Cancel-After"] = f"{pending.deadline}s"
@@ -304,7 +305,7 @@ async def _create_on(
             json={**target.fields, **request.body},
             large=request.large,
             headers=headers,
-            held=request.held if is_held else 0.0,
+            held=request.held if may_hold else 0.0,
             may_skip_hold=True,
         )
         try:

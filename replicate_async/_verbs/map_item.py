@@ -255,8 +255,9 @@ class Item:
         prediction = run.prediction
         if prediction is None:
             if self._is_intended and not run.pending.lost:
-                await journal.refused(self.index)
+                await journal.refused(self.index)  # nothing was created
         elif run.on_abandon == "cancel" and prediction.status in ("canceled", "aborted"):
+            # If the journal does not have its end yet, the next run creates it again.
             if self._entry.record is None:
                 await journal.refused(self.index)
         elif self._is_intended:

@@ -34,6 +34,10 @@ CONTENT_RANGE: Final = re.compile(
 )
 
 
+UNSATISFIED: Final = re.compile(r"bytes \*/(\d{1,18})", re.ASCII | re.IGNORECASE)
+"""`Content-Range` of a 416, with the size of the file."""
+
+
 @attrs.define(eq=False, repr=False)
 class Download:
     """The download of a file. After an interruption it resumes where it ended."""
@@ -98,6 +102,9 @@ class Download:
             except (exceptions.TransportError, exceptions.ReplicateError) as error:
                 if isinstance(error, exceptions.ReplicateError) and error.status in GONE:
                     raise expired(self.transport, self.url, self.prediction, error) from error
+                if self._is_at_end(error):
+                    self.total = self.received
+                    return
                 failure = error
             except exceptions.IncompleteFile as error:
                 if error.seconds is not None:  # the time for the download is over
@@ -139,6 +146,8 @@ class Download:
             # After more than was announced, or nothing new, a further attempt must not resume.
             self._changed = self.received > self.total or self.received == before
             raise self._incomplete()
+        if self.total is None and response.status == 206:
+            raise self._incomplete()  # there may be more, which the next answer tells
         self.total = self.received
 
     def _count_wait(self, seconds: float) -> None:
@@ -151,6 +160,13 @@ class Download:
         limit = self.transport.config.timeout.download
         if self._waited > limit:
             raise self._incomplete(limit)
+
+    def _is_at_end(self, error: exceptions.ReplicateException) -> bool:
+        """Tell whether nothing follows what was received, by the answer to a request for the rest."""
+        if not isinstance(error, exceptions.ReplicateError) or error.status != 416:
+            return False
+        told = UNSATISFIED.fullmatch(error.headers.get("content-range", "").strip())
+        return told is not None and self._resumable and 0 < self.received == int(told[1])
 
     def _incomplete(self, seconds: float | None = None) -> exceptions.IncompleteFile:
         return exceptions.IncompleteFile(
@@ -204,17 +220,18 @@ class Download:
         self._repeated = 0
         if self.received or start:
             # Either the rest, or all of it again, is fine, if the content is still the same.
-            same = bool(tag) and tag == self._tag and (total is None or total == self.total)
+            same = tag == self._tag
             if response.status == 206 and not tag and start == self.received:
-                same = total == self.total  # the request had If-Range, so the tag is the same
+                same = True  # the request had If-Range, so the tag is the same
+            if total is not None and self.total not in (None, total):
+                same = False
             if not same or start not in (0, self.received):
                 self._changed = True
                 raise self._incomplete()
+            self.total = self.total if total is None else total
             self._repeated = self.received - start
             return
-        if (
-            response.status == 206 and total is None
-        ):  # a part that nobody asked for, of what nobody knows
+        if response.status == 206 and total is None:  # a part that nobody has asked for
             raise self._incomplete()
         self.total = total
         self._tag = tag if plain and len(tag) > 2 and tag[0] == tag[-1] == '"' else None

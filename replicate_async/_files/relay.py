@@ -18,15 +18,13 @@ from .._http.call import ClientResponse, redacted
 from .._http.retry import RETRIED_STATUSES
 from .._http.transport import Transport
 from .data_uris import DataUri
-from .download import CONTENT_RANGE, GONE, PROGRESS, delay_after, expired, host_check
+from .download import CONTENT_RANGE, GONE, PROGRESS, UNSATISFIED, delay_after, expired, host_check
 from .media import valid_type
 
 T = TypeVar("T")
 
 _DECODED: Final = 3 * 2**17
 """Bytes of a data URI that are decoded at once."""
-
-_UNSATISFIED: Final = re.compile(r"bytes \*/(\d{1,18})", re.ASCII | re.IGNORECASE)
 
 _RANGE: Final = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))", re.ASCII | re.IGNORECASE)
 """One range: servers may ignore several, and none that browsers ask for has them."""
@@ -132,6 +130,8 @@ class Relay:
             try:
                 async with self._open("GET", headers, (304, 416)) as response:
                     if self._has_begun:
+                        if self._is_at_end(response):
+                            return
                         self._go_on(response)
                     else:
                         self._begin(response, headers)
@@ -143,7 +143,9 @@ class Relay:
                             self._count(len(chunk))
                             yield chunk
                             began = time.monotonic()
-                if self.length is not None and self._received < self.length:
+                    # Of a file of unknown size there may be more, which the next answer tells.
+                    is_open = self.length is None and self.status == 200 and response.status == 206
+                if is_open or (self.length is not None and self._received < self.length):
                     raise self._incomplete()
             except (
                 exceptions.TransportError,
@@ -296,6 +298,15 @@ class Relay:
             raise exceptions.FileOutputError(
                 self._url, "it broke off, and cannot be resumed", prediction_id=self._prediction
             )
+        if self.length is None and self.status == 200:
+            self.length = part[2]
+
+    def _is_at_end(self, response: ClientResponse) -> bool:
+        """Tell whether nothing follows what was received, by the answer to a request for the rest."""
+        if response.status != 416 or self.length is not None:
+            return False
+        told = UNSATISFIED.fullmatch(response.headers.get("Content-Range", "").strip())
+        return told is not None and int(told[1]) == self._position + self._received
 
     def _count(self, size: int) -> None:
         """Count what was received.
@@ -338,7 +349,7 @@ def _facts_of(response: ClientResponse) -> Facts:
         part = _content_range(response)
         size = None if part is None else part[2]
     elif response.status == 416:
-        told = _UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
+        told = UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
         size = None if told is None else int(told[1])
     elif is_plain and response.status != 304:
         size = response.content_length

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicate_async import FileOutput, Limits, Retry, Timeout, exceptions
+from replicate_async._files.relay import Conditions
 from replicate_async.testing import Reply
 
 from .faults import until
@@ -398,3 +399,28 @@ async def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert caught.value.path == str(tmp_path / "f.bin")
     assert list(tmp_path.iterdir()) == []
     assert file.path is None
+
+
+@pytest.mark.parametrize("total", ["*", str(len(CONTENT))])
+async def test_parts_of_a_file_without_a_length(total: str, tmp_path: Path) -> None:
+    """Where no size was announced, a part of the rest is not taken for all of it."""
+
+    def act(request: Request) -> Reply:
+        if "range" not in request.headers:
+            pieces = [b"%x\r\n" % 150_000, CONTENT[:150_000], b"\r\n"]
+            return Reply(200, pieces, {"Transfer-Encoding": "chunked", "ETag": TAG}, end="close")
+        start = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        if start == len(CONTENT):
+            return answer(416, headers={"Content-Range": f"bytes */{start}"})
+        part = CONTENT[start : start + 90_000]
+        place = f"bytes {start}-{start + len(part) - 1}/{total}"
+        return Reply(206, part, {"Content-Range": place, "ETag": TAG})
+
+    with Wire(act) as wire:
+        async with client_of(wire) as client:
+            file = file_at(client, f"{wire.url}/f")
+            assert await file.read() == CONTENT
+            assert await _gathered(file) == CONTENT
+            assert await _saved(file, tmp_path) == CONTENT
+            chunks = file._relay().chunks(Conditions())
+            assert b"".join([chunk async for chunk in chunks]) == CONTENT

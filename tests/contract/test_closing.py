@@ -102,11 +102,6 @@ async def _on_model(client: Client, **options: Any) -> Prediction:
     return await client.models.predictions.create("acme/slow", {"text": "a"}, **options)
 
 
-async def _on_own(client: Client, **options: Any) -> Prediction:
-    model = await client.models.get("acme/slow")
-    return await model.predictions.create({"text": "a"}, **options)
-
-
 async def _on_deployment(client: Client, **options: Any) -> Prediction:
     model = await client.models.get("acme/slow")
     assert model.latest_version is not None
@@ -117,7 +112,7 @@ async def _on_deployment(client: Client, **options: Any) -> Prediction:
     return await client.deployments.predictions.create("acme/slow", {"text": "a"}, **options)
 
 
-@pytest.mark.parametrize("create", [_on_model, _on_own, _on_deployment])
+@pytest.mark.parametrize("create", [_on_model, _on_deployment])
 async def test_closed_before_the_answer_to_any_create(create: Callable[..., Any]) -> None:
     """Each way to create a prediction is settled before the client is closed."""
     async with world() as here:

@@ -114,7 +114,7 @@ async def test_creates_that_wait_do_not_starve_others(connections: int) -> None:
             max_instances=1,
         )
         began = time.monotonic()
-        given: dict[str, Any] = {"text": "a", "seconds": 1.2}
+        given: dict[str, Any] = {"text": "a", "seconds": 1.5}
         creates: list[Callable[[], Coroutine[Any, Any, Prediction]]] = [
             lambda: client.predictions.create(model="acme/slow", input=given, wait=20),
             lambda: client.predictions.create(deployment="acme/slow", input=given, wait=20),
@@ -125,7 +125,7 @@ async def test_creates_that_wait_do_not_starve_others(connections: int) -> None:
             lambda: deployment.predictions.create(given, wait=20),
         ]
         tasks = [asyncio.create_task(create()) for create in creates * 2]
-        await until(lambda: len(here.made_of("a")) == 14, seconds=1.0)
+        await until(lambda: len(here.emulator.ledger.running()) == 14)
         made = await asyncio.gather(*tasks)
         assert [prediction.output for prediction in made] == ["a"] * 14
         assert time.monotonic() - began < 5

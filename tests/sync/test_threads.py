@@ -28,7 +28,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="it sends signals as 
 
 def test_creates_that_wait(emulator: Emulator) -> None:
     """Of more creates that wait than there are connections, all predictions begin at once."""
-    given = {"seconds": 1.0}
+    given = {"seconds": 1.5}
     options: dict[str, Any] = {
         "base_url": emulator.url,
         "limits": Limits(connections=4),
@@ -37,7 +37,7 @@ def test_creates_that_wait(emulator: Emulator) -> None:
     with Client(emulator.token, **options) as client, ThreadPoolExecutor(12) as pool:
         create = partial(client.predictions.create, model="emulator/sleeper", wait=20)
         made = [pool.submit(create, input=given) for _ in range(12)]
-        until(lambda: len(emulator.ledger.running()) == 12, seconds=1.0)
+        until(lambda: len(emulator.ledger.running()) == 12)
         assert all(each.result().output is not None for each in made)
 
 

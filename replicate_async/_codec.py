@@ -32,7 +32,8 @@ _ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _LONGEST_ERROR = 2000
 """Characters of an error that is neither a text nor has a message."""
 
-_LONGEST_CODE: Final = 10**18
+_LARGEST: Final = 10**18
+"""Integers that counts, sizes and codes are smaller than: Python shows none of more than 4300 digits."""
 
 
 class NestedTooDeeplyError(ValueError):
@@ -144,7 +145,7 @@ def error_code(value: object) -> str | None:
     while code is None and isinstance(value, dict):
         code, value = value.get("code"), value.get("error")
     if isinstance(code, int) and not isinstance(code, bool):
-        return str(code) if abs(code) < _LONGEST_CODE else None
+        return str(code) if abs(code) < _LARGEST else None
     return code if isinstance(code, str) and code else None
 
 
@@ -249,16 +250,26 @@ def _expect(*kinds: type) -> _Hook:
     return hook
 
 
-_EXACT: dict[Any, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    float: (float, int),
-    bool: (bool,),
-}
-"""For each plain type of a field, the types of its values."""
+def _expect_number(*kinds: type[int | float]) -> _Hook:
+    """Return a hook that accepts numbers of these types, but no huge integers."""
 
-for _kind, _types in _EXACT.items():
-    _converter.register_structure_hook(_kind, _expect(*_types))
+    def hook(value: Any, _: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise TypeError(f"unexpected {type(value).__name__}")
+        if isinstance(value, float) or abs(value) < _LARGEST:
+            return value
+        raise TypeError(f"unexpected {type(value).__name__}")
+
+    return hook
+
+
+_EXACT: dict[Any, tuple[type, ...]] = {str: (str,), float: (float,), bool: (bool,)}
+"""For plain types of a field, the types of values that are taken as they are."""
+
+_converter.register_structure_hook(str, _expect(str))
+_converter.register_structure_hook(int, _expect_number(int))
+_converter.register_structure_hook(float, _expect_number(float, int))
+_converter.register_structure_hook(bool, _expect(bool))
 _converter.register_structure_hook_func(is_mapping, _expect(dict))
 
 

@@ -30,7 +30,7 @@ from replicate_async import (
 from replicate_async._codec import decode_json, encode_json, parse_datetime, structure
 from replicate_async._json import shown, to_text
 from replicate_async.resources.webhooks import WebhookSigningSecret
-from replicate_async.types import CollectionSummary, Record
+from replicate_async.types import CollectionSummary, DeploymentRelease, Record
 
 HELLO = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 API = "https://api.replicate.com/v1"
@@ -658,3 +658,11 @@ def test_the_last_moments_are_timestamps() -> None:
 def test_utc_is_the_default() -> None:
     """A timestamp without an offset is in UTC."""
     assert parse_datetime("2025-12-02T10:15:30") == datetime(2025, 12, 2, 10, 15, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("number", [10**18, -(10**4300)], ids=["large", "huge"])
+def test_counts_that_cannot_be_shown(number: int) -> None:
+    """A count that is none is ignored, so that its object can be shown."""
+    found = structure({"number": number, "model": "acme/x"}, DeploymentRelease)
+    assert found.number == DeploymentRelease().number
+    assert "acme/x" in repr(found)

@@ -443,7 +443,7 @@ def test_odd_objects(odd: dict[str, Any]) -> None:
 
     if odd.get("output") == "DEEP":
         deep: list[Any] = []
-        for _ in range(1100):
+        for _ in range(800 if sys.version_info < (3, 12) else 1100):  # Python 3.11 compares no more
             deep = [deep]
         odd = {**odd, "output": deep}
     found = received(Prediction, {"id": "1", "status": "succeeded", **odd})

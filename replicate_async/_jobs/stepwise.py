@@ -176,12 +176,12 @@ class StepwiseRun:
 
     async def leave(self) -> None:
         """Abandon the run, unless it has ended. An error that was raised has said what became of it."""
-        if self._unregister is not None:
-            self._unregister()
         try:
             if self._error is None:
                 await self.abandon()
         finally:
+            if self._unregister is not None:
+                self._unregister()
             end_span(self._state, self._error)
 
     def timed_out(self, seconds: float) -> Exception:

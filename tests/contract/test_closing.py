@@ -44,7 +44,27 @@ async def _map(client: Client) -> Any:
     return await client.map("acme/slow", [{"text": "a"}]).collect()
 
 
-BEGINNINGS: list[Begin] = [_run, _held, _timed, _function, _stream, _map]
+async def _start(client: Client) -> Any:
+    async with client.start("acme/slow", {"text": "a"}) as run:
+        return await run.result()
+
+
+async def _watched(client: Client) -> Any:
+    async with client.start("acme/slow", {"text": "a"}) as run:
+        async for _ in run.updates():
+            pass
+
+
+async def _updates(client: Client) -> Any:
+    made = await client.predictions.create(model="acme/slow", input={"text": "a"})
+    async for _ in made.updates(on_abandon="cancel"):
+        pass
+
+
+BEGINNINGS: list[Begin] = [
+    *(_run, _held, _timed, _function, _stream, _map),
+    *(_start, _watched, _updates),
+]
 
 
 def gone(here: World) -> bool:
@@ -192,6 +212,24 @@ async def test_cancelled_and_closed_at_once(begin: Begin) -> None:
         assert gone(here)
         await asyncio.wait({task}, timeout=2)
         assert task.done()
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS)
+async def test_closed_while_it_cleans_up(begin: Begin) -> None:
+    """A server cancels its handlers, and closes the client a moment later: the predictions are cancelled first."""
+    async with world() as here:
+        for iterations in (1, 2, 3, 5):
+            client = here.client(poll_interval=0.05)
+            task = asyncio.create_task(begin(client))
+            await until(here.emulator.ledger.running)
+            await anyio.sleep(0.05)  # the create has its answer, unless that is held
+            task.cancel()
+            for _ in range(iterations):
+                await asyncio.sleep(0)
+            await client.aclose()
+            assert here.emulator.ledger.running() == []
+            await asyncio.wait({task}, timeout=2)
+            assert task.done()
 
 
 @pytest.mark.parametrize("begin", BEGINNINGS)

@@ -200,7 +200,8 @@ def orders(dice: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, An
         at = dice.uniform(0, PAIRS / 12)
         gap = dice.choice([0.0, 0.05, 0.2, 0.6, 1.0, 2.0])
         wait = dice.choice([False, 5])
-        shared = {"text": f"pair {number}", "seconds": gap + 2.5}
+        # The model takes longer than the clean-up of a run may take, which is five seconds.
+        shared = {"text": f"pair {number}", "seconds": gap + 5.6}
         late = dice.random() < 0.3
         leaving.append(
             {

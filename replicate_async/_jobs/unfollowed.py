@@ -77,8 +77,7 @@ async def _wait_instead(context: Context, prediction: Prediction, seconds: float
 
     try:
         await until_closed(context, wait, settle=leave)
-    except Exception as error:  # noqa: BLE001  (whatever it is)
-        # It is created, and its ID must reach the caller.
+    except Exception as error:  # noqa: BLE001  (the prediction is created: its ID must reach the caller)
         _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
 
 

@@ -285,5 +285,5 @@ def expired(
 ) -> exceptions.FileExpired:
     """Return the error for a file whose server has answered with one of the statuses `GONE`."""
     return exceptions.FileExpired(
-        url, error.status, signed=transport.is_api(url), prediction_id=prediction
+        url, error.status, signed=transport.routes.is_api(url), prediction_id=prediction
     )

@@ -380,5 +380,5 @@ def _usable_seconds(file: File) -> float:
 def _url(transport: Transport, file: File) -> str:
     if file.urls.get is None:
         # The API builds it from the id (:api:`file-object`).
-        return transport.url_of(Call("GET", f"/files/{quote(file.id, safe='')}"))
+        return transport.routes.url_of(Call("GET", f"/files/{quote(file.id, safe='')}"))
     return file.urls.get

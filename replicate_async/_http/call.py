@@ -166,7 +166,7 @@ class Config:
     """Path below `base_url` that all paths of the API begin with; without a trailing slash."""
     tags: Mapping[str, str] = attrs.field(factory=dict)
     """What distinguishes those for whom the requests are made, such as a tenant."""
-    tenant_limit: RateLimit | None = None
+    tag_limit: RateLimit | None = None
     """Rate limits of the tags, within those of the account; None: no other than these."""
     output_hosts: tuple[str, ...] | None = None
     """Hosts that output files may be fetched from; None: any."""

@@ -42,6 +42,7 @@ class Slots:
     """
 
     def __init__(self, number: int) -> None:
+        self.number: Final = number
         self._free = number
         self._queue: deque[anyio.Event] = deque()
 

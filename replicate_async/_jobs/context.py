@@ -111,11 +111,11 @@ class Context:
         config = self.transport.config
         limits = [
             limit and attrs.evolve(limit, max_queue=math.inf)
-            for limit in (config.rate_limit, config.tenant_limit)
+            for limit in (config.rate_limit, config.tag_limit)
         ]
-        if limits == [config.rate_limit, config.tenant_limit]:
+        if limits == [config.rate_limit, config.tag_limit]:
             return self
-        config = attrs.evolve(config, rate_limit=limits[0], tenant_limit=limits[1])
+        config = attrs.evolve(config, rate_limit=limits[0], tag_limit=limits[1])
         return attrs.evolve(self, transport=self.transport.with_config(config))
 
     def with_secrets(self, secrets: frozenset[str]) -> Context:
@@ -143,7 +143,7 @@ class Context:
         """
         if not is_link(link):
             return None
-        if not self.transport.is_api(link):
+        if not self.transport.routes.is_api(link):
             path = call.path.partition("?")[0]
             link = f"{path}?{link.partition('#')[0].partition('?')[2]}"
         return attrs.evolve(call, path=link, params=None)
@@ -340,9 +340,9 @@ def changed_context(
     if rate_limit is not None:
         # The tags of one account share its limit, and have theirs within it.
         if config.tags and api_token is None:
-            config = attrs.evolve(config, tenant_limit=_rate_limit(rate_limit))
+            config = attrs.evolve(config, tag_limit=_rate_limit(rate_limit))
         else:
-            config = attrs.evolve(config, rate_limit=_rate_limit(rate_limit), tenant_limit=None)
+            config = attrs.evolve(config, rate_limit=_rate_limit(rate_limit), tag_limit=None)
     config = attrs.evolve(
         config,
         token=config.token if api_token is None else _checked_token(api_token),

@@ -110,7 +110,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
             raise
         # An unexpected one, such as of a trace config: what the create has made is searched for all the same.
         raise exceptions.ConnectionLost(
-            call.method, redacted(context.transport.url_of(call)), repr(error)[:500]
+            call.method, redacted(context.transport.routes.url_of(call)), repr(error)[:500]
         ) from error
     except BaseException:
         pending.lost = pending.sent
@@ -122,7 +122,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
                 (await context.transport.pool.session()).distrust()
                 raise exceptions.ConnectionLost(
                     call.method,
-                    redacted(context.transport.url_of(call)),
+                    redacted(context.transport.routes.url_of(call)),
                     f"the response is about {created.id[:100]!r}, which another call has created",
                 )
             _logger.warning("%s %s belongs to another call, too", name_of(job_type), created.id)

@@ -151,7 +151,7 @@ class Files(Namespace):
         for name, value in (("owner", owner), ("signature", signature)):
             _arguments.text(value, name)
         seconds = int(expiry.timestamp()) if isinstance(expiry, datetime) else expiry
-        url = self._context.transport.url_of(
+        url = self._context.transport.routes.url_of(
             Call(
                 "GET",
                 f"/files/{identifier(id, 'id')}/download",

@@ -1,0 +1,284 @@
+"""One request and its answer: timeouts, redirects, and reading the body."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+import attrs
+
+from .. import exceptions
+from .._codec import NestedTooDeeplyError, encode_json
+from .._concurrency import in_thread
+from .answers import decode_body, fail_when_closed, redirect_target
+from .call import LARGE, USER_AGENT, Answer, Body, Call, Config, redacted
+from .errors import NETWORK_ERRORS, cause_of, status_error, translated
+from .hosts import host_of
+from .payloads import JSONPayload, StreamedPayload
+from .routes import Route, Routes
+from .session import Pool, Session
+
+_logger = logging.getLogger("replicate_async")
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+_MOST_REDIRECTS: Final = 5
+
+OVERALL: Final = 3
+"""Factor from the longest silence to the time for a whole request: an answer may drip without ever being silent."""
+
+BUFFER: Final = 2**16
+"""Bytes of an answer to hold in memory before the server has to wait."""
+
+_JSON_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
+
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+_SKIPPED_HEADERS: Final = ("Content-Type",)
+"""Headers that aiohttp must not add: it would give one to an empty body."""
+
+
+@attrs.define(eq=False, repr=False)
+class Exchange:
+    """A request, the redirects that it is sent on to, and its answer."""
+
+    call: Call
+    config: Config
+    pool: Pool
+    session: Session
+    routes: Routes
+    route: Route
+    """Where the request goes; after a redirect, where that led."""
+    api_headers: Mapping[str, str] | None = None
+    """Headers of requests to the API, including the token; None if the request gets no token, whatever its URL."""
+    silence: float = attrs.field()
+    """Longest silence in seconds."""
+    buffer: int = BUFFER
+    """Bytes of the answer to hold in memory before the server has to wait."""
+    check_host: Callable[[str], None] | None = None
+    """Called with the host, and with that of each redirect, before anything is sent there; may raise."""
+    _body: Any = attrs.field(default=None, init=False)
+    """Body of the request, as aiohttp takes it."""
+    _body_headers: Mapping[str, str] = attrs.field(default=_NO_HEADERS, init=False)
+
+    @silence.default
+    def _longest_silence(self) -> float:
+        return self.config.timeout.read + self.call.held
+
+    async def answer(self, result: type[Any] | None) -> Answer:
+        """Send the request, and read its answer.
+
+        Args:
+            result: Class of the object in a JSON answer; None for plain JSON.
+
+        Raises:
+            ReplicateError: The answer has an error status.
+            TransportError: There was no usable answer.
+        """
+        content, most = self.call.content, OVERALL * self.silence
+        if isinstance(content, Body):
+            async with TimeLimit(self.call, self.route.url, most) as limit:
+                self._body = StreamedPayload(content.make(), limit.restart)
+                if content.size is not None:
+                    self._body_headers = {"Content-Length": str(content.size)}
+                response, received = await self._send_and_read()
+        else:
+            await self._encode()
+            response, received = await self._send_and_read(most)
+        if received is None:
+            with closing(response):
+                error = await self.error_of(response)
+            if isinstance(self._body, StreamedPayload):
+                self._body.abandon()
+            raise error
+        self.session.answered_at = time.monotonic()
+        data = await self._decode(result, response, received)
+        return Answer(response.status, response.headers, data, self.call.method, self.route.url)
+
+    async def send(self, total: float | None = None) -> aiohttp.ClientResponse:
+        """Send the request, follow redirects, and return the answer, its body unread.
+
+        Args:
+            total: Maximum time in seconds, including that for the body; None for no limit.
+
+        Raises:
+            TransportError: There was no answer.
+            ClientClosed: The session was closed.
+        """
+        call, session, config = self.call, self.session, self.config
+        timeout = aiohttp.ClientTimeout(
+            total=total, sock_connect=config.timeout.connect, sock_read=self.silence
+        )
+        own_headers = call.headers
+        for _ in range(_MOST_REDIRECTS + 1):
+            route = self.route
+            if self.api_headers is not None and route.is_api:
+                headers = dict(self.api_headers)
+            else:
+                headers = {"User-Agent": config.headers.get("User-Agent", USER_AGENT)}
+            headers.update(own_headers or _NO_HEADERS)
+            headers.update(self._body_headers)
+            proxy = self.pool.proxy_for(route.origin, session)
+            try:
+                if self.check_host is not None:
+                    self.check_host(host_of(route.parsed))
+                response = await session.client.request(
+                    call.method,
+                    route.parsed,
+                    data=self._body,
+                    headers=headers,
+                    skip_auto_headers=_SKIPPED_HEADERS if self._body is None else None,
+                    timeout=timeout,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    read_bufsize=self.buffer,
+                    proxy=proxy,
+                )
+            except NETWORK_ERRORS as error:
+                raise translated(
+                    error, call.method, route.url, self.silence, is_api=route.is_api
+                ) from cause_of(error)
+            except (ValueError, OverflowError) as error:
+                # A model or a redirect may give a URL that looks like one and is not valid.
+                raise self._cannot_be_sent(error) from cause_of(error)
+            except RuntimeError as error:
+                if session.client.closed:
+                    raise exceptions.ClientClosed from error
+                if "new thread" in str(error):  # to look up the host
+                    raise exceptions.ConnectError(
+                        call.method, redacted(route.url), f"the host is not known ({error})"
+                    ) from error
+                raise
+            if _logger.isEnabledFor(logging.DEBUG):
+                _logger.debug("%s %s: %d", call.method, redacted(route.url), response.status)
+            if route.is_api:
+                self.pool.clock.learn(response.headers)
+            if response.status not in _REDIRECTS:
+                fail_when_closed(response)
+                return response
+            with closing(response):
+                self.route = self.routes.to(redirect_target(call, route.url, response))
+            if self.api_headers is not None and not self.route.is_api:
+                # Nothing of the call goes elsewhere, nor the token to the API if it leads back there.
+                self.api_headers = own_headers = self._body = None
+                self._body_headers = _NO_HEADERS
+        shown = redacted(self.route.url)
+        raise exceptions.RefusedRedirect(call.method, shown, shown, "too many redirects")
+
+    async def error_of(self, response: aiohttp.ClientResponse) -> exceptions.ReplicateError:
+        """Return the exception for an error status; the body is optional, and may break off."""
+        most = self.config.limits.error
+        body = bytearray()
+        with suppress(*NETWORK_ERRORS):
+            async with asyncio.timeout(OVERALL * self.config.timeout.read):
+                while len(body) < most and (chunk := await response.content.readany()):
+                    body += chunk
+        url, status = self.route.url, response.status
+        return status_error(self.call.method, url, status, response.headers, bytes(body[:most]))
+
+    async def _encode(self) -> None:
+        """Encode the body of the request, which is sent at once."""
+        call = self.call
+        if call.json is None:
+            self._body = call.content
+            return
+        try:
+            body = await in_thread(encode_json, call.json) if call.large else encode_json(call.json)
+        except ValueError as error:
+            raise self._cannot_be_sent(error) from cause_of(error)
+        self._body, self._body_headers = JSONPayload(body, call.send_state), _JSON_HEADERS
+
+    async def _send_and_read(
+        self, total: float | None = None
+    ) -> tuple[aiohttp.ClientResponse, bytearray | None]:
+        """Send the request; return the answer, and its body if it has a good status."""
+        response = await self.send(total)
+        if not 200 <= response.status < 300:
+            return response, None
+        return response, await self._read(response)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytearray:
+        """Read the body of an answer to its end, which returns the connection to aiohttp's pool."""
+        method, url, most = self.call.method, self.route.url, self.config.limits.answer
+        body = bytearray()
+        try:
+            while chunk := await response.content.readany():
+                body += chunk
+                if len(body) > most:
+                    raise exceptions.AnswerTooLarge(method, redacted(url), most)
+        except NETWORK_ERRORS as error:
+            response.close()
+            raise translated(error, method, url, self.silence) from cause_of(error)
+        except BaseException:
+            response.close()
+            raise
+        return body
+
+    async def _decode(
+        self, result: type[Any] | None, response: aiohttp.ClientResponse, body: bytearray
+    ) -> Any:
+        """Return what is in the body of an answer."""
+        arguments = self.call, result, self.route.url, response, body
+        try:
+            if len(body) >= LARGE:
+                return await in_thread(decode_body, *arguments)
+            try:
+                return decode_body(*arguments)
+            except exceptions.UnreadableAnswer as error:
+                if not isinstance(error.__cause__, NestedTooDeeplyError):
+                    raise
+                # It may be the stack of this task that is deep; that of a thread is not.
+                return await in_thread(decode_body, *arguments)
+        except (exceptions.ConnectionLost, exceptions.UnreadableAnswer):
+            self.session.distrust()
+            raise
+
+    def _cannot_be_sent(self, error: Exception) -> exceptions.TransportError:
+        reason = f"cannot be sent ({type(error).__name__}: {error})"
+        return exceptions.TransportError(self.call.method, redacted(self.route.url), reason)
+
+
+class TimeLimit:
+    """Limits the time for a request whose body is streamed; each progress restarts it.
+
+    Other requests have aiohttp's own limit, which cannot be restarted.
+
+    Raises:
+        TransportTimeout: The time is over.
+    """
+
+    def __init__(self, call: Call, url: str, seconds: float) -> None:
+        self._call = call
+        self._url = url
+        self._seconds = seconds
+        # anyio's cancel scopes could do this, too, at three times the cost for each request.
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as expired:
+            raise exceptions.TransportTimeout(
+                self._call.method, redacted(self._url), "the response came too slowly"
+            ) from expired
+
+    def restart(self) -> None:
+        """Allow the whole time again, from now on."""
+        # After its end, the rest of a body may still be on its way.
+        with suppress(RuntimeError):
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)

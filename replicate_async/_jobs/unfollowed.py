@@ -1,7 +1,4 @@
-"""Creates of what runs on by itself, whether or not anything waits for it.
-
-If the client is closed before the answer, what was created is looked for in the list, and returned.
-"""
+"""Creates of what runs on by itself, whether or not anything waits for it."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from .. import exceptions
+from .._concurrency import shielded
 from .abandoning import find_soon, until_closed
 from .context import Context
 from .creating import create
@@ -87,7 +85,9 @@ async def create_unfollowed(
     job_type: type[J],
     send: Callable[[], Awaitable[J]],
 ) -> J:
-    """Create something that runs on by itself; if the client is closed before the answer, look for it in the list.
+    """Create something that runs on by itself. Without an answer, what was created is looked for in the list.
+
+    If the client is closed meanwhile, that is returned. If the task is cancelled, its ID is logged.
 
     Args:
         context: The client.
@@ -99,29 +99,53 @@ async def create_unfollowed(
         AmbiguousCreateError: There was no answer, and the list does not show what was created.
         ClientClosed: The client was closed; nothing was created.
     """
+    pool, timings = context.transport.pool, context.timings
+    unreadable = ""
+
+    async def look() -> None:
+        nonlocal unreadable
+        try:
+            with anyio.move_on_after(timings.cancel - _GRACE if pool.closing else timings.last_try):
+                pending.found = pending.found or await find_soon(context, pending, job_type)
+        except Exception as error:  # noqa: BLE001  (the caller says what is lost)
+            unreadable = f", and the list cannot be read: {error}"
+
+    async def send_or_look() -> J:
+        try:
+            return await send()
+        except anyio.get_cancelled_exc_class():
+            if pending.lost:
+                await shielded(look)
+            raise
 
     async def settle() -> J:
-        found: J | None = pending.found
-        if found is None and not pending.lost:
-            raise exceptions.ClientClosed
-        reason = "the client was closed"
-        try:
-            with anyio.move_on_after(context.timings.cancel - _GRACE):
-                found = found or await find_soon(context, pending, job_type)
-        except exceptions.ReplicateException as error:
-            reason += f", and the list cannot be read: {error}"
-        if found is not None:
+        if pending.found is not None:
+            found: J = pending.found
             return found
-        match = pending.match
-        assert match is not None
-        raise pending.ambiguous(context.transport.config.base_url + match.list_path, reason)
+        if not pending.lost:
+            raise exceptions.ClientClosed
+        assert pending.match is not None
+        url = context.transport.config.base_url + pending.match.list_path
+        raise pending.ambiguous(url, f"the client was closed{unreadable}")
 
     try:
-        return await until_closed(context, send, grace=_GRACE, settle=settle)
+        return await until_closed(context, send_or_look, grace=_GRACE, settle=settle)
     except anyio.get_cancelled_exc_class():
-        if pending.lost:
-            label = pending.match and pending.match.label
-            _logger.warning(
-                "create of %s: cancelled before its response; %s", label, pending.search_result
-            )
+        if pending.lost or pending.found is not None:
+            _log_cancelled(pending)
         raise
+
+
+def _log_cancelled(pending: PendingCreate) -> None:
+    """Log what a create that was cancelled before its answer has created: nobody else will know."""
+    label = pending.match and pending.match.label
+    if pending.found is None:
+        _logger.warning(
+            "create of %s: cancelled before its response; %s", label, pending.search_result
+        )
+    else:
+        _logger.warning(
+            "create of %s: cancelled before its response; %s was created, and continues",
+            label,
+            pending.found.id,
+        )

@@ -266,7 +266,7 @@ async def test_cleaning_up_is_done_once(
 async def test_a_create_by_itself_that_is_cancelled(
     training: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What nobody will know the ID of is not cancelled, since it was to run on; the log says so."""
+    """It is not cancelled, since it was to run on. It is looked for, counted, and the log has its ID."""
     async with world() as here, here.client(timeout=Timeout(read=20)) as client:
         create = faults.on_training if training else faults.on_model
         lost = here.emulator.wire.inject(Fault.STALL_AFTER_EXECUTION, method="POST")
@@ -274,7 +274,22 @@ async def test_a_create_by_itself_that_is_cancelled(
         await until(lambda: lost.happened and here.made_of("a"))
         assert await cancelled(task, within=1)
         assert here.emulator.ledger.cancelled() == []
-    assert "cancelled before its response; the list was not read; if it exists" in caplog.text
+        assert client.stats.created == client.stats.adopted == 1
+    (made,) = here.made_of("a")
+    assert f"cancelled before its response; {made} was created, and continues" in caplog.text
+
+
+async def test_a_create_by_itself_that_is_cancelled_and_not_found(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is looked for only briefly, since the task is cancelled."""
+    async with world() as here, here.client(timeout=Timeout(read=20)) as client:
+        lost = here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, method="POST")
+        task = asyncio.create_task(faults.on_model(client, here, "a"))
+        await until(lambda: lost.happened)
+        assert await cancelled(task, within=2)
+        assert client.stats.created == 0
+    assert "the list does not show it; if it exists" in caplog.text
 
 
 async def test_a_lagging_list() -> None:

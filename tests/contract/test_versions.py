@@ -138,6 +138,31 @@ async def test_creates_that_wait_do_not_starve_others(connections: int) -> None:
         assert here.emulator.ledger.cancelled() == []
 
 
+async def test_raw_requests_that_wait_do_not_starve_creates() -> None:
+    """Requests to any endpoint that ask the server to hold its answer leave a connection for creates."""
+    limits = Limits(connections=4)
+    async with world() as here, here.client(timeout=30, limits=limits) as client:
+        version = here.version
+        raw = [
+            asyncio.create_task(
+                client.request(
+                    "POST",
+                    "/models/acme/slow/predictions",
+                    json={"input": {"text": "raw", "seconds": 1}},
+                    headers={"prefer": "wait=20"},
+                )
+            )
+            for _ in range(8)
+        ]
+        await until(lambda: here.made_of("raw"))
+        began = time.monotonic()
+        for _ in range(3):
+            await client.predictions.create(version, {"text": "a"})
+        assert time.monotonic() - began < 0.8
+        answers = await asyncio.gather(*raw)
+        assert [answer["output"] for answer in answers] == ["raw"] * 8
+
+
 def _happened(fault: Injection, times: int) -> bool:
     return fault.happened == times
 

@@ -45,7 +45,9 @@ class Reference:
         return f"{self.owner}/{self.name}" if self.owner else None
 
     def __str__(self) -> str:
-        return ":".join(part for part in (self.full_name, self.version) if part)
+        if not self.owner:
+            return self.version or ""
+        return f"{self.owner}/{self.name}" + (f":{self.version}" if self.version else "")
 
 
 def parse_reference(text: str, argument: str = "ref") -> Reference:

@@ -19,6 +19,8 @@ from ._redaction import without_surrogates
 from ._version import __version__
 from .types import Job
 
+is_installed = False
+"""Whether there is anything to record with."""
 _trace: Any = None
 """The module `opentelemetry.trace`, if it is installed, and below what this package uses of the API."""
 _tracer: Any = None
@@ -28,6 +30,7 @@ try:
 except ImportError:
     pass
 else:
+    is_installed = True
     _trace = trace
     _tracer = trace.get_tracer("replicate_async", __version__)
     _meter = metrics.get_meter("replicate_async", __version__)

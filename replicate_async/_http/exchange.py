@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -55,10 +56,10 @@ class Exchange:
     routes: Routes
     route: Route
     """Where the request goes; after a redirect, where that led."""
+    silence: float
+    """Longest silence in seconds."""
     api_headers: Mapping[str, str] | None = None
     """Headers of requests to the API, including the token; None if the request gets no token, whatever its URL."""
-    silence: float = attrs.field()
-    """Longest silence in seconds."""
     buffer: int = BUFFER
     """Bytes of the answer to hold in memory before the server has to wait."""
     check_host: Callable[[str], None] | None = None
@@ -66,10 +67,6 @@ class Exchange:
     _body: Any = attrs.field(default=None, init=False)
     """Body of the request, as aiohttp takes it."""
     _body_headers: Mapping[str, str] = attrs.field(default=_NO_HEADERS, init=False)
-
-    @silence.default
-    def _longest_silence(self) -> float:
-        return self.config.timeout.read + self.call.held
 
     async def answer(self, result: type[Any] | None) -> Answer:
         """Send the request, and read its answer.
@@ -112,9 +109,7 @@ class Exchange:
             ClientClosed: The session was closed.
         """
         call, session, config = self.call, self.session, self.config
-        timeout = aiohttp.ClientTimeout(
-            total=total, sock_connect=config.timeout.connect, sock_read=self.silence
-        )
+        timeout = _client_timeout(total, config.timeout.connect, self.silence)
         own_headers = call.headers
         for _ in range(_MOST_REDIRECTS + 1):
             route = self.route
@@ -242,6 +237,11 @@ class Exchange:
     def _cannot_be_sent(self, error: Exception) -> exceptions.TransportError:
         reason = f"cannot be sent ({type(error).__name__}: {error})"
         return exceptions.TransportError(self.call.method, redacted(self.route.url), reason)
+
+
+@lru_cache(maxsize=64)  # most requests have the same
+def _client_timeout(total: float | None, connect: float, silence: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total, sock_connect=connect, sock_read=silence)
 
 
 class TimeLimit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -14,7 +15,7 @@ from .errors import cause_of
 from .urls import legal_url
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.frozen(eq=False, repr=False)
 class Route:
     """Destination of a request."""
 
@@ -33,6 +34,7 @@ class Routes:
         self.api_origin: Final = origin(config.base_url)
         self._root: Final = f"{config.base_url}{config.prefix}"
         self._api_path: Final = f"{urlsplit(self._root).path}/"
+        self.to = lru_cache(maxsize=256)(self._to)  # most requests go to the same few URLs
 
     def url_of(self, call: Call) -> str:
         """Return the URL of a call, with its query."""
@@ -47,7 +49,7 @@ class Routes:
                 url += ("&" if "?" in url else "?") + query
         return url
 
-    def to(self, url: str) -> Route:
+    def _to(self, url: str) -> Route:
         """Return the route to a URL.
 
         Raises:

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from ssl import SSLContext
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet, finalize
 
 import aiohttp
@@ -30,6 +30,9 @@ _MOST_HEADERS = 1024
 
 _QUIET = 60.0
 """Seconds between two warnings of the rate limit: a fan-out is refused hundreds of times for one reason."""
+
+_STANDSTILL: Final = 0.05
+"""Seconds without an answer after which the event loop may have stood still."""
 
 Cleanup = Callable[[], Coroutine[Any, Any, None]]
 """Stops what costs money. Must limit its own duration, and must not raise."""
@@ -62,6 +65,10 @@ class Session:
     """The process that has opened it."""
     guard: AsyncGenerator[None, None] | None = None
     """Closes the session when the event loop ends; None for a session that the caller brought."""
+
+    def has_stood_still(self) -> bool:
+        """Return whether the event loop may have stood still, so that it knows of no closed connections."""
+        return time.monotonic() - self.answered_at > _STANDSTILL
 
     def distrust(self) -> None:
         """Use no connection again that exists now, since an answer came that was not the one that was asked for."""

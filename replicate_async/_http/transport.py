@@ -27,7 +27,7 @@ from .limits import Gate, Gates, Slots
 from .obstacles import note_failure, note_queue
 from .retry import Kind, retry_delay
 from .routes import Routes
-from .session import Pool, Session
+from .session import Pool
 
 _logger = logging.getLogger("replicate_async")
 
@@ -97,7 +97,9 @@ class Transport:
             ClientClosed: The client is closed.
             ReplicateException: The stack is too deep.
         """
-        _check_stack(call.method, self.routes.url_of(call))
+        _check_stack(
+            call.method, call.path, _CREATE_FRAMES if call.kind is Kind.CREATE else _FRAMES
+        )
         started = time.monotonic()
         attempt = 1
         throttled = False
@@ -183,7 +185,7 @@ class Transport:
             ReplicateError: The answer has an error status.
             TransportError: There was no answer, or the connection broke while the body was read.
         """
-        _check_stack(method, url)
+        _check_stack(method, url, _FRAMES)
         session = await self.pool.session()
         exchange = Exchange(
             Call(method, url, headers=headers),
@@ -237,10 +239,19 @@ class Transport:
             headers, gate = None, None
             if route.is_api:
                 headers, gate = await self._pass_gates(call, throttled)
-            if call.rate_class == "creates":
-                await _notice_closed_connections(session)
+            if call.rate_class == "creates" and session.has_stood_still():
+                await _notice_closed_connections()
             send_state.is_queued = False
-            exchange = Exchange(call, self.config, self.pool, session, self.routes, route, headers)
+            exchange = Exchange(
+                call,
+                self.config,
+                self.pool,
+                session,
+                self.routes,
+                route,
+                silence=self.config.timeout.read + call.held,
+                api_headers=headers,
+            )
             try:
                 answer = await exchange.answer(result)
             except exceptions.RateLimitError as error:
@@ -336,18 +347,13 @@ _ITERATIONS: Final = 4
 read in one, TLS closes in the next, and the pool is told in another."""
 
 
-_STANDSTILL: Final = 0.05
-"""Seconds without an answer after which the event loop may have stood still."""
-
-
-async def _notice_closed_connections(session: Session) -> None:
+async def _notice_closed_connections() -> None:
     """Let the event loop read which connections were closed while it stood still.
 
     A create that is sent on such a connection gets no answer, although the server never sees it.
     """
-    if time.monotonic() - session.answered_at > _STANDSTILL:
-        for _ in range(_ITERATIONS):
-            await anyio.lowlevel.checkpoint()
+    for _ in range(_ITERATIONS):
+        await anyio.lowlevel.checkpoint()
 
 
 async def _take_hold(call: Call, holds: Slots, taken: list[Slots]) -> Call:
@@ -367,14 +373,18 @@ _FRAMES: Final = 40
 """Nested calls that a request needs. In the midst of a deeper stack, a connection would be left half closed."""
 
 
-def _check_stack(method: str, url: str) -> None:
+_CREATE_FRAMES: Final = 60
+"""Nested calls that a create and what follows it may need."""
+
+
+def _check_stack(method: str, path: str, frames: int) -> None:
     """Check that the stack has room for a request, before anything is sent.
 
     Raises:
         ReplicateException: It has none.
     """
-    if not has_stack(_FRAMES):
+    if not has_stack(frames):
         raise exceptions.ReplicateException(
-            f"{method} {redacted(url)} was not sent: the stack is too deep, there would be a RecursionError."
+            f"{method} {redacted(path)} was not sent: the stack is too deep, there would be a RecursionError."
             " Send it from a task of its own, or raise the recursion limit"
         )

@@ -84,7 +84,7 @@ async def until_closed(
         ClientClosed: The client was closed.
     """
     pool = context.transport.pool
-    await pool.session()
+    cleanups = (await pool.session()).cleanups
     if pool.closing:
         raise exceptions.ClientClosed
     done = anyio.Event()
@@ -96,7 +96,7 @@ async def until_closed(
         scope.cancel()
         await done.wait()
 
-    unregister = pool.before_close(stop)
+    cleanups.add(stop)
     try:
         with anyio.CancelScope() as scope:
             return await work()
@@ -104,7 +104,7 @@ async def until_closed(
         if settle is not None:
             return await settle()
     finally:
-        unregister()
+        cleanups.discard(stop)
         done.set()
     raise exceptions.ClientClosed
 
@@ -118,11 +118,13 @@ async def abandon(state: RunState) -> None:
         return  # nothing was created
     if prediction is not None and has_ended(prediction):
         return
-    await shielded(partial(_abandon_once, state))
+    if state.abandoning is None:
+        state.abandoning = anyio.Lock()
+    await shielded(partial(_abandon_once, state, state.abandoning))
 
 
-async def _abandon_once(state: RunState) -> None:
-    async with state.abandoning:
+async def _abandon_once(state: RunState, lock: anyio.Lock) -> None:
+    async with lock:
         if state.is_abandoned:
             return
         match, prediction = state.pending.match, state.prediction

@@ -16,7 +16,6 @@ from typing import Final, TypeVar
 import anyio
 
 from .. import exceptions
-from .._concurrency import has_stack
 from .._http.call import Call, redacted
 from .._http.retry import Kind
 from .._http.transport import Transport
@@ -38,9 +37,6 @@ _logger = logging.getLogger("replicate_async")
 
 _ABOUT_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime|\bheader", re.IGNORECASE)
 """Words in the error of a create whose deadline the API refuses."""
-
-_FRAMES: Final = 60
-"""Nested calls that a create and what follows it may need: more than a single request."""
 
 
 async def send_create(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
@@ -92,11 +88,6 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
 async def _send_once(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
     """Send a create, and return what it created according to the answer."""
     assert pending.match is not None
-    if not has_stack(_FRAMES):
-        raise exceptions.ReplicateException(
-            f"nothing was created on {pending.match.label}: the stack is too deep, and what follows would fail with"
-            " a RecursionError. Run it in a task of its own, or raise the recursion limit"
-        )
     creates = context.creates
     pending.began = time.monotonic()
     creates.begin(pending)
@@ -128,13 +119,9 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
             _logger.warning("%s %s belongs to another call, too", name_of(job_type), created.id)
         context.count(created=1)
         count_create(pending.match.label, context.transport.config.tags)
-        _logger.info(
-            "%s %s of %s created",
-            name_of(job_type),
-            created.id,
-            pending.match.label,
-            extra=context.log_extra(created),
-        )
+        if _logger.isEnabledFor(logging.INFO):
+            label, extra = pending.match.label, context.log_extra(created)
+            _logger.info("%s %s of %s created", name_of(job_type), created.id, label, extra=extra)
         return created
     finally:
         creates.end(pending)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 import attrs
 
+from .. import _telemetry
 from .._http.obstacles import Obstacles
 from .._telemetry import RunSpan
 from .context import Context
@@ -57,8 +58,8 @@ class RunState:
     """Makes the output of the JSON and the ID; None: `Prediction.output`."""
     span: RunSpan | None = None
     """The span of the run, if it has one."""
-    abandoning: anyio.Lock = attrs.field(factory=anyio.Lock)
-    """Held while the run is abandoned: by its own task, by one that closes the client, or by both."""
+    abandoning: anyio.Lock | None = None
+    """Held while the run is abandoned: by its own task, by one that closes the client, or by both. None before that."""
     is_abandoned: bool = False
     """Whether that has been done, as far as it could be."""
 
@@ -69,7 +70,9 @@ class RunState:
 
 
 def begin_span(state: RunState) -> None:
-    """Begin the span of a run."""
+    """Begin the span of a run, if OpenTelemetry is installed."""
+    if not _telemetry.is_installed:
+        return
     target = state.target
     name = target if isinstance(target, str) else target.match.label
     state.span = RunSpan(name, state.context.transport.config.tags)
@@ -86,9 +89,13 @@ def part_of(state: RunState, name: str) -> AbstractContextManager[None]:
     return nullcontext() if state.span is None else state.span.part(name)
 
 
+def spanned(state: RunState) -> AbstractContextManager[None]:
+    """Make the span of a run that is awaited as a whole, if OpenTelemetry is installed."""
+    return _spanned(state) if _telemetry.is_installed else nullcontext()
+
+
 @contextmanager
-def spanned(state: RunState) -> Iterator[None]:
-    """Make the span of a run that is awaited as a whole."""
+def _spanned(state: RunState) -> Iterator[None]:
     begin_span(state)
     try:
         yield

@@ -179,15 +179,13 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
 
 async def _output(state: RunState, request: CreateRequest, retry_failed: int, wait: Wait) -> Output:
     """Create a prediction, wait for its end, and return its output."""
-
-    async def work() -> tuple[Prediction, exceptions.ModelError | None]:
-        return await complete(
-            state,
-            create=partial(create_prediction, state, request),
-            wait=partial(wait_for_result, state, wait),
-            retry_failed=retry_failed,
-        )
-
+    work = partial(
+        complete,
+        state,
+        create=partial(create_prediction, state, request),
+        wait=partial(wait_for_result, state, wait),
+        retry_failed=retry_failed,
+    )
     prediction, error = await abandon_if_interrupted(state, work)
     if error is not None:
         raise error

@@ -164,6 +164,8 @@ def fallbacks_of(fallback: Sequence[str]) -> tuple[CreateTarget | str, ...]:
         ArgumentTypeError: It is not a sequence of references.
         InvalidReference: One of the texts is not a reference.
     """
+    if fallback == ():
+        return ()
     if isinstance(fallback, str) or not isinstance(fallback, Sequence):
         raise exceptions.ArgumentTypeError(
             "fallback", f"expected a list of models such as ['owner/name'], got {fallback!r}"

@@ -202,28 +202,34 @@ class ModelInterface:
 
     def convert(self, raw: Any, prediction: str) -> Output:
         """Return the output of the prediction with this ID as users see it: text joined, files as files."""
-        guess = partial(self._guess, prediction)
+        return as_gallery(self._converted(raw, prediction, files=self.makes_files))
+
+    def with_files(self, raw: Any, prediction: str) -> Any:
+        """Return the output of the prediction with this ID with all its files, even if users see their URLs."""
+        return self._converted(raw, prediction, files=True)
+
+    def _converted(self, raw: Any, prediction: str, *, files: bool) -> Any:
+        guess = partial(self._guess, prediction, files=files)
         if self.schema is None:
             return guess(raw)
-        return as_gallery(self.schema.convert(raw, partial(self._file, prediction), guess))
+        return self.schema.convert(raw, partial(self._file, prediction, files=files), guess)
 
     def convert_item(self, raw: Any, prediction: str) -> Output:
         """Return one item of the output of the prediction with this ID as users see it."""
-        guess = partial(self._guess, prediction)
+        guess = partial(self._guess, prediction, files=self.makes_files)
         if self.schema is None:
             return guess(raw)
-        return self.schema.convert_item(raw, partial(self._file, prediction), guess)
+        file = partial(self._file, prediction, files=self.makes_files)
+        return self.schema.convert_item(raw, file, guess)
 
-    def _file(self, prediction: str, url: str) -> FileOutput | str:
-        if not self.makes_files:
+    def _file(self, prediction: str, url: str, *, files: bool) -> FileOutput | str:
+        if not files:
             return url
         return FileOutput(url, transport=self.context.transport, prediction=prediction)
 
-    def _guess(self, prediction: str, value: Any) -> Output:
+    def _guess(self, prediction: str, value: Any, *, files: bool) -> Output:
         """Convert what the schema does not describe."""
-        return to_output(
-            value, self.context.transport, files=self.makes_files, prediction=prediction
-        )
+        return to_output(value, self.context.transport, files=files, prediction=prediction)
 
 
 # -- Schemas -----------------------------------------------------------------------------------

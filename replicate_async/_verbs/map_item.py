@@ -17,6 +17,7 @@ from .. import exceptions
 from .._codec import structure
 from .._concurrency import in_thread
 from .._files.disk import is_unusable
+from .._files.output_trees import to_output
 from .._jobs import running
 from .._jobs.abandoning import abandon
 from .._jobs.context import Context
@@ -423,6 +424,14 @@ class Item:
             return interface.convert(prediction._raw.get("output"), prediction.id)
         return prediction.output
 
+    def _tree(self, prediction: Prediction) -> Any:
+        """Return the output with all its files, even if users see their URLs."""
+        plan, raw = self._shared.plan, prediction._raw.get("output")
+        if plan.interface is not None:
+            return plan.interface.with_files(raw, prediction.id)
+        transport = self._shared.context.transport
+        return to_output(raw, transport, files=not plan.makes_text, prediction=prediction.id)
+
     async def _save(
         self, prediction: Prediction, output: Output, directory: Path
     ) -> tuple[Path, ...]:
@@ -433,11 +442,11 @@ class Item:
         if not is_complete:
             await self._shared.learn_secrets()
             files = await save_output(
-                self._shared.context,
                 directory,
                 self.index,
                 prediction,
                 output,
+                await in_thread(self._tree, prediction),
                 record=self._record(prediction),
                 known=known,
                 durable=plan.durable,

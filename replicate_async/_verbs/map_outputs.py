@@ -22,8 +22,7 @@ from .._concurrency import gather_limited, in_thread
 from .._files.disk import UniqueNames, write_file
 from .._files.media import has_suffix, safe_name
 from .._files.output import FileOutput, stamp_of
-from .._files.output_trees import files_in, replace_files, to_output
-from .._jobs.context import Context
+from .._files.output_trees import files_in, replace_files
 from .._jobs.prediction import Output, Prediction
 from .._json import to_text
 
@@ -58,11 +57,11 @@ def _is_saved(path: Path, size: int | None) -> bool:
 
 
 async def save_output(
-    context: Context,
     directory: Path,
     index: int,
     prediction: Prediction,
     output: Output,
+    tree: Any,
     *,
     record: Mapping[str, Any],
     known: Mapping[str, int | None],
@@ -71,11 +70,11 @@ async def save_output(
     """Save an output and the record of its prediction. Files that are there already are not fetched again.
 
     Args:
-        context: The client.
         directory: An existing directory.
         index: Zero-based index of the input.
         prediction: The prediction.
         output: Its output as users see it; None after a failure.
+        tree: Its output with all its files, even if users see their URLs.
         record: The record to save.
         known: The files that the journal says are there, with their sizes.
         durable: Whether the files must survive a power cut.
@@ -88,7 +87,7 @@ async def save_output(
         OSError: The record or a text could not be written.
     """
     raw = prediction._raw.get("output")
-    files = await in_thread(_files_of, output, raw, context, _name_prefix(index), prediction.id)
+    files = await in_thread(_files_of, output, raw, tree, _name_prefix(index))
     saved: dict[FileOutput, str] = {}
 
     def is_complete(path: Path) -> bool:
@@ -169,9 +168,8 @@ class _Files:
         return text.encode("utf-8", "surrogatepass")
 
 
-def _files_of(output: Output, raw: Any, context: Context, prefix: str, prediction: str) -> _Files:
+def _files_of(output: Output, raw: Any, tree: Any, prefix: str) -> _Files:
     """Return the files for an output: its own files, and one for what else there is of it."""
-    tree = to_output(raw, context.transport, files=True, prediction=prediction)
     unique = UniqueNames()
     unique.add("prediction.json")
     found = dict.fromkeys([*files_in(output)] or files_in(tree))

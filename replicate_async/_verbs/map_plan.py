@@ -17,7 +17,7 @@ from .._jobs.request import CreateOptions, CreateTarget
 from .._jobs.run_state import OnAbandon
 from .._jobs.running import with_deadline
 from .interface import ModelInterface
-from .run import Ref, target_of
+from .run import Ref, as_described, makes_text, target_of
 from .use import ModelFunction, StreamingFunction
 
 CONCURRENCY: Final = 64
@@ -55,6 +55,8 @@ class Plan:
     """What was given to run."""
     interface: ModelInterface | None = None
     """The interface of a function, which checks inputs and converts outputs."""
+    makes_text: bool = False
+    """Whether the output is text, as the object that was given says."""
 
     @property
     def left_behind(self) -> str:
@@ -103,6 +105,8 @@ def make_plan(
         )
         timeout = theirs.timeout if timeout is None else timeout
         retry_failed = retry_failed or theirs.retry_failed
+    else:
+        options = as_described(ref, options)
     target = target_of(ref)
     seconds = _arguments.timeout_seconds(timeout)
     if concurrency is None:
@@ -135,6 +139,7 @@ def make_plan(
         cancel_when_late=on_abandon != "leave",
         ref=ref,
         interface=interface,
+        makes_text=interface is None and makes_text(ref),
     )
 
 

@@ -24,6 +24,7 @@ from .._web.waiting import wait_for_delivery
 from ..resources.deployments import Deployment
 from ..resources.models import Model
 from ..resources.versions import Version
+from .schema import read_schema
 
 Ref: TypeAlias = str | Model | Version | Deployment
 """The forms in which users name what to run."""
@@ -62,6 +63,9 @@ async def run(
                 "save_to", "without `use_file_output` there are no files"
             )
         options = attrs.evolve(options, use_file_output=True)
+    if not further:  # other models return other outputs
+        options = as_described(ref, options)
+    if save_to is not None:
         directory = await ready_directory(save_to)  # before anything costs
     wait = None
     if via is not None:
@@ -130,6 +134,7 @@ def stream(
 ) -> EventStream:
     """Return the stream of a prediction that is created when its first event is requested, as `Client.stream`."""
     seconds = _arguments.timeout_seconds(timeout)
+    options = as_described(ref, options)
 
     async def make_request() -> CreateRequest:
         return await prepare(context, input, running.with_deadline(options, seconds, on_abandon))
@@ -149,6 +154,22 @@ def stream(
 def plain_ref(ref: Ref) -> Ref:
     """Return a reference without white space around it, and without the site that its URL names."""
     return str(parse_reference(ref)) if isinstance(ref, str) else ref
+
+
+def as_described(ref: Ref, options: CreateOptions) -> CreateOptions:
+    """Return options with which texts stay texts, even URLs, if what was given to run says that it makes texts."""
+    if options.use_file_output in (None, True) and makes_text(ref):
+        return attrs.evolve(options, use_file_output=False)
+    return options
+
+
+def makes_text(ref: Ref) -> bool:
+    """Tell whether an object has a schema by which the output is text."""
+    version = ref.latest_version if isinstance(ref, Model) else ref
+    if not isinstance(version, Version):
+        return False
+    schema = read_schema(version.openapi_schema, version.cog_version)
+    return schema is not None and schema.makes_text
 
 
 def check_retries(retry_failed: int) -> None:

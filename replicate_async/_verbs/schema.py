@@ -314,6 +314,14 @@ class ModelSchema:
 
     # Output
 
+    @property
+    def makes_text(self) -> bool:
+        """Whether the output is a text, or a list of texts; a file is a text with `format: uri`."""
+        node = self._resolved(self.output)
+        if node.get("type") == "array":
+            node = self._resolved(node.get("items"))
+        return node.get("type") == "string" and node.get("format") != "uri"
+
     def convert(self, value: Any, file: Callable[[str], Any], guess: Callable[[Any], Any]) -> Any:
         """Return an output as users see it: text joined, files as files.
 

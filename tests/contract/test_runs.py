@@ -154,6 +154,47 @@ async def test_token_lists_stay_text(client: Client, emulator: Emulator) -> None
         assert (await plain.predictions.get(found)).output == raw
 
 
+async def test_text_by_schema_stays_text(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
+    """A model that returns text may print a URL: it is not fetched, wherever the schema is at hand."""
+
+    @emulator.model("acme/echo")
+    def echo(text: str) -> str:
+        return text
+
+    @emulator.model("acme/lines")
+    def lines(text: str) -> list[str]:
+        return [text]
+
+    url = f"{emulator.url}/v1/webhooks/default/secret"
+    given = {"text": url}
+    for name, expected in (("acme/echo", url), ("acme/lines", [url])):
+        model = await client.models.get(name)
+        assert model.latest_version is not None
+        function = client.use(name)
+        for ref in (model, model.latest_version):
+            directory = tmp_path / name / type(ref).__name__
+            assert await client.run(ref, given) == expected
+            assert await client.run(ref, given, save_to=directory) == expected
+            assert list(directory.iterdir()) == []
+            async with client.start(ref, given) as run:
+                assert await run.result() == expected
+            first, *_ = [event.output async for event in client.stream(ref, given)]
+            assert first == url
+        for mapped in (model, function):
+            directory = tmp_path / name / f"map {type(mapped).__name__}"
+            [outcome] = await client.map(mapped, [given], save_to=directory).collect()
+            assert outcome.result() == expected
+            [path] = outcome.saved
+            assert (path.suffix, path.read_text()) == (".txt", url)
+    paths = [request.path for request in emulator.ledger.requests()]
+    assert "/v1/webhooks/default/secret" not in paths
+    painted = await client.run(await client.models.get("emulator/painter"), PICTURE)
+    assert isinstance(painted, list)
+    assert isinstance(painted[0], FileOutput)
+
+
 async def test_data_uris_of_sync_mode_are_replaced(client: Client) -> None:
     """Sync mode answers with data URIs; `create` shows them, `run` returns the lasting URLs."""
     created = await client.predictions.create(model="emulator/painter", input=PICTURE, wait=True)

@@ -917,3 +917,19 @@ def test_streaming_functions(client: Client) -> None:
     with writer(prompt="x") as pieces:
         assert isinstance(next(pieces), str)
     assert "".join(writer(prompt="x"))
+
+
+def test_text_by_schema_stays_text(client: Client, emulator: Emulator, tmp_path: Path) -> None:
+    """A text that is a URL is neither a file nor fetched, where the schema is at hand."""
+
+    @emulator.model("acme/echo")
+    def echo(text: str) -> str:
+        return text
+
+    given = {"text": f"{emulator.url}/v1/account"}
+    model = client.models.get("acme/echo")
+    assert client.run(model, given) == given["text"]
+    for ref in (model, client.use("acme/echo")):
+        [outcome] = client.map(ref, [given], save_to=tmp_path / type(ref).__name__)
+        assert outcome.result() == given["text"]
+        assert [path.read_text() for path in outcome.saved] == [given["text"]]

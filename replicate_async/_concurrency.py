@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import asyncio
 
-# asyncio imports it for its first thread: by then, there may be no free descriptor to import with.
+# asyncio imports it to look up its first host: by then, there may be no free descriptor to import with.
 import concurrent.futures.thread  # noqa: F401  (see above)
 import errno
+import mmap
 import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 if sys.platform != "win32":
     import resource
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+NO_ROOM: Final = "there is not enough memory for a thread"
+"""Why a thread cannot be started."""
+
+_ROOM: Final = 2**24
+"""Bytes that a thread may need: its stack, and what it does."""
+
+_LOOK: Final = 1.0
+"""Seconds after which the event loop looks whether a thread has been lost."""
+
+_REPORT: Final = 0.1
+"""Seconds in which the report of a thread that is done arrives."""
+
+_PAUSE: Final = 0.01
+"""Seconds between two looks at a thread that cannot report its end."""
+
+_AT_ONCE: Final = 16
+"""Quick calls at a time, for each event loop: they do not wait for those that may block."""
+
+_limiters: Final = RunVar[anyio.CapacityLimiter]("replicate_async.quick_calls")
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -31,34 +53,26 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """
     # A read from a pipe may never return, and must not hold up a cancellation.
     once = _Once(function, arguments)
-    try:
-        return await anyio.to_thread.run_sync(once, abandon_on_cancel=True)
-    except RuntimeError as error:
-        return once.instead(error)
+    return await once.in_worker() if has_room_for_thread() else once.here()
 
 
 async def in_own_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Do what `in_thread` does, for what may take any time: without a free thread, it fails.
 
     Raises:
-        OSError: The system has no thread left.
+        OSError: The system has no thread left, or no memory for one.
     """
-    once = _Once(function, arguments)
-    try:
-        return await anyio.to_thread.run_sync(once, abandon_on_cancel=True)
-    except RuntimeError as error:
-        if not once.is_refused(error):
-            raise
-        raise OSError(errno.EAGAIN, str(error)) from error
+    if not has_room_for_thread():
+        raise OSError(errno.EAGAIN, NO_ROOM)
+    return await _Once(function, arguments, may_block=True).in_worker()
 
 
 async def awaited_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Do what `in_thread` does, but wait for the end of *function* before a cancellation is raised."""
-    once = _Once(function, arguments)
-    try:
-        return await anyio.to_thread.run_sync(once)
-    except RuntimeError as error:
-        return once.instead(error)
+    result: list[T] = []
+    with anyio.CancelScope(shield=True):
+        result.append(await in_thread(function, *arguments))
+    return result[0]
 
 
 async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -67,23 +81,19 @@ async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     A cancellation that arrives meanwhile is raised afterwards, and the result is lost. *function* must be quick:
     without a free thread, it is called in that of the event loop.
     """
-    # A future of asyncio's own executor: it is no task, so that the end of `asyncio.run`, which cancels all
-    # tasks, does not cancel it.
     once = _Once(function, arguments)
-    try:
-        work = asyncio.get_running_loop().run_in_executor(None, once)
-    except RuntimeError as error:
-        return once.instead(error)
-    interrupted: asyncio.CancelledError | None = None
+    if not has_room_for_thread():
+        return once.here()
+    result: list[T] = []
     with anyio.CancelScope(shield=True):
-        while not work.done():
-            try:
-                await asyncio.shield(work)
-            except asyncio.CancelledError as error:
-                interrupted = error
-    if interrupted is not None:
-        raise interrupted
-    return work.result()
+        try:
+            result.append(await once.in_worker(_quick_calls()))
+        except asyncio.CancelledError:
+            # The end of `asyncio.run` cancels each task, and no shield holds that off.
+            with suppress(Exception):  # lost, as the result is
+                await once.settled_despite_cancellations()
+            raise
+    return result[0]
 
 
 async def unless(work: Awaitable[T], watch: Callable[[], Awaitable[object]]) -> list[T]:
@@ -118,28 +128,126 @@ async def unless(work: Awaitable[T], watch: Callable[[], Awaitable[object]]) -> 
     return result
 
 
-class _Once(Generic[T]):
-    """A call that is made once: an executor may have queued it although it could not start a thread for it."""
+def _quick_calls() -> anyio.CapacityLimiter:
+    """Return what bounds the number of quick calls in threads on this event loop."""
+    try:
+        return _limiters.get()
+    except LookupError:
+        _limiters.set(anyio.CapacityLimiter(_AT_ONCE))
+        return _limiters.get()
 
-    def __init__(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> None:
+
+class _Once(Generic[T]):
+    """A call that is made once, in a worker thread if that can be.
+
+    A thread that has no memory may end before it has made the call, or before it has reported that. So the event loop
+    looks for the outcome now and then, and makes a call that no thread will make.
+    """
+
+    def __init__(
+        self, function: Callable[..., T], arguments: tuple[Any, ...], *, may_block: bool = False
+    ) -> None:
         self._function = function
         self._arguments = arguments
+        self._may_block = may_block
         self._claim = threading.Lock()
+        self._is_done = False
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+        self._is_suspected = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> T:
         if not self._claim.acquire(blocking=False):
             raise RuntimeError("the call was made elsewhere")
+        try:
+            result = self._function(*self._arguments)
+            self._result.append(result)
+            return result
+        except BaseException as error:
+            self._error = error
+            raise
+        finally:
+            self._is_done = True
+
+    async def in_worker(self, limiter: anyio.CapacityLimiter | None = None) -> T:
+        """Make the call in a worker thread, which is abandoned if the task is cancelled."""
+        limiter = limiter or anyio.to_thread.current_default_thread_limiter()
+        loop, borrower = asyncio.get_running_loop(), asyncio.current_task()
+
+        def look() -> None:
+            # A call that waits for its turn is not lost.
+            is_unclaimed = not self._claim.locked() and borrower in limiter.statistics().borrowers
+            if self._is_done or is_unclaimed:
+                if self._is_suspected:
+                    scope.cancel()
+                    return
+                self._is_suspected = True  # the report may be on its way
+            try:
+                self._timer = loop.call_later(_REPORT if self._is_done else _LOOK, look)
+            except MemoryError:
+                scope.cancel()
+
+        try:
+            with anyio.CancelScope() as scope:
+                self._timer = loop.call_later(_LOOK, look)
+                return await anyio.to_thread.run_sync(self, abandon_on_cancel=True, limiter=limiter)
+            # Here only if `look` has given the thread up.
+            return await self.settled()
+        except (RuntimeError, MemoryError) as error:
+            if not self._is_refused(error):
+                raise
+            return self._instead(error)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._error = None  # they refer to this
+
+    async def settled(self) -> T:
+        """Make the call unless a thread has begun it, wait for its end, and return its result."""
+        if self._claim.acquire(blocking=False):
+            return self._instead(None)
+        while not self._is_done:  # noqa: ASYNC110  (the thread has no memory to set an event with)
+            await asyncio.sleep(_PAUSE)
+        if self._error is not None:
+            raise self._error
+        return self._result[0]
+
+    async def settled_despite_cancellations(self) -> None:
+        """Do what `settled` does, however often the task is cancelled meanwhile."""
+        while True:
+            with suppress(asyncio.CancelledError):
+                await self.settled()
+                return
+
+    def here(self) -> T:
+        """Make the call in this thread."""
         return self._function(*self._arguments)
 
-    def is_refused(self, error: RuntimeError) -> bool:
-        """Tell whether the call was not made, and will not be, since the system has no thread left."""
-        return "new thread" in str(error) and self._claim.acquire(blocking=False)
+    def _instead(self, error: Exception | None) -> T:
+        """Make the call that no thread will make, unless it may block."""
+        if self._may_block:
+            raise OSError(errno.EAGAIN, str(error or NO_ROOM)) from error
+        return self.here()
 
-    def instead(self, error: RuntimeError) -> T:
-        """Make the call here if there was no thread for it, or raise the error."""
-        if not self.is_refused(error):
-            raise error
-        return self._function(*self._arguments)
+    def _is_refused(self, error: Exception) -> bool:
+        """Tell whether the call was not made, and will not be, since the system has no thread or memory left."""
+        no_thread = any(each in str(error) for each in ("new thread", "allocate lock"))
+        return (no_thread or isinstance(error, MemoryError)) and self._claim.acquire(blocking=False)
+
+
+def has_room_for_thread() -> bool:
+    """Return whether there is memory for one more thread.
+
+    Without, a thread may end before it has begun. Python's `Thread.start` waits for that for ever.
+    """
+    if sys.platform == "win32":
+        return True
+    try:
+        mmap.mmap(-1, _ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 def share_of_descriptors() -> int:

@@ -360,7 +360,8 @@ def _keep_receive_buffers() -> None:
     size at the end of the heap: enough for the chunks of a download not to be given back and faulted in again
     for each file.
     """
-    bytes(2**22)
+    with suppress(MemoryError):
+        bytes(2**22)
 
 
 def _socket_with_keepalive(info: tuple[Any, ...]) -> socket.socket:

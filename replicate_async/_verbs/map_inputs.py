@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from .. import exceptions
+from .._concurrency import NO_ROOM, has_room_for_thread
 
 Inputs: TypeAlias = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 
@@ -21,6 +22,12 @@ _Requests: TypeAlias = SimpleQueue[Future[Any] | None]
 """Requests to a thread: for the next input, or (None) to end."""
 
 _END: Final = object()
+
+_LOOK: Final = 1.0
+"""Seconds after which a wait for an input looks at the thread that reads it."""
+
+_REPORT: Final = 0.1
+"""Seconds in which the report of a thread that is done arrives."""
 
 _CLOSING: Final = 10.0
 """Seconds for which an asynchronous iterator may close."""
@@ -77,21 +84,48 @@ async def _read_in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
         daemon=True,
     )
     try:
+        if not has_room_for_thread():
+            raise RuntimeError(NO_ROOM)
         thread.start()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise exceptions.ReplicateException(
-            f"the inputs cannot be read: {error}. Pass a list or an async iterator, or let the process have more threads"
+            f"the inputs cannot be read: {str(error) or NO_ROOM}. Pass a list or an async iterator, or let the process have"
+            " more threads and memory"
         ) from error
     try:
         while True:
             request: Future[Any] = Future()
             requests.put(request)
-            value = await asyncio.wrap_future(request)
+            value = await _answer(request, thread)
             if value is _END:
                 return
             yield value
     finally:
         requests.put(None)
+
+
+async def _answer(request: Future[Any], thread: threading.Thread) -> Any:
+    """Wait for the answer to a request.
+
+    Raises:
+        ReplicateException: The thread has ended without one.
+    """
+    answer = asyncio.wrap_future(request)
+    try:
+        while True:
+            was_over = request.done() or not thread.is_alive()
+            await asyncio.wait({answer}, timeout=_REPORT if was_over else _LOOK)
+            if answer.done():
+                return answer.result()
+            if was_over:  # without memory, the thread could not report it, or has ended
+                break
+    finally:
+        answer.cancel()
+    if request.done() and not request.cancelled():
+        return request.result()
+    raise exceptions.ReplicateException(
+        "the thread that reads the inputs has ended: there is not enough memory"
+    )
 
 
 def _serve(iterator: Iterator[Any], requests: _Requests) -> None:

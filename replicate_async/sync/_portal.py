@@ -30,6 +30,7 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 import attrs
 
 from .. import exceptions
+from .._concurrency import NO_ROOM, has_room_for_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -277,6 +278,8 @@ class Portal:
         )
         self._prepare(thread)
         try:
+            if not has_room_for_thread():
+                raise RuntimeError(NO_ROOM)
             self._thread.start()
         except RuntimeError as error:
             # In subinterpreters, in WebAssembly, while the interpreter exits, and in Python 3.12.0 to 3.12.2
@@ -364,10 +367,18 @@ class Portal:
 
     def start(self, pending: Pending, work: Work, running: set[Pending]) -> None:
         """Start some work in a task of its own. Only called on the loop."""
-        if self._open:
-            self._loop.create_task(settle(pending, work, running))
-        else:
+        if not self._open:
             pending.give_up()
+            return
+        try:
+            settling = settle(pending, work, running)
+            try:
+                self._loop.create_task(settling)
+            except BaseException:
+                settling.close()
+                raise
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
+            pending.finish(error=error)
 
     def run(self, pending: Pending, start: Callable[..., object], *args: Any) -> None:
         """Post `start(pending, *args)`, and wait until *pending* is done.

@@ -18,6 +18,10 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     os.environ.pop(_name, None)
     os.environ.pop(_name.upper(), None)
 
+for _name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+    # Each client would load the certificate authorities anew, which takes longer than most tests.
+    os.environ.pop(_name, None)
+
 for _number, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     # Under `nohup`, or in the background of a shell, they are ignored, by the processes of the tests as well.
     if signal.getsignal(_signal := getattr(signal, _number, signal.SIGINT)) is signal.SIG_IGN:

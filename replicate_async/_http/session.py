@@ -147,10 +147,16 @@ class Pool:
         Raises:
             ClientClosed: The client is closed.
             ArgumentError: The session that the caller brought is closed, or belongs to another event loop.
+            ReplicateException: There is not enough memory to open one.
         """
         if self._closed:
             raise exceptions.ClientClosed
-        return self._opened() or await self._open(asyncio.get_running_loop())
+        try:
+            return self._opened() or await self._open(asyncio.get_running_loop())
+        except MemoryError as error:
+            raise exceptions.ReplicateException(
+                "nothing was sent: there is not enough memory for a connection"
+            ) from error
 
     def _opened(self) -> Session | None:
         """Return the session of the running event loop, if it is open."""

@@ -31,6 +31,8 @@ from .session import Pool
 
 _logger = logging.getLogger("replicate_async")
 
+_NO_MEMORY = "there is not enough memory for the answer"
+
 
 @attrs.define(eq=False, repr=False)
 class Account:
@@ -213,6 +215,8 @@ class Transport:
                     raise
                 except NETWORK_ERRORS as error:
                     raise translated(error, method, url, exchange.silence) from cause_of(error)
+                except MemoryError as error:
+                    raise exceptions.ConnectionLost(method, redacted(url), _NO_MEMORY) from error
 
     async def _attempt(self, call: Call, result: type[Any] | None, throttled: bool) -> Answer:
         """Wait for slots and for the gates, make a request, and return its answer.
@@ -263,8 +267,7 @@ class Transport:
                 gate.learn(answer.headers)
             return answer
         except MemoryError as error:
-            reason = "there is not enough memory for the answer"
-            raise exceptions.ConnectionLost(call.method, redacted(route.url), reason) from error
+            raise exceptions.ConnectionLost(call.method, redacted(route.url), _NO_MEMORY) from error
         finally:
             for each in reversed(taken):
                 each.release()

@@ -51,6 +51,10 @@ async def abandon_if_interrupted(state: RunState, work: Callable[[], Awaitable[T
             if state.pending.lost:
                 url = state.context.transport.config.base_url
                 raise state.pending.ambiguous(url, repr(error)[:500]) from error
+            if isinstance(error, MemoryError):
+                raise exceptions.ReplicateException(
+                    "nothing was created: there is not enough memory"
+                ) from error
             raise
         except BaseException:
             # Cancelled or interrupted.

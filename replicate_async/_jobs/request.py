@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from .. import _arguments
+from .. import _arguments, exceptions
 from .._arguments import check_events, check_webhook
 from .._files.inputs import encode_input
 from .._references import parse_reference, quoted_name
@@ -113,6 +113,7 @@ async def prepare(
         ArgumentError: An option or the input is invalid.
         ReplicateError: The API refused a file.
         TransportError: A file could not be uploaded.
+        ReplicateException: There is not enough memory for the input.
     """
     preference, held = _arguments.wait_preference(options.wait)
     headers: dict[str, str] = {}
@@ -133,7 +134,12 @@ async def prepare(
     if strategy is None:
         strategy = context.file_encoding_strategy
     _arguments.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
-    encoded, large = await encode_input(input, context.transport, strategy, context.uploads)
+    try:
+        encoded, large = await encode_input(input, context.transport, strategy, context.uploads)
+    except MemoryError as error:
+        raise exceptions.ReplicateException(
+            "nothing was created: there is not enough memory to encode the input"
+        ) from error
     return CreateRequest(
         body={**body, "input": encoded},
         input=encoded,

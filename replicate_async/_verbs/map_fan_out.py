@@ -20,7 +20,7 @@ from .._jobs.context import Context
 from .._jobs.run_state import RunState
 from .map_fingerprint import Fingerprint, fingerprint_of
 from .map_inputs import Inputs, read
-from .map_item import Item, Shared, Stopped
+from .map_item import Item, Shared, Stopped, named
 from .map_journal import Journal
 from .map_plan import Plan
 from .map_rows import Entry
@@ -103,7 +103,7 @@ class FanOut:
         try:
             await self._run()
         except Exception as error:  # noqa: BLE001  (it is raised where the outcomes are awaited)
-            self._failure = self._failure or error
+            self._failure = self._failure or named(error, None)
 
     async def _run(self) -> None:
         shared, plan = self._shared, self._plan
@@ -184,7 +184,10 @@ class FanOut:
             raise
         except Exception as error:  # noqa: BLE001  (that of the item)
             self._emit(
-                index, Outcome(index, value if isinstance(value, Mapping) else {}, error=error)
+                index,
+                Outcome(
+                    index, value if isinstance(value, Mapping) else {}, error=named(error, None)
+                ),
             )
             return
         await self._places.acquire()
@@ -252,6 +255,6 @@ async def _finish_cleanup(clean_up: Callable[[], Awaitable[None]], seconds: floa
                 # At its end, `asyncio.run` cancels each task, and no shield holds that off.
                 if time.monotonic() > until:
                     raise
-            except exceptions.ReplicateException as error:
-                _logger.warning("%s", error)
+            except (exceptions.ReplicateException, MemoryError) as error:
+                _logger.warning("%s", str(error) or "not cleaned up: there is not enough memory")
                 return

@@ -41,6 +41,8 @@ from .schema import ModelSchema
 
 _logger = logging.getLogger("replicate_async")
 
+_NO_MEMORY = "there is not enough memory"
+
 _CREATING: Final = 16
 """How many creates are under way at a time: so many are uncertain after a sudden end."""
 
@@ -223,13 +225,14 @@ class Item:
                     saved = await self._save(prediction, output, plan.save_to)
             except exceptions.JournalError:
                 raise
-            except (exceptions.ReplicateException, OSError) as failure:
+            except (exceptions.ReplicateException, OSError, MemoryError) as failure:
                 await self._note_disk_failure(plan.save_to, failure)
                 if error is None:
                     failures = (
                         [failure] if isinstance(failure, exceptions.ReplicateException) else []
                     )
-                    error = exceptions.OutputNotSaved(prediction, str(failure), failures)
+                    reason = str(failure) or _NO_MEMORY
+                    error = exceptions.OutputNotSaved(prediction, reason, failures)
                     error.__cause__ = failure
         return Outcome(self.index, self.value, prediction, output, error, saved, self._secrets)
 
@@ -242,6 +245,7 @@ class Item:
     def failed_outcome(self, error: Exception) -> Outcome:
         """Return the outcome of an input that has failed with an error."""
         prediction = getattr(error, "prediction", None) or self._run.prediction
+        error = named(error, prediction)
         return Outcome(self.index, self.value, prediction, error=error, secrets=self._secrets)
 
     async def abandon(self) -> None:
@@ -472,3 +476,16 @@ def _redo_reason(error: Exception | None) -> RedoReason | None:
         case exceptions.ContactLost(__cause__=exceptions.NotFoundError()):
             return "lost"
     return None
+
+
+def named(error: Exception, prediction: Prediction | None) -> Exception:
+    """Return the exception of this package for memory that has run out; any other as it is."""
+    if not isinstance(error, MemoryError):
+        return error
+    own: exceptions.ReplicateException
+    if prediction is None:
+        own = exceptions.ReplicateException(f"nothing was created: {_NO_MEMORY}")
+    else:
+        own = exceptions.ContactLost(prediction, _NO_MEMORY)
+    own.__cause__ = error
+    return own

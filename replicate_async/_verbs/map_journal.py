@@ -200,7 +200,7 @@ class _Store:
                 self._prepare(self._database, target)
                 sync_directory(self._path.parent)
                 self._files = {path: _identity(path) for path in (self._path, self._log)}
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, MemoryError) as error:
                 self._close()
                 raise self._problem(error) from error
             except BaseException:
@@ -437,7 +437,8 @@ class _Store:
             )
         if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             return exceptions.JournalError("unreadable", path, f"it is not a journal ({error})")
-        return exceptions.JournalError("failed", path, str(error))
+        reason = "there is not enough memory" if isinstance(error, MemoryError) else str(error)
+        return exceptions.JournalError("failed", path, reason)
 
 
 def _identity(path: Path) -> tuple[int, int, bool]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from replicate_async import Client
+from replicate_async.exceptions import ReplicateException
 from replicate_async.testing import Emulator, OutputFile
 
 pytest.importorskip("resource")
@@ -117,6 +118,105 @@ async def test_threads_that_die_between_two_calls(tmp_path: Path) -> None:
 
         lines = await program(DEAD, emulator, str(tmp_path))
         assert lines == ["1 1"]
+
+
+class Greedy(dict[str, Any]):
+    """An input that needs too much memory."""
+
+    def items(self) -> Any:
+        """Fail."""
+        raise MemoryError
+
+    def __iter__(self) -> Iterator[str]:
+        raise MemoryError
+
+
+@pytest.mark.parametrize("verb", ["run", "start", "stream", "map"])
+async def test_an_input_for_which_there_is_no_memory(verb: str, tmp_path: Path) -> None:
+    """The error is one of this package, and says that nothing was created."""
+    with Emulator(rate_limits=False) as emulator:
+        async with Client(emulator.token, base_url=emulator.url) as client:
+            given = {"n": Greedy(a=1)}
+
+            async def act() -> None:
+                if verb == "run":
+                    await client.run("acme/picture", given)
+                elif verb == "start":
+                    async with client.start("acme/picture", given) as prediction:
+                        await prediction.result()
+                elif verb == "stream":
+                    async for _ in client.stream("acme/picture", given):
+                        pass
+                else:
+                    fan_out = client.map("acme/picture", [given], journal=tmp_path / "journal.db")
+                    [outcome] = await fan_out.collect()
+                    assert outcome.error is not None
+                    raise outcome.error
+
+            with pytest.raises(ReplicateException, match="nothing was created") as caught:
+                await act()
+            assert isinstance(caught.value.__cause__, MemoryError)
+        assert emulator.ledger.created() == []
+
+
+FIRST = """
+import asyncio, resource, sys
+import replicate_async.sync
+from replicate_async import Client, exceptions
+
+url, token, place = sys.argv[1:]
+
+def limit(room):
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
+
+def lift():
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+async def main():
+    retry = replicate_async.Retry(attempts=1)
+    async with Client(token, base_url=url, rate_limit=False, retry=retry) as client:
+        options = {"journal": place + "/a.db", "save_to": place + "/saved"}
+        for room in (2**16, 2**20, 2**23):
+            limit(room)
+            try:
+                async with asyncio.timeout(10):
+                    await client.map("acme/picture", ({"n": n} for n in range(3)), **options).collect()
+            except exceptions.ReplicateException:
+                pass
+            lift()
+        outcomes = await client.map("acme/picture", ({"n": n} for n in range(3)), **options).collect()
+        print("saved", *[outcome.saved[0].read_text() for outcome in outcomes])
+
+with replicate_async.sync.Client(token, base_url=url, rate_limit=False) as client:
+    limit(2**16)
+    try:
+        client.run("acme/picture", {"n": 4})
+        print("enough")
+    except exceptions.LoopClosed as error:
+        lift()
+        print(error)
+    print("again", client.run("acme/picture", {"n": 4}).read())
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the size of the process is known on Linux only"
+)
+async def test_no_room_for_the_first_call(tmp_path: Path) -> None:
+    """The errors are those of this package, and things work when there is room."""
+    with Emulator(rate_limits=False) as emulator:
+
+        @emulator.model("acme/picture", official=True)
+        async def picture(n: int) -> OutputFile:
+            return OutputFile(b"%d" % n, "n.bin")
+
+        lines = await program(FIRST, emulator, str(tmp_path))
+        assert "there is not enough memory for a thread" in lines[0]
+        assert lines[1:] == ["again b'4'", "saved 0 1 2"]
+        assert emulator.ledger.running() == []
 
 
 async def program(script: str, emulator: Emulator, *arguments: str) -> list[str]:

@@ -457,6 +457,18 @@ async def cancel_in_time(job: LiveJob, seconds: float | None = None) -> None:
         _logger.warning("%s lost: it could not be cancelled (%r)", name, error, extra=extra)
 
 
+async def look_last(job: LiveJob) -> None:
+    """Poll a job once more when its time is over, unless it is known to have ended. Does not raise if that fails."""
+    patience = job._context.timings.last_try
+    if has_ended(job):
+        return
+    try:
+        with anyio.move_on_after(patience):
+            await poll(job, patience)
+    except (exceptions.ReplicateError, exceptions.TransportError) as error:
+        _logger.debug("%s %s cannot be read now: %s", name_of(type(job)), job.id, error)
+
+
 # -- The end of a job --------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from . import policy
 from .abandoning import abandon, abandon_if_interrupted
 from .context import Context
 from .creating import create
-from .job import cancel_in_time, failure_of, next_state, poll, wait_for_end
+from .job import cancel_in_time, failure_of, look_last, next_state, wait_for_end
 from .pending import PendingCreate
 from .policy import has_ended
 from .prediction import Output, Prediction
@@ -127,16 +127,11 @@ async def _output_after_timeout(state: RunState, seconds: float) -> Output:
 
 async def has_succeeded_late(state: RunState) -> bool:
     """Return whether the prediction of a run whose time is over has succeeded nevertheless, so that it is paid for."""
-    prediction, timings = state.prediction, state.context.timings
+    prediction = state.prediction
     if prediction is None:
         return False
-    if not has_ended(prediction) and state.on_abandon == "leave":
-        try:
-            with anyio.move_on_after(timings.last_try):
-                await poll(prediction, timings.last_try)
-        except (exceptions.ReplicateError, exceptions.TransportError) as error:
-            _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
-    if prediction.status != "succeeded" or _failure_or_loss(prediction) is not None:
+    await look_last(prediction)  # it was left alone, or it may have refused to be cancelled
+    if not has_ended(prediction) or _failure_or_loss(prediction) is not None:
         return False
     _logger.info("prediction %s succeeded when its time was over", prediction.id)
     return True
@@ -249,12 +244,7 @@ async def next_state_of_start(state: RunState, prediction: Prediction, seconds: 
         with anyio.move_on_after(left):
             await next_state(prediction)
             return
-    timings = state.context.timings
-    with anyio.move_on_after(timings.last_try):
-        try:
-            await poll(prediction, timings.last_try)
-        except (exceptions.ReplicateError, exceptions.TransportError) as error:
-            _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
+    await look_last(prediction)
     if not is_starting(prediction):
         return
     state.late = prediction

@@ -22,7 +22,7 @@ from .._jobs import running
 from .._jobs.abandoning import abandon
 from .._jobs.context import Context
 from .._jobs.creating import choose_deadline, create
-from .._jobs.job import wait_for_end
+from .._jobs.job import look_last, wait_for_end
 from .._jobs.pending import PendingCreate
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
@@ -389,13 +389,18 @@ class Item:
             # One of an earlier run may have ended long ago.
             await wait_for_end(prediction, timeout, poll_first=self._entry.state != "new")
         except exceptions.RunTimeout as late:
-            if not self._shared.plan.cancel_when_late or timeout is None:
+            if timeout is None:
                 raise
-            with suppress(exceptions.ReplicateException):
-                await prediction.cancel()
+            if self._shared.plan.cancel_when_late:
+                with suppress(exceptions.ReplicateException):
+                    await prediction.cancel()
+            await look_last(prediction)  # it was left alone, or it may have refused to be cancelled
             if not has_ended(prediction):
                 raise
-            if prediction.status in ("canceled", "aborted"):  # else it has ended in time after all
+            is_canceled = prediction.status in ("canceled", "aborted")
+            if (
+                is_canceled and self._shared.plan.cancel_when_late
+            ):  # else it has ended in time after all
                 self._late = exceptions.RunTimeout(prediction, timeout, canceled=True)
                 self._late.__cause__ = late.__cause__
         finally:

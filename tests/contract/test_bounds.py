@@ -18,7 +18,7 @@ from aiohttp import web
 
 from replicate_async import Client, FileOutput, Limits, Timeout, exceptions, sync
 from replicate_async._display import shortened
-from replicate_async.testing import Emulator
+from replicate_async.testing import Emulator, Request
 from replicate_async.types import ServerSentEvent, Update
 
 from .conftest import rewrite
@@ -410,3 +410,49 @@ async def test_a_timeout_loses_no_output(client: Client, emulator: Emulator, how
 
         assert await asyncio.to_thread(run) == "done"
     assert len(emulator.ledger.created()) == 1
+
+
+async def test_a_timeout_looks_once_more(emulator: Emulator) -> None:
+    """A prediction that cannot be cancelled, or is left, may have succeeded since it was polled."""
+
+    @emulator.model("acme/quick", official=True)
+    def quick() -> str:
+        return "done"
+
+    began = time.monotonic()
+
+    def running(body: Any) -> Any:
+        if time.monotonic() - began > 0.9:
+            return body
+        return {**body, "status": "processing", "output": None, "completed_at": None}
+
+    async def refuse_cancel(request: web.BaseRequest, entry: Request, handler: Any) -> Any:
+        if entry.operation == "predictions.cancel":
+            return web.json_response({"detail": "It has ended.", "status": 422}, status=422)
+        return await handler(request)
+
+    rewrite(emulator, "predictions.get", running)
+    rewrite(emulator, "models.predictions.create", running)
+    emulator.middlewares.append(refuse_cancel)
+
+    async def started(client: Client, on_abandon: Any) -> Any:
+        async with client.start("acme/quick", {}, timeout=1, on_abandon=on_abandon) as run_seen:
+            return await run_seen.result()
+
+    async def mapped(client: Client, on_abandon: Any) -> Any:
+        outcomes = client.map("acme/quick", [{}], timeout=1, on_abandon=on_abandon)
+        return (await outcomes.collect())[0].result()
+
+    async with Client(emulator.token, base_url=emulator.url, poll_interval=5) as client:
+        outputs = await asyncio.gather(
+            *(
+                way
+                for on_abandon in ("cancel", "leave")
+                for way in (
+                    client.run("acme/quick", wait=False, timeout=1, on_abandon=on_abandon),
+                    started(client, on_abandon),
+                    mapped(client, on_abandon),
+                )
+            )
+        )
+    assert outputs == ["done"] * 6

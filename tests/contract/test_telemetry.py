@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from replicate_async import Client, RateLimit, exceptions
 from replicate_async.testing import Emulator, Fault
 
-from .conftest import HELLO
+from .conftest import HELLO, until
 from .faults import world
 
 EXPORTER = InMemorySpanExporter()
@@ -132,10 +132,10 @@ async def test_a_failed_model_marks_its_span(client: Client, emulator: Emulator,
     assert attributes(run)["replicate.status"] == "failed"
 
 
-async def test_an_abandoned_run_ends_its_span(client: Client) -> None:
+async def test_an_abandoned_run_ends_its_span(client: Client, emulator: Emulator) -> None:
     """A run that is cancelled, and one that is left, end their spans."""
     task = asyncio.create_task(client.run("emulator/sleeper", {"seconds": 60}))
-    await asyncio.sleep(0.2)
+    await until(lambda: emulator.ledger.created())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

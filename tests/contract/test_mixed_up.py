@@ -11,6 +11,7 @@ import pytest
 from replicate_async import Client, exceptions
 from replicate_async.testing import Emulator, Reply
 
+from . import faults
 from .conftest import until
 from .wire import PREDICTION, QUICK, Request, Wire, client_of, json
 
@@ -152,7 +153,7 @@ async def test_lists(world: Emulator) -> None:
 
 async def test_a_create_with_the_answer_of_another(world: Emulator) -> None:
     """A create that is answered with the ID of another call is looked up in the list."""
-    async with _client(world) as client:
+    async with faults.with_timings(_client(world), faults.QUICK) as client:
         ids = await _predictions(client, 1)
         stale = Reply.json({**PREDICTION, "id": ids[0], "status": "starting"}, 201)
         world.wire.inject(stale, method="POST", times=1)

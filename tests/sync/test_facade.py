@@ -213,7 +213,7 @@ def test_folded_causes(client: Client, nowhere: Client, tmp_path: Path) -> None:
     """Causes whose texts are in the message are folded, and no frame of a library is shown."""
     calls: list[Callable[[], object]] = [
         lambda: nowhere.models.get("a/b"),
-        lambda: client.output("http://127.0.0.1:9/a.png").save(tmp_path),
+        lambda: nowhere.output("http://127.0.0.1:9/a.png").save(tmp_path),
         lambda: client.output("data:,x").save(tmp_path / "none" / "x"),
         lambda: client.run("emulator/painter", {"prompt": "x"}, save_to=tmp_path / "file" / "x"),
         lambda: client.run("emulator/describer", {"image": tmp_path / "none.png"}),
@@ -812,7 +812,7 @@ def crossings(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_crossings_of_streams(emulator: Emulator, client: Client, crossings: list[object]) -> None:
     """Events cross once for all that have arrived, never one by one."""
     prediction = client.predictions.create(
-        model="emulator/writer", input={"prompt": "x", "max_tokens": 300}
+        model="emulator/writer", input={"prompt": "x", "max_tokens": 150}
     )
     prediction.wait()
     crossings.clear()

@@ -75,7 +75,8 @@ class Call:
     held: float = 0.0
     """Seconds for which the server was asked to hold the answer back."""
     may_skip_hold: bool = False
-    """Whether the server may be asked for its answer at once, where too many others are held."""
+    """Whether the request may be sent without asking the server to hold its answer, where too many others are held;
+    else it waits until fewer are."""
     urgent: bool = False
     """Whether to pass all queues, as a request does that stops costs."""
     is_new: bool = False

@@ -21,6 +21,7 @@ from .answers import decode_body, fail_when_closed, redirect_target
 from .call import LARGE, USER_AGENT, Answer, Body, Call, Config, redacted
 from .errors import NETWORK_ERRORS, cause_of, status_error, translated
 from .hosts import host_of
+from .limits import Gate
 from .payloads import JSONPayload, StreamedPayload
 from .routes import Route, Routes
 from .session import Pool, Session
@@ -31,10 +32,10 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 _MOST_REDIRECTS: Final = 5
 
-OVERALL: Final = 3
+TOTAL_PER_SILENCE: Final = 3
 """Factor from the longest silence to the time for a whole request: an answer may drip without ever being silent."""
 
-BUFFER: Final = 2**16
+READ_BUFFER: Final = 2**16
 """Bytes of an answer to hold in memory before the server has to wait."""
 
 _JSON_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
@@ -47,7 +48,10 @@ _SKIPPED_HEADERS: Final = ("Content-Type",)
 
 @attrs.define(eq=False, repr=False)
 class Exchange:
-    """A request, the redirects that it is sent on to, and its answer."""
+    """One attempt of a call: a request, the redirects that it is sent on to, and its answer.
+
+    A redirect changes `route`. If one leads out of the API, the token, the headers and the body are gone for good.
+    """
 
     call: Call
     config: Config
@@ -60,7 +64,9 @@ class Exchange:
     """Longest silence in seconds."""
     api_headers: Mapping[str, str] | None = None
     """Headers of requests to the API, including the token; None if the request gets no token, whatever its URL."""
-    buffer: int = BUFFER
+    gate: Gate | None = None
+    """Gate that learns from the answer how much is left of the rate limit."""
+    buffer: int = READ_BUFFER
     """Bytes of the answer to hold in memory before the server has to wait."""
     check_host: Callable[[str], None] | None = None
     """Called with the host, and with that of each redirect, before anything is sent there; may raise."""
@@ -78,23 +84,30 @@ class Exchange:
             ReplicateError: The answer has an error status.
             TransportError: There was no usable answer.
         """
-        content, most = self.call.content, OVERALL * self.silence
+        content = self.call.content
+        total = TOTAL_PER_SILENCE * self.silence
         if isinstance(content, Body):
-            async with TimeLimit(self.call, self.route.url, most) as limit:
+            async with TimeLimit(self.call, self.route.url, total) as limit:
                 self._body = StreamedPayload(content.make(), limit.restart)
                 if content.size is not None:
                     self._body_headers = {"Content-Length": str(content.size)}
                 response, received = await self._send_and_read()
         else:
             await self._encode()
-            response, received = await self._send_and_read(most)
+            response, received = await self._send_and_read(total)
+        gate = self.gate if self.route.is_api else None
         if received is None:
             with closing(response):
                 error = await self.error_of(response)
             if isinstance(self._body, StreamedPayload):
                 self._body.abandon()
+            if gate is not None and isinstance(error, exceptions.RateLimitError):
+                pause = 1.0 if error.retry_after is None else error.retry_after
+                gate.refused(min(pause, self.config.retry.max_wait), error.detail)
             raise error
         self.session.answered_at = time.monotonic()
+        if gate is not None:  # before the answer is decoded, which may fail
+            gate.learn(response.headers)
         data = await self._decode(result, response, received)
         return Answer(response.status, response.headers, data, self.call.method, self.route.url)
 
@@ -110,14 +123,14 @@ class Exchange:
         """
         call, session, config = self.call, self.session, self.config
         timeout = _client_timeout(total, config.timeout.connect, self.silence)
-        own_headers = call.headers
+        call_headers = call.headers
         for _ in range(_MOST_REDIRECTS + 1):
             route = self.route
             if self.api_headers is not None and route.is_api:
                 headers = dict(self.api_headers)
             else:
                 headers = {"User-Agent": config.headers.get("User-Agent", USER_AGENT)}
-            headers.update(own_headers or _NO_HEADERS)
+            headers.update(call_headers or _NO_HEADERS)
             headers.update(self._body_headers)
             proxy = self.pool.proxy_for(route.origin, session)
             try:
@@ -161,7 +174,7 @@ class Exchange:
                 self.route = self.routes.to(redirect_target(call, route.url, response))
             if self.api_headers is not None and not self.route.is_api:
                 # Nothing of the call goes elsewhere, nor the token to the API if it leads back there.
-                self.api_headers = own_headers = self._body = None
+                self.api_headers = call_headers = self._body = None
                 self._body_headers = _NO_HEADERS
         shown = redacted(self.route.url)
         raise exceptions.RefusedRedirect(call.method, shown, shown, "too many redirects")
@@ -171,7 +184,7 @@ class Exchange:
         most = self.config.limits.error
         body = bytearray()
         with suppress(*NETWORK_ERRORS):
-            async with asyncio.timeout(OVERALL * self.config.timeout.read):
+            async with asyncio.timeout(TOTAL_PER_SILENCE * self.config.timeout.read):
                 while len(body) < most and (chunk := await response.content.readany()):
                     body += chunk
         url, status = self.route.url, response.status
@@ -192,7 +205,7 @@ class Exchange:
     async def _send_and_read(
         self, total: float | None = None
     ) -> tuple[aiohttp.ClientResponse, bytearray | None]:
-        """Send the request; return the answer, and its body if it has a good status."""
+        """Send the request; return the answer, and its body if it has a good status: `error_of` reads that of an error."""
         response = await self.send(total)
         if not 200 <= response.status < 300:
             return response, None

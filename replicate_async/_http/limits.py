@@ -43,6 +43,7 @@ class Slots:
 
     def __init__(self, number: int) -> None:
         self.number: Final = number
+        """How many there are, free or not."""
         self._free = number
         self._queue: deque[anyio.Event] = deque()
 

@@ -34,7 +34,6 @@ class Routes:
         self.api_origin: Final = origin(config.base_url)
         self._root: Final = f"{config.base_url}{config.prefix}"
         self._api_path: Final = f"{urlsplit(self._root).path}/"
-        self.to = lru_cache(maxsize=256)(self._to)  # most requests go to the same few URLs
 
     def url_of(self, call: Call) -> str:
         """Return the URL of a call, with its query."""
@@ -49,30 +48,39 @@ class Routes:
                 url += ("&" if "?" in url else "?") + query
         return url
 
-    def _to(self, url: str) -> Route:
+    def to(self, url: str) -> Route:
         """Return the route to a URL.
 
         Raises:
             TransportError: It is not a valid URL.
         """
-        try:
-            url = legal_url(url)
-            parsed = yarl.URL(url, encoded=True)
-        except ValueError as error:
-            raise exceptions.TransportError(
-                "GET", redacted(url), f"not a valid URL ({error})"
-            ) from cause_of(error)
-        return Route(url, parsed, origin(url), self.is_api(url))
+        return _route(url, self.api_origin, self._api_path)
 
     def is_api(self, url: str) -> bool:
         """Return whether a URL is one of the API; only these get the token.
 
         A gateway may serve others at the same origin, below other paths.
         """
-        if origin(url) != self.api_origin:
-            return False
-        path = urlsplit(url).path
-        return path.startswith(self._api_path) and not _leads_out(path)
+        return _is_api(url, self.api_origin, self._api_path)
+
+
+@lru_cache(maxsize=256)  # most requests go to the same few URLs; views of a client share them
+def _route(url: str, api_origin: Origin, api_path: str) -> Route:
+    try:
+        url = legal_url(url)
+        parsed = yarl.URL(url, encoded=True)
+    except ValueError as error:
+        raise exceptions.TransportError(
+            "GET", redacted(url), f"not a valid URL ({error})"
+        ) from cause_of(error)
+    return Route(url, parsed, origin(url), _is_api(url, api_origin, api_path))
+
+
+def _is_api(url: str, api_origin: Origin, api_path: str) -> bool:
+    if origin(url) != api_origin:
+        return False
+    path = urlsplit(url).path
+    return path.startswith(api_path) and not _leads_out(path)
 
 
 def _leads_out(path: str) -> bool:

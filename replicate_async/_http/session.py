@@ -50,7 +50,7 @@ class Session:
     creates: Slots
     """Connections for creates, which may each hold one for a minute while they wait for a result."""
     holds: Slots
-    """Creates that may be held by the server at a time, so that others find a connection."""
+    """Creates, also those of `Client.request`, that the server may hold at a time, so that others find a connection."""
     relays: Slots
     """Downloads that may wait for browsers at a time, likewise."""
     proxies: dict[Origin, str | None] = attrs.field(factory=dict)

@@ -22,7 +22,7 @@ from ..types import RateLimit, RateLimitState
 from ..types._stats import Counters
 from .call import Answer, Body, Call, Config, SendState, check_token, environment_token, redacted
 from .errors import NETWORK_ERRORS, cause_of, translated
-from .exchange import BUFFER, OVERALL, Exchange, TimeLimit
+from .exchange import READ_BUFFER, TOTAL_PER_SILENCE, Exchange, TimeLimit
 from .limits import Gate, Gates, Slots
 from .obstacles import note_failure, note_queue
 from .retry import Kind, retry_delay
@@ -96,17 +96,19 @@ class Transport:
             ReplicateError: The API answered with an error.
             TransportError: No usable response was received.
             MissingToken: There is no token.
+            ArgumentError: The token contains characters that a header cannot hold.
+            QueueFull: The wait for the rate limit would be longer than `max_queue`.
             ClientClosed: The client is closed.
-            ReplicateException: The stack is too deep.
+            ReplicateException: The stack is too deep, or there is not enough memory.
         """
+        send_state = call.send_state or SendState()
+        send_state.sent = False
         _check_stack(
             call.method, call.path, _CREATE_FRAMES if call.kind is Kind.CREATE else _FRAMES
         )
         started = time.monotonic()
         attempt = 1
         throttled = False
-        send_state = call.send_state or SendState()
-        send_state.sent = False
         while True:
             try:
                 answer = await self._attempt(call, result, throttled)
@@ -165,7 +167,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         method: Literal["GET", "HEAD"] = "GET",
         silence: float | None = None,
-        buffer: int = BUFFER,
+        buffer: int = READ_BUFFER,
         accepted: Collection[int] = (),
         is_relayed: bool = False,
         check_host: Callable[[str], None] | None = None,
@@ -204,7 +206,7 @@ class Transport:
             for each in (session.relays, session.slots) if is_relayed else (session.slots,):
                 await each.acquire()
                 slots.callback(each.release)
-            async with TimeLimit(exchange.call, url, OVERALL * self.config.timeout.read):
+            async with TimeLimit(exchange.call, url, TOTAL_PER_SILENCE * self.config.timeout.read):
                 response = await exchange.send()
             with closing(response):
                 if response.status not in (200, 203, 206) and response.status not in accepted:
@@ -234,7 +236,7 @@ class Transport:
         try:
             # The slots come before the gates: a request that has passed them is sent at once.
             if call.held and call.rate_class == "creates":
-                call = await _take_hold(call, session.holds, taken)
+                call = await _take_hold(call, session.holds, taken, first=throttled)
             send_state.is_held = call.held > 0
             if not call.urgent:
                 slots = session.creates if call.rate_class == "creates" else session.slots
@@ -255,17 +257,9 @@ class Transport:
                 route,
                 silence=self.config.timeout.read + call.held,
                 api_headers=headers,
+                gate=gate,
             )
-            try:
-                answer = await exchange.answer(result)
-            except exceptions.RateLimitError as error:
-                if gate is not None and exchange.route.is_api:
-                    pause = 1.0 if error.retry_after is None else error.retry_after
-                    gate.refused(min(pause, self.config.retry.max_wait), error.detail)
-                raise
-            if gate is not None and exchange.route.is_api:
-                gate.learn(answer.headers)
-            return answer
+            return await exchange.answer(result)
         except MemoryError as error:
             raise exceptions.ConnectionLost(call.method, redacted(route.url), _NO_MEMORY) from error
         finally:
@@ -284,6 +278,7 @@ class Transport:
                 tag_gate.force()
             elif not tag_gate.try_pass():
                 await self._wait_at(tag_gate, call, self.config.tag_limit)
+                account = self._account_now()  # the token may have been renewed meanwhile
         if account.gates is None:
             return account.headers, None
         gate = account.gates.of(call.rate_class)
@@ -359,15 +354,20 @@ async def _notice_closed_connections() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def _take_hold(call: Call, holds: Slots, taken: list[Slots]) -> Call:
-    """Take one of the slots for requests that the server holds; return the call, which is not held if it has none."""
+async def _take_hold(call: Call, holds: Slots, taken: list[Slots], *, first: bool) -> Call:
+    """Take a slot for a request that the server holds, and return the call.
+
+    Without a free slot, the call that is returned is not held, if it may be changed. Else this waits for one.
+    """
     if holds.try_acquire():
         taken.append(holds)
     elif call.may_skip_hold:
         headers = {name: value for name, value in (call.headers or {}).items() if name != "Prefer"}
         return attrs.evolve(call, headers=headers, held=0.0)
-    elif holds.number:
-        await holds.acquire()
+    elif (
+        holds.number
+    ):  # with a single connection there are none, since it would leave no other free
+        await holds.acquire(first=first)
         taken.append(holds)
     return call
 
@@ -377,10 +377,10 @@ _FRAMES: Final = 40
 
 
 _CREATE_FRAMES: Final = 60
-"""Nested calls that a create and what follows it may need."""
+"""Nested calls that a create needs, with the search of the list if its answer is lost."""
 
 
-def _check_stack(method: str, path: str, frames: int) -> None:
+def _check_stack(method: str, target: str, frames: int) -> None:
     """Check that the stack has room for a request, before anything is sent.
 
     Raises:
@@ -388,6 +388,6 @@ def _check_stack(method: str, path: str, frames: int) -> None:
     """
     if not has_stack(frames):
         raise exceptions.ReplicateException(
-            f"{method} {redacted(path)} was not sent: the stack is too deep, there would be a RecursionError."
+            f"{method} {redacted(target)} was not sent: the stack is too deep, there would be a RecursionError."
             " Send it from a task of its own, or raise the recursion limit"
         )

@@ -1,4 +1,4 @@
-"""Creates of what runs on by itself, whether or not anything waits for it."""
+"""Creates of jobs that run on by themselves: nothing cancels them, even if nobody waits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,12 @@ async def create_prediction(
     send = partial(create, context, target, request, pending)
     prediction = await create_unfollowed(context, pending, Prediction, send)
     if request.held and not pending.is_held:
-        await _wait_instead(context, prediction, request.held)
+        try:
+            await _wait_instead(context, prediction, request.held)
+        except anyio.get_cancelled_exc_class():
+            pending.found = prediction
+            _log_cancelled(pending)
+            raise
     return prediction
 
 
@@ -70,11 +75,8 @@ async def _wait_instead(context: Context, prediction: Prediction, seconds: float
             with anyio.move_on_after(patience):
                 await poll(prediction, patience)
 
-    async def leave() -> None:
-        return
-
     try:
-        await until_closed(context, wait, settle=leave)
+        await until_closed(context, wait)
     except Exception as error:  # noqa: BLE001  (the prediction is created: its ID must reach the caller)
         _logger.debug("prediction %s cannot be read now: %s", prediction.id, error)
 
@@ -85,9 +87,10 @@ async def create_unfollowed(
     job_type: type[J],
     send: Callable[[], Awaitable[J]],
 ) -> J:
-    """Create something that runs on by itself. Without an answer, what was created is looked for in the list.
+    """Create something that nothing cancels, and return it.
 
-    If the client is closed meanwhile, that is returned. If the task is cancelled, its ID is logged.
+    If the client is closed before the answer, it is looked for in the list, and returned. If the task is cancelled before
+    the answer, it is looked for briefly, and its ID is logged.
 
     Args:
         context: The client.
@@ -105,8 +108,11 @@ async def create_unfollowed(
     async def look() -> None:
         nonlocal unreadable
         try:
-            with anyio.move_on_after(timings.cancel - _GRACE if pool.closing else timings.last_try):
-                pending.found = pending.found or await find_soon(context, pending, job_type)
+            with anyio.move_on_after(
+                timings.cancel - _GRACE if pool.closing else 2 * timings.last_try
+            ):
+                if pending.found is None:
+                    pending.found = await find_soon(context, pending, job_type)
         except Exception as error:  # noqa: BLE001  (the caller says what is lost)
             unreadable = f", and the list cannot be read: {error}"
 
@@ -114,6 +120,7 @@ async def create_unfollowed(
         try:
             return await send()
         except anyio.get_cancelled_exc_class():
+            # Through `pending.found`, `settle` returns it if the client is closed; else its ID is logged.
             if pending.lost:
                 await shielded(look)
             raise
@@ -132,20 +139,16 @@ async def create_unfollowed(
         return await until_closed(context, send_or_look, grace=_GRACE, settle=settle)
     except anyio.get_cancelled_exc_class():
         if pending.lost or pending.found is not None:
-            _log_cancelled(pending)
+            _log_cancelled(pending, unreadable)
         raise
 
 
-def _log_cancelled(pending: PendingCreate) -> None:
+def _log_cancelled(pending: PendingCreate, unreadable: str = "") -> None:
     """Log what a create that was cancelled before its answer has created: nobody else will know."""
     label = pending.match and pending.match.label
-    if pending.found is None:
-        _logger.warning(
-            "create of %s: cancelled before its response; %s", label, pending.search_result
-        )
-    else:
-        _logger.warning(
-            "create of %s: cancelled before its response; %s was created, and continues",
-            label,
-            pending.found.id,
-        )
+    result = (
+        pending.search_result + unreadable
+        if pending.found is None
+        else f"it made {pending.found.id}, which is not cancelled"
+    )
+    _logger.warning("create of %s: cancelled before it returned; %s", label, result)

@@ -119,6 +119,21 @@ async def test_map_waits(emulator: Emulator) -> None:
     assert [one.error for one in outcomes] == [None] * 6
 
 
+async def test_a_token_that_is_renewed_in_the_queue(emulator: Emulator) -> None:
+    """A request that waits for the limits of its tags is sent with the token of that time."""
+    emulator.add_account("someone", token="renewed")
+    token = "expired"
+    async with Client(lambda: token, base_url=emulator.url) as client:
+        view = client.with_options(tags={"tenant": "a"}, rate_limit=RateLimit(others=1, per=0.5))
+        with pytest.raises(exceptions.AuthenticationError):
+            await view.accounts.current()
+        waiting = asyncio.create_task(view.accounts.current())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        token = "renewed"
+        assert (await waiting).username == "someone"
+
+
 async def test_limits_of_tags(client: Client, emulator: Emulator) -> None:
     """The limits of one tenant do not hold up another one, nor the client."""
     limit = RateLimit(creates=1, per=60, max_queue=1)

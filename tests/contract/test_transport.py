@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from replicate_async import Client, Limits, Retry, Timeout, exceptions
+from replicate_async import Client, Limits, RateLimit, Retry, Timeout, exceptions
 from replicate_async.testing import Reply
 
 from .wire import (
@@ -548,6 +548,18 @@ async def test_nonsense_in_headers_costs_no_answer(headers: dict[str, str]) -> N
     with Wire(json(ACCOUNT, headers=headers)) as wire:
         async with client_of(wire, rate_limit=GENEROUS) as client:
             assert (await client.accounts.current()).username == "acme"
+
+
+async def test_an_unreadable_answer_tells_what_is_left_of_the_limit() -> None:
+    """Its headers count, whatever its body is."""
+    broken = answer(200, b"{", headers={"ratelimit-remaining": "7"})
+    slow = RateLimit(others=1000, per=1000.0)
+    with Wire(broken) as wire:
+        async with client_of(wire, rate_limit=slow, retry=Retry(attempts=1)) as client:
+            with pytest.raises(exceptions.UnreadableAnswer):
+                await client.accounts.current()
+            assert client.rate_limit is not None
+            assert 7 <= client.rate_limit.others.remaining < 100
 
 
 @pytest.mark.parametrize("digits", [400, 5000])

@@ -163,6 +163,26 @@ async def test_raw_requests_that_wait_do_not_starve_creates() -> None:
         assert [answer["output"] for answer in answers] == ["raw"] * 8
 
 
+async def test_a_create_that_waits_by_polling_is_cancelled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log has the ID of what it has created, which goes on, whether or not the server holds it."""
+    limits = Limits(connections=1)
+    async with world() as here, here.client(timeout=30, limits=limits) as client:
+        task = asyncio.create_task(
+            client.predictions.create(
+                model="acme/slow", input={"text": "a", "seconds": 20}, wait=True
+            )
+        )
+        await until(lambda: here.emulator.ledger.requests(operation="predictions.get"))
+        task.cancel()
+        await asyncio.wait({task}, timeout=2)
+        assert task.cancelled()
+        (made,) = here.made_of("a")
+        assert f"it made {made}, which is not cancelled" in caplog.text
+        assert here.emulator.ledger.cancelled() == []
+
+
 def _happened(fault: Injection, times: int) -> bool:
     return fault.happened == times
 

@@ -172,17 +172,19 @@ async def new_file(
     kept = await in_thread(_permissions, path) if replace else None
     try:
         permissions = (_OWN if private else _SHARED) if kept is None else kept
-        async with _room(), _opened(part, "xb", permissions) as file:
-            new = NewFile(path, replace, file)
-            yield new
+        async with _room():
+            async with _opened(part, "xb", permissions) as file:
+                new = NewFile(path, replace, file)
+                yield new
+                if durable:
+                    await shielded_in_thread(file.flush)
+                    # Before it gets its name: a file system may keep the name, and lose the content.
+                    await _sync(file)
+                await shielded_in_thread(file.close)  # raises if something could not be written
+            new.path = await shielded_in_thread(_publish, part, new.path, new.replace)
             if durable:
-                await shielded_in_thread(file.flush)
-                # Before it gets its name: a file system may keep the name, and lose the content.
-                await _when_possible(lambda: in_thread(_sync_and_close, os.dup(file.fileno())))
-            await shielded_in_thread(file.close)  # raises if something could not be written
-        new.path = await shielded_in_thread(_publish, part, new.path, new.replace)
-        if durable:
-            await _when_possible(lambda: in_thread(sync_directory, path.parent))
+                # The directory is opened in the room of the file: no more files are open than there are rooms.
+                await _when_possible(lambda: in_thread(sync_directory, path.parent))
     except BaseException:
         await shielded_in_thread(_remove, part)
         raise
@@ -245,13 +247,31 @@ _NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 """Errors of file systems that cannot sync."""
 
 
-def _sync_and_close(descriptor: int) -> None:
+async def _sync(file: IO[bytes]) -> None:
     """Write what the system still has in memory of a file."""
+    try:
+        descriptor = os.dup(file.fileno())
+    except OSError as error:
+        if error.errno not in _SHORTAGES:
+            raise
+        # It cannot be closed meanwhile, so this is awaited even if it takes long and the task is cancelled.
+        await shielded_in_thread(_sync_descriptor, file.fileno())
+    else:
+        await in_thread(_sync_and_close, descriptor)
+
+
+def _sync_descriptor(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise
+
+
+def _sync_and_close(descriptor: int) -> None:
+    """Write what the system still has in memory of a file or directory."""
+    try:
+        _sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
 

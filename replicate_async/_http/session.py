@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -16,9 +17,10 @@ import aiohttp
 import aiohttp.connector
 import anyio
 import attrs
+from aiohttp.abc import ResolveResult
 
 from .. import exceptions
-from .._concurrency import share_of_descriptors
+from .._concurrency import NO_ROOM, has_room_for_thread, share_of_descriptors
 from .call import Origin
 from .limits import RecentGates, Slots
 from .proxies import environment_proxy, environment_ssl
@@ -75,6 +77,18 @@ class Session:
         connector = self.client.connector
         if isinstance(connector, _Connector):
             connector.distrust()
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """Looks up hosts in threads, and starts none without memory for it."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Look up a host."""
+        if not has_room_for_thread():
+            raise OSError(errno.ENOMEM, NO_ROOM)
+        return await super().resolve(host, port, family)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -204,7 +218,7 @@ class Pool:
         return aiohttp.ClientSession(
             connector=_Connector(
                 limit=0,  # `Slots` limits the connections, so that waiting for one is no timeout
-                resolver=aiohttp.ThreadedResolver(),
+                resolver=_Resolver(),
                 socket_factory=_socket_with_keepalive,
                 ssl=environment_ssl() if self._ssl is None else self._ssl,
             ),

@@ -81,7 +81,8 @@ def init_source(sources: Sources) -> str:
         for name, home in _constant(module, "_HOMES").items()
         if name not in ASYNC_ONLY
     }
-    homes |= {**SYNC_ONLY, "default_client": ".client"}
+    # The module of the default client imports all that results may need: there may be no descriptor for that later.
+    homes |= {**SYNC_ONLY, "Client": ".client", "default_client": ".client"}
     verbs = _constant(module, "_OF_THE_DEFAULT_CLIENT")
     return "\n".join(
         [

@@ -19,6 +19,7 @@ from .._jobs.context import Context
 from .._unpicklable import Unpicklable
 from .map_fan_out import FanOut
 from .map_inputs import Inputs
+from .map_item import named
 from .map_plan import Plan
 from .outcome import Outcome
 
@@ -60,7 +61,10 @@ class Outcomes(Unpicklable):
     async def __anext__(self) -> Outcome:
         if self._is_over:
             raise self._abandonment() or StopAsyncIteration
-        fan_out = self._fan_out or self._start()
+        try:
+            fan_out = self._fan_out or self._start()
+        except MemoryError as error:
+            raise named(error, None) from error
         try:
             outcome = await fan_out.take()
         except (anyio.EndOfStream, anyio.ClosedResourceError):

@@ -267,7 +267,7 @@ _HOMES = {
     "Backplane": ".._web.backplane",
     "BadRequestError": ".exceptions",
     "CertificateError": ".exceptions",
-    "Client": "._facade",
+    "Client": ".client",
     "ClientClosed": ".exceptions",
     "Collection": "._facade",
     "ConflictError": ".exceptions",

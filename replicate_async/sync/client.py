@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from .._jobs.context import reset
+
+# Results that are files need it: by then, there may be no free descriptor to import with.
+from . import _saved  # noqa: F401  (see above)
 from ._facade import Client
 
 __all__ = ("Client", "default_client", "reset_default_client")

@@ -20,7 +20,7 @@ pytest.importorskip("resource")
 ROOT = Path(__file__).resolve().parents[2]
 
 LIMITED = """
-import asyncio, ctypes, os, resource, sys, tempfile
+import asyncio, ctypes, os, resource, sys, tempfile, time
 from replicate_async import Client, exceptions
 
 url, token, kind, size, number = *sys.argv[1:4], *map(int, sys.argv[4:])
@@ -86,6 +86,107 @@ async def test_what_is_created_is_delivered(kind: str, size: int, number: int) -
         assert finished == lines.count("delivered") + 1
         assert lines.count("delivered") + lines.count("error") == number
         assert "again 0" in lines
+
+
+NONE_LEFT = """
+def take_all():
+    try:
+        while True:
+            os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        pass
+
+async def main():
+    async with Client(token, base_url=url, rate_limit=False) as client:
+        await client.run("acme/slow", {"seconds": 0.0})
+        take_all()
+        print(type(await client.run("acme/picture", {"n": 1})).__name__)
+        print(type((await client.run("acme/data", {"n": 1}))).__name__)
+        print([outcome.output async for outcome in client.map("acme/slow", [{"seconds": 0.0}])])
+
+def sync_main():
+    import replicate_async.sync
+
+    with replicate_async.sync.Client(token, base_url=url, rate_limit=False) as client:
+        client.run("acme/slow", {"seconds": 0.0})
+        take_all()
+        print(type(client.run("acme/picture", {"n": 1})).__name__)
+        print(type(client.run("acme/data", {"n": 1})).__name__)
+        print([outcome.output for outcome in client.map("acme/slow", [{"seconds": 0.0}])])
+
+asyncio.run(main()) if number else sync_main()
+"""
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["sync", "async"])
+async def test_results_need_no_further_descriptor(number: int) -> None:
+    """On the connection that there is, everything goes on: nothing is opened or imported for a result."""
+    with Emulator(rate_limits=False) as emulator:
+
+        @emulator.model("acme/slow", official=True)
+        async def slow(seconds: float) -> str:
+            return "done"
+
+        @emulator.model("acme/picture", official=True)
+        async def picture(n: int) -> OutputFile:
+            return OutputFile(b"x", "n.bin")
+
+        @emulator.model("acme/data", official=True)
+        async def data(n: int) -> str:
+            return "data:text/plain;base64,aGFsbG8="
+
+        script = [sys.executable, "-c", LIMITED + NONE_LEFT, emulator.url, emulator.token]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*script, "descriptors", "100", str(number)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "no_proxy": "*"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.splitlines() == ["FileOutput", "FileOutput", "['done']"]
+
+
+SAVE = """
+async def main():
+    place = tempfile.mkdtemp()
+    began = time.monotonic()
+    async with Client(token, base_url=url, rate_limit=False) as client:
+        runs = [client.run("acme/picture", {"n": n}, save_to=f"{place}/{n}") for n in range(number)]
+        files = await asyncio.gather(*runs)
+        assert {file.path.stat().st_size for file in files} == {600_000}
+    print("at once" if time.monotonic() - began < 10 else "after idle connections were closed")
+
+asyncio.run(main())
+"""
+
+
+async def test_files_are_saved_within_their_share_of_descriptors(tmp_path: Path) -> None:
+    """None waits for another descriptor while it has one: they would wait for each other."""
+    with Emulator(rate_limits=False) as emulator:
+
+        @emulator.model("acme/picture", official=True)
+        async def picture(n: int) -> OutputFile:
+            await asyncio.sleep(0.05)
+            return OutputFile(b"x" * 600_000, "n.bin")
+
+        script = [sys.executable, "-c", LIMITED + SAVE, emulator.url, emulator.token]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*script, "descriptors", "64", "100"],
+            env={
+                **os.environ,
+                "TMPDIR": str(tmp_path),
+                "PYTHONPATH": str(ROOT),
+                "no_proxy": "*",
+            },
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout == "at once\n"
 
 
 MAP = """

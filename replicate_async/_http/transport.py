@@ -57,7 +57,7 @@ class Transport:
         self.config = config
         self.pool = pool
         self.counters: Counters = counters or Counters()
-        self.routes = Routes(config)
+        self.routes: Routes = Routes(config)
         scheme, host, _ = self.routes.api_origin
         self.http_host: str | None = host if scheme == "http" else None
         """Host of an API without TLS, such as an emulator: its files have `http:` URLs, too."""

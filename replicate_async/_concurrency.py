@@ -173,26 +173,12 @@ class _Once(Generic[T]):
     async def in_worker(self, limiter: anyio.CapacityLimiter | None = None) -> T:
         """Make the call in a worker thread, which is abandoned if the task is cancelled."""
         limiter = limiter or anyio.to_thread.current_default_thread_limiter()
-        loop, borrower = asyncio.get_running_loop(), asyncio.current_task()
-
-        def look() -> None:
-            # A call that waits for its turn is not lost.
-            is_unclaimed = not self._claim.locked() and borrower in limiter.statistics().borrowers
-            if self._is_done or is_unclaimed:
-                if self._is_suspected:
-                    scope.cancel()
-                    return
-                self._is_suspected = True  # the report may be on its way
-            try:
-                self._timer = loop.call_later(_REPORT if self._is_done else _LOOK, look)
-            except MemoryError:
-                scope.cancel()
-
+        borrower = asyncio.current_task()
         try:
             with anyio.CancelScope() as scope:
-                self._timer = loop.call_later(_LOOK, look)
+                self._look_later(_LOOK, scope, lambda: borrower in limiter.statistics().borrowers)
                 return await anyio.to_thread.run_sync(self, abandon_on_cancel=True, limiter=limiter)
-            # Here only if `look` has given the thread up.
+            # Here only if `_look` has given the thread up.
             return await self.settled()
         except (RuntimeError, MemoryError) as error:
             if not self._is_refused(error):
@@ -201,7 +187,28 @@ class _Once(Generic[T]):
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._error = None  # they refer to this
+            # They refer to this: the arguments, which may be large, would stay until garbage is collected.
+            self._timer = self._error = None
+
+    def _look_later(
+        self, seconds: float, scope: anyio.CancelScope, has_turn: Callable[[], bool]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._look, scope, has_turn)
+
+    def _look(self, scope: anyio.CancelScope, has_turn: Callable[[], bool]) -> None:
+        """Give the thread up if it was lost; otherwise look again later."""
+        # A call that waits for its turn is not lost.
+        is_unclaimed = not self._claim.locked() and has_turn()
+        if self._is_done or is_unclaimed:
+            if self._is_suspected:
+                scope.cancel()
+                return
+            self._is_suspected = True  # the report may be on its way
+        try:
+            self._look_later(_REPORT if self._is_done else _LOOK, scope, has_turn)
+        except MemoryError:
+            scope.cancel()
 
     async def settled(self) -> T:
         """Make the call unless a thread has begun it, wait for its end, and return its result."""

@@ -1068,7 +1068,8 @@ async def test_large_answers_do_not_hold_up_the_loop() -> None:
 async def test_large_inputs_do_not_hold_up_the_loop() -> None:
     """An input of 20 MiB, a file inside of the request, leaves the loop free and arrives whole."""
     content = bytes(range(256)) * (15 * 2**12)
-    with Wire(CREATED) as wire:
+    made = [json({**PREDICTION, "id": each}, 201) for each in ("one", "two", "three")]
+    with Wire(*made) as wire:
         async with client_of(wire, file_encoding_strategy="base64") as client:
             order = {"image": content}
             assert await held_up(lambda: client.predictions.create(VERSION, order)) < 0.25

@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+import attrs
 from anyio.lowlevel import RunVar
 
 if sys.platform != "win32":
@@ -32,7 +33,7 @@ _ROOM: Final = 2**24
 """Bytes that a thread may need: its stack, and what it does."""
 
 _LOOK: Final = 1.0
-"""Seconds after which the event loop looks whether a thread has been lost."""
+"""Seconds after which one looks whether a thread, or an event, has been lost."""
 
 _REPORT: Final = 0.1
 """Seconds in which the report of a thread that is done arrives."""
@@ -282,13 +283,22 @@ def _descend(frames: int) -> None:
         _descend(frames - 1)
 
 
+@attrs.define(eq=False)
+class _Turn:
+    """A task that waits for a lock."""
+
+    loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop)
+    event: anyio.Event = attrs.field(factory=anyio.Event)
+    has_come: bool = False
+
+
 class ThreadSafeLock:
     """A lock for tasks of several event loops, in the order of arrival. Not reentrant."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._is_held = False
-        self._waiting: deque[tuple[asyncio.AbstractEventLoop, anyio.Event]] = deque()
+        self._waiting: deque[_Turn] = deque()
 
     async def acquire(self) -> None:
         """Wait for the turn of this task."""
@@ -296,16 +306,17 @@ class ThreadSafeLock:
             if not self._is_held:
                 self._is_held = True
                 return
-            turn = asyncio.get_running_loop(), anyio.Event()
+            turn = _Turn()
             self._waiting.append(turn)
         try:
-            await turn[1].wait()
+            while not turn.has_come:  # the event is lost if there is no memory for it
+                with anyio.move_on_after(_LOOK):
+                    await turn.event.wait()
         except BaseException:
             with self._guard:
-                is_next = turn not in self._waiting
-                if not is_next:
+                if not turn.has_come:
                     self._waiting.remove(turn)
-            if is_next:  # it was this task's turn already
+            if turn.has_come:
                 self.release()
             raise
 
@@ -313,11 +324,14 @@ class ThreadSafeLock:
         """Let the next task have its turn. May be called from any thread."""
         with self._guard:
             while self._waiting:
-                loop, event = self._waiting.popleft()
+                turn = self._waiting.popleft()
+                turn.has_come = True
                 try:
-                    loop.call_soon_threadsafe(event.set)
+                    turn.loop.call_soon_threadsafe(turn.event.set)
                 except RuntimeError:  # its event loop is closed
                     continue
+                except MemoryError:  # the task looks for itself
+                    pass
                 return
             self._is_held = False
 

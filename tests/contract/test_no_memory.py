@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +120,51 @@ async def test_threads_that_die_between_two_calls(tmp_path: Path) -> None:
 
         lines = await program(DEAD, emulator, str(tmp_path))
         assert lines == ["1 1"]
+
+
+class Hushed(asyncio.SelectorEventLoop):
+    """An event loop that has no memory to tell the next task in a queue of several loops that its turn has come."""
+
+    lost = 0
+
+    def call_soon_threadsafe(  # type: ignore[override]  # all of its arguments are passed on
+        self, *args: Any, **options: Any
+    ) -> asyncio.Handle:
+        """Call a function soon, unless it sets an event."""
+        if getattr(args[0], "__name__", "") == "set":
+            Hushed.lost += 1
+            raise MemoryError
+        return super().call_soon_threadsafe(*args, **options)
+
+
+class SlowReader(io.BytesIO):
+    """A file that takes long enough to read that others have to wait for their turn."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read slowly."""
+        time.sleep(0.05)
+        return super().read(size)
+
+
+def test_a_turn_that_nobody_is_told_of() -> None:
+    """The next user of a file takes its turn nevertheless, a second later."""
+
+    async def main(url: str, token: str) -> list[Any]:
+        async with Client(token, base_url=url, rate_limit=False) as client, asyncio.timeout(20):
+            file = SlowReader(b"content")
+            runs = [client.run("acme/size", {"file": file}) for _ in range(2)]
+            return await asyncio.gather(*runs)
+
+    with Emulator(rate_limits=False) as emulator:
+
+        @emulator.model("acme/size", official=True)
+        async def size(file: str) -> str:
+            return "done"
+
+        Hushed.lost = 0
+        with asyncio.Runner(loop_factory=Hushed) as runner:
+            assert runner.run(main(emulator.url, emulator.token)) == ["done", "done"]
+        assert Hushed.lost > 0
 
 
 class Greedy(dict[str, Any]):

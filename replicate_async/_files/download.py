@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 import time
@@ -250,6 +251,26 @@ class Download:
             error.__cause__ = failure
             return error
         return failure
+
+
+async def collected(chunks: AsyncGenerator[bytes, None], url: str, prediction: str | None) -> bytes:
+    """Return the content of a file; an empty chunk says that it begins again.
+
+    Raises:
+        FileOutputError: There is not enough memory for it.
+    """
+    content = io.BytesIO()  # which never holds the content twice, as `b"".join()` does
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if chunk:
+                    content.write(chunk)
+                else:
+                    content = io.BytesIO()
+        return content.getvalue()
+    except MemoryError as error:
+        fact = "there is not enough memory for it. Use `save()`, or iterate over it"
+        raise exceptions.FileOutputError(url, fact, prediction_id=prediction) from error
 
 
 def delay_after(

@@ -28,7 +28,7 @@ from ..types._plain import Plain, described
 from .data_uris import DataUri
 from .disk import NamedSpool, NewFile, destination, new_file
 from .display import EMBEDDED, MOST_SHOWN, RecentContent, media_html
-from .download import BUFFERED, Download
+from .download import BUFFERED, Download, collected
 from .holders import ModelFile
 from .media import (
     GENERIC_TYPES,
@@ -160,6 +160,7 @@ class FileOutput(Plain, ModelFile):
                 `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
             ArgumentTypeError: A size was given.
+            FileOutputError: There is not enough memory for it.
         """
         if size is not None and size != -1:
             raise exceptions.ArgumentTypeError(
@@ -167,15 +168,8 @@ class FileOutput(Plain, ModelFile):
                 "a FileOutput is always read as a whole: pass what `open()` returns, a file object, to functions"
                 " that read files in pieces, such as pandas.read_csv and shutil.copyfileobj",
             )
-        content = io.BytesIO()  # which never holds the content twice, as `b"".join()` does
-        limit = self._limits.file
-        async with aclosing(self._content(limit=limit, may_restart=True)) as chunks:
-            async for chunk in chunks:
-                if chunk:
-                    content.write(chunk)
-                else:
-                    content = io.BytesIO()
-        found = content.getvalue()
+        chunks = self._content(limit=self._limits.file, may_restart=True)
+        found = await collected(chunks, self.url, self._prediction)
         if not self._is_data:
             _recent.keep(self.url, found)
         return found

@@ -38,6 +38,8 @@ TOTAL_PER_SILENCE: Final = 3
 READ_BUFFER: Final = 2**16
 """Bytes of an answer to hold in memory before the server has to wait."""
 
+NO_MEMORY: Final = "there is not enough memory for the answer"
+
 _JSON_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -152,6 +154,10 @@ class Exchange:
                 raise translated(
                     error, call.method, route.url, self.silence, is_api=route.is_api
                 ) from cause_of(error)
+            except MemoryError as error:
+                raise exceptions.ConnectionLost(
+                    call.method, redacted(route.url), NO_MEMORY
+                ) from error
             except (ValueError, OverflowError) as error:
                 # A model or a redirect may give a URL that looks like one and is not valid.
                 raise self._cannot_be_sent(error) from cause_of(error)

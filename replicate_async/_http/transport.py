@@ -22,7 +22,7 @@ from ..types import RateLimit, RateLimitState
 from ..types._stats import Counters
 from .call import Answer, Body, Call, Config, SendState, check_token, environment_token, redacted
 from .errors import NETWORK_ERRORS, cause_of, translated
-from .exchange import READ_BUFFER, TOTAL_PER_SILENCE, Exchange, TimeLimit
+from .exchange import NO_MEMORY, READ_BUFFER, TOTAL_PER_SILENCE, Exchange, TimeLimit
 from .limits import Gate, Gates, Slots
 from .obstacles import note_failure, note_queue
 from .retry import Kind, retry_delay
@@ -30,8 +30,6 @@ from .routes import Routes
 from .session import Pool
 
 _logger = logging.getLogger("replicate_async")
-
-_NO_MEMORY = "there is not enough memory for the answer"
 
 
 @attrs.define(eq=False, repr=False)
@@ -218,7 +216,7 @@ class Transport:
                 except NETWORK_ERRORS as error:
                     raise translated(error, method, url, exchange.silence) from cause_of(error)
                 except MemoryError as error:
-                    raise exceptions.ConnectionLost(method, redacted(url), _NO_MEMORY) from error
+                    raise exceptions.ConnectionLost(method, redacted(url), NO_MEMORY) from error
 
     async def _attempt(self, call: Call, result: type[Any] | None, throttled: bool) -> Answer:
         """Wait for slots and for the gates, make a request, and return its answer.
@@ -261,7 +259,7 @@ class Transport:
             )
             return await exchange.answer(result)
         except MemoryError as error:
-            raise exceptions.ConnectionLost(call.method, redacted(route.url), _NO_MEMORY) from error
+            raise exceptions.ConnectionLost(call.method, redacted(route.url), NO_MEMORY) from error
         finally:
             for each in reversed(taken):
                 each.release()

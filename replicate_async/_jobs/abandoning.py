@@ -45,17 +45,10 @@ async def abandon_if_interrupted(state: RunState, work: Callable[[], Awaitable[T
         except Exception as error:
             # A bug, a deep stack or no memory: what has been created is named, and cancelled if it still runs.
             await abandon(state)
-            if state.prediction is not None:
-                _logger.warning("prediction %s lost: %r", state.prediction.id, error)
-                raise exceptions.ContactLost(state.prediction, repr(error)[:500]) from error
-            if state.pending.lost:
-                url = state.context.transport.config.base_url
-                raise state.pending.ambiguous(url, repr(error)[:500]) from error
-            if isinstance(error, MemoryError):
-                raise exceptions.ReplicateException(
-                    "nothing was created: there is not enough memory"
-                ) from error
-            raise
+            named = _named(state, error)
+            if named is error:
+                raise
+            raise named from error
         except BaseException:
             # Cancelled or interrupted.
             await abandon(state)
@@ -67,6 +60,21 @@ async def abandon_if_interrupted(state: RunState, work: Callable[[], Awaitable[T
         if state.prediction is not None and not has_ended(state.prediction):
             error.add_note(f"Prediction {state.prediction.id} may still be running.")
         raise
+    except MemoryError as error:
+        raise _named(state, error) from error
+
+
+def _named(state: RunState, error: Exception) -> Exception:
+    """Return the exception that says what an unexpected one has left behind; the same if that is nothing."""
+    if state.prediction is not None:
+        _logger.warning("prediction %s lost: %r", state.prediction.id, error)
+        return exceptions.ContactLost(state.prediction, repr(error)[:500])
+    if state.pending.lost:
+        url = state.context.transport.config.base_url
+        return state.pending.ambiguous(url, repr(error)[:500])
+    if isinstance(error, MemoryError):
+        return exceptions.ReplicateException("nothing was created: there is not enough memory")
+    return error
 
 
 async def until_closed(

@@ -1417,6 +1417,7 @@ class FileOutput(FileMixin, Twin[AsyncFileOutput]):
                 `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
             ArgumentTypeError: A size was given.
+            FileOutputError: There is not enough memory for it.
         """
         return self._lease.call(self._async.read, size)
 

@@ -234,6 +234,14 @@ async def main():
                 pass
             lift()
         outcomes = await client.map("acme/picture", ({"n": n} for n in range(3)), **options).collect()
+        large = await client.run("acme/large", {"n": 2**25})
+        limit(2**23)
+        try:
+            await large.read()
+            print("enough")
+        except exceptions.ReplicateException as error:
+            lift()
+            print("memory" in str(error), len(await large.read()))
         print("saved", *[outcome.saved[0].read_text() for outcome in outcomes])
 
 with replicate_async.sync.Client(token, base_url=url, rate_limit=False) as client:
@@ -260,9 +268,13 @@ async def test_no_room_for_the_first_call(tmp_path: Path) -> None:
         async def picture(n: int) -> OutputFile:
             return OutputFile(b"%d" % n, "n.bin")
 
+        @emulator.model("acme/large", official=True)
+        async def large(n: int) -> OutputFile:
+            return OutputFile(b"x" * n, "n.bin")
+
         lines = await program(FIRST, emulator, str(tmp_path))
         assert "there is not enough memory for a thread" in lines[0]
-        assert lines[1:] == ["again b'4'", "saved 0 1 2"]
+        assert lines[1:] == ["again b'4'", "True 33554432", "saved 0 1 2"]
         assert emulator.ledger.running() == []
 
 

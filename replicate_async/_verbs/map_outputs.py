@@ -165,7 +165,7 @@ class _Files:
         if text is None:
             named = replace_files(self._tree, lambda file: saved.get(file, file.url))
             text = to_text(named, separators=(",", ":"), ascii_only=False)
-        return text.encode("utf-8", "surrogatepass")
+        return _encoded(text)
 
 
 def _files_of(output: Output, raw: Any, tree: Any, prefix: str) -> _Files:
@@ -186,6 +186,11 @@ def _files_of(output: Output, raw: Any, tree: Any, prefix: str) -> _Files:
         if not has_suffix(names[file]):
             names[file] = prefix + unique.add(names[file])
     return _Files({names[file]: file for file in found}, rest, text, tree)
+
+
+def _encoded(text: str) -> bytes:
+    """Return a text in UTF-8, with its lone surrogates as the escapes that JSON has for them."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _text_of(output: Output, raw: Any) -> str | None:
@@ -243,5 +248,5 @@ async def _save_record(
 
     if not await in_thread(prepare):
         text = await in_thread(partial(to_text, raw, ascii_only=False, indent=1))
-        content = text.encode("utf-8", "surrogatepass")
+        content = _encoded(text)
         await write_file(record, content, private=True, durable=durable)  # it holds the input

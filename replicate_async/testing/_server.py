@@ -17,6 +17,7 @@ import anyio
 import attrs
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -31,7 +32,7 @@ from ._hosts import is_served
 from ._http import Match, match
 from ._ledger import Ledger, Origin, Request
 from ._lifecycle import Engine
-from ._problems import PROBLEM_JSON, Problem, foreign_host
+from ._problems import PROBLEM_JSON, Problem, foreign_host, refused
 from ._proxy import Proxy, stop_accepting
 from ._retention import Retention
 from ._store import Account, Store
@@ -363,10 +364,11 @@ async def _answer(
     try:
         return await handler(request, record, found)
     except Problem as problem:
-        return web.Response(
-            body=encode(problem.body),
-            status=problem.status,
-            headers={"Content-Type": PROBLEM_JSON, **problem.headers},
+        return _refusal(problem)
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        # Its encoding is not what its headers say, or a part of a form is broken.
+        return _refusal(
+            refused(f"The request body cannot be read ({' '.join(str(error).split())[:200]})")
         )
     except (ConnectionError, asyncio.CancelledError):
         raise
@@ -377,6 +379,14 @@ async def _answer(
             status=500,
             headers={"Content-Type": PROBLEM_JSON},
         )
+
+
+def _refusal(problem: Problem) -> web.Response:
+    return web.Response(
+        body=encode(problem.body),
+        status=problem.status,
+        headers={"Content-Type": PROBLEM_JSON, **problem.headers},
+    )
 
 
 def _request(

@@ -557,6 +557,27 @@ async def test_text_and_json_are_saved(client: Client, tmp_path: Path) -> None:
         assert record == outcome.prediction.to_dict()
 
 
+async def test_lone_surrogates_are_saved_as_escapes(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
+    """What UTF-8 does not have is saved as JSON escapes it: all files can be read by any program."""
+
+    @emulator.model("acme/odd")
+    def odd(kind: str) -> Any:
+        return {"text": "a\ud800é", "json": {"\udfff": ["a\ud800é", 1]}}[kind]
+
+    inputs = [{"kind": "text"}, {"kind": "json"}]
+    outcomes = await client.map("acme/odd", inputs, save_to=tmp_path).collect()
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert (tmp_path / "000000-output.txt").read_text("utf-8") == "a\\ud800é"
+    text = (tmp_path / "000001-output.json").read_text("utf-8")
+    assert json.loads(text) == outcomes[1].output == {"\udfff": ["a\ud800é", 1]}
+    record = json.loads((tmp_path / "000000-prediction.json").read_text("utf-8"))
+    assert record["output"] == "a\ud800é"
+    again = await client.map("acme/odd", inputs, save_to=tmp_path).collect()
+    assert [outcome.error for outcome in again] == [None, None]
+
+
 async def test_a_failure_is_recorded(client: Client, tmp_path: Path) -> None:
     """A failed prediction leaves its record, and no output."""
     [outcome] = await client.map("acme/echo", texts("fail"), save_to=tmp_path).collect()

@@ -159,6 +159,30 @@ async def test_bodies_that_are_no_json(
     assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "body"),
+    [
+        ("/predictions", {"Content-Encoding": "gzip"}, b'{"input": {}}'),
+        ("/predictions", {"Content-Encoding": "deflate"}, b"\xff"),
+        ("/files", {}, b'Content-Disposition: form-data; name="content"; filename="a\0"\r\n\r\nx'),
+        ("/files", {}, b"X: " + b"a" * 100_000 + b"\r\n\r\nx"),
+    ],
+)
+async def test_bodies_that_cannot_be_read(
+    api: Api, caplog: pytest.LogCaptureFixture, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    """A body that is not encoded as its headers say, and a broken part of a form, are refused."""
+    if path == "/files":
+        body = b"--b\r\n" + body + b"\r\n--b--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    else:
+        headers = {"Content-Type": "application/json", **headers}
+    answer = await api("POST", path, data=body, headers=headers)
+    assert answer.status == 400, answer.body[:200]
+    assert "cannot be read" in answer.json()["detail"]
+    assert not [each for each in caplog.records if each.name.startswith("replicate_async")]
+
+
 async def test_nested_inputs_and_outputs(api: Api, emulator: Emulator) -> None:
     """What is nested within reason is stored and shown; an output beyond it fails the prediction."""
 

@@ -35,7 +35,10 @@ _LONG_PAUSE: Final = 1.0
 """Pause in seconds before reconnecting from which it is worth to look at the job instead."""
 
 _LONG_SILENCE: Final = 15.0
-"""Seconds without an event on an open connection after which to look at the job."""
+"""Seconds without news on an open connection after which to look at the job, if `Timeout.stream` is not shorter."""
+
+_NEWS: Final = frozenset({"output", "logs", "done", "error"})
+"""The events that tell that the job goes on or has ended; others may only keep the connection open."""
 
 _LONGEST_PAUSE: Final = 30.0
 """Longest pause in seconds before reconnecting, whatever the server asks for."""
@@ -103,11 +106,14 @@ class EventSource:
         events = self._seen.new(self._parser.feed(chunk))
         if events:
             self._is_fruitful = True
-            self._doubted = time.monotonic()
-            return events
-        if time.monotonic() - self._doubted >= _LONG_SILENCE:  # comments keep a connection open
-            self._doubted = time.monotonic()
+        now = time.monotonic()
+        if any(event.event in _NEWS for event in events):
+            self._doubted = now
+        elif now - self._doubted >= min(_LONG_SILENCE, self._transport.config.timeout.stream):
+            self._doubted = now  # comments keep a connection open
             self.is_doubtful = True
+        if events:
+            return events
         if self._parser.overflowed:
             limit = self._transport.config.limits.event
             raise exceptions.AnswerTooLarge(

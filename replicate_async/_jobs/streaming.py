@@ -260,7 +260,7 @@ class StreamFollower(Generic[J]):
             _logger.info("stream of prediction %s given up (%s); polling", self.job.id, error)
             self._source = None
             return []
-        if source.is_doubtful and not batch and self._failed is None:
+        if source.is_doubtful and self.done is None and self._failed is None:
             source.is_doubtful = False
             await self._look(self.job)
         return batch

@@ -38,7 +38,7 @@ from replicate_async.exceptions import (
     StreamInUse,
     ValidationError,
 )
-from replicate_async.testing import ConcatenateIterator, Emulator, OutputFile
+from replicate_async.testing import ConcatenateIterator, Emulator, OutputFile, Reply
 from replicate_async.types import ServerSentEvent
 
 from .conftest import HELLO, until
@@ -262,6 +262,18 @@ async def test_a_lost_done(ending: str) -> None:
             assert await read(server, **options) == SCRIPT
         assert len(server.wire.requests) <= 9
         assert server.asked("cancel") == []
+
+
+@pytest.mark.parametrize("sign", [b": hi\n\n", b"event: ping\ndata: {}\n\n"])
+async def test_a_lost_done_of_an_open_connection(sign: bytes) -> None:
+    """Signs of life are no news: the prediction is looked at, and the stream ends."""
+    lively = Reply(
+        body=(STREAM_HEAD, *EVENTS[:-1], *[sign] * 200), pause=0.05, end="close", is_raw=True
+    )
+    with serving(lively, **DONE) as server, anyio.fail_after(10):
+        found = await read(server, timeout=Timeout(stream=0.5))
+    assert [item for item in found if item != "ping {}"] == SCRIPT
+    assert len(server.asked("stream")) == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -25,7 +25,7 @@ from .context import Context
 from .finding import find
 from .hints import with_hint
 from .job import LiveJob, log_end, name_of, poll
-from .marks import marked_deadline
+from .marks import carries, marked_deadline
 from .pending import PendingCreate
 from .prediction import Prediction
 from .request import CreateRequest, CreateTarget
@@ -107,16 +107,14 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         pending.lost = pending.sent
         raise
     else:
-        if not creates.own(created.id):
-            if not _may_be_shared(created, pending):
-                # The answer to another request, which a server or a proxy has mixed up with this one.
-                (await context.transport.pool.session()).distrust()
-                raise exceptions.ConnectionLost(
-                    call.method,
-                    redacted(context.transport.routes.url_of(call)),
-                    f"the response is about {created.id[:100]!r}, which another call has created",
-                )
-            _logger.warning("%s %s belongs to another call, too", name_of(job_type), created.id)
+        if reason := _whose_else(context, created, pending):
+            # The answer to another request, which a server or a proxy has mixed up with this one.
+            (await context.transport.pool.session()).distrust()
+            raise exceptions.ConnectionLost(
+                call.method,
+                redacted(context.transport.routes.url_of(call)),
+                f"the response is about {created.id[:100]!r}, {reason}",
+            )
         context.count(created=1)
         count_create(pending.match.label, context.transport.config.tags)
         if _logger.isEnabledFor(logging.INFO):
@@ -125,6 +123,26 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         return created
     finally:
         creates.end(pending)
+
+
+def _whose_else(context: Context, created: LiveJob, pending: PendingCreate) -> str | None:
+    """Claim what a create is answered with; return the reason if it is not the result of this create."""
+    if not context.creates.own(created.id):
+        if not _may_be_shared(created, pending):
+            return "which another call has created"
+        _logger.warning("%s %s belongs to another call, too", name_of(type(created)), created.id)
+    elif _is_foreign(created, pending):
+        context.creates.disown(created.id)
+        return "which has neither the input nor the deadline of this create"
+    return None
+
+
+def _is_foreign(created: LiveJob, pending: PendingCreate) -> bool:
+    """Return whether another input and another deadline show that something is not the result of a create."""
+    if pending.proof != "mark" or not isinstance(created, Prediction) or created.deadline is None:
+        return False
+    assert pending.deadline is not None
+    return not carries(created, pending.deadline) and created.input != pending.input
 
 
 def _may_be_shared(created: LiveJob, pending: PendingCreate) -> bool:

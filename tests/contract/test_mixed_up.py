@@ -174,6 +174,23 @@ async def test_a_create_that_is_mixed_up_is_adopted(world: Emulator) -> None:
     assert len(world.ledger.created()) == 2
 
 
+async def test_a_create_with_the_answer_of_somebody_else(world: Emulator) -> None:
+    """What has neither the input nor the deadline of the create is not its result, even if no call here owns it."""
+    foreign = {
+        **PREDICTION,
+        "id": "foreign",
+        "deadline": "2025-12-02T10:35:30.123Z",
+        "output": "somebody else's",
+    }
+    async with _client(world) as client:
+        await _predictions(client, 1)
+        for _ in range(2):
+            world.wire.inject(Reply.json(foreign, 201), method="POST", times=1, executed=True)
+            assert await client.run("replicate/hello-world", {"text": "b"}) == "hello b"
+        assert client.stats.adopted == 2
+    assert len(world.ledger.created()) == 3
+
+
 @pytest.mark.parametrize("verb", ["wait", "run", "cancel"])
 async def test_a_server_that_always_mixes_answers_up(verb: str) -> None:
     """Waiting ends after a bounded number of answers about another prediction, with an error that names this one."""

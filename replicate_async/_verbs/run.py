@@ -24,7 +24,7 @@ from .._web.waiting import wait_for_delivery
 from ..resources.deployments import Deployment
 from ..resources.models import Model
 from ..resources.versions import Version
-from .schema import read_schema
+from .schema import ModelSchema, read_schema
 
 Ref: TypeAlias = str | Model | Version | Deployment
 """The forms in which users name what to run."""
@@ -63,8 +63,7 @@ async def run(
                 "save_to", "without `use_file_output` there are no files"
             )
         options = attrs.evolve(options, use_file_output=True)
-    if not further:  # other models return other outputs
-        options = as_described(ref, options)
+    options = as_described(ref, options, has_fallback=bool(further))
     if save_to is not None:
         directory = await ready_directory(save_to)  # before anything costs
     wait = None
@@ -156,20 +155,33 @@ def plain_ref(ref: Ref) -> Ref:
     return str(parse_reference(ref)) if isinstance(ref, str) else ref
 
 
-def as_described(ref: Ref, options: CreateOptions) -> CreateOptions:
-    """Return options with which texts stay texts, even URLs, if what was given to run says that it makes texts."""
-    if options.use_file_output in (None, True) and makes_text(ref):
-        return attrs.evolve(options, use_file_output=False)
-    return options
+def as_described(ref: Ref, options: CreateOptions, *, has_fallback: bool = False) -> CreateOptions:
+    """Return options with what the schema says that an object to run has.
+
+    The inputs that it marks as secret are not shown. If it says that the output is text, texts stay texts, even URLs;
+    not with a fallback, since other models return other outputs.
+    """
+    schema = _schema_of(ref)
+    if schema is None:
+        return options
+    files = options.use_file_output
+    if files is not False and schema.makes_text and not has_fallback:
+        files = False
+    return attrs.evolve(options, secrets=options.secrets | schema.secrets, use_file_output=files)
 
 
 def makes_text(ref: Ref) -> bool:
     """Tell whether an object has a schema by which the output is text."""
+    schema = _schema_of(ref)
+    return schema is not None and schema.makes_text
+
+
+def _schema_of(ref: Ref) -> ModelSchema | None:
+    """Return the schema that an object has; None for names, and for objects without one."""
     version = ref.latest_version if isinstance(ref, Model) else ref
     if not isinstance(version, Version):
-        return False
-    schema = read_schema(version.openapi_schema, version.cog_version)
-    return schema is not None and schema.makes_text
+        return None
+    return read_schema(version.openapi_schema, version.cog_version)
 
 
 def check_retries(retry_failed: int) -> None:

@@ -110,8 +110,7 @@ def start(
     """Return a run that has not begun, as `Client.start`."""
     seconds = _arguments.timeout_seconds(timeout)
     options = running.with_deadline(options, seconds, on_abandon)
-    if not fallback:  # other models return other outputs
-        options = as_described(ref, options)
+    options = as_described(ref, options, has_fallback=bool(fallback))
 
     async def make_request() -> CreateRequest:
         return await prepare(context, input, options)

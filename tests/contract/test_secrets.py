@@ -126,6 +126,23 @@ async def test_functions(client: Client, emulator: Emulator) -> None:
     assert SECRET not in str(wrong.value)
 
 
+async def test_objects_with_a_schema(client: Client) -> None:
+    """Runs of a model or version that was fetched know its schema, and do not show a secret."""
+    model = await client.models.get("acme/keyed")
+    assert model.latest_version is not None
+    for ref in (model, model.latest_version):
+        with pytest.raises(exceptions.PredictionFailed) as caught:
+            await client.run(ref, {"text": "fail", "key": SECRET})
+        assert SECRET not in repr(caught.value.prediction)
+        async with client.start(ref, {"text": "a", "key": SECRET}) as run:
+            await run.result()
+            assert SECRET not in repr(run.prediction)
+        async with client.stream(ref, {"text": "a", "key": SECRET}) as events:
+            async for _ in events:
+                pass
+            assert SECRET not in repr(events.prediction)
+
+
 def test_the_facade(emulator: Emulator, tmp_path: Path) -> None:
     """The sync facade keeps secrets, too."""
     with replicate_sync.Client(emulator.token, base_url=emulator.url) as client:

@@ -142,7 +142,7 @@ def _is_foreign(created: LiveJob, pending: PendingCreate) -> bool:
     if pending.proof != "mark" or not isinstance(created, Prediction) or created.deadline is None:
         return False
     assert pending.deadline is not None
-    return not carries(created, pending.deadline) and created.input != pending.input
+    return created.input != pending.input and not carries(created, pending.deadline)
 
 
 def _may_be_shared(created: LiveJob, pending: PendingCreate) -> bool:

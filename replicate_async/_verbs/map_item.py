@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +21,7 @@ from .._jobs import running
 from .._jobs.abandoning import abandon
 from .._jobs.context import Context
 from .._jobs.creating import choose_deadline, create
-from .._jobs.job import look_last, wait_for_end
+from .._jobs.job import cancel_in_time, look_last, wait_for_end
 from .._jobs.pending import PendingCreate
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
@@ -391,16 +390,14 @@ class Item:
         except exceptions.RunTimeout as late:
             if timeout is None:
                 raise
-            if self._shared.plan.cancel_when_late:
-                with suppress(exceptions.ReplicateException):
-                    await prediction.cancel()
+            is_to_be_canceled = self._shared.plan.cancel_when_late
+            if is_to_be_canceled:
+                await cancel_in_time(prediction)
             await look_last(prediction)  # it was left alone, or it may have refused to be cancelled
             if not has_ended(prediction):
                 raise
-            is_canceled = prediction.status in ("canceled", "aborted")
-            if (
-                is_canceled and self._shared.plan.cancel_when_late
-            ):  # else it has ended in time after all
+            if is_to_be_canceled and prediction.status in ("canceled", "aborted"):
+                # Otherwise it has ended in time after all.
                 self._late = exceptions.RunTimeout(prediction, timeout, canceled=True)
                 self._late.__cause__ = late.__cause__
         finally:

@@ -200,6 +200,17 @@ async def test_cancels_outlast_a_long_retry_after(seconds: float) -> None:
         assert len(here.emulator.ledger.cancelled()) == 1
 
 
+async def test_map_does_not_cancel_for_long() -> None:
+    """An item whose time is over ends soon, also if the API refuses to cancel it all the time."""
+    async with world() as here, here.client(timings=Timings(cancel=1.0), retry=Retry()) as client:
+        here.emulator.wire.inject(Fault.ERROR_PAGE, path="*/cancel")
+        inputs = [{"text": "a", "seconds": 60}]
+        with anyio.fail_after(5):
+            [outcome] = await client.map("acme/slow", inputs, timeout=0.5).collect()
+        assert isinstance(outcome.error, exceptions.RunTimeout)
+        assert "may still be running" in str(outcome.error)
+
+
 @pytest.mark.parametrize("seconds", [30, 121, 1e9])
 async def test_searches_outlast_a_long_retry_after(seconds: float) -> None:
     """So does the search for what a create without an answer has made."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,18 +71,26 @@ def client(emulator: Emulator) -> Iterator[Client]:
 # -- Processes ---------------------------------------------------------------------------------
 
 
+_ZEROMQ = re.compile(
+    r"^ERROR:tornado\.general:Uncaught exception in ZMQStream callback\n"
+    r"(?:(?!.*replicate_async).*\n)*?zmq\.error\.ZMQError: .*\n",
+    re.MULTILINE,
+)
+
+
 def complaints(err: str) -> list[str]:
     """Return what is on the standard error, without remarks that are none of ours.
 
-    Those of asyncio in dev mode are on slow steps, that of a Jupyter kernel is on its transport: ZeroMQ, which at times
-    fails an assertion when the kernel ends on a busy machine.
+    Those of asyncio in dev mode are on slow steps, those of a Jupyter kernel are on its transport: ZeroMQ, whose sockets
+    may be gone while the kernel is still saying on a busy machine that it ends.
     """
     remarks = (
         "Executing <",
         "[IPKernelApp] WARNING | Kernel is running over TCP",
         "Assertion failed: pfd.revents & POLLIN (src/signaler.cpp",
     )
-    return [line for line in err.splitlines() if not line.startswith(remarks)]
+    rest = _ZEROMQ.sub("", err)
+    return [line for line in rest.splitlines() if not line.startswith(remarks)]
 
 
 def start(code: str, *options: str) -> subprocess.Popen[str]:

@@ -114,7 +114,7 @@ async def test_lists_continue(client: Client, emulator: Emulator, kind: str) -> 
     """A page whose fetching was cancelled is fetched by the next step."""
     made = [(await client.predictions.create("acme/echo", {"text": str(n)})).id for n in range(7)]
     page = await client.predictions.list()
-    emulator.latency = 0.1
+    emulator.latency = 0.25
     items: dict[str, Callable[[], AsyncIterator[Any]]] = {
         "items": lambda: aiter(client.predictions.list()),
         "page": page.auto_paging_iter,
@@ -141,10 +141,10 @@ async def test_files_continue(client: Client, emulator: Emulator, kind: str) -> 
     if kind == "data URI":
         output = FileOutput("data:;base64," + base64.b64encode(CONTENT).decode())
     else:
-        emulator.latency = 0.05
+        emulator.latency = 0.5
     chunks = aiter(output)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(anext(chunks), 0.00001 if kind == "data URI" else 0.02)
+        await asyncio.wait_for(anext(chunks), 0.00001 if kind == "data URI" else 0.05)
     emulator.latency = 0.0
     content = await anext(chunks)
     while True:

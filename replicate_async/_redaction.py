@@ -30,6 +30,46 @@ def without_secrets(value: Mapping[str, Any], secrets: AbstractSet[str]) -> Mapp
     }
 
 
+class Withheld(str):
+    """What stands for a value that may be a secret; its `repr` has no quotes, since it is not the value."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def shown_input(value: Mapping[str, Any], secrets: AbstractSet[str] | None) -> Mapping[str, Any]:
+    """Return an input as a `repr` shows it.
+
+    Args:
+        value: The input.
+        secrets: Names of the inputs that are secrets. None if they are not known, as without the schema of the model:
+            then numbers are shown, but no texts, since each may be a secret.
+    """
+    if secrets is None:
+        return {name: _withheld(item) for name, item in value.items()}
+    return without_secrets(value, secrets | likely_secrets(value))
+
+
+def _withheld(item: object) -> object:
+    match item:
+        case None | bool() | int() | float():
+            return item
+        case str():
+            return Withheld(f"<text of {len(item)} characters>")
+        case list() | tuple():
+            return Withheld(f"<list of {len(item)}>")
+        case Mapping():
+            return Withheld(f"<object with {len(item)} keys>")
+    return Withheld(f"<{type(item).__name__}>")
+
+
+def recorded_input(value: Mapping[str, Any], secrets: AbstractSet[str] | None) -> Mapping[str, Any]:
+    """Return an input as it is written down; if the secrets are not known, without those with usual names."""
+    return without_secrets(value, likely_secrets(value) if secrets is None else secrets)
+
+
 def redacted_names(record: Mapping[str, Any] | None) -> frozenset[str]:
     """Return the names of the inputs that were replaced in a record."""
     given = None if record is None else record.get("input")

@@ -71,8 +71,8 @@ class Context:
     """Seconds between two polls of a prediction; None: adaptive."""
     on_ambiguous: OnAmbiguous
     """What to do about a create without an answer whose result is not found."""
-    secrets: frozenset[str] = frozenset()
-    """Names of the inputs that the `repr` of jobs does not show."""
+    secrets: frozenset[str] | None = None
+    """Names of the inputs that the `repr` of jobs does not show; None if they are not known: then it shows no texts."""
     # All views of a client share the rest:
     timings: Timings = attrs.field(factory=Timings)
     marking: Marking = attrs.field(factory=Marking)
@@ -118,9 +118,9 @@ class Context:
         config = attrs.evolve(config, rate_limit=limits[0], tag_limit=limits[1])
         return attrs.evolve(self, transport=self.transport.with_config(config))
 
-    def with_secrets(self, secrets: frozenset[str]) -> Context:
-        """Return a view for jobs with secret inputs; this context if there are none."""
-        return attrs.evolve(self, secrets=secrets) if secrets else self
+    def with_secrets(self, secrets: frozenset[str] | None) -> Context:
+        """Return a view for jobs whose secret inputs are known; this context if they are not."""
+        return self if secrets is None else attrs.evolve(self, secrets=secrets)
 
     @property
     def stats(self) -> Stats:

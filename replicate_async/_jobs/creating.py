@@ -211,7 +211,9 @@ async def create(
         return await _create_by_name(context, target, request, pending)
     except exceptions.ValidationError as error:
         visible = {
-            name: value for name, value in request.input.items() if name not in request.secrets
+            name: value
+            for name, value in request.input.items()
+            if name not in (request.secrets or ())
         }
         raise await with_hint(error, visible) from error.__cause__
 

@@ -22,7 +22,7 @@ from .._http.call import Call
 from .._http.obstacles import Obstacles
 from .._http.retry import Kind
 from .._http.session import Pool
-from .._redaction import likely_secrets, without_secrets
+from .._redaction import shown_input, without_secrets
 from .._references import identifier, plain_identifier
 from .._telemetry import measured_seconds
 from ..types import Job, PredictionUrls, Progress, Status, Update
@@ -101,8 +101,7 @@ class LiveJob(Bound):
     @property
     def _shown_input(self) -> Mapping[str, Any]:
         """Input without its secrets."""
-        known = frozenset() if self._client is None else self._client.secrets
-        return without_secrets(self.input, known | likely_secrets(self.input))
+        return shown_input(self.input, None if self._client is None else self._client.secrets)
 
     def _repr_html_(self) -> str:
         """Return what a notebook displays: a table of what is known."""
@@ -135,7 +134,7 @@ class LiveJob(Bound):
     def _to_plain(self) -> dict[str, Any]:
         plain = self.to_dict()
         if self._client is not None and isinstance(given := plain.get("input"), dict):
-            plain["input"] = without_secrets(given, self._client.secrets)
+            plain["input"] = without_secrets(given, self._client.secrets or frozenset())
         return plain
 
     @classmethod

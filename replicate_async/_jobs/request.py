@@ -76,8 +76,8 @@ class CreateOptions:
     file_encoding_strategy: FileEncodingStrategy | None = None
     use_file_output: bool | None = None
     stream: bool | None = None
-    secrets: frozenset[str] = frozenset()
-    """Names of the inputs that are to be kept secret."""
+    secrets: frozenset[str] | None = None
+    """Names of the inputs that are to be kept secret; None if they are not known."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -100,8 +100,8 @@ class CreateRequest:
     """Deadline in seconds, without a mark."""
     is_backup: bool = False
     """Whether the deadline only backs up a timeout."""
-    secrets: frozenset[str] = frozenset()
-    """Names of the inputs that are to be kept secret."""
+    secrets: frozenset[str] | None = None
+    """Names of the inputs that are to be kept secret; None if they are not known."""
 
 
 async def prepare(

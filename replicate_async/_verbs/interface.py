@@ -96,11 +96,14 @@ class ModelInterface:
         """Whether the items of the output are pieces of one text; None if that is unknown."""
         return None if self.schema is None else self.schema.concatenates
 
-    def secrets_of(self, inputs: Mapping[str, Any]) -> frozenset[str]:
-        """Return the names of the inputs that are to be kept secret: all of them before the schema is loaded."""
+    def secrets_of(self, inputs: Mapping[str, Any]) -> frozenset[str] | None:
+        """Return the names of the inputs that are to be kept secret: all of them before the schema is loaded.
+
+        None if there is no schema.
+        """
         if not self.is_loaded:
             return frozenset(inputs)
-        return frozenset() if self.schema is None else self.schema.secrets
+        return None if self.schema is None else self.schema.secrets
 
     async def load(self) -> None:
         """Fetch the schema, unless it is known."""

@@ -19,7 +19,7 @@ from .._concurrency import in_thread
 from .._files.inputs import is_file_input, url_of
 from .._files.sources import digest_of
 from .._json import to_text
-from .._redaction import without_secrets
+from .._redaction import recorded_input
 
 _FILE: Final = "$file"
 """The key of the digest of a file."""
@@ -40,22 +40,23 @@ class Fingerprint:
     text: str | None
     """The input as JSON, unless it is large."""
 
-    def without(self, secrets: AbstractSet[str]) -> Fingerprint:
-        """Return it with a text that has no secrets."""
-        given = None if self.text is None or not secrets else decode_json(self.text)
-        if given is None or secrets.isdisjoint(given):
+    def without(self, secrets: AbstractSet[str] | None) -> Fingerprint:
+        """Return it with a text that has no secrets; if these are None, without those with usual names."""
+        if self.text is None or secrets == frozenset():
             return self
-        return attrs.evolve(self, text=_json(without_secrets(given, secrets), "input"))
+        given = decode_json(self.text)
+        kept = recorded_input(given, secrets)
+        return self if kept is given else attrs.evolve(self, text=_json(kept, "input"))
 
 
 async def fingerprint_of(
-    value: Mapping[str, Any], secrets: AbstractSet[str] = frozenset()
+    value: Mapping[str, Any], secrets: AbstractSet[str] | None = frozenset()
 ) -> Fingerprint:
     """Return the fingerprint of an input, with its files read.
 
     Args:
         value: The input.
-        secrets: Names of the inputs that are not kept, except in the hash.
+        secrets: Names of the inputs that are not kept, except in the hash; None: those with usual names of secrets.
 
     Raises:
         ArgumentError: A file cannot be read.
@@ -86,11 +87,12 @@ class _Unread:
     path: str
 
 
-def _fingerprint(plain: Mapping[str, Any], secrets: AbstractSet[str]) -> Fingerprint:
+def _fingerprint(plain: Mapping[str, Any], secrets: AbstractSet[str] | None) -> Fingerprint:
     text = _json(plain, "input")
     found = _text_hash(text)
-    if not secrets.isdisjoint(plain):
-        text = _json(without_secrets(plain, secrets), "input")
+    kept = recorded_input(plain, secrets)
+    if kept is not plain:
+        text = _json(kept, "input")
     return Fingerprint(found, text if len(text) <= _LONGEST_TEXT else None)
 
 

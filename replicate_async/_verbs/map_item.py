@@ -27,7 +27,7 @@ from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
 from .._jobs.run_state import RunState, part_of, spanned
-from .._redaction import likely_secrets, redacted_names, without_secrets
+from .._redaction import recorded_input, redacted_names
 from .interface import load_schema
 from .map_fingerprint import Fingerprint, sent_hash
 from .map_journal import Journal
@@ -132,11 +132,11 @@ class Shared:
                     )
                 self._is_schema_settled = True
 
-    def secrets_of(self, given: Mapping[str, Any]) -> frozenset[str]:
-        """Return the names of the inputs that are to be kept secret."""
+    def secrets_of(self, given: Mapping[str, Any]) -> frozenset[str] | None:
+        """Return the names of the inputs that are to be kept secret; None if they are not known."""
         if self.plan.interface is not None:
             return self.plan.interface.secrets_of(given)
-        return likely_secrets(given) if self._schema is None else self._schema.secrets
+        return None if self._schema is None else self._schema.secrets
 
     def warm_up(self) -> None:
         """Allow further creates at a time, since the first one is over."""
@@ -413,8 +413,9 @@ class Item:
                 self._shared.unfinished.pop(prediction.id, None)
 
     @property
-    def _secrets(self) -> frozenset[str]:
-        return self._shared.secrets_of(self.value) | redacted_names(self._entry.record)
+    def _secrets(self) -> frozenset[str] | None:
+        known = self._shared.secrets_of(self.value)
+        return None if known is None else known | redacted_names(self._entry.record)
 
     def _record(self, prediction: Prediction) -> Mapping[str, Any]:
         """Return the record of a prediction, without what is to be kept secret."""
@@ -422,7 +423,7 @@ class Item:
         given = record.get("input")
         if not isinstance(given, dict):
             return record
-        return {**record, "input": without_secrets(given, self._shared.secrets_of(given))}
+        return {**record, "input": recorded_input(given, self._shared.secrets_of(given))}
 
     def _output(self, prediction: Prediction) -> Output:
         interface = self._shared.plan.interface

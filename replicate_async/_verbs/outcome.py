@@ -13,7 +13,7 @@ from .._files.display import output_html
 from .._files.output import FileOutput
 from .._files.output_trees import files_in
 from .._jobs.prediction import Output, Prediction
-from .._redaction import without_secrets
+from .._redaction import recorded_input, shown_input
 from ..types._plain import Plain, described, error_to_plain, schema_of_fields, tree_to_plain
 
 __all__ = ("Outcome",)
@@ -35,8 +35,8 @@ class Outcome(Plain):
     """The error; None if the input succeeded."""
     saved: tuple[Path, ...] = ()
     """The paths of the output's files, if `save_to` was given."""
-    _secrets: frozenset[str] = attrs.field(default=frozenset(), alias="secrets")
-    """Names of the inputs that the `repr` does not show."""
+    _secrets: frozenset[str] | None = attrs.field(default=None, alias="secrets")
+    """Names of the inputs that the `repr` does not show; None if they are not known: then it shows no texts."""
 
     def __repr__(self) -> str:
         prediction = self.prediction
@@ -44,7 +44,7 @@ class Outcome(Plain):
             "Outcome",
             {
                 "index": self.index,
-                "input": without_secrets(self.input, self._secrets),
+                "input": shown_input(self.input, self._secrets),
                 "prediction": None if prediction is None else prediction.id,
                 "output": self.output,
                 "error": self.error,
@@ -60,7 +60,7 @@ class Outcome(Plain):
             f"Outcome {self.index}",
             [
                 ("prediction", shown if prediction is None else link(prediction.urls.web, shown)),
-                ("input", input_html(without_secrets(self.input, self._secrets))),
+                ("input", input_html(shown_input(self.input, self._secrets))),
                 ("output", output_html(self.output)),
                 ("error", None if self.error is None else str(self.error)),
                 ("saved", ", ".join(map(str, self.saved))),
@@ -74,7 +74,7 @@ class Outcome(Plain):
     def _to_plain(self) -> dict[str, Any]:
         return {
             "index": self.index,
-            "input": tree_to_plain(without_secrets(self.input, self._secrets)),
+            "input": tree_to_plain(recorded_input(self.input, self._secrets)),
             "prediction": None if self.prediction is None else self.prediction._to_plain(),
             "output": tree_to_plain(self.output),
             "error": None if self.error is None else error_to_plain(self.error),

@@ -167,7 +167,7 @@ def as_described(ref: Ref, options: CreateOptions, *, has_fallback: bool = False
     files = options.use_file_output
     if files is not False and schema.makes_text and not has_fallback:
         files = False
-    return attrs.evolve(options, secrets=options.secrets | schema.secrets, use_file_output=files)
+    return attrs.evolve(options, secrets=schema.secrets, use_file_output=files)
 
 
 def makes_text(ref: Ref) -> bool:

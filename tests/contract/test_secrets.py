@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import os
+import pickle
 import sqlite3
 import stat
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
-from replicate_async import Client, Retry, exceptions
+from replicate_async import Client, Prediction, Retry, exceptions
 from replicate_async import sync as replicate_sync
 from replicate_async.testing import Emulator, Request
 
@@ -87,8 +91,8 @@ async def test_a_journal_and_records(
     assert record["input"] == {"text": "a", "key": "**********"}
     with closing(sqlite3.connect(journal)) as database:
         rows = database.execute("SELECT input, record FROM items").fetchall()
-    for given, ended in rows:
-        assert json.loads(given)["key"] == json.loads(ended)["input"]["key"] == "**********"
+    for sent, ended in rows:
+        assert json.loads(sent)["key"] == json.loads(ended)["input"]["key"] == "**********"
     other = [{**each, "key": "another"} for each in INPUTS]
     with pytest.raises(exceptions.JournalError, match="input 0 is not what it was"):
         await client.map(client.use("acme/keyed"), other, journal=journal).collect()
@@ -248,6 +252,69 @@ async def test_schemas_that_cannot_be_fetched(
     assert "'max_tokens': 5" in repr(found)
     assert SECRET.encode() not in _written(tmp_path)
     assert "recognised by their names" in caplog.text
+
+
+async def test_what_is_shown_without_a_schema(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the schema is not known, no text of an input is shown: each may be a secret. Numbers are."""
+    caplog.set_level(logging.DEBUG)
+    values = {"text": "fail", "key": SECRET, "seconds": 0.25}
+    shown: list[Any] = []
+    for ref in ("acme/keyed", "acme/keyed:" + "0" * 64):
+        with suppress(exceptions.ReplicateException):
+            await client.run(ref, values)
+    with pytest.raises(exceptions.PredictionFailed) as failed:
+        await client.run("acme/keyed", values)
+    shown += [failed.value.prediction, failed.value, vars(failed.value)]
+    created = await client.predictions.create(model="acme/keyed", input=values)
+    shown += [created, await client.predictions.get(created.id), await client.predictions.list()]
+    shown += [pickle.loads(pickle.dumps(created)), copy.deepcopy(created)]
+    async with client.start("acme/keyed", {**values, "text": "a"}) as run:
+        await run.result()
+    shown += [run, run.prediction]
+    events = client.stream("acme/keyed", {**values, "text": "a"})
+    async with events:
+        async for _ in events:
+            pass
+    shown += [events, events.prediction]
+    outcomes = await client.map(
+        "acme/keyed", [values, {**values, "text": "a"}, {"key": SECRET}]
+    ).collect()
+    shown += [*outcomes, *(outcome.prediction for outcome in outcomes)]
+    for each in shown:
+        html = each._repr_html_() if hasattr(each, "_repr_html_") else ""
+        assert SECRET not in f"{each!r}{each}{html}"
+    assert "'key': <text of 19 characters>, 'seconds': 0.25" in repr(created)
+    assert "&lt;text of 19 characters&gt;" in created._repr_html_()
+    assert created.input == values
+    assert SECRET not in caplog.text
+
+
+def test_what_the_facade_shows_without_a_schema(emulator: Emulator) -> None:
+    """The sync twins show no text of an input whose schema is not known, either."""
+    with replicate_sync.Client(emulator.token, base_url=emulator.url) as client:
+        created = client.predictions.create(model="acme/keyed", input=INPUTS[0])
+        with pytest.raises(exceptions.PredictionFailed) as failed:
+            client.run("acme/keyed", INPUTS[1])
+        found = client.map("acme/keyed", INPUTS).collect()
+        shown = [created, failed.value.prediction, found, client.predictions.list()]
+    assert SECRET not in repr(shown) + created._repr_html_()
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.just(SECRET),
+            lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+        ),
+    )
+)
+def test_no_text_is_shown(inputs: dict[str, Any]) -> None:
+    """Wherever in an input a text is, a prediction whose schema is not known does not show it."""
+    prediction = Prediction(id="a", input=inputs)
+    assert SECRET not in repr(prediction) + prediction._repr_html_()
 
 
 # -- Passwords in URLs -------------------------------------------------------------------------

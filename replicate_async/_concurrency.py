@@ -32,10 +32,10 @@ NO_ROOM: Final = "there is not enough memory for a thread"
 _ROOM: Final = 2**24
 """Bytes that a thread may need: its stack, and what it does."""
 
-_LOOK: Final = 1.0
+LOOK: Final = 1.0
 """Seconds after which one looks whether a thread, or an event, has been lost."""
 
-_REPORT: Final = 0.1
+REPORT: Final = 0.1
 """Seconds in which the report of a thread that is done arrives."""
 
 _PAUSE: Final = 0.01
@@ -177,7 +177,7 @@ class _Once(Generic[T]):
         borrower = asyncio.current_task()
         try:
             with anyio.CancelScope() as scope:
-                self._look_later(_LOOK, scope, lambda: borrower in limiter.statistics().borrowers)
+                self._look_later(LOOK, scope, lambda: borrower in limiter.statistics().borrowers)
                 return await anyio.to_thread.run_sync(self, abandon_on_cancel=True, limiter=limiter)
             # Here only if `_look` has given the thread up.
             return await self.settled()
@@ -207,7 +207,7 @@ class _Once(Generic[T]):
                 return
             self._is_suspected = True  # the report may be on its way
         try:
-            self._look_later(_REPORT if self._is_done else _LOOK, scope, has_turn)
+            self._look_later(REPORT if self._is_done else LOOK, scope, has_turn)
         except MemoryError:
             scope.cancel()
 
@@ -256,6 +256,17 @@ def has_room_for_thread() -> bool:
     except (OSError, MemoryError):
         return False
     return True
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    Raises:
+        RuntimeError: The system has no thread left, or no memory for one.
+    """
+    if not has_room_for_thread():
+        raise RuntimeError(NO_ROOM)
+    thread.start()
 
 
 def share_of_descriptors() -> int:
@@ -310,7 +321,7 @@ class ThreadSafeLock:
             self._waiting.append(turn)
         try:
             while not turn.has_come:  # the event is lost if there is no memory for it
-                with anyio.move_on_after(_LOOK):
+                with anyio.move_on_after(LOOK):
                     await turn.event.wait()
         except BaseException:
             with self._guard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
@@ -105,9 +106,23 @@ def environment_ssl() -> ssl.SSLContext | bool:
 
     aiohttp's own context has those that the environment named when aiohttp was imported.
     """
-    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+    places = tuple(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    if not any(places):
         return True
+    return _environment_context(*((place, _changed_at(place)) for place in places))
+
+
+@lru_cache(maxsize=1)  # it takes 30 ms, and each event loop needs one
+def _environment_context(*places: tuple[str, float]) -> ssl.SSLContext:  # noqa: ARG001  (the key)
+    """Return the context for what the environment names, and for the times at which that was changed."""
     return _default_context()
+
+
+def _changed_at(path: str) -> float:
+    try:
+        return Path(path).stat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _default_context() -> ssl.SSLContext:

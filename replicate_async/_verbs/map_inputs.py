@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from .. import exceptions
-from .._concurrency import NO_ROOM, has_room_for_thread
+from .._concurrency import LOOK, NO_ROOM, REPORT, start_thread
 
 Inputs: TypeAlias = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 
@@ -22,12 +22,6 @@ _Requests: TypeAlias = SimpleQueue[Future[Any] | None]
 """Requests to a thread: for the next input, or (None) to end."""
 
 _END: Final = object()
-
-_LOOK: Final = 1.0
-"""Seconds after which a wait for an input looks at the thread that reads it."""
-
-_REPORT: Final = 0.1
-"""Seconds in which the report of a thread that is done arrives."""
 
 _CLOSING: Final = 10.0
 """Seconds for which an asynchronous iterator may close."""
@@ -84,9 +78,7 @@ async def _read_in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
         daemon=True,
     )
     try:
-        if not has_room_for_thread():
-            raise RuntimeError(NO_ROOM)
-        thread.start()
+        start_thread(thread)
     except (RuntimeError, MemoryError) as error:
         raise exceptions.ReplicateException(
             f"the inputs cannot be read: {str(error) or NO_ROOM}. Pass a list or an async iterator, or let the process have"
@@ -114,7 +106,7 @@ async def _answer(request: Future[Any], thread: threading.Thread) -> Any:
     try:
         while True:
             was_over = request.done() or not thread.is_alive()
-            await asyncio.wait({answer}, timeout=_REPORT if was_over else _LOOK)
+            await asyncio.wait({answer}, timeout=REPORT if was_over else LOOK)
             if answer.done():
                 return answer.result()
             if was_over:  # without memory, the thread could not report it, or has ended

@@ -30,7 +30,7 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 import attrs
 
 from .. import exceptions
-from .._concurrency import NO_ROOM, has_room_for_thread
+from .._concurrency import start_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -278,9 +278,7 @@ class Portal:
         )
         self._prepare(thread)
         try:
-            if not has_room_for_thread():
-                raise RuntimeError(NO_ROOM)
-            self._thread.start()
+            start_thread(self._thread)
         except RuntimeError as error:
             # In subinterpreters, in WebAssembly, while the interpreter exits, and in Python 3.12.0 to 3.12.2
             # once the main thread has ended.
@@ -370,14 +368,13 @@ class Portal:
         if not self._open:
             pending.give_up()
             return
+        settling = None
         try:
             settling = settle(pending, work, running)
-            try:
-                self._loop.create_task(settling)
-            except BaseException:
-                settling.close()
-                raise
+            self._loop.create_task(settling)
         except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
+            if settling is not None:
+                settling.close()
             pending.finish(error=error)
 
     def run(self, pending: Pending, start: Callable[..., object], *args: Any) -> None:

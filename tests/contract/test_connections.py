@@ -226,6 +226,30 @@ def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
             assert said in str(caught.value)
 
 
+async def test_authorities_that_the_environment_names_anew(
+    secure: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client trusts the authorities that are in the file when it opens its first connection."""
+    file = tmp_path / "authorities.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    right = Path(secure.env["SSL_CERT_FILE"]).read_bytes()
+    for number, (content, is_right) in enumerate(
+        [
+            (trustme.CA().cert_pem.bytes(), False),
+            (right, True),
+            (trustme.CA().cert_pem.bytes(), False),
+        ]
+    ):
+        file.write_bytes(content)
+        os.utime(file, (number, number))
+        async with Client(secure.token, base_url=secure.url) as client:
+            if is_right:
+                assert await client.run(HELLO, {"text": "x"}) == "hello x"
+            else:
+                with pytest.raises(CertificateError):
+                    await client.run(HELLO, {"text": "x"})
+
+
 async def test_certificates_are_looked_at_once(
     secure: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,8 @@
 Each adapter does each workload in a process of its own, in turn, in every round, against a cheap local
 server in yet another process. `raw` is hand-written aiohttp that does just the work, `v1` the official client
 1.0.7, `ours` this package; `raw-httpclient` is `http.client` of the standard library, `v1-sync` and
-`ours-sync` are the synchronous clients. An adapter whose package is not installed is left out.
+`ours-sync` are the synchronous clients, and `raw-thread` is `raw` on an event loop in a thread of its own, as that
+of `ours-sync`. An adapter whose package is not installed is left out.
 
 A ratio is that of an adapter to the baseline, one of the `raw` ones, in the same round. Shown is the median over
 the rounds, and the range. Ratios can be compared between machines; the other figures, medians as well, cannot.

@@ -32,6 +32,9 @@ READS = 200
 
 SYNC_ADAPTERS = ("raw-httpclient", "v1-sync", "ours-sync")
 
+WITH_THREAD = ("raw-httpclient", "raw-thread", "v1-sync", "ours-sync")
+"""For the workloads in which the way to the event loop and back counts."""
+
 
 def sync_workload(
     name: str,
@@ -79,6 +82,7 @@ def _run(adapter: SyncAdapter, ref: str, runs: int) -> None:
 @sync_workload(
     "sync-seq",
     f"{RUNS} run() in sync mode, one after the other",
+    adapters=WITH_THREAD,
 )
 def seq(adapter: SyncAdapter) -> Figures:
     """Run an official model."""
@@ -91,6 +95,7 @@ def seq(adapter: SyncAdapter) -> Figures:
 @sync_workload(
     "sync-seqv",
     f"{RUNS} run() of owner/name:version, one after the other",
+    adapters=WITH_THREAD,
 )
 def seqv(adapter: SyncAdapter) -> Figures:
     """Run a version."""
@@ -104,6 +109,7 @@ def seqv(adapter: SyncAdapter) -> Figures:
 @sync_workload(
     "sync-fan",
     f"{FAN_RUNS} run() in {FAN_THREADS} threads",
+    adapters=WITH_THREAD,
 )
 def fan(adapter: SyncAdapter) -> Figures:
     """Share a client between threads, each taking the next run."""
@@ -200,7 +206,7 @@ def chunks(adapter: SyncAdapter) -> Figures:
     return meter.figures
 
 
-@sync_workload("sync-read", f"{READS} files of 1 MiB, read as a whole")
+@sync_workload("sync-read", f"{READS} files of 1 MiB, read as a whole", adapters=WITH_THREAD)
 def read(adapter: SyncAdapter) -> Figures:
     """Read small files."""
     adapter.read(_file(adapter, 1))

@@ -8,6 +8,7 @@ PACKAGES = {
     "v1": "replicate",
     "ours": "replicate_async",
     "raw-httpclient": "http.client",
+    "raw-thread": "aiohttp",
     "v1-sync": "replicate",
     "ours-sync": "replicate_async.sync",
 }

@@ -243,9 +243,9 @@ class Transport:
             headers, gate = None, None
             if route.is_api:
                 headers, gate = await self._pass_gates(call, throttled)
+            send_state.is_queued = False
             if call.rate_class == "creates" and session.has_stood_still():
                 await _notice_closed_connections()
-            send_state.is_queued = False
             exchange = Exchange(
                 call,
                 self.config,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import anyio
 
+from ._concurrency import watched
 from ._extras import import_extra
 from .types import Job
 
@@ -102,24 +103,13 @@ class RunBar:
 
     async def during(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work, and show how far it is."""
-        results: list[T] = []
-        failure: Exception | None = None
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._follow)
-                try:
-                    results.append(await work())
-                except Exception as error:  # noqa: BLE001 - raised below, as the group would wrap it
-                    failure = error
-                group.cancel_scope.cancel()
+            return await watched(work(), self._follow)
         finally:
             self._show()
             self._bar.close()
-        if failure is not None:
-            raise failure
-        return results[0]
 
-    async def _follow(self) -> None:
+    async def _follow(self) -> NoReturn:
         while True:
             self._show()
             await anyio.sleep(_TICK)

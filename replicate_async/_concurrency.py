@@ -97,17 +97,19 @@ async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return result[0]
 
 
-async def unless(work: Awaitable[T], watch: Callable[[], Awaitable[object]]) -> list[T]:
-    """Await some work, and cancel it as soon as *watch* returns or fails.
+class WatchEnded(Exception):
+    """Work was cancelled, because what was watched for has happened."""
 
-    Returns:
-        The result of the work in a list, which is empty if *watch* has returned before.
+
+async def watched(work: Awaitable[T], watch: Callable[[], Awaitable[object]]) -> T:
+    """Return the result of some work, which is cancelled as soon as *watch* returns or fails.
 
     Raises:
+        WatchEnded: *watch* returned before the work was done.
         Exception: The work or *watch* raised it.
     """
     result: list[T] = []
-    failure: Exception | None = None
+    failure: Exception = WatchEnded()
 
     async def watching() -> None:
         nonlocal failure
@@ -124,9 +126,9 @@ async def unless(work: Awaitable[T], watch: Callable[[], Awaitable[object]]) -> 
         except Exception as error:  # noqa: BLE001  (raised below, outside of the group)
             failure = error
         tasks.cancel_scope.cancel()
-    if not result and failure is not None:
-        raise failure
-    return result
+    if result:
+        return result[0]
+    raise failure
 
 
 def _quick_calls() -> anyio.CapacityLimiter:

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest, Request
 from aiohttp.web_response import Response, StreamResponse
 
-from .._concurrency import unless
+from .._concurrency import WatchEnded, watched
 
 # For other folders: only this one imports aiohttp.
 AiohttpRequest: TypeAlias = BaseRequest
@@ -95,15 +95,15 @@ class StreamedResponse(StreamResponse):
         if self.prepared:
             return await super().prepare(request)
 
-        async def watch() -> None:
-            # aiohttp tells it to handlers only by cancelling them, if that was asked for.
+        async def browser_leaves() -> None:
+            # aiohttp has no event for this: it can only cancel the handler, if the app has asked for that.
             while not _has_left(request):  # noqa: ASYNC110  (see above)
                 await anyio.sleep(_LOOK)
 
-        sent = await unless(self._send(request), watch)
-        if not sent:
-            raise ConnectionResetError("the browser has left")
-        return sent[0]
+        try:
+            return await watched(self._send(request), browser_leaves)
+        except WatchEnded:
+            raise ConnectionResetError("the browser has left") from None
 
     async def _send(self, request: BaseRequest) -> AbstractStreamWriter | None:
         headers = {name.lower(): value for name, value in request.headers.items()}

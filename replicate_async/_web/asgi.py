@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import anyio
 import attrs
 
-from .._concurrency import unless
+from .._concurrency import WatchEnded, watched
 from .._http.serving import STALL, Ask
 
 # Messages are `Any`: frameworks describe them by types of their own.
@@ -133,12 +133,12 @@ class Streamed:
             headers: Headers of the response that replace those of the answer.
         """
 
-        async def watch() -> None:
+        async def browser_leaves() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        with suppress(_LeftError):
-            await unless(self._send(scope, send, headers), watch)
+        with suppress(_LeftError, WatchEnded):
+            await watched(self._send(scope, send, headers), browser_leaves)
 
     async def _send(self, scope: Scope, send: Send, own: Sequence[tuple[bytes, bytes]]) -> None:
         asked: dict[str, str] = {}

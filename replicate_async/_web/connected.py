@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar, cast
 
 from .. import exceptions
-from .._concurrency import unless
+from .._concurrency import WatchEnded, watched
 
 __all__ = ("while_connected",)
 
@@ -46,14 +46,14 @@ async def while_connected(request: object, work: Awaitable[T]) -> T:
             work.close()  # it is not awaited
         raise
 
-    async def watch() -> None:
+    async def client_leaves() -> None:
         while (await receive())["type"] not in ("http.disconnect", "websocket.disconnect"):
             pass
 
-    result = await unless(work, watch)
-    if not result:
-        raise exceptions.RequestDisconnected
-    return result[0]
+    try:
+        return await watched(work, client_leaves)
+    except WatchEnded:
+        raise exceptions.RequestDisconnected from None
 
 
 def _receive_of(request: object) -> Receive:

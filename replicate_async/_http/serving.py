@@ -19,11 +19,13 @@ from .._concurrency import WatchEnded, watched
 AiohttpRequest: TypeAlias = BaseRequest
 AiohttpHandler: TypeAlias = Callable[[Request], Awaitable[StreamResponse]]
 
-_PATIENCE: Final = 15.0
-"""Seconds for a body to arrive."""
+BODY_TIMEOUT: Final = 15.0
+"""Seconds for the body of a request to arrive."""
 
 
 class _Reply(Protocol):
+    """The reply to a delivery: `replicate_async.Reply`, which is of a higher rank."""
+
     @property
     def status(self) -> int: ...
     @property
@@ -31,20 +33,21 @@ class _Reply(Protocol):
 
 
 Handle: TypeAlias = Callable[[list[tuple[str | bytes, str | bytes]], bytes], Awaitable[_Reply]]
+"""Handles a request: its headers and its body."""
 
 
 def aiohttp_handler(handle: Handle, most: int) -> AiohttpHandler:
     """Return a handler for POST requests.
 
     Args:
-        handle: Answers a request: its headers and its body.
+        handle: Returns the reply to a request.
         most: Longest body in bytes.
     """
 
     async def view(request: Request) -> StreamResponse:
         body = bytearray()
         try:
-            with anyio.fail_after(_PATIENCE):
+            with anyio.fail_after(BODY_TIMEOUT):
                 while len(body) <= most and (chunk := await request.content.readany()):
                     body += chunk
         except TimeoutError:
@@ -64,8 +67,8 @@ _LOOK: Final = 1.0
 """Seconds between two looks whether the browser is still there."""
 
 
-class Answer(Protocol):
-    """An answer whose body arrives as it is sent."""
+class StreamedAnswer(Protocol):
+    """An answer whose body is sent as it arrives."""
 
     @property
     def status(self) -> int: ...
@@ -75,16 +78,18 @@ class Answer(Protocol):
     def body(self) -> AsyncIterator[bytes]: ...
 
 
-Ask: TypeAlias = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[Answer]]
-"""Answers a method and headers, whose names are in lower case."""
+Responder: TypeAlias = Callable[
+    [str, Mapping[str, str]], AbstractAsyncContextManager[StreamedAnswer]
+]
+"""Opens the answer to a request, by its method and its headers, whose names are in lower case."""
 
 
 class StreamedResponse(StreamResponse):
-    """A response that asks for its content when it is sent, as aiohttp's own `FileResponse` does."""
+    """A response that fetches its content when it is sent, as aiohttp's own `FileResponse` does."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, respond: Responder) -> None:
         super().__init__()
-        self._ask = ask
+        self._respond = respond
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Send the response. The content is closed when the browser leaves.
@@ -107,7 +112,7 @@ class StreamedResponse(StreamResponse):
 
     async def _send(self, request: BaseRequest) -> AbstractStreamWriter | None:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        async with self._ask(request.method, headers) as answer:
+        async with self._respond(request.method, headers) as answer:
             self.set_status(answer.status)
             for name, value in answer.headers:
                 self.headers.setdefault(name, value)

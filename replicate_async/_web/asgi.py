@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 import attrs
 
 from .._concurrency import WatchEnded, watched
-from .._http.serving import STALL, Ask
+from .._http.serving import BODY_TIMEOUT, STALL, Handle, Responder
 
 # Messages are `Any`: frameworks describe them by types of their own.
 Scope: TypeAlias = Any
@@ -20,19 +20,6 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 ASGIApp: TypeAlias = Callable[..., Any]
 """An ASGI app. Frameworks have types for it that exclude each other."""
-
-PATIENCE: Final = 15.0
-"""Seconds for the body of a delivery to arrive."""
-
-
-class _Reply(Protocol):
-    @property
-    def status(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-
-
-Handle: TypeAlias = Callable[[list[tuple[str | bytes, str | bytes]], bytes], Awaitable[_Reply]]
 
 
 @attrs.frozen(eq=False)
@@ -56,7 +43,7 @@ class Endpoint:
                 await _answer(send, 405, "deliveries are POST requests", [(b"allow", b"POST")])
                 return
             body = None
-            with anyio.move_on_after(PATIENCE):
+            with anyio.move_on_after(BODY_TIMEOUT):
                 body = await _body(receive, self._most)
             if body is None:
                 await _answer(send, 408, "the body did not arrive in time")
@@ -109,9 +96,9 @@ async def _answer(
 
 @attrs.frozen(eq=False)
 class Streamed:
-    """An ASGI app that asks for its content when it is called."""
+    """An ASGI app that fetches its content when it is called."""
 
-    _ask: Ask
+    _respond: Responder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer. The content is closed when the browser leaves."""
@@ -145,7 +132,7 @@ class Streamed:
         for name, value in scope["headers"]:
             asked[name.decode("latin-1").lower()] = value.decode("latin-1")
         replaced = {name.lower() for name, _ in own}
-        async with self._ask(scope["method"], asked) as answer:
+        async with self._respond(scope["method"], asked) as answer:
             headers = [
                 (name.lower().encode("latin-1"), value.encode("latin-1"))
                 for name, value in answer.headers

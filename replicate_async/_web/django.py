@@ -1,29 +1,21 @@
-"""Deliveries of Django, in its asynchronous views."""
+"""An asynchronous view for Django that receives deliveries."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
+
+from .._http.serving import Handle
 
 DjangoView: TypeAlias = Callable[[Any], Awaitable[Any]]
 """A view: from a request to a response. Django has no types of its own."""
-
-
-class _Reply(Protocol):
-    @property
-    def status(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-
-
-Handle: TypeAlias = Callable[[list[tuple[str | bytes, str | bytes]], bytes], Awaitable[_Reply]]
 
 
 def django_view(handle: Handle, most: int) -> DjangoView:
     """Return an asynchronous view that answers POST requests. It needs no CSRF token.
 
     Args:
-        handle: Answers a request: its headers and its body.
+        handle: Returns the reply to a request.
         most: Longest body in bytes.
     """
     from django.core.exceptions import RequestDataTooBig  # if it is used

@@ -1,4 +1,4 @@
-"""Responses of Starlette, which FastAPI has, too. Imported when a request is one of Starlette."""
+"""A response for Starlette and FastAPI. Imported only for a request of theirs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .asgi import Streamed
 
 
 class StarletteFileResponse(StreamingResponse):
-    """A response that asks for its content when it is sent, as Starlette's own `FileResponse` does.
+    """A response that fetches its content when it is sent, as Starlette's own `FileResponse` does.
 
     Headers that are set on it replace those of the file.
     """

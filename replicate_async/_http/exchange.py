@@ -30,7 +30,7 @@ _logger = logging.getLogger("replicate_async")
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
-_MOST_REDIRECTS: Final = 5
+_MAX_REDIRECTS: Final = 5
 
 TOTAL_PER_SILENCE: Final = 3
 """Factor from the longest silence to the time for a whole request: an answer may drip without ever being silent."""
@@ -42,18 +42,16 @@ NO_MEMORY: Final = "there is not enough memory for the answer"
 
 _JSON_HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json"}
 
-_NO_HEADERS: Final[Mapping[str, str]] = {}
-
 _SKIPPED_HEADERS: Final = ("Content-Type",)
 """Headers that aiohttp must not add: it would give one to an empty body."""
+
+_REQUEST_ERRORS: Final = (*NETWORK_ERRORS, MemoryError, ValueError, OverflowError, RuntimeError)
+"""What aiohttp raises instead of making a request."""
 
 
 @attrs.define(eq=False, repr=False)
 class Exchange:
-    """One attempt of a call: a request, the redirects that it is sent on to, and its answer.
-
-    A redirect changes `route`. If one leads out of the API, the token, the headers and the body are gone for good.
-    """
+    """One attempt of a call: a request, the redirects that it follows, and its answer."""
 
     call: Call
     config: Config
@@ -74,7 +72,10 @@ class Exchange:
     """Called with the host, and with that of each redirect, before anything is sent there; may raise."""
     _body: Any = attrs.field(default=None, init=False)
     """Body of the request, as aiohttp takes it."""
-    _body_headers: Mapping[str, str] = attrs.field(default=_NO_HEADERS, init=False)
+    _body_headers: Mapping[str, str] | None = attrs.field(default=None, init=False)
+    _has_left_api: bool = attrs.field(default=False, init=False)
+    """Whether a redirect has led out of the API. From then on nothing of the call is sent, nor the token, even if
+    another redirect leads back."""
 
     async def answer(self, result: type[Any] | None) -> Answer:
         """Send the request, and read its answer.
@@ -93,10 +94,12 @@ class Exchange:
                 self._body = StreamedPayload(content.make(), limit.restart)
                 if content.size is not None:
                     self._body_headers = {"Content-Length": str(content.size)}
-                response, received = await self._send_and_read()
+                response = await self.send()
+                received = await self._read(response)
         else:
             await self._encode()
-            response, received = await self._send_and_read(total)
+            response = await self.send(total)
+            received = await self._read(response)
         gate = self.gate if self.route.is_api else None
         if received is None:
             with closing(response):
@@ -123,52 +126,32 @@ class Exchange:
             TransportError: There was no answer.
             ClientClosed: The session was closed.
         """
-        call, session, config = self.call, self.session, self.config
-        timeout = _client_timeout(total, config.timeout.connect, self.silence)
-        call_headers = call.headers
-        for _ in range(_MOST_REDIRECTS + 1):
+        call, client = self.call, self.session.client
+        timeout = _client_timeout(total, self.config.timeout.connect, self.silence)
+        for _ in range(_MAX_REDIRECTS + 1):
             route = self.route
-            if self.api_headers is not None and route.is_api:
-                headers = dict(self.api_headers)
-            else:
-                headers = {"User-Agent": config.headers.get("User-Agent", USER_AGENT)}
-            headers.update(call_headers or _NO_HEADERS)
-            headers.update(self._body_headers)
-            proxy = self.pool.proxy_for(route.origin, session)
+            if self.check_host is not None:
+                self.check_host(host_of(route.parsed))
+            body = None if self._has_left_api else self._body
+            proxy = self.pool.proxy_for(route.origin, self.session)
             try:
-                if self.check_host is not None:
-                    self.check_host(host_of(route.parsed))
-                response = await session.client.request(
+                response = await client.request(
                     call.method,
                     route.parsed,
-                    data=self._body,
-                    headers=headers,
-                    skip_auto_headers=_SKIPPED_HEADERS if self._body is None else None,
+                    data=body,
+                    headers=self._headers(),
+                    skip_auto_headers=_SKIPPED_HEADERS if body is None else None,
                     timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
                     read_bufsize=self.buffer,
                     proxy=proxy,
                 )
-            except NETWORK_ERRORS as error:
-                raise translated(
-                    error, call.method, route.url, self.silence, is_api=route.is_api
-                ) from cause_of(error)
-            except MemoryError as error:
-                raise exceptions.ConnectionLost(
-                    call.method, redacted(route.url), NO_MEMORY
-                ) from error
-            except (ValueError, OverflowError) as error:
-                # A model or a redirect may give a URL that looks like one and is not valid.
-                raise self._cannot_be_sent(error) from cause_of(error)
-            except RuntimeError as error:
-                if session.client.closed:
-                    raise exceptions.ClientClosed from error
-                if "new thread" in str(error):  # to look up the host
-                    raise exceptions.ConnectError(
-                        call.method, redacted(route.url), f"the host is not known ({error})"
-                    ) from error
-                raise
+            except _REQUEST_ERRORS as error:
+                failure = self._failure(error)
+                if failure is None:
+                    raise
+                raise failure from cause_of(error)
             if _logger.isEnabledFor(logging.DEBUG):
                 _logger.debug("%s %s: %d", call.method, redacted(route.url), response.status)
             if route.is_api:
@@ -179,11 +162,38 @@ class Exchange:
             with closing(response):
                 self.route = self.routes.to(redirect_target(call, route.url, response))
             if self.api_headers is not None and not self.route.is_api:
-                # Nothing of the call goes elsewhere, nor the token to the API if it leads back there.
-                self.api_headers = call_headers = self._body = None
-                self._body_headers = _NO_HEADERS
+                self._has_left_api = True
         shown = redacted(self.route.url)
         raise exceptions.RefusedRedirect(call.method, shown, shown, "too many redirects")
+
+    def _headers(self) -> dict[str, str]:
+        """Return the headers of the next request."""
+        if self._has_left_api or self.api_headers is None or not self.route.is_api:
+            headers = {"User-Agent": self.config.headers.get("User-Agent", USER_AGENT)}
+        else:
+            headers = dict(self.api_headers)
+        if not self._has_left_api:
+            headers.update(self.call.headers or {})
+            headers.update(self._body_headers or {})
+        return headers
+
+    def _failure(self, error: Exception) -> exceptions.ReplicateException | None:
+        """Return the exception of this package for one of `_REQUEST_ERRORS`; None if there is none."""
+        method, url = self.call.method, self.route.url
+        if isinstance(error, NETWORK_ERRORS):
+            return translated(error, method, url, self.silence, is_api=self.route.is_api)
+        if isinstance(error, MemoryError):
+            return exceptions.ConnectionLost(method, redacted(url), NO_MEMORY)
+        if isinstance(error, (ValueError, OverflowError)):
+            # A model or a redirect may give a URL that looks like one and is not valid.
+            return self._cannot_be_sent(error)
+        if self.session.client.closed:
+            return exceptions.ClientClosed()
+        if "new thread" in str(error):  # to look up the host
+            return exceptions.ConnectError(
+                method, redacted(url), f"the host is not known ({error})"
+            )
+        return None
 
     async def error_of(self, response: aiohttp.ClientResponse) -> exceptions.ReplicateError:
         """Return the exception for an error status; the body is optional, and may break off."""
@@ -208,17 +218,13 @@ class Exchange:
             raise self._cannot_be_sent(error) from cause_of(error)
         self._body, self._body_headers = JSONPayload(body, call.send_state), _JSON_HEADERS
 
-    async def _send_and_read(
-        self, total: float | None = None
-    ) -> tuple[aiohttp.ClientResponse, bytearray | None]:
-        """Send the request; return the answer, and its body if it has a good status: `error_of` reads that of an error."""
-        response = await self.send(total)
-        if not 200 <= response.status < 300:
-            return response, None
-        return response, await self._read(response)
+    async def _read(self, response: aiohttp.ClientResponse) -> bytearray | None:
+        """Return the body of an answer; None if its status is an error, whose body `error_of` reads.
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytearray:
-        """Read the body of an answer to its end, which returns the connection to aiohttp's pool."""
+        At the end of the body, the connection returns to aiohttp's pool.
+        """
+        if not 200 <= response.status < 300:
+            return None
         method, url, most = self.call.method, self.route.url, self.config.limits.answer
         body = bytearray()
         try:

@@ -111,41 +111,18 @@ class Transport:
             try:
                 answer = await self._attempt(call, result, throttled)
             except exceptions.ReplicateException as error:
-                if isinstance(call.content, Body) and not call.content.repeatable:
-                    raise
                 elapsed = time.monotonic() - started
-                delay = retry_delay(
-                    call.kind,
-                    error,
-                    attempt,
-                    elapsed,
-                    self.config.retry,
-                    random.random(),
-                    is_new=call.is_new,
-                )
-                if delay is not None and call.urgent and elapsed < patience:
-                    delay = min(delay, patience - elapsed)  # a last attempt when its time is over
-                if delay is None or elapsed + delay > patience:
+                delay = self._delay_after(call, error, attempt, elapsed, patience)
+                if delay is None:
                     raise
                 if not call.urgent:
                     note_failure(error)
                 throttled = isinstance(error, exceptions.RateLimitError)
                 if throttled:
                     count_throttled(call.rate_class, self.config.tags)
-                if throttled and self.config.rate_limit is not None and not call.urgent:
-                    delay = 0.0  # the gate makes the pause, for all requests of its class
-                level = logging.DEBUG
-                # The first failures are often over soon; then one of ten is enough.
-                if attempt % 10 == 3 and (not throttled or self.pool.may_warn_of_throttling()):
-                    level = logging.WARNING
-                _logger.log(
-                    level,
-                    "%s; attempt %d in %.2f s",
-                    error,
-                    attempt + 1,
-                    delay,
-                    extra={"tags": dict(self.config.tags)},
-                )
+                    if self.config.rate_limit is not None and not call.urgent:
+                        delay = 0.0  # the gate makes the pause, for all requests of its class
+                self._log_failure(error, attempt, delay)
             else:
                 if attempt > 1 and not call.urgent:
                     note_failure(None)
@@ -156,6 +133,51 @@ class Transport:
             self.counters.add(retried=1)
             if delay:
                 await anyio.sleep(delay)
+
+    def _delay_after(
+        self,
+        call: Call,
+        error: exceptions.ReplicateException,
+        attempt: int,
+        elapsed: float,
+        patience: float,
+    ) -> float | None:
+        """Return the number of seconds before the next attempt of a call; None to give up."""
+        if isinstance(call.content, Body) and not call.content.repeatable:
+            return None
+        delay = retry_delay(
+            call.kind,
+            error,
+            attempt,
+            elapsed,
+            self.config.retry,
+            random.random(),
+            is_new=call.is_new,
+        )
+        if delay is not None and call.urgent and elapsed < patience:
+            return min(delay, patience - elapsed)  # a last attempt when its time is over
+        return None if delay is None or elapsed + delay > patience else delay
+
+    def _log_failure(
+        self, error: exceptions.ReplicateException, attempt: int, delay: float
+    ) -> None:
+        """Log a failure that is followed by another attempt: as a warning if it is the third, the 13th, and so on.
+
+        The first failures are often over soon.
+        """
+        level = logging.DEBUG
+        if attempt % 10 == 3 and (
+            not isinstance(error, exceptions.RateLimitError) or self.pool.may_warn_of_throttling()
+        ):
+            level = logging.WARNING
+        _logger.log(
+            level,
+            "%s; attempt %d in %.2f s",
+            error,
+            attempt + 1,
+            delay,
+            extra={"tags": dict(self.config.tags)},
+        )
 
     @asynccontextmanager
     async def open(

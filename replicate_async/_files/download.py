@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import random
-import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Final, Literal
 
@@ -16,27 +14,21 @@ import attrs
 from .. import exceptions
 from .._http.answers import Chunks
 from .._http.call import ClientResponse
-from .._http.hosts import is_allowed
-from .._http.retry import Kind, retry_delay
 from .._http.transport import Transport
+from .file_servers import (
+    GONE,
+    PROGRESS,
+    content_range,
+    delay_after,
+    expired,
+    host_check,
+    is_plain,
+    unsatisfied_size,
+)
 from .media import essence, valid_type
 
 BUFFERED: Final = 2**18
 """Bytes that are received before they are read; aiohttp accepts up to twice as many."""
-
-GONE: Final = (404, 410)
-"""Statuses that say that a file has been deleted."""
-
-PROGRESS: Final = 2**16
-"""Bytes of new content after which an interrupted download may make all its attempts again."""
-
-CONTENT_RANGE: Final = re.compile(
-    r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE
-)
-
-
-UNSATISFIED: Final = re.compile(r"bytes \*/(\d{1,18})", re.ASCII | re.IGNORECASE)
-"""`Content-Range` of a 416, with the size of the file."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -115,7 +107,7 @@ class Download:
                 attempt, furthest, since = 1, self.received, time.monotonic()
             delay = delay_after(self.transport, failure, attempt, time.monotonic() - since)
             if delay is None or (self.received and not self._resumable and not self.may_restart):
-                raise self._given_up(failure)
+                raise self._final_error(failure)
             self._count_wait(delay)
             await anyio.sleep(delay)
             attempt += 1
@@ -166,8 +158,7 @@ class Download:
         """Tell whether nothing follows what was received, by the answer to a request for the rest."""
         if not isinstance(error, exceptions.ReplicateError) or error.status != 416:
             return False
-        told = UNSATISFIED.fullmatch(error.headers.get("content-range", "").strip())
-        return told is not None and self._resumable and 0 < self.received == int(told[1])
+        return self._resumable and 0 < self.received == unsatisfied_size(error.headers)
 
     def _incomplete(self, seconds: float | None = None) -> exceptions.IncompleteFile:
         return exceptions.IncompleteFile(
@@ -211,13 +202,11 @@ class Download:
         """
         headers = response.headers
         tag = headers.get("ETag", "").strip()
-        plain = headers.get("Content-Encoding", "identity").strip().lower() == "identity"
+        plain = is_plain(response)
         self._is_compressed = not plain
         start, total = 0, response.content_length if plain else None
         if response.status == 206:
-            part = CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
-            start = int(part[1]) if part else -1
-            total = int(part[3]) if part and part[3] != "*" else None
+            start, _, total = content_range(response) or (-1, -1, None)
         self._repeated = 0
         if self.received or start:
             # Either the rest, or all of it again, is fine, if the content is still the same.
@@ -241,8 +230,8 @@ class Download:
         if total is not None:
             self._check_size(total, total)
 
-    def _given_up(self, failure: exceptions.ReplicateException) -> exceptions.ReplicateException:
-        """Return the error to raise after the last attempt."""
+    def _final_error(self, failure: exceptions.ReplicateException) -> exceptions.ReplicateException:
+        """Return the error to raise when there is no further attempt."""
         lost = isinstance(failure, exceptions.ConnectionLost) or (
             isinstance(failure, exceptions.ReplicateError) and failure.status == 416
         )
@@ -271,40 +260,3 @@ async def collected(chunks: AsyncGenerator[bytes, None], url: str, prediction: s
     except MemoryError as error:
         fact = "there is not enough memory for it. Use `save()`, or iterate over it"
         raise exceptions.FileOutputError(url, fact, prediction_id=prediction) from error
-
-
-def delay_after(
-    transport: Transport, failure: exceptions.ReplicateException, attempt: int, elapsed: float
-) -> float | None:
-    """Return the number of seconds before a file is requested again; None to give up.
-
-    Args:
-        transport: The transport of the client.
-        failure: Failure of this attempt; a file that broke off counts as a lost connection.
-        attempt: Number of this attempt, from 1.
-        elapsed: Seconds since the first one.
-    """
-    if isinstance(failure, exceptions.IncompleteFile):
-        failure = exceptions.ConnectionLost("GET", failure.url, str(failure))
-    retry = transport.config.retry
-    return retry_delay(Kind.READ, failure, attempt, elapsed, retry, random.random())
-
-
-def host_check(transport: Transport, url: str, prediction: str | None) -> Callable[[str], None]:
-    """Return a function that raises `HostNotAllowed` for a host that the option `output_hosts` does not allow."""
-    hosts = transport.config.output_hosts
-
-    def check(host: str) -> None:
-        if hosts is not None and not is_allowed(host, hosts):
-            raise exceptions.HostNotAllowed(url, host, prediction)
-
-    return check
-
-
-def expired(
-    transport: Transport, url: str, prediction: str | None, error: exceptions.ReplicateError
-) -> exceptions.FileExpired:
-    """Return the error for a file whose server has answered with one of the statuses `GONE`."""
-    return exceptions.FileExpired(
-        url, error.status, signed=transport.routes.is_api(url), prediction_id=prediction
-    )

@@ -18,7 +18,16 @@ from .._http.call import ClientResponse, redacted
 from .._http.retry import RETRIED_STATUSES
 from .._http.transport import Transport
 from .data_uris import DataUri
-from .download import CONTENT_RANGE, GONE, PROGRESS, UNSATISFIED, delay_after, expired, host_check
+from .file_servers import (
+    GONE,
+    PROGRESS,
+    content_range,
+    delay_after,
+    expired,
+    host_check,
+    is_plain,
+    unsatisfied_size,
+)
 from .media import valid_type
 
 T = TypeVar("T")
@@ -106,7 +115,7 @@ class Relay:
             data = await in_thread(DataUri, self._url, self._prediction)
             self.facts = Facts(data.size, has_ranges=True)
         else:
-            self.facts = await self._retried(self._look)
+            self.facts = await self._retried(self._fetch_facts)
         return self.facts
 
     async def chunks(self, conditions: Conditions) -> AsyncGenerator[bytes, None]:
@@ -132,20 +141,22 @@ class Relay:
                     if self._has_begun:
                         if self._is_at_end(response):
                             return
-                        self._go_on(response)
+                        self._check_continuation(response)
                     else:
                         self._begin(response, headers)
                         yield b""
                     if self.status in (200, 206):
                         began = time.monotonic()
                         async for chunk in Chunks(response):
-                            self._wait(time.monotonic() - began)
-                            self._count(len(chunk))
+                            self._count_wait(time.monotonic() - began)
+                            self._count_bytes(len(chunk))
                             yield chunk
                             began = time.monotonic()
                     # Of a file of unknown size there may be more, which the next answer tells.
-                    is_open = self.length is None and self.status == 200 and response.status == 206
-                if is_open or (self.length is not None and self._received < self.length):
+                    may_continue = (
+                        self.length is None and self.status == 200 and response.status == 206
+                    )
+                if may_continue or (self.length is not None and self._received < self.length):
                     raise self._incomplete()
             except (
                 exceptions.TransportError,
@@ -159,11 +170,11 @@ class Relay:
                 delay = delay_after(self._transport, error, attempt, time.monotonic() - since)
                 if delay is None or not (self._is_resumable or not self._has_begun):
                     raise
-                self._wait(delay)
+                self._count_wait(delay)
                 await anyio.sleep(delay)
                 attempt += 1
                 if self._has_begun:
-                    headers = self._rest()
+                    headers = self._rest_headers()
             else:
                 return
 
@@ -173,7 +184,7 @@ class Relay:
         start, stop = 0, data.size
         part = None
         if conditions.range is not None and conditions.if_range is None:
-            part = _part(conditions.range, data.size)
+            part = _requested_part(conditions.range, data.size)
         if part is not None:
             start, stop = part
             self.status = 206 if start < stop else 416
@@ -206,7 +217,7 @@ class Relay:
                 raise expired(self._transport, self._url, self._prediction, error) from error
             raise
 
-    async def _look(self) -> Facts:
+    async def _fetch_facts(self) -> Facts:
         try:
             async with self._open("HEAD", {}, ()) as response:
                 facts = _facts_of(response)
@@ -237,23 +248,23 @@ class Relay:
         """Read the head of the first answer.
 
         Raises:
-            TransportError: It makes no sense.
+            TransportError: It does not match the request.
         """
         self.facts = _facts_of(response)
-        self._is_compressed = not _is_plain(response)
+        self._is_compressed = not is_plain(response)
         is_part = response.status in (206, 416)
         is_conditional = "If-None-Match" in headers or "If-Modified-Since" in headers
         if (is_part and "Range" not in headers) or (response.status == 304 and not is_conditional):
-            raise self._unasked()
+            raise self._mismatch()
         if response.status == 304:
             self.status = 304
         elif response.status == 416:
             self.status, self.length = 416, 0
             self.content_range = None if self.facts.size is None else f"bytes */{self.facts.size}"
         elif response.status == 206:
-            part = _content_range(response)
+            part = content_range(response)
             if part is None or self._is_compressed:
-                raise self._unasked()
+                raise self._mismatch()
             self.status = 206
             first, self._last, total = part
             self._position, self.length = first, self._last - first + 1
@@ -262,7 +273,7 @@ class Relay:
             self.status, self.length = 200, self.facts.size
         self._has_begun = True
 
-    def _unasked(self) -> exceptions.TransportError:
+    def _mismatch(self) -> exceptions.TransportError:
         return exceptions.TransportError(
             "GET", redacted(self._url), "the server's response does not match the request"
         )
@@ -272,7 +283,7 @@ class Relay:
         tag = self.facts.etag
         return tag is not None and not tag.startswith("W/") and not self._is_compressed
 
-    def _rest(self) -> dict[str, str]:
+    def _rest_headers(self) -> dict[str, str]:
         """Return the headers of a request for what has not been received."""
         last = "" if self._last is None else self._last
         assert self.facts.etag is not None
@@ -281,19 +292,19 @@ class Relay:
             "If-Range": self.facts.etag,
         }
 
-    def _go_on(self, response: ClientResponse) -> None:
+    def _check_continuation(self, response: ClientResponse) -> None:
         """Check that an answer continues what was received.
 
         Raises:
             FileOutputError: It does not: the file has changed, or the server serves no parts.
         """
-        part = _content_range(response) if response.status == 206 else None
+        part = content_range(response) if response.status == 206 else None
         tag = response.headers.get("ETag", "").strip()
         if (
             part is None
             or part[0] != self._position + self._received
             or (tag and tag != self.facts.etag)
-            or not _is_plain(response)
+            or not is_plain(response)
         ):
             raise exceptions.FileOutputError(
                 self._url, "it broke off, and cannot be resumed", prediction_id=self._prediction
@@ -305,10 +316,9 @@ class Relay:
         """Tell whether nothing follows what was received, by the answer to a request for the rest."""
         if response.status != 416 or self.length is not None:
             return False
-        told = UNSATISFIED.fullmatch(response.headers.get("Content-Range", "").strip())
-        return told is not None and int(told[1]) == self._position + self._received
+        return unsatisfied_size(response.headers) == self._position + self._received
 
-    def _count(self, size: int) -> None:
+    def _count_bytes(self, size: int) -> None:
         """Count what was received.
 
         Raises:
@@ -325,7 +335,7 @@ class Relay:
                 self._url, "more was sent than announced", prediction_id=self._prediction
             )
 
-    def _wait(self, seconds: float) -> None:
+    def _count_wait(self, seconds: float) -> None:
         """Note for how long the server was waited for.
 
         Raises:
@@ -343,22 +353,21 @@ class Relay:
 
 def _facts_of(response: ClientResponse) -> Facts:
     headers = response.headers
-    is_plain = _is_plain(response)
+    plain = is_plain(response)
     size = None
     if response.status == 206:
-        part = _content_range(response)
+        part = content_range(response)
         size = None if part is None else part[2]
     elif response.status == 416:
-        told = UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
-        size = None if told is None else int(told[1])
-    elif is_plain and response.status != 304:
+        size = unsatisfied_size(headers)
+    elif plain and response.status != 304:
         size = response.content_length
     return Facts(
         size,
         None if response.status == 416 else valid_type(headers.get("Content-Type")),
-        _valid(_ETAG, headers.get("ETag")) if is_plain else None,
+        _valid(_ETAG, headers.get("ETag")) if plain else None,
         _valid(_DATE, headers.get("Last-Modified")),
-        is_plain
+        plain
         and (response.status in (206, 416) or headers.get("Accept-Ranges", "").lower() == "bytes"),
     )
 
@@ -369,23 +378,7 @@ def _valid(pattern: re.Pattern[str], value: str | None) -> str | None:
     return value if len(value) <= 200 and pattern.fullmatch(value) else None
 
 
-def _is_plain(response: ClientResponse) -> bool:
-    return response.headers.get("Content-Encoding", "identity").strip().lower() == "identity"
-
-
-def _content_range(response: ClientResponse) -> tuple[int, int, int | None] | None:
-    """Return the first and the last byte of a part, and the size of the file; None if they are not told."""
-    found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if found is None:
-        return None
-    first, last = int(found[1]), int(found[2])
-    total = None if found[3] == "*" else int(found[3])
-    if first > last or (total is not None and last >= total):
-        return None
-    return first, last, total
-
-
-def _part(header: str, size: int) -> tuple[int, int] | None:
+def _requested_part(header: str, size: int) -> tuple[int, int] | None:
     """Return the part that a `Range` asks for: empty if there is none; None to send the whole file."""
     found = _RANGE.fullmatch(header)
     if found is None:

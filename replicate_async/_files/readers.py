@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from enum import Enum
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -24,7 +25,7 @@ _NOT_READ: Final = object()
 
 
 @attrs.define(eq=False, repr=False)
-class Content:
+class ContentFacts:
     """What is known of the content of a file; shared by all calls that use the same object."""
 
     digest: str | None = attrs.field(default=None, init=False)
@@ -34,7 +35,7 @@ class Content:
     base64: tuple[str, str] | None = attrs.field(default=None, init=False)
     """The media type, and the content as a data URI of that type."""
     lock: ThreadSafeLock = attrs.field(factory=ThreadSafeLock, init=False)
-    """Held while the whole content is read to find one of them."""
+    """Held while the whole content is read to compute one of them."""
 
 
 class NotSeekable(Exception):
@@ -50,7 +51,7 @@ class SharedReader:
 
     def __init__(self, file: Any) -> None:
         self.file = file
-        self.content: Content = Content()
+        self.facts: ContentFacts = ContentFacts()
         self.start: Any = _NOT_READ
         """The first bytes, from which the type is guessed; of a stream, its first chunk."""
         self.size: int | None = None
@@ -58,7 +59,7 @@ class SharedReader:
         self._lock = ThreadSafeLock()
         self._users = 0
         self._passes: set[object] = set()
-        """Those that read it from beginning to end."""
+        """The passes that are reading it, each of which is represented by an object of its own."""
         self._position: int | None = None
         """Where its owner left it."""
         self._is_taken = False
@@ -72,7 +73,7 @@ class SharedReader:
         with _registry_lock:
             self._users -= 1
             if self._users == 0:
-                self.content = Content()
+                self.facts = ContentFacts()
                 self.start = _NOT_READ
                 self.size = None
                 self._is_taken = False
@@ -89,16 +90,15 @@ class SharedReader:
         async def look() -> None:
             if self.start is not _NOT_READ:
                 return
-            await self._enter(look)
+            this = object()
+            await self._enter(this)
             try:
                 self.size = await self._find_size()
                 self.start = await self._read_at(0, size)
-                if (
-                    self.size == 0 and self.start
-                ):  # the system makes it while it is read, as in /proc
-                    self.size = None
+                if self.size == 0 and self.start:
+                    self.size = None  # the system makes the content while it is read, as in /proc
             finally:
-                await self._leave(look)
+                await self._leave(this)
 
         await self._exclusively(look)
 
@@ -115,15 +115,17 @@ class SharedReader:
         finally:
             await shielded(partial(self._exclusively, partial(self._leave, this)))
 
-    async def _enter(self, reading: object) -> None:
+    async def _enter(self, this: object) -> None:
+        """Begin a pass, and note the position before the first one."""
         if not self._passes:
             self._position = await self._tell()
-        self._passes.add(reading)
+        self._passes.add(this)
 
-    async def _leave(self, reading: object) -> None:
-        if reading not in self._passes:
+    async def _leave(self, this: object) -> None:
+        """End a pass, and restore the position after the last one."""
+        if this not in self._passes:
             return  # it was cancelled before it began
-        self._passes.remove(reading)
+        self._passes.remove(this)
         if not self._passes and self._position is not None:
             with suppress(Exception):  # it was closed meanwhile, or cannot go back
                 await call(self.file.seek, self._position)
@@ -163,7 +165,7 @@ class SharedReader:
             raise NotSeekable from error
         return await self._tell()
 
-    # What is read at once
+    # Objects whose content is read at once
 
     async def load(self, read_all: Callable[[], Awaitable[bytes]], argument: str) -> bytes:
         """Return the whole content, which one call reads for all that use the object at the same time.
@@ -174,17 +176,17 @@ class SharedReader:
         async with self._lock:
             if self.start is _NOT_READ:
                 state = _streams.get(self.file)
-                if state == "begun":
+                if state is _StreamState.BEGUN:
                     raise _read_in_part(argument)
-                _streams.set(self.file, "begun")
+                _streams.set(self.file, _StreamState.BEGUN)
                 try:
                     content = await read_all()
-                    if state == "ended" and not content:
+                    if state is _StreamState.ENDED and not content:
                         raise NothingLeft
                 except NothingLeft:
-                    _streams.set(self.file, "ended")
+                    _streams.set(self.file, _StreamState.ENDED)
                     raise
-                _streams.set(self.file, "ended" if content else "empty")
+                _streams.set(self.file, _StreamState.ENDED if content else _StreamState.UNREAD)
                 self.start = content
             loaded: bytes = self.start
         return loaded
@@ -202,12 +204,12 @@ class SharedReader:
             if self.start is not _NOT_READ:
                 return
             state = _streams.get(self.file)
-            if state == "begun":
+            if state is _StreamState.BEGUN:
                 raise _read_in_part(argument)
             start = await call(self.file.read, size)
-            self._is_taken = state == "ended" and not start
+            self._is_taken = state is _StreamState.ENDED and not start
             if not self._is_taken:
-                _streams.set(self.file, "begun")
+                _streams.set(self.file, _StreamState.BEGUN)
             self.start = start
 
         await self._exclusively(begin)
@@ -234,7 +236,7 @@ class SharedReader:
         while chunk:
             yield chunk
             chunk = await call(self.file.read, size)
-        _streams.set(self.file, "ended")
+        _streams.set(self.file, _StreamState.ENDED)
 
     async def _exclusively(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of *work*, during which no other call uses the object.
@@ -291,27 +293,39 @@ def shared_reader(file: Any) -> SharedReader:
         return reader
 
 
-class _Streams:
+class _StreamState(Enum):
+    """How far a stream was read."""
+
+    UNREAD = "unread"
+    """Not at all, as far as is known; or to its end, but it was empty."""
+    BEGUN = "begun"
+    """In part."""
+    ENDED = "ended"
+    """To its end."""
+
+
+class _StreamStates:
     """How far streams were read, for as long as they exist."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[Any], str]] = {}
+        self._known: dict[int, tuple[weakref.ref[Any], _StreamState]] = {}
 
-    def get(self, file: Any) -> str | None:
-        """Return `"begun"`, `"ended"`, `"empty"` for what had no content, or None."""
-        reference, state = self._known.get(id(file), (None, None))
-        return state if reference is not None and reference() is file else None
+    def get(self, file: Any) -> _StreamState:
+        """Return how far a stream was read."""
+        found = self._known.get(id(file))
+        return found[1] if found is not None and found[0]() is file else _StreamState.UNREAD
 
-    def set(self, file: Any, state: str) -> None:
-        """Note how far a stream was read, if it can be noted."""
+    def set(self, file: Any, state: _StreamState) -> None:
+        """Note how far a stream was read, if that is possible."""
         key = id(file)
 
         def forget(reference: weakref.ref[Any]) -> None:
-            if self._known.get(key, (None,))[0] is reference:
+            found = self._known.get(key)
+            if found is not None and found[0] is reference:
                 del self._known[key]
 
-        with suppress(TypeError):  # it allows no weak references
+        with suppress(TypeError):  # there are no weak references to it
             self._known[key] = weakref.ref(file, forget), state
 
 
-_streams: Final = _Streams()
+_streams: Final = _StreamStates()

@@ -22,7 +22,7 @@ from . import holders
 from .disk import opened
 from .media import guess_extension, guess_type, sniff
 from .pictures import is_picture, png_of
-from .readers import Content, NotSeekable, SharedReader, call, shared_reader
+from .readers import ContentFacts, NotSeekable, SharedReader, call, shared_reader
 
 MAX_BYTES: Final = 100 * 2**20
 """The maximum size of an uploaded file (:api:`size-limits`)."""
@@ -69,7 +69,7 @@ class Source:
     """Identifies an unchanged file on the disk; None if only the content can."""
     reader: SharedReader | None = attrs.field(default=None, kw_only=True)
     """The reader of an object whose position moves when it is read."""
-    facts: Content = attrs.field(factory=Content, kw_only=True)
+    facts: ContentFacts = attrs.field(factory=ContentFacts, kw_only=True)
     """What is known of the content."""
 
     @property
@@ -578,7 +578,7 @@ async def _from_shared(file: Any, argument: str) -> Source:
         size=size,
         repeatable=can_seek,
         reader=reader,
-        facts=reader.content,
+        facts=reader.facts,
     )
 
 

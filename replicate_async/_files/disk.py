@@ -1,4 +1,4 @@
-"""Files on the disk: closed under any cancellation, complete when they appear, named uniquely."""
+"""Files on the disk: closed even if tasks are cancelled, visible only when complete, with unique names."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ _PARTIAL_LIFETIME: Final = 3600.0
 """Seconds after the last write when an unfinished file belongs to no process any more."""
 
 
-_OWN: Final = 0o600
+_PRIVATE: Final = 0o600
 """Permissions of files that may hold secrets."""
 
-_SHARED: Final = 0o666
-"""Permissions of other files, from which the system takes those that the umask names."""
+_ORDINARY: Final = 0o666
+"""Permissions of other files, from which the system removes those in the umask."""
 
 
 class NamedSpool(tempfile.SpooledTemporaryFile[bytes]):
-    """A temporary file with the name of the file that it holds: uploads of HTTP libraries tell it."""
+    """A temporary file with the name of the file that it holds, which HTTP libraries send when they upload it."""
 
     def __init__(self, name: str, in_memory: int) -> None:
         super().__init__(in_memory)
-        self._told = name
+        self._file_name = name
 
     @property
     def name(self) -> str:
-        """The name, which is no path."""
-        return self._told
+        """The name, which is not a path."""
+        return self._file_name
 
 
 @asynccontextmanager
 async def opened(
-    path: Path, mode: Literal["rb", "xb"], permissions: int = _SHARED
+    path: Path, mode: Literal["rb", "xb"], permissions: int = _ORDINARY
 ) -> AsyncIterator[AsyncBufferedIOBase]:
     """Open a file with aiofiles, and close it at the end of the block.
 
-    A new file gets the permissions, without those that the umask names.
+    A new file gets the permissions, except those in the umask.
     """
     async with _opened(path, mode, permissions) as file:
         yield wrap(file)
@@ -78,7 +78,7 @@ async def _opened(
     """
     files: list[IO[bytes]] = []
     try:
-        await _when_possible(
+        await _with_descriptor(
             lambda: shielded_in_thread(lambda: files.append(_open(path, mode, permissions)))
         )
         yield files[0]
@@ -88,21 +88,21 @@ async def _opened(
                 await shielded_in_thread(_close, file)
 
 
-_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE)
-"""Errors that pass when something else is closed."""
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+"""Errors if the process, or the system, has no file descriptor left."""
 
-_PATIENCE: Final = 20.0
-"""Seconds to wait for that. The idle connections of this package are closed after 15."""
+_DESCRIPTOR_TIMEOUT: Final = 20.0
+"""Seconds to wait for a descriptor. The idle connections of this package are closed after 15."""
 
 
-async def _when_possible(work: Callable[[], Awaitable[T]]) -> T:
-    """Do what needs a descriptor; wait for one if there is none, since what was paid for is to be saved."""
-    until = time.monotonic() + _PATIENCE
+async def _with_descriptor(work: Callable[[], Awaitable[T]]) -> T:
+    """Do work that needs a file descriptor. If there is none, wait for one, since what was paid for has to be saved."""
+    until = time.monotonic() + _DESCRIPTOR_TIMEOUT
     while True:
         try:
             return await work()
         except OSError as error:
-            if error.errno not in _SHORTAGES or time.monotonic() > until:
+            if error.errno not in _NO_DESCRIPTOR or time.monotonic() > until:
                 raise
         await anyio.sleep(0.1)
 
@@ -117,16 +117,16 @@ def _close(file: IO[bytes]) -> None:
         file.close()
 
 
-_rooms: Final = RunVar[anyio.Semaphore]("replicate_async.files.rooms")
+_write_slots_of_loop: Final = RunVar[anyio.Semaphore]("replicate_async.files.write_slots")
 
 
-def _room() -> anyio.Semaphore:
-    """Return what bounds the number of files that are written at a time on this event loop."""
+def _write_slots() -> anyio.Semaphore:
+    """Return the semaphore that limits how many files are written at a time on this event loop."""
     try:
-        return _rooms.get()
+        return _write_slots_of_loop.get()
     except LookupError:
-        _rooms.set(anyio.Semaphore(min(share_of_descriptors(), 2**16)))
-        return _rooms.get()
+        _write_slots_of_loop.set(anyio.Semaphore(min(share_of_descriptors(), 2**16)))
+        return _write_slots_of_loop.get()
 
 
 @attrs.define(eq=False, repr=False)
@@ -134,11 +134,11 @@ class NewFile:
     """A file that is being written."""
 
     path: Path
-    """The path that it gets, which may be changed in the block; after it, the path that it has."""
+    """The path that it will get, which may be changed within the block; after the block, its actual path."""
     replace: bool
     """Whether it replaces an existing file."""
     _file: IO[bytes]
-    # Not of aiofiles, which cannot write when the system has no thread left: what was paid for would not be saved.
+    # Not a file of aiofiles, which cannot write when the system has no thread left. What was paid for would be lost.
 
     async def write(self, content: bytes) -> None:
         """Append content. Each call uses a thread, so pass 1 MiB or more at once."""
@@ -160,9 +160,9 @@ async def new_file(
 
     Args:
         path: Path of the file, in an existing directory.
-        replace: Whether to replace an existing file, whose permissions the new one gets. If not, the new file gets
-            a number.
-        private: Whether a file that replaces none is for its owner only.
+        replace: Whether to replace an existing file, whose permissions the new one keeps. If not, and the name is
+            taken, the new file gets a number.
+        private: Whether only the owner may read the file, unless it replaces one.
         durable: Whether the file survives a power cut once the block has ended.
 
     Raises:
@@ -171,8 +171,8 @@ async def new_file(
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     kept = await in_thread(_permissions, path) if replace else None
     try:
-        permissions = (_OWN if private else _SHARED) if kept is None else kept
-        async with _room():
+        permissions = (_PRIVATE if private else _ORDINARY) if kept is None else kept
+        async with _write_slots():
             async with _opened(part, "xb", permissions) as file:
                 new = NewFile(path, replace, file)
                 yield new
@@ -183,8 +183,8 @@ async def new_file(
                 await shielded_in_thread(file.close)  # raises if something could not be written
             new.path = await shielded_in_thread(_publish, part, new.path, new.replace)
             if durable:
-                # The directory is opened in the room of the file: no more files are open than there are rooms.
-                await _when_possible(lambda: in_thread(sync_directory, path.parent))
+                # Within the slot of the file, which is closed by now: opening the directory takes its descriptor.
+                await _with_descriptor(lambda: in_thread(sync_directory, path.parent))
     except BaseException:
         await shielded_in_thread(_remove, part)
         raise
@@ -198,7 +198,7 @@ async def write_file(
     Args:
         path: Path of the file, in an existing directory.
         content: The content.
-        private: Whether a file that replaces none is for its owner only.
+        private: Whether only the owner may read the file, unless it replaces one.
         durable: Whether the file survives a power cut once this returns.
 
     Raises:
@@ -208,11 +208,8 @@ async def write_file(
         await file.write(content)
 
 
-# aiofiles cannot link, nor scan directories for what is left behind: the rest is done with `os`, in threads.
-
-
 def _permissions(path: Path) -> int | None:
-    """Return the permissions of a file; None if there is none."""
+    """Return the permissions of a regular file; None if there is no such file."""
     try:
         found = path.stat()
     except OSError:
@@ -241,20 +238,20 @@ def _publish(part: Path, path: Path, replace: bool) -> Path:
     raise AssertionError("unreachable: there is always another number")
 
 
-# What survives a power cut
+# -- Surviving a power cut ---------------------------------------------------------------------
 
 _NOT_SUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 """Errors of file systems that cannot sync."""
 
 
 async def _sync(file: IO[bytes]) -> None:
-    """Write what the system still has in memory of a file."""
+    """Have the system write a file to the disk."""
     try:
         descriptor = os.dup(file.fileno())
     except OSError as error:
-        if error.errno not in _SHORTAGES:
+        if error.errno not in _NO_DESCRIPTOR:
             raise
-        # It cannot be closed meanwhile, so this is awaited even if it takes long and the task is cancelled.
+        # The file must not be closed meanwhile, so this is awaited even if it takes long and the task is cancelled.
         await shielded_in_thread(_sync_descriptor, file.fileno())
     else:
         await in_thread(_sync_and_close, descriptor)
@@ -269,7 +266,7 @@ def _sync_descriptor(descriptor: int) -> None:
 
 
 def _sync_and_close(descriptor: int) -> None:
-    """Write what the system still has in memory of a file or directory."""
+    """Have the system write a file or directory to the disk, and close its descriptor."""
     try:
         _sync_descriptor(descriptor)
     finally:
@@ -278,12 +275,14 @@ def _sync_and_close(descriptor: int) -> None:
 
 @attrs.define(eq=False)
 class _DirectorySync:
-    """The syncs of a directory that are requested at a time."""
+    """The syncs of one directory. One sync serves all requests that were made before it began."""
 
     users: int = 0
+    """Number of threads that are in `sync_directory`."""
     requested: int = 0
+    """Number of the last request."""
     done: int = 0
-    """Up to which request everything is on the disk."""
+    """Number of the last request that a sync has served."""
     lock: threading.Lock = attrs.field(factory=threading.Lock)
 
 
@@ -293,7 +292,7 @@ _syncs_lock: Final = threading.Lock()
 
 
 def sync_directory(directory: Path) -> None:
-    """Write the names of a directory to the disk; once for all threads that ask at the same time."""
+    """Have the system write the names in a directory to the disk, once for all threads that ask at the same time."""
     if os.name == "nt":
         return  # directories cannot be opened there
     with _syncs_lock:
@@ -304,9 +303,9 @@ def sync_directory(directory: Path) -> None:
     try:
         with sync.lock:
             if sync.done < number:
-                covered = sync.requested
+                served = sync.requested
                 _sync_and_close(os.open(directory, os.O_RDONLY))
-                sync.done = covered
+                sync.done = served
     finally:
         with _syncs_lock:
             sync.users -= 1
@@ -315,7 +314,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Create a directory and those above it, unless they exist, so that they survive a power cut."""
+    """Create a directory and its parents, unless they exist. They survive a power cut."""
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):
@@ -328,11 +327,11 @@ _UNUSABLE: Final = frozenset(
     if os.name != "nt"
     else (errno.ENOSPC, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR)
 )
-"""Errors that every other file in the same directory would meet."""
+"""Errors that any other file in the same directory would have, too."""
 
 
 def is_unusable(directory: Path, number: int | None) -> bool:
-    """Tell whether nothing more can be written in a directory, by the error number of a failed write."""
+    """Return whether no more files can be written in a directory, judging by the error number of a failed write."""
     if number in (errno.EACCES, errno.EPERM):
         return not os.access(directory, os.W_OK | os.X_OK)
     return number in _UNUSABLE

@@ -23,7 +23,10 @@ _RESERVED: Final = re.compile(
 
 
 GENERIC_TYPES: Final = (None, "application/octet-stream", "binary/octet-stream")
-"""Media types that tell nothing."""
+"""Media types that say nothing about the content."""
+
+SNIFFED: Final = 512
+"""Bytes at the beginning of a file that are enough for `sniff`."""
 
 
 def safe_name(name: str) -> str:
@@ -138,7 +141,7 @@ _SUFFIXES: Final[Mapping[str | None, str]] = {
 
 
 def sniff(start: bytes) -> str | None:
-    """Return the media type for the first bytes of a file; None if unknown. 300 bytes are enough."""
+    """Return the media type for the first `SNIFFED` bytes of a file; None if unknown."""
     for offset, magic, kind in _MAGIC:
         if start[offset : offset + len(magic)] == magic:
             return kind

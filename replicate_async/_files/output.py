@@ -32,6 +32,7 @@ from .download import BUFFERED, Download, collected
 from .holders import ModelFile
 from .media import (
     GENERIC_TYPES,
+    SNIFFED,
     essence,
     guess_extension,
     guess_type,
@@ -54,7 +55,7 @@ SAVED_AT_ONCE: Final = 8
 """Files of one output that are saved at a time."""
 
 _QUICK: Final = 2**16
-"""Characters of a URL that are read for its properties and its `repr`."""
+"""Characters at the beginning of a URL that its properties and its `repr` look at."""
 
 _DISPLAYED: Final = 2**24
 """Characters of a data URI that a notebook displays."""
@@ -64,9 +65,6 @@ _IN_MEMORY: Final = 8 * 2**20
 
 _DISPLAY_PATIENCE: Final = 20.0
 """Seconds for the download of a picture that is displayed."""
-
-_SNIFFED: Final = 512
-"""Bytes at the beginning of a file from which its type is guessed, if the server does not tell it."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -168,8 +166,8 @@ class FileOutput(Plain, ModelFile):
                 "a FileOutput is always read as a whole: pass what `open()` returns, a file object, to functions"
                 " that read files in pieces, such as pandas.read_csv and shutil.copyfileobj",
             )
-        chunks = self._content(limit=self._limits.file, may_restart=True)
-        found = await collected(chunks, self.url, self._prediction)
+        read = self._reader(limit=self._limits.file, may_restart=True)
+        found = await collected(read(), self.url, self._prediction)
         if not self._is_data:
             _recent.keep(self.url, found)
         return found
@@ -194,12 +192,12 @@ class FileOutput(Plain, ModelFile):
         return FileStat(facts.size, self.content_type, facts.etag)
 
     def _relay(self) -> Relay:
-        """Return what passes the file on to somebody else."""
+        """Return a relay, which passes the file on to a browser."""
         transport = self._transport or _transport_without_client()
         return Relay(transport, self.url, self._prediction)
 
     def _learn(self, facts: Facts) -> None:
-        """Keep the size and the type that a server has told."""
+        """Keep the size and the type that the file's server has stated."""
         if facts.size is not None:
             self._size = facts.size
         if facts.content_type is not None:
@@ -234,8 +232,8 @@ class FileOutput(Plain, ModelFile):
         """
         file = NamedSpool(self.name, _IN_MEMORY)
         try:
-            content = self._content(limit=self._limits.save, to="save", may_restart=True)
-            async with aclosing(content) as chunks:
+            read = self._reader(limit=self._limits.save, to="save", may_restart=True)
+            async with aclosing(read()) as chunks:
                 async for chunk in chunks:
                     if not chunk:
                         await shielded_in_thread(_empty, file)
@@ -301,7 +299,7 @@ class FileOutput(Plain, ModelFile):
                 `Timeout(download=...)`, one hour by default.
             TransportError: No usable response was received.
         """
-        return _Chunks(self._content_source())
+        return _Chunks(self._reader())
 
     async def save(
         self, path: str | os.PathLike[str], *, durable: bool = True, progress: bool = False
@@ -345,11 +343,11 @@ class FileOutput(Plain, ModelFile):
         return await self._save(path, name, known=None, durable=durable, progress=progress)
 
     async def _save_as(self, path: Path, *, durable: bool = True) -> Path:
-        """Save the file under this path, which gets a suffix if it has none, and replace what is there."""
+        """Save the file under a path, which gets a suffix if it has none, and replace an existing file."""
         return await self._save(path, path.name, known=None, durable=durable, complete=True)
 
     def _saved_at(self, path: Path | None, stamp: tuple[int, int] | None = None) -> None:
-        """Set the path where the file was saved, and what the file there is recognised by."""
+        """Set the path where the file was saved, and the stamp that recognises the file there."""
         self._path, self._stamp = path, stamp
 
     async def _save(
@@ -391,10 +389,8 @@ class FileOutput(Plain, ModelFile):
     async def _write(self, file: NewFile, bar: Bar | None) -> None:
         gathered: list[bytes] = []
         size = 0
-        content = self._content(
-            limit=self._limits.save, to="save", may_restart=True, buffer=_BUFFERED
-        )
-        async with aclosing(content) as chunks:
+        read = self._reader(limit=self._limits.save, to="save", may_restart=True, buffer=_BUFFERED)
+        async with aclosing(read()) as chunks:
             async for chunk in chunks:
                 if not chunk:
                     await file.clear()
@@ -417,18 +413,7 @@ class FileOutput(Plain, ModelFile):
     def _limits(self) -> Limits:
         return Limits() if self._transport is None else self._transport.config.limits
 
-    def _content(
-        self,
-        *,
-        limit: int | None = None,
-        to: Literal["read", "save"] = "read",
-        may_restart: bool = False,
-        buffer: int = BUFFERED,
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield the content. With *may_restart*, an empty chunk announces that it begins again."""
-        return self._content_source(limit=limit, to=to, may_restart=may_restart, buffer=buffer)()
-
-    def _content_source(
+    def _reader(
         self,
         *,
         limit: int | None = None,
@@ -436,7 +421,10 @@ class FileOutput(Plain, ModelFile):
         may_restart: bool = False,
         buffer: int = BUFFERED,
     ) -> Callable[[], AsyncGenerator[bytes, None]]:
-        """Return a function that yields the content; a further call yields what was not yielded before."""
+        """Return a function that yields the content. Called again, it yields the rest.
+
+        With *may_restart*, an empty chunk announces that the content begins again.
+        """
         if self._is_data:
             return partial(self._decoded, limit, to, _Decoding())
         download = Download(
@@ -459,7 +447,7 @@ class FileOutput(Plain, ModelFile):
         while done.position < data.length:
             chunk = await in_thread(data.decode, done.position, done.position + _DECODED)
             if not done.position:
-                self._sniffed = sniff(chunk[:_SNIFFED])
+                self._sniffed = sniff(chunk[:SNIFFED])
             done.position += _DECODED
             yield chunk
 
@@ -469,8 +457,8 @@ class FileOutput(Plain, ModelFile):
         is_start = not download.received  # else it goes on after a step that was cancelled
         async with aclosing(download.chunks()) as chunks:
             async for chunk in chunks:
-                if is_start and len(start) < _SNIFFED:
-                    start += chunk[: _SNIFFED - len(start)]
+                if is_start and len(start) < SNIFFED:
+                    start += chunk[: SNIFFED - len(start)]
                     self._sniffed = sniff(start)
                 if not chunk:  # it begins again
                     start, is_start = b"", True
@@ -529,7 +517,7 @@ class FileOutput(Plain, ModelFile):
             return
         content = bytearray()
         with anyio.move_on_after(_DISPLAY_PATIENCE), suppress(exceptions.ReplicateException):
-            async with aclosing(self._content(limit=EMBEDDED)) as chunks:
+            async with aclosing(self._reader(limit=EMBEDDED)()) as chunks:
                 async for chunk in chunks:
                     content += chunk
             _recent.keep(self.url, bytes(content))
@@ -566,8 +554,8 @@ class _Decoding:
 class _Chunks(AsyncIterator[bytes]):
     """The chunks of a file. After a step that was cancelled or has failed, the next one continues."""
 
-    def __init__(self, source: Callable[[], AsyncGenerator[bytes, None]]) -> None:
-        self._source = source
+    def __init__(self, read: Callable[[], AsyncGenerator[bytes, None]]) -> None:
+        self._read = read
         self._chunks: AsyncGenerator[bytes, None] | None = None
         self._is_over = False
 
@@ -575,7 +563,7 @@ class _Chunks(AsyncIterator[bytes]):
         if self._is_over:
             raise StopAsyncIteration
         if self._chunks is None:
-            self._chunks = self._source()
+            self._chunks = self._read()
         try:
             return await anext(self._chunks)
         except StopAsyncIteration:

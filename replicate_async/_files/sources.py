@@ -20,7 +20,7 @@ from .. import exceptions
 from .._concurrency import in_thread, shielded_in_thread
 from . import holders
 from .disk import opened
-from .media import guess_extension, guess_type, sniff
+from .media import SNIFFED, guess_extension, guess_type, sniff
 from .pictures import is_picture, png_of
 from .readers import ContentFacts, NotSeekable, SharedReader, call, shared_reader
 
@@ -29,9 +29,6 @@ MAX_BYTES: Final = 100 * 2**20
 
 CHUNK: Final = 2**20
 """Bytes per read. With less, changing threads costs more than reading."""
-
-_SNIFFED: Final = 512
-"""Bytes at the beginning of a file from which its type is guessed."""
 
 MAX_NAME_BYTES: Final = 255
 """The maximum length of a file name (:api:`size-limits`)."""
@@ -117,7 +114,7 @@ class Source:
             raise
         except Exception as error:
             raise exceptions.ArgumentError(
-                self.argument, f"{self.name} cannot be read ({_told(error)})"
+                self.argument, f"{self.name} cannot be read ({_shown(error)})"
             ) from error
         return _as_bytes(chunk, self.argument)
 
@@ -194,7 +191,7 @@ async def _without_picture(file: Any, argument: str) -> Any:
         return await in_thread(png_of, file)
     except Exception as error:
         raise exceptions.ArgumentError(
-            argument, f"the picture cannot be written as PNG ({_told(error)})"
+            argument, f"the picture cannot be written as PNG ({_shown(error)})"
         ) from error
 
 
@@ -232,7 +229,7 @@ async def digest_of(file: Any, argument: str) -> str:
             can_repeat = _regular_file(inner) is not None or await _can_seek(inner)
         except Exception as error:
             raise exceptions.ArgumentError(
-                argument, f"it cannot be read ({_told(error)})"
+                argument, f"it cannot be read ({_shown(error)})"
             ) from error
         if not can_repeat:
             raise exceptions.ArgumentTypeError(argument, reads_once)
@@ -247,8 +244,8 @@ async def digest_of(file: Any, argument: str) -> str:
 
 async def _first_bytes(source: Source) -> bytes:
     if source.content is not None:
-        return source.content[:_SNIFFED]
-    async with aclosing(source.chunks(_SNIFFED)) as chunks:
+        return source.content[:SNIFFED]
+    async with aclosing(source.chunks(SNIFFED)) as chunks:
         return await anext(chunks, b"")
 
 
@@ -280,7 +277,7 @@ def _too_large(argument: str, name: str, size: int | None) -> exceptions.Argumen
     )
 
 
-def _told(error: Exception) -> str:
+def _shown(error: Exception) -> str:
     """Return an exception as a short text: that of a UnicodeDecodeError contains the whole content."""
     text = str(error) if isinstance(error, OSError) and error.filename else repr(error)
     return text if len(text) <= 300 else f"{type(error).__name__}: {str(error)[:200]}"
@@ -408,7 +405,7 @@ async def _from_loader(file: Any, load: holders.Load, argument: str) -> Source:
     except exceptions.ReplicateException:
         raise
     except Exception as error:
-        raise exceptions.ArgumentError(argument, f"it cannot be read ({_told(error)})") from error
+        raise exceptions.ArgumentError(argument, f"it cannot be read ({_shown(error)})") from error
     finally:
         reader.release()
     if len(content) > MAX_BYTES:
@@ -437,7 +434,7 @@ async def _from_reader(file: Any, argument: str) -> Source:
     except exceptions.ReplicateException:
         raise
     except Exception as error:
-        raise exceptions.ArgumentError(argument, f"it cannot be read ({_told(error)})") from error
+        raise exceptions.ArgumentError(argument, f"it cannot be read ({_shown(error)})") from error
 
 
 def _check_reader(file: Any, argument: str) -> None:
@@ -558,7 +555,7 @@ async def _from_shared(file: Any, argument: str) -> Source:
         can_seek = await _can_seek(file)
         if can_seek:
             try:
-                await reader.inspect(_SNIFFED)
+                await reader.inspect(SNIFFED)
             except NotSeekable:
                 can_seek = False
         if not can_seek:

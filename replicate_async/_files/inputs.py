@@ -208,13 +208,8 @@ class _Copier:
                 unsendable(path, value, "pass one of its fields, such as its output")
         if isinstance(value, type):
             unsendable(path, value)
-        if attrs.has(type(value)):
-            fields = [field.name for field in attrs.fields(type(value))]
-            items = [(name, getattr(value, name)) for name in fields]
-            return self._nested(value, path, lambda: self._object(items, path))
-        if dataclasses.is_dataclass(value):
-            fields = [field.name for field in dataclasses.fields(value)]
-            items = [(name, getattr(value, name)) for name in fields]
+        if (names := _field_names(value)) is not None:
+            items = [(name, getattr(value, name)) for name in names]
             return self._nested(value, path, lambda: self._object(items, path))
         if (reason := reason_against(value)) is not None:
             unsendable(path, value, reason)
@@ -273,6 +268,15 @@ class _Copier:
         for index, item in enumerate(values):
             self._place(items, index, item, path)
         return items
+
+
+def _field_names(value: Any) -> list[str] | None:
+    """Return the names of the fields of an attrs object or a dataclass; None for anything else."""
+    if attrs.has(type(value)):
+        return [field.name for field in attrs.fields(type(value))]
+    if dataclasses.is_dataclass(value):
+        return [field.name for field in dataclasses.fields(value)]
+    return None
 
 
 def _in_order(values: Any) -> list[Any]:

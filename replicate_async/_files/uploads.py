@@ -36,7 +36,7 @@ _LIFETIME: Final = 24 * 3600.0
 """Seconds for which an uploaded file exists (:api:`retention`), unless its record says otherwise."""
 
 _QUEUE_MARGIN: Final = 3600.0
-"""Seconds before its end in which a file is not used any more: predictions wait in queues."""
+"""Seconds before the API deletes a file in which it is no longer used: predictions wait in queues."""
 
 _MAX_REMEMBERED: Final = 1024
 """Uploaded files that a client remembers."""
@@ -132,9 +132,8 @@ async def upload(
     finally:
         # aiohttp sends a body in a task of its own, which may have been cancelled between two chunks.
         for parts in bodies:
-            with suppress(
-                RuntimeError
-            ):  # it is being cancelled within a chunk, and closes by itself
+            # It fails while the generator runs: then it is being cancelled within a chunk, and closes by itself.
+            with suppress(RuntimeError):
                 await parts.aclose()
 
 
@@ -172,7 +171,7 @@ class UploadedFile:
     stream: weakref.ref[Any] | None
     """The stream that it was read from, which cannot be read again."""
     until: tuple[float, float]
-    """When it is used for the last time: by the monotonic clock, and by the wall clock."""
+    """The time until which it is used: by the monotonic clock, and by the wall clock."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -190,13 +189,13 @@ class PendingUpload:
 
 @attrs.define(eq=False, repr=False)
 class Uploads:
-    """The uploads of a client and its views: each content is uploaded once, as long as it exists.
+    """The uploads of a client and its views. Each content is uploaded once, as long as the API keeps it.
 
-    The first task with a content uploads it, and the others wait. If it is cancelled, one of them takes
-    over.
+    The first task that needs a content uploads it, and the others wait. If the first one is cancelled, another one
+    takes over.
 
-    A content is hashed only if size, type and identity on the disk do not tell it apart. The API may
-    have hashed the other one.
+    A content is hashed only if its size, type and identity on the disk do not say whether it was uploaded before.
+    The hash of an uploaded file may come from the API.
     """
 
     _clock: Callable[[], float] = time.monotonic
@@ -205,7 +204,7 @@ class Uploads:
     """For event loops in several threads."""
     _known: dict[Group, list[UploadedFile]] = attrs.field(factory=dict, init=False)
     _order: deque[UploadedFile] = attrs.field(factory=deque, init=False)
-    """What is known, oldest first."""
+    """The uploaded files that are known, oldest first."""
     _pending: list[PendingUpload] = attrs.field(factory=list, init=False)
 
     async def url(self, transport: Transport, source: Source) -> str:
@@ -241,30 +240,20 @@ class Uploads:
                 self._drop(uploaded)
 
     async def _find(self, group: Group, source: Source) -> UploadedFile | PendingUpload | None:
-        """Return the upload of the same content, if there is one.
+        """Return an upload of the same content, done or in progress; None if there is none.
 
-        Nothing is awaited between the last look and the return, so the result still holds.
+        Nothing is awaited between the last comparison and the return, so the result still holds.
         """
         while True:
             known = self._usable(group)
             for uploaded in known:
-                if source.reader is not None and source.reader.is_taken:
-                    if uploaded.stream is not None and uploaded.stream() is source.reader.file:
-                        return uploaded
-                    continue
-                if source.identity is not None and uploaded.identity == source.identity:
+                if _has_content_of(uploaded, source):
                     return uploaded
-                if source.digest is not None and uploaded.digest == source.digest:
-                    return uploaded
-            loop = asyncio.get_running_loop()
             unclear: PendingUpload | None = None
-            for pending in self._pending:
-                if pending.loop is not loop or pending.group != group:
-                    continue
-                same = _are_same(pending.source, source)
-                if same:
+            for pending in self._pending_here(group):
+                if _are_same(pending.source, source):
                     return pending
-                if same is None and source.repeatable:
+                if None in (pending.source.digest, source.digest):
                     unclear = unclear or pending
             if not source.repeatable:
                 return None
@@ -280,6 +269,11 @@ class Uploads:
                     await unclear.source.find_digest()
                 except exceptions.ArgumentError:
                     await unclear.ended.wait()  # which fails soon
+
+    def _pending_here(self, group: Group) -> list[PendingUpload]:
+        """Return the uploads of a group that are in progress on this event loop."""
+        loop = asyncio.get_running_loop()
+        return [each for each in self._pending if each.loop is loop and each.group == group]
 
     async def _upload(self, transport: Transport, group: Group, source: Source) -> str:
         pending = PendingUpload(asyncio.get_running_loop(), group, source)
@@ -325,7 +319,7 @@ class Uploads:
     def _remember(self, uploaded: UploadedFile) -> None:
         stream = None if uploaded.stream is None else uploaded.stream()
         with self._lock:
-            if stream is not None:  # which has more than what it had the last time
+            if stream is not None:  # what was read from it before is not its content any more
                 for known in list(self._known.get(uploaded.group, ())):
                     if known.stream is not None and known.stream() is stream:
                         self._drop(known)
@@ -351,15 +345,23 @@ def _stream_of(source: Source) -> weakref.ref[Any] | None:
         return None
 
 
-def _are_same(one: Source, other: Source) -> bool | None:
-    """Tell whether two sources of the same size have the same content; None if that is not known."""
-    if one.facts is other.facts or (one.content is not None and one.content is other.content):
-        return True
-    if one.identity is not None and one.identity == other.identity:
-        return True
-    if one.digest is None or other.digest is None:
-        return None
-    return one.digest == other.digest
+def _has_content_of(uploaded: UploadedFile, source: Source) -> bool:
+    """Return whether an uploaded file is known to have the content of a source of its group."""
+    if source.reader is not None and source.reader.is_taken:
+        return uploaded.stream is not None and uploaded.stream() is source.reader.file
+    return (source.identity is not None and uploaded.identity == source.identity) or (
+        source.digest is not None and uploaded.digest == source.digest
+    )
+
+
+def _are_same(one: Source, other: Source) -> bool:
+    """Return whether two sources are known to have the same content."""
+    return (
+        one.facts is other.facts
+        or (one.content is not None and one.content is other.content)
+        or (one.identity is not None and one.identity == other.identity)
+        or (one.digest is not None and one.digest == other.digest)
+    )
 
 
 def _sha256(file: File) -> str | None:

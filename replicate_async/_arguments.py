@@ -22,10 +22,10 @@ _WEBHOOK: Final = re.compile(
 )
 """Hosts may have any letters, so this is not limited to ASCII."""
 
-SHORTEST_INTERVAL: Final = 0.02
+MIN_INTERVAL: Final = 0.02
 """Seconds between two polls at the rate limit of an account (:api:`rate-limits`)."""
 
-LONGEST_TIME: Final = 1e9
+MAX_TIME: Final = 1e9
 """Upper limit of durations, in seconds, exclusive; `None` stands for no limit."""
 
 
@@ -82,10 +82,10 @@ def cancel_after_seconds(value: float | str | timedelta) -> int:
         raise exceptions.ArgumentTypeError(
             "cancel_after", f"expected seconds, a timedelta or a string, got {value!r}"
         )
-    if not 5 <= seconds < LONGEST_TIME:
+    if not 5 <= seconds < MAX_TIME:
         raise exceptions.ArgumentError(
             "cancel_after",
-            f"expected at least 5 and less than {LONGEST_TIME:g} seconds, got {value!r}",
+            f"expected at least 5 and less than {MAX_TIME:g} seconds, got {value!r}",
         )
     return -int(-seconds // 1)
 
@@ -105,10 +105,10 @@ def timeout_seconds(value: float | timedelta | None, argument: str = "timeout") 
         raise exceptions.ArgumentTypeError(
             argument, f"expected seconds or a timedelta, got {value!r}"
         )
-    if not 0 < value < LONGEST_TIME:
+    if not 0 < value < MAX_TIME:
         raise exceptions.ArgumentError(
             argument,
-            f"expected more than 0 and less than {LONGEST_TIME:g} seconds, got {value!r}",
+            f"expected more than 0 and less than {MAX_TIME:g} seconds, got {value!r}",
         )
     return float(value)
 
@@ -121,7 +121,7 @@ def interval_seconds(value: float | timedelta, argument: str) -> float:
         ArgumentTypeError: It is not a number or a timedelta.
     """
     if not isinstance(value, (bool, str)) and value in (0, timedelta()):
-        return SHORTEST_INTERVAL
+        return MIN_INTERVAL
     if isinstance(value, (int, float)) and value < 0:
         raise exceptions.ArgumentError(argument, f"expected 0 or more seconds, got {value!r}")
     seconds = timeout_seconds(value, argument)

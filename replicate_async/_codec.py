@@ -19,7 +19,7 @@ import cattrs
 from cattrs.cols import is_mapping, is_sequence
 from cattrs.gen import make_dict_structure_fn, override
 
-from ._json import CHUNK, MOST_DIGITS, to_text
+from ._json import CHUNK, MAX_DIGITS, to_text
 from .types import Record
 
 T = TypeVar("T")
@@ -29,10 +29,10 @@ _logger = logging.getLogger("replicate_async")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _ASCII_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
-_LONGEST_ERROR = 2000
+_MAX_ERROR = 2000
 """Characters of an error that is neither a text nor has a message."""
 
-_LARGEST: Final = 10**18
+_MAX_INTEGER: Final = 10**18
 """Integers that counts, sizes and codes are smaller than: Python shows none of more than 4300 digits."""
 
 
@@ -66,7 +66,7 @@ def _parse_int(text: str) -> int | float:
     try:
         return int(text)
     except ValueError:
-        if len(text.lstrip("-")) > MOST_DIGITS:
+        if len(text.lstrip("-")) > MAX_DIGITS:
             return float(text)
         return -_parse_digits(text[1:]) if text[0] == "-" else _parse_digits(text)
 
@@ -134,7 +134,7 @@ def error_text(value: object) -> str | None:
         if code is not None and len(value) == 1:
             return code
     try:
-        return encode_json(value).decode()[:_LONGEST_ERROR]
+        return encode_json(value).decode()[:_MAX_ERROR]
     except ValueError:  # nested too deeply, or an infinity
         return repr(type(value))
 
@@ -145,7 +145,7 @@ def error_code(value: object) -> str | None:
     while code is None and isinstance(value, dict):
         code, value = value.get("code"), value.get("error")
     if isinstance(code, int) and not isinstance(code, bool):
-        return str(code) if abs(code) < _LARGEST else None
+        return str(code) if abs(code) < _MAX_INTEGER else None
     return code if isinstance(code, str) and code else None
 
 
@@ -256,7 +256,7 @@ def _expect_number(*kinds: type[int | float]) -> _Hook:
     def hook(value: Any, _: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise TypeError(f"unexpected {type(value).__name__}")
-        if isinstance(value, float) or abs(value) < _LARGEST:
+        if isinstance(value, float) or abs(value) < _MAX_INTEGER:
             return value
         raise TypeError(f"unexpected {type(value).__name__}")
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 from ._json import mapped, shown
 from ._redaction import without_credentials
 
-_LONGEST: Final = 400
+_MAX_LENGTH: Final = 400
 """Characters of a value in a `repr`."""
 
-_LONGEST_TEXT: Final = 2000
+_MAX_TEXT: Final = 2000
 """Characters of a text within a value: outputs and logs can have millions."""
 
 _LOG_SHOWN: Final = 20_000
@@ -37,7 +37,7 @@ def short(value: object) -> str:
     if isinstance(value, datetime):
         return repr(value.isoformat(timespec="seconds"))
     text = shown(shortened(value))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}…"
 
 
 def shortened(value: object) -> Any:
@@ -47,11 +47,11 @@ def shortened(value: object) -> Any:
 
 def _shortened_leaf(value: object) -> object:
     if isinstance(value, str):
-        if len(value) > _LONGEST_TEXT:
-            value = f"{value[: _LONGEST_TEXT // 2]}… ({len(value)} characters)"
+        if len(value) > _MAX_TEXT:
+            value = f"{value[: _MAX_TEXT // 2]}… ({len(value)} characters)"
         return without_credentials(value)
-    if isinstance(value, bytes) and len(value) > _LONGEST_TEXT:
-        return value[: _LONGEST_TEXT // 2] + b"... (%d bytes)" % len(value)
+    if isinstance(value, bytes) and len(value) > _MAX_TEXT:
+        return value[: _MAX_TEXT // 2] + b"... (%d bytes)" % len(value)
     return value
 
 

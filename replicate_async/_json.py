@@ -10,7 +10,7 @@ from typing import Any, Final
 CHUNK: Final = 512
 """Digits that Python converts under any `sys.set_int_max_str_digits`, whose lowest limit is 640."""
 
-MOST_DIGITS: Final = 100_000
+MAX_DIGITS: Final = 100_000
 """Digits of the longest integer that is read and written exactly, in some 15 ms: time grows faster than the length."""
 
 _BITS_PER_DIGIT: Final = 3.3219
@@ -112,11 +112,11 @@ def digits_of(number: int) -> str:
         return int.__repr__(number)
     except ValueError:
         length = int(number.bit_length() / _BITS_PER_DIGIT) + 2
-        if length > MOST_DIGITS + 2:
-            raise ValueError(f"an integer of more than {MOST_DIGITS} digits") from None
+        if length > MAX_DIGITS + 2:
+            raise ValueError(f"an integer of more than {MAX_DIGITS} digits") from None
         digits = _split(abs(number), length).lstrip("0")
-        if len(digits) > MOST_DIGITS:
-            raise ValueError(f"an integer of more than {MOST_DIGITS} digits") from None
+        if len(digits) > MAX_DIGITS:
+            raise ValueError(f"an integer of more than {MAX_DIGITS} digits") from None
         return f"-{digits}" if number < 0 else digits
 
 

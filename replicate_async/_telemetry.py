@@ -41,7 +41,7 @@ _LEVELS: Final = ("debug", "info", "warning", "error")
 # -- Logs --------------------------------------------------------------------------------------
 
 
-_LONGEST: Final = 1e9
+_MAX_SECONDS: Final = 1e9
 """Longest measurement in seconds that is believed."""
 
 _YEARS: Final = (1970, 2262)
@@ -95,7 +95,7 @@ def measured_seconds(job: Job, name: str) -> float | None:
     value = job.metrics.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if 0 <= value < _LONGEST else None
+    return float(value) if 0 <= value < _MAX_SECONDS else None
 
 
 def seconds_of(job: Job) -> float | None:

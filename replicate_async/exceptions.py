@@ -832,7 +832,7 @@ class InvalidSignature(ArgumentError):
         super().__init__("webhook", f"the signature is invalid: {reason}")
 
 
-_MOST_NAMED: Final = 20
+_MAX_NAMED: Final = 20
 """Predictions that a message names."""
 
 
@@ -857,8 +857,8 @@ class JournalError(ReplicateException):
         self.predictions = predictions
         message = f"journal {path}: {fact}"
         if predictions:
-            named = ", ".join(predictions[:_MOST_NAMED])
-            more = len(predictions) - _MOST_NAMED
+            named = ", ".join(predictions[:_MAX_NAMED])
+            more = len(predictions) - _MAX_NAMED
             message += f". It may not have these predictions: {named}"
             message += f" and {more} more (see `predictions`)" if more > 0 else ""
         super().__init__(message)

@@ -49,7 +49,7 @@ E = TypeVar("E", bound=BaseException)
 FAILED: Final = 1
 WRONG: Final = 2
 
-_MOST_DIGITS: Final = 200_000
+_MAX_DIGITS: Final = 200_000
 """Digits of an integer that is read and printed; Python's own limit is 4300."""
 
 _DEPLOYMENT: Final = re.compile(r"(?:https://replicate\.com/)?/?deployments/([^/\s]+)/([^/\s]+)/?")
@@ -74,7 +74,7 @@ def execute(options: argparse.Namespace) -> int:
     code = 0
     streams.prepare()
     limit_before = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(_MOST_DIGITS)
+    sys.set_int_max_str_digits(_MAX_DIGITS)
     try:
         with _client_options(emulated=options.emulator) as settings:
             code = anyio.run(_execute, options, settings)

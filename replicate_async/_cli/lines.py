@@ -19,7 +19,7 @@ from replicate_async import exceptions
 from .inputs import InputTypes, parse_object
 
 _BUFFER: Final = 2**18
-_LARGEST_CELL: Final = 2**31 - 1
+_MAX_CELL: Final = 2**31 - 1
 _DELIMITERS: Final = ",;\t"
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATOR: Final = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
@@ -154,7 +154,7 @@ def _rows_of_text(lines: Iterator[str]) -> Iterator[tuple[int, _Cells | Exceptio
         lines = chain(head, lines)
     # The module has one limit for the process, which is this command. Its 128 KiB are fewer than prompts and data
     # URIs have.
-    csv.field_size_limit(_LARGEST_CELL)
+    csv.field_size_limit(_MAX_CELL)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     headings: list[str] | None = None
     while True:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from replicate_async import FileOutput, Prediction, exceptions
 
-_LONGEST_URL: Final = 200
+_MAX_URL: Final = 200
 """Characters of a URL that are printed: data URIs can have millions."""
 
 
@@ -22,7 +22,7 @@ def printed(output: object) -> str:
         case str():
             return output
         case FileOutput(url=url):
-            return url if len(url) <= _LONGEST_URL else f"{url[:60]}…"
+            return url if len(url) <= _MAX_URL else f"{url[:60]}…"
         case [FileOutput(), *_] if all(isinstance(item, FileOutput) for item in output):
             return "\n".join(map(printed, output))
     return to_json(output)

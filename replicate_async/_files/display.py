@@ -18,7 +18,7 @@ EMBEDDED: Final = 8 * 2**20
 _KEPT: Final = 64 * 2**20
 """Bytes of files that are kept in memory after they were read."""
 
-MOST_SHOWN: Final = 100
+MAX_SHOWN: Final = 100
 """Files of a gallery that are shown."""
 
 _GALLERY_EMBEDDED: Final = 4 * EMBEDDED
@@ -30,8 +30,8 @@ _MEDIA_TYPE: Final = re.compile(r"[a-z]+/[a-z0-9.+-]+")
 class RecentContent:
     """The content of files that were read last, by URL; bounded."""
 
-    def __init__(self, most: int = _KEPT) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int = _KEPT) -> None:
+        self._max_bytes = max_bytes
         self._size = 0
         self._contents: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class RecentContent:
                 return
             self._contents[url] = content
             self._size += len(content)
-            while self._size > self._most:
+            while self._size > self._max_bytes:
                 self._size -= len(self._contents.popitem(last=False)[1])
 
     def get(self, url: str) -> bytes | None:
@@ -90,7 +90,7 @@ class Gallery(list[Any]):
     def _repr_html_(self) -> str:
         """Return what a notebook displays: the files side by side."""
         shown, size = [], 0
-        for item in self[:MOST_SHOWN]:
+        for item in self[:MAX_SHOWN]:
             file = getattr(item, "_repr_mimebundle_", None)
             if file is None or size > _GALLERY_EMBEDDED:
                 html = as_html(item if isinstance(item, str) else str(item))
@@ -100,8 +100,8 @@ class Gallery(list[Any]):
             shown.append(
                 f'<div style="max-width:256px;max-height:320px;overflow:hidden">{html}</div>'
             )
-        if len(self) > MOST_SHOWN:
-            shown.append(f"<div>… and {len(self) - MOST_SHOWN} more</div>")
+        if len(self) > MAX_SHOWN:
+            shown.append(f"<div>… and {len(self) - MAX_SHOWN} more</div>")
         return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(shown)}</div>'
 
 

@@ -192,33 +192,33 @@ def announced_size(file: Any) -> int | None:
     return int(said) if said is not None and said.isascii() and said.isdigit() else None
 
 
-def loader_of(file: Any, most: int) -> Load | None:
+def loader_of(file: Any, max_bytes: int) -> Load | None:
     """Return how to read the content of an object at once; None if it is to be read in pieces.
 
     Args:
         file: The object.
-        most: Number of bytes that are read at most, and one more.
+        max_bytes: Number of bytes that are read at most, and one more.
     """
     cls = type(file)
     if isinstance(file, ClientResponse):
-        return partial(_load_aiohttp, file, most)
+        return partial(_load_aiohttp, file, max_bytes)
     if isinstance(file, BodyPartReader):
-        return partial(_load_part, file, most)
+        return partial(_load_part, file, max_bytes)
     if _is_httpx(cls):
-        return partial(_load_httpx, file, most)
+        return partial(_load_httpx, file, max_bytes)
     if _is_requests(cls):
-        return partial(_load_requests, file, most)
+        return partial(_load_requests, file, max_bytes)
     if _is_urllib3(cls) and file.closed:
         return partial(_load_urllib3, file)
     if _is_path_like(cls):
-        return partial(in_own_thread, _read_opened, file, most)
+        return partial(in_own_thread, _read_opened, file, max_bytes)
     if hasattr(cls, "multiple_chunks") and hasattr(file, "storage") and file.closed:
-        return partial(in_own_thread, _read_stored, file, most)
+        return partial(in_own_thread, _read_stored, file, max_bytes)
     if _takes_no_size(file):
         if hasattr(cls, "__iter__"):
-            return partial(in_own_thread, _joined, file, most)
+            return partial(in_own_thread, _joined, file, max_bytes)
         if hasattr(cls, "__aiter__"):
-            return partial(_joined_async, file, most)
+            return partial(_joined_async, file, max_bytes)
         return partial(_load_by_read, file)
     return None
 
@@ -228,39 +228,39 @@ def can_load_again(file: Any) -> bool:
     return not isinstance(file, BodyPartReader)
 
 
-async def _load_aiohttp(response: ClientResponse, most: int) -> bytes:
+async def _load_aiohttp(response: ClientResponse, max_bytes: int) -> bytes:
     stream = response.content
     if not stream.at_eof():
-        return await _joined_async(stream.iter_chunked(2**18), most)
+        return await _joined_async(stream.iter_chunked(2**18), max_bytes)
     content = await response.read()  # which it keeps, if it was called before
     if not content and stream.total_bytes:
         raise NothingLeft
     return content
 
 
-async def _load_part(part: BodyPartReader, most: int) -> bytes:
+async def _load_part(part: BodyPartReader, max_bytes: int) -> bytes:
     if part.at_eof():
         raise NothingLeft
     encoded = bytearray()
-    while len(encoded) <= most and (chunk := await part.read_chunk(2**16)):
+    while len(encoded) <= max_bytes and (chunk := await part.read_chunk(2**16)):
         encoded += chunk
     return b"".join([bytes(decoded) async for decoded in part.decode_iter(encoded)])
 
 
-async def _load_httpx(response: Any, most: int) -> bytes:
+async def _load_httpx(response: Any, max_bytes: int) -> bytes:
     try:
         return bytes(response.content)
     except Exception:  # noqa: BLE001  (it was not read yet, or only in part)
         if response.is_stream_consumed or response.is_closed:
             raise NothingLeft from None
     if hasattr(response.stream, "__aiter__"):
-        return await _joined_async(response.aiter_bytes(), most)
-    return await in_own_thread(_joined, response.iter_bytes(), most)
+        return await _joined_async(response.aiter_bytes(), max_bytes)
+    return await in_own_thread(_joined, response.iter_bytes(), max_bytes)
 
 
-async def _load_requests(response: Any, most: int) -> bytes:
+async def _load_requests(response: Any, max_bytes: int) -> bytes:
     try:
-        return await in_own_thread(_joined, response.iter_content(2**18), most)
+        return await in_own_thread(_joined, response.iter_content(2**18), max_bytes)
     except TypeError as error:
         if type(error).__name__ == "StreamConsumedError":
             raise NothingLeft from None
@@ -285,40 +285,40 @@ async def _load_by_read(file: Any) -> bytes:
     return _block(found)
 
 
-def _read_opened(file: Any, most: int) -> bytes:
+def _read_opened(file: Any, max_bytes: int) -> bytes:
     if _is_open_file(type(file)):
         if "b" not in file.mode:
             raise Unfit("the file is open in text mode; open it with 'rb'")
         with file as opened:
-            return _block(opened.read(most + 1))
+            return _block(opened.read(max_bytes + 1))
     if callable(getattr(file, "is_dir", None)) and file.is_dir():
         raise Unfit("it is a directory: pass the files in it")
     with file.open("rb") as opened:
-        return _block(opened.read(most + 1))
+        return _block(opened.read(max_bytes + 1))
 
 
-def _read_stored(file: Any, most: int) -> bytes:
+def _read_stored(file: Any, max_bytes: int) -> bytes:
     """Read a field of Django that is not open, without opening it itself: it would stay open."""
     if not file:
         file.open("rb")  # which says what is missing
     with file.storage.open(file.name, "rb") as opened:
-        return _block(opened.read(most + 1))
+        return _block(opened.read(max_bytes + 1))
 
 
-def _joined(chunks: Iterable[Any], most: int) -> bytes:
+def _joined(chunks: Iterable[Any], max_bytes: int) -> bytes:
     content = bytearray()
     for chunk in chunks:
         content += _block(chunk)
-        if len(content) > most:
+        if len(content) > max_bytes:
             break
     return bytes(content)
 
 
-async def _joined_async(chunks: AsyncIterable[Any], most: int) -> bytes:
+async def _joined_async(chunks: AsyncIterable[Any], max_bytes: int) -> bytes:
     content = bytearray()
     async for chunk in chunks:
         content += _block(chunk)
-        if len(content) > most:
+        if len(content) > max_bytes:
             break
     return bytes(content)
 

@@ -29,10 +29,10 @@ from .uploads import Uploads, data_uri
 _AT_ONCE: Final = 16
 """Files of one input that are inspected or uploaded at a time."""
 
-_MANY: Final = 5000
+_MAX_ITEMS_ON_LOOP: Final = 5000
 """Items of one list or mapping above which the input is copied in a thread."""
 
-_MOST_ITEMS: Final = 10**6
+_MAX_ITEMS: Final = 10**6
 """Items of an iterator that are read at most: one that does not end must not take all memory."""
 
 
@@ -127,7 +127,7 @@ class _TooMany(Exception):
 class _Copier:
     """Copies an input as JSON-like data, and collects its files."""
 
-    most: float = _MANY
+    max_items: float = _MAX_ITEMS_ON_LOOP
     """How many items a list or mapping may have."""
     consumed: dict[int, tuple[Any, list[Any]]] = attrs.field(factory=dict)
     """The iterators so far, by id, with their items: they cannot be iterated over a second time."""
@@ -214,7 +214,7 @@ class _Copier:
         if (reason := reason_against(value)) is not None:
             unsendable(path, value, reason)
         if callable(getattr(value, "tolist", None)):  # arrays and scalars of NumPy and others
-            if (size := getattr(value, "size", 0)).__class__ is int and size > self.most:
+            if (size := getattr(value, "size", 0)).__class__ is int and size > self.max_items:
                 raise _TooMany
             found = value.tolist()
             if type(found) is type(value) or isinstance(found, bytes):
@@ -237,10 +237,10 @@ class _Copier:
     def _items_of(self, values: Iterator[Any], path: str) -> list[Any]:
         """Return the items of an iterator, which are read once."""
         if id(values) not in self.consumed:
-            items = list(islice(values, _MOST_ITEMS + 1))
-            if len(items) > _MOST_ITEMS:
+            items = list(islice(values, _MAX_ITEMS + 1))
+            if len(items) > _MAX_ITEMS:
                 raise exceptions.ArgumentError(
-                    path, f"the {type(values).__name__} yields more than {_MOST_ITEMS} items"
+                    path, f"the {type(values).__name__} yields more than {_MAX_ITEMS} items"
                 )
             if items and isinstance(items[0], bytes):
                 unsendable(
@@ -257,12 +257,12 @@ class _Copier:
             if not isinstance(key, str):
                 raise exceptions.ArgumentTypeError(path, f"keys must be strings, got {key!r}")
             self._place(made, str.__str__(key), item, path)
-        if len(made) > self.most:
+        if len(made) > self.max_items:
             raise _TooMany
         return made
 
     def _array(self, values: Any, path: str) -> list[Any]:
-        if len(values) > self.most:
+        if len(values) > self.max_items:
             raise _TooMany
         items: list[Any] = [None] * len(values)
         for index, item in enumerate(values):

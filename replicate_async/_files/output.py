@@ -27,7 +27,7 @@ from ..types import FileStat, Limits, Retry, Timeout
 from ..types._plain import Plain, described
 from .data_uris import DataUri
 from .disk import NamedSpool, NewFile, destination, new_file
-from .display import EMBEDDED, MOST_SHOWN, RecentContent, media_html
+from .display import EMBEDDED, MAX_SHOWN, RecentContent, media_html
 from .download import BUFFERED, Download, collected
 from .holders import ModelFile
 from .media import (
@@ -649,4 +649,4 @@ async def fetch_to_display(files: Sequence[FileOutput]) -> None:
     async def fetch(file: FileOutput) -> None:
         await file._fetch_to_display()
 
-    await gather_limited(fetch, files[:MOST_SHOWN], at_once=SAVED_AT_ONCE)
+    await gather_limited(fetch, files[:MAX_SHOWN], at_once=SAVED_AT_ONCE)

@@ -326,9 +326,9 @@ class Relay:
             FileOutputError: It is more than was announced.
         """
         self._received += size
-        if self._is_compressed and self._received > (most := self._transport.config.limits.file):
+        if self._is_compressed and self._received > (limit := self._transport.config.limits.file):
             raise exceptions.FileTooLarge(
-                self._url, most, None, to="expand", prediction_id=self._prediction
+                self._url, limit, None, to="expand", prediction_id=self._prediction
             )
         if self.length is not None and self._received > self.length:
             raise exceptions.FileOutputError(
@@ -342,8 +342,8 @@ class Relay:
             IncompleteFile: It is too long in all: content may drip without ever being silent.
         """
         self._waited += seconds
-        if self._waited > (most := self._transport.config.timeout.download):
-            raise self._incomplete(most)
+        if self._waited > (limit := self._transport.config.timeout.download):
+            raise self._incomplete(limit)
 
     def _incomplete(self, seconds: float | None = None) -> exceptions.IncompleteFile:
         return exceptions.IncompleteFile(

@@ -72,7 +72,7 @@ NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError)
 """What aiohttp raises where there is no usable answer; a `TimeoutError` is an `OSError`."""
 
 
-_LONGEST_REASON: Final = 1000
+_MAX_REASON: Final = 1000
 """Characters of a reason: it may quote a header of the answer."""
 
 
@@ -99,7 +99,7 @@ def translated(
         reason = f"{type(error).__name__}: {error.message}"
     else:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    reason = reason[:_LONGEST_REASON]
+    reason = reason[:_MAX_REASON]
     match error:
         # The connect phase comes first: some of its exceptions are subclasses of later ones.
         case aiohttp.ClientConnectorCertificateError():

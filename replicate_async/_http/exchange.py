@@ -197,14 +197,14 @@ class Exchange:
 
     async def error_of(self, response: aiohttp.ClientResponse) -> exceptions.ReplicateError:
         """Return the exception for an error status; the body is optional, and may break off."""
-        most = self.config.limits.error
+        limit = self.config.limits.error
         body = bytearray()
         with suppress(*NETWORK_ERRORS):
             async with asyncio.timeout(TOTAL_PER_SILENCE * self.config.timeout.read):
-                while len(body) < most and (chunk := await response.content.readany()):
+                while len(body) < limit and (chunk := await response.content.readany()):
                     body += chunk
         url, status = self.route.url, response.status
-        return status_error(self.call.method, url, status, response.headers, bytes(body[:most]))
+        return status_error(self.call.method, url, status, response.headers, bytes(body[:limit]))
 
     async def _encode(self) -> None:
         """Encode the body of the request, which is sent at once."""
@@ -225,13 +225,13 @@ class Exchange:
         """
         if not 200 <= response.status < 300:
             return None
-        method, url, most = self.call.method, self.route.url, self.config.limits.answer
+        method, url, limit = self.call.method, self.route.url, self.config.limits.answer
         body = bytearray()
         try:
             while chunk := await response.content.readany():
                 body += chunk
-                if len(body) > most:
-                    raise exceptions.AnswerTooLarge(method, redacted(url), most)
+                if len(body) > limit:
+                    raise exceptions.AnswerTooLarge(method, redacted(url), limit)
         except NETWORK_ERRORS as error:
             response.close()
             raise translated(error, method, url, self.silence) from cause_of(error)

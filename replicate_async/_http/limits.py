@@ -17,16 +17,16 @@ import attrs
 
 from .. import exceptions
 from ..types import QueueState, RateLimit, RateLimitState
-from .retry import LEAST_PAUSE
+from .retry import MIN_PAUSE
 
 RateClass = Literal["creates", "others"]
 """Classes of requests, each with a rate limit of its own (:api:`rate-limits`)."""
 
-_LONGEST_SLEEP: Final = 1.0
+_MAX_SLEEP: Final = 1.0
 """Longest time in seconds for which a waiting request does not look at its gate."""
 
-_MOST_PAUSE: Final = 8.0
-"""Seconds for which a gate closes at least after many 429s in a row; it begins with `LEAST_PAUSE`."""
+_MAX_PAUSE: Final = 8.0
+"""Seconds for which a gate closes at least after many 429s in a row; it begins with `MIN_PAUSE`."""
 
 _REMAINING: Final = re.compile(r"\d{1,9}", re.ASCII)
 
@@ -134,7 +134,7 @@ class Gate:
         self._clock = clock
         self._bucket = TokenBucket(self._limit, limit / per)
         self._closed_until = float("-inf")
-        self._least_pause = LEAST_PAUSE
+        self._least_pause = MIN_PAUSE
         self._queue: OrderedDict[object, int] = OrderedDict()  # ticket: number, ascending
         self._arrived = 0
         self._lock = threading.Lock()
@@ -202,20 +202,20 @@ class Gate:
                 with self._lock:
                     due = self._due()
                     # Requests that were cancelled in between are counted, too: then this one looks again
-                    # too late, by `_LONGEST_SLEEP` at most.
+                    # too late, by `_MAX_SLEEP` at most.
                     ahead = number - next(iter(self._queue.values()))
                     if ahead <= 0 and due <= 0:
                         self._bucket.tokens -= 1
                         return self._clock() - began
                     pause = due + ahead / self._bucket.rate
-                await anyio.sleep(min(max(pause, 0.001), _LONGEST_SLEEP))
+                await anyio.sleep(min(max(pause, 0.001), _MAX_SLEEP))
         finally:
             with self._lock:
                 del self._queue[ticket]
 
     def learn(self, headers: Mapping[str, str]) -> None:
         """Adopt the number of remaining requests that an answer states (:api:`response-headers`)."""
-        self._least_pause = LEAST_PAUSE
+        self._least_pause = MIN_PAUSE
         stated = headers.get("ratelimit-remaining")
         if stated is None or not _REMAINING.fullmatch(stated):
             return
@@ -246,7 +246,7 @@ class Gate:
             if seconds < self._least_pause:
                 seconds = self._least_pause
                 if now >= self._closed_until:  # else it was sent before the last refusal
-                    self._least_pause = min(2 * seconds, _MOST_PAUSE)
+                    self._least_pause = min(2 * seconds, _MAX_PAUSE)
             # Other processes were refused, too: without jitter, all would come back at once.
             pause = seconds * (1 + random.random() / 10) + random.random() * 0.05
             self._closed_until = max(self._closed_until, now + pause)
@@ -304,7 +304,7 @@ class RecentGates:
     limits outlives the views.
     """
 
-    _MOST: Final = 256
+    _MAX: Final = 256
 
     def __init__(self) -> None:
         self._by_account: OrderedDict[object, Gates] = OrderedDict()
@@ -315,7 +315,7 @@ class RecentGates:
         with _gates_lock:
             self._by_account[account] = gates
             self._by_account.move_to_end(account)
-            if len(self._by_account) > self._MOST:
+            if len(self._by_account) > self._MAX:
                 self._by_account.popitem(last=False)
         return gates
 

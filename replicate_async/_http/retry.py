@@ -16,13 +16,13 @@ from ..types import Retry
 
 RETRIED_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 
-LEAST_PAUSE: Final = 0.25
+MIN_PAUSE: Final = 0.25
 """Shortest pause in seconds after a 429: servers may ask for no wait at all, again and again."""
 
 _POLL_BACKOFF: Final = 5.0
 """Longest pause in seconds between two attempts of a poll, unless the server asks for a longer one."""
 
-_MOST_UNREADABLE: Final = 100
+_MAX_UNREADABLE: Final = 100
 """Attempts of a poll whose answers cannot be read, or are always those to other requests, in some eight minutes: a proxy
 that says something else in the place of the API does so for a while."""
 
@@ -93,13 +93,13 @@ def retry_delay(
             return None
     elif kind is not Kind.POLL and attempt >= retry.attempts:
         return None
-    if attempt >= _most_attempts(error, retry):
+    if attempt >= _max_attempts(error, retry):
         return None
     exponent = min(attempt - 1, 30)
     longest = min(retry.max_backoff, _POLL_BACKOFF) if kind is Kind.POLL else retry.max_backoff
     pause: float = min(retry.backoff * 2.0**exponent, longest) * (1 - chance / 2)
     if isinstance(error, exceptions.RateLimitError):
-        pause = max(pause, LEAST_PAUSE)
+        pause = max(pause, MIN_PAUSE)
     asked = error.retry_after if isinstance(error, exceptions.ReplicateError) else None
     if asked is None:
         return pause
@@ -111,15 +111,15 @@ def retry_delay(
     return max(asked + pause * chance, pause)
 
 
-def _most_attempts(error: exceptions.ReplicateException, retry: Retry) -> float:
+def _max_attempts(error: exceptions.ReplicateException, retry: Retry) -> float:
     """Return how often a poll is repeated whose answer came, but was of no use."""
     if isinstance(error.__cause__, MemoryError):
         return retry.attempts
     if isinstance(error.__cause__, OtherAnswerError):
-        return _MOST_UNREADABLE
+        return _MAX_UNREADABLE
     if not isinstance(error, exceptions.UnreadableAnswer):
         return math.inf
-    return retry.attempts if isinstance(error.__cause__, NestedTooDeeplyError) else _MOST_UNREADABLE
+    return retry.attempts if isinstance(error.__cause__, NestedTooDeeplyError) else _MAX_UNREADABLE
 
 
 def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:

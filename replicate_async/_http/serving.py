@@ -36,19 +36,19 @@ Handle: TypeAlias = Callable[[list[tuple[str | bytes, str | bytes]], bytes], Awa
 """Handles a request: its headers and its body."""
 
 
-def aiohttp_handler(handle: Handle, most: int) -> AiohttpHandler:
+def aiohttp_handler(handle: Handle, max_bytes: int) -> AiohttpHandler:
     """Return a handler for POST requests.
 
     Args:
         handle: Returns the reply to a request.
-        most: Longest body in bytes.
+        max_bytes: Longest body in bytes.
     """
 
     async def view(request: Request) -> StreamResponse:
         body = bytearray()
         try:
             with anyio.fail_after(BODY_TIMEOUT):
-                while len(body) <= most and (chunk := await request.content.readany()):
+                while len(body) <= max_bytes and (chunk := await request.content.readany()):
                     body += chunk
         except TimeoutError:
             return Response(status=408, text="the body did not arrive in time")

@@ -26,11 +26,11 @@ from .limits import RecentGates, Slots
 from .proxies import environment_proxy, environment_ssl
 from .server_clock import ServerClock
 
-_LONGEST_HEADER = 64 * 1024
+_MAX_HEADER_BYTES = 64 * 1024
 """Bytes of one header, or of the first line, of an answer. aiohttp's 8 KiB are fewer than some proxies add."""
-_MOST_HEADERS = 1024
+_MAX_HEADERS = 1024
 
-_QUIET = 60.0
+_WARNING_INTERVAL = 60.0
 """Seconds between two warnings of the rate limit: a fan-out is refused hundreds of times for one reason."""
 
 _STANDSTILL: Final = 0.05
@@ -68,7 +68,7 @@ class Session:
     guard: AsyncGenerator[None, None] | None = None
     """Closes the session when the event loop ends; None for a session that the caller brought."""
 
-    def has_stood_still(self) -> bool:
+    def may_have_stood_still(self) -> bool:
         """Return whether the event loop may have stood still, so that it knows of no closed connections."""
         return time.monotonic() - self.answered_at > _STANDSTILL
 
@@ -224,9 +224,9 @@ class Pool:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=self._traces,
-            max_line_size=_LONGEST_HEADER,
-            max_field_size=_LONGEST_HEADER,
-            max_headers=_MOST_HEADERS,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+            max_headers=_MAX_HEADERS,
         )
 
     def _forget(self) -> None:
@@ -255,7 +255,7 @@ class Pool:
     def may_warn_of_throttling(self) -> bool:
         """Return whether a refusal by the rate limit is worth a warning: not if one was given a moment ago."""
         now = time.monotonic()
-        if now - self._warned_at < _QUIET:
+        if now - self._warned_at < _WARNING_INTERVAL:
             return False
         self._warned_at = now
         return True

@@ -266,7 +266,7 @@ class Transport:
             if route.is_api:
                 headers, gate = await self._pass_gates(call, throttled)
             send_state.is_queued = False
-            if call.rate_class == "creates" and session.has_stood_still():
+            if call.rate_class == "creates" and session.may_have_stood_still():
                 await _notice_closed_connections()
             exchange = Exchange(
                 call,

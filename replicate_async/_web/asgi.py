@@ -60,10 +60,10 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-async def _body(receive: Receive, most: int) -> bytes | None:
-    """Return the body of a request, or a little more than *most* bytes of it; None if the client has left."""
+async def _body(receive: Receive, max_bytes: int) -> bytes | None:
+    """Return the body of a request, or a little more than *max_bytes* bytes of it; None if the client has left."""
     body = bytearray()
-    while len(body) <= most:
+    while len(body) <= max_bytes:
         message = await receive()
         if message["type"] != "http.request":
             return None

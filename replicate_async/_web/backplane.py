@@ -57,7 +57,7 @@ class Backplane(Protocol):
 class LocalBackplane:
     """A backplane for an app of one process and one event loop."""
 
-    _MOST: Final = 100_000
+    _MAX: Final = 100_000
     """Most claims that are remembered; of more, the oldest are forgotten."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class LocalBackplane:
             return False
         self._claims.pop(key, None)
         self._claims[key] = rank, now + seconds
-        while len(self._claims) > self._MOST:
+        while len(self._claims) > self._MAX:
             del self._claims[next(iter(self._claims))]
         return True
 

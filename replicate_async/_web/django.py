@@ -11,12 +11,12 @@ DjangoView: TypeAlias = Callable[[Any], Awaitable[Any]]
 """A view: from a request to a response. Django has no types of its own."""
 
 
-def django_view(handle: Handle, most: int) -> DjangoView:
+def django_view(handle: Handle, max_bytes: int) -> DjangoView:
     """Return an asynchronous view that answers POST requests. It needs no CSRF token.
 
     Args:
         handle: Returns the reply to a request.
-        most: Longest body in bytes.
+        max_bytes: Longest body in bytes.
     """
     from django.core.exceptions import RequestDataTooBig  # if it is used
     from django.http import HttpResponse, HttpResponseNotAllowed  # if it is used
@@ -28,7 +28,7 @@ def django_view(handle: Handle, most: int) -> DjangoView:
         try:
             body = request.body
         except RequestDataTooBig:
-            body = bytes(most + 1)
+            body = bytes(max_bytes + 1)
         reply = await handle([*request.headers.items()], body)
         return HttpResponse(reply.text.encode(), status=reply.status, content_type="text/plain")
 

@@ -32,16 +32,16 @@ _COLLECTIONS: Final = ("/predictions", "/trainings")
 _REPEATED: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 29.0)
 """Seconds between the attempts to deliver a final state (:api:`webhook-delivery`)."""
 
-_MOST_PAGES: Final = 10
+_MAX_PAGES: Final = 10
 """Pages of a list to read at a time."""
 
 _PATIENCE: Final = 0.0
 """Seconds for which a failed read of a job is repeated: the others need not wait, since each look reads it again."""
 
-_MOST_FAILURES: Final = 5
+_MAX_FAILURES: Final = 5
 """Unreadable answers about a job in a row after which it is followed no longer."""
 
-_MOST_KNOWN: Final = 10_000
+_MAX_KNOWN: Final = 10_000
 """Jobs that have ended, which are remembered."""
 
 _ALL: Final[tuple[WebhookEvent, ...]] = ("start", "output", "logs", "completed")
@@ -103,7 +103,7 @@ class Forwarder:
     async def _look(self, collection: str, *, is_first: bool) -> None:
         """Follow the new jobs of a list. At the first look, those that have ended are old."""
         call: Call | None = Call("GET", collection, Kind.POLL, is_page=True)
-        for _ in range(1 if is_first else _MOST_PAGES):
+        for _ in range(1 if is_first else _MAX_PAGES):
             if call is None:
                 return
             page = (await self._context.transport.send(call, None, LONGEST_WAIT)).data
@@ -142,7 +142,7 @@ class Forwarder:
             ValueError,
         ) as error:
             followed.failures += 1
-            if followed.failures == _MOST_FAILURES or isinstance(error, exceptions.NotFoundError):
+            if followed.failures == _MAX_FAILURES or isinstance(error, exceptions.NotFoundError):
                 _logger.warning("%s cannot be followed: %s", followed.path, error)
                 self._drop(followed.id)
             return
@@ -176,7 +176,7 @@ class Forwarder:
         """Follow a job no longer."""
         self._followed.pop(id, None)
         self._ended[id] = None
-        while len(self._ended) > _MOST_KNOWN:
+        while len(self._ended) > _MAX_KNOWN:
             del self._ended[next(iter(self._ended))]
 
     async def _deliver(self, job: Job, raw: Mapping[str, Any], event: str) -> None:

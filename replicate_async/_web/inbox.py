@@ -39,13 +39,13 @@ _SHARING: Final = 2.0
 _GRACE: Final = 10.0
 """Seconds for handlers to finish when the client is closed."""
 
-_LONGEST_PAUSE: Final = 15.0
+_MAX_PAUSE: Final = 15.0
 """Longest pause in seconds before the inbox subscribes to its backplane again."""
 
-_MOST_RUNNING: Final = 10_000
+_MAX_RUNNING: Final = 10_000
 """Jobs that run, of which the output and logs are remembered."""
 
-_MOST_RECENT: Final = 16 * 2**20
+_MAX_RECENT_BYTES: Final = 16 * 2**20
 """Bytes of recent deliveries to keep for runs that have not begun to wait for them."""
 
 
@@ -172,7 +172,7 @@ class Inbox:
             return
         self._recent_bytes += size - self._recent.pop(job.id, (job, 0))[1]
         self._recent[job.id] = job, size
-        while self._recent_bytes > _MOST_RECENT:
+        while self._recent_bytes > _MAX_RECENT_BYTES:
             self._recent_bytes -= self._recent.popitem(last=False)[1][1]
         for waiter in list(self._waiters.get(job.id, ())):
             waiter.loop.call_soon_threadsafe(waiter.ended, job)
@@ -214,7 +214,7 @@ class Inbox:
             except Exception as error:  # noqa: BLE001 - of whatever is behind it
                 _logger.warning("the backplane is not available: %r; polls go on", error)
             await anyio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_PAUSE)
 
     def _heard(self, body: bytes) -> None:
         try:
@@ -228,7 +228,7 @@ class Inbox:
         events = events_of(job, self._running.pop(job.id, None))
         if not has_ended(job):
             self._running[job.id] = contents_of(job)
-            if len(self._running) > _MOST_RUNNING:
+            if len(self._running) > _MAX_RUNNING:
                 self._running.popitem(last=False)
         called = [handler for wanted, handler in self._handlers if not wanted or wanted & events]
         if called:

@@ -28,7 +28,7 @@ _logger = logging.getLogger("replicate_async")
 
 H = TypeVar("H")
 
-MOST_BYTES: Final = 2**20
+MAX_BYTES: Final = 2**20
 """Longest body of a delivery in bytes."""
 
 
@@ -82,17 +82,17 @@ class Receiver(Unpicklable):
     @property
     def asgi(self) -> ASGIApp:
         """ASGI app for the path of the URL, in Starlette, FastAPI, Litestar and Quart."""
-        return Endpoint(self.handle, MOST_BYTES)
+        return Endpoint(self.handle, MAX_BYTES)
 
     @property
     def aiohttp(self) -> AiohttpHandler:
         """Handler for aiohttp: `app.router.add_post("/replicate", receiver.aiohttp)`."""
-        return aiohttp_handler(self.handle, MOST_BYTES)
+        return aiohttp_handler(self.handle, MAX_BYTES)
 
     @property
     def django(self) -> DjangoView:
         """Asynchronous view for Django: `path("replicate", receiver.django)`. It needs no CSRF token."""
-        return django_view(self.handle, MOST_BYTES)
+        return django_view(self.handle, MAX_BYTES)
 
     def on(self, *events: WebhookEvent) -> Callable[[H], H]:
         """Return a decorator that registers a function to be called with each delivered prediction or training.
@@ -155,8 +155,8 @@ class Receiver(Unpicklable):
             raise exceptions.ArgumentTypeError(
                 "body", f"expected the bytes of the request, got {type(body).__name__}"
             )
-        if len(body) > MOST_BYTES:
-            return Reply(413, f"more than {MOST_BYTES} bytes")
+        if len(body) > MAX_BYTES:
+            return Reply(413, f"more than {MAX_BYTES} bytes")
         try:
             signed = headers_of(headers)
         except ValueError as error:

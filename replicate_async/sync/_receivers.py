@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from .._web.receiver import MOST_BYTES, Reply
+from .._web.receiver import MAX_BYTES, Reply
 from ..types import WebhookEvent
 from ._twin import wrap
 
@@ -39,7 +39,7 @@ class ReceiverMixin:
             try:
                 body = request.body
             except RequestDataTooBig:
-                body = bytes(MOST_BYTES + 1)
+                body = bytes(MAX_BYTES + 1)
             reply = self.handle(request.headers, body)
             return HttpResponse(reply.text.encode(), status=reply.status, content_type="text/plain")
 
@@ -52,7 +52,7 @@ class ReceiverMixin:
         from flask import Response, request  # if it is used
 
         def replicate_webhook() -> Any:
-            body = request.stream.read(MOST_BYTES + 1)
+            body = request.stream.read(MAX_BYTES + 1)
             reply = self.handle([*request.headers.items()], body)
             return Response(reply.text, reply.status, mimetype="text/plain")
 

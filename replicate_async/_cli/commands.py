@@ -12,10 +12,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import anyio
 import attrs
@@ -42,9 +42,7 @@ from .lines import Line, Lines
 from .outputs import prepare_directory, printed, save_output, to_json
 from .report import Report
 from .streams import NotWritten, write, write_json
-from .terminal import discard, is_terminal, say, visible
-
-E = TypeVar("E", bound=BaseException)
+from .terminal import discard, flat, is_terminal, say, visible
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -66,7 +64,7 @@ _FATAL: Final = (
     exceptions.MissingToken,
     exceptions.DirectoryNotWritable,
 )
-"""Errors that every further create would meet, too."""
+"""Errors that every further create would have, too."""
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -82,7 +80,7 @@ def execute(options: argparse.Namespace) -> int:
         code = 128 + signal.SIGINT
     except* NotWritten as errors:
         discard()
-        for error in _flat(errors):
+        for error in flat(errors):
             if error.prediction is not None or not error.is_broken_pipe:
                 say(f"error: {error}")
         code = FAILED
@@ -100,18 +98,9 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _report_errors(errors: ExceptionGroup[Any], code: int) -> int:
-    for error in _flat(errors):
+    for error in flat(errors):
         say(f"error: {error}")
     return code
-
-
-def _flat(group: BaseExceptionGroup[E]) -> Iterator[E]:
-    """Yield the exceptions of a group and of the groups in it."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _flat(error)
-        else:
-            yield error
 
 
 @contextmanager
@@ -391,11 +380,7 @@ async def _map(
     lines = Lines(options.inputs, options.format, InputTypes.of(function.signature, files), common)
     if options.strict:
         found = await to_thread.run_sync(lambda: list(lines.read()))
-        problems = [text for line in found if (text := _problem(function, line)) is not None]
-        for text in problems[:_PROBLEMS_SHOWN]:
-            say(f"error: {text}")
-        if problems:
-            say(f"{len(problems)} of {len(found)} lines are wrong; nothing was created")
+        if _say_problems(function, found):
             return WRONG
         lines.total = len(found)
         inputs = lines.inputs(found)
@@ -437,18 +422,35 @@ async def _map(
     finally:
         display.rest()
         say(("interrupted: " if interruption.signal else "") + report.summary())
-        if options.journal is None:
-            if interruption.scope.cancel_called:
-                say(f"predictions that were cancelled: {client.stats.cancelled}")
-        elif stopped or interruption.signal:
-            if interruption.scope.cancel_called:
-                say("predictions that are running go on")
-            say(f"to go on with the rest, repeat the command: {options.journal}")
-        elif report.failed:
-            say("the journal has the failures, too: --redo runs them again (see map --help)")
+        if options.journal is not None:
+            _say_what_the_journal_has(options.journal, report, interruption, is_stopped=stopped)
+        elif interruption.scope.cancel_called:
+            say(f"predictions that were cancelled: {client.stats.cancelled}")
     if interruption.signal is not None:
         return interruption.exit_code
     return FAILED if report.failed or stopped else 0
+
+
+def _say_what_the_journal_has(
+    journal: Path, report: Report, interruption: Interruption, *, is_stopped: bool
+) -> None:
+    """Say how to continue with a journal after a fan-out that has not succeeded with all inputs."""
+    if is_stopped or interruption.signal:
+        if interruption.scope.cancel_called:
+            say("predictions that are running go on")
+        say(f"to go on with the rest, repeat the command: {journal}")
+    elif report.failed:
+        say("the journal has the failures, too: --redo runs them again (see map --help)")
+
+
+def _say_problems(function: ModelFunction, lines: Sequence[Line]) -> bool:
+    """Say which lines would fail, and return whether there are any."""
+    problems = [text for line in lines if (text := _problem(function, line)) is not None]
+    for text in problems[:_PROBLEMS_SHOWN]:
+        say(f"error: {text}")
+    if problems:
+        say(f"{len(problems)} of {len(lines)} lines are wrong; nothing was created")
+    return bool(problems)
 
 
 def _problem(function: ModelFunction, line: Line) -> str | None:

@@ -1,6 +1,6 @@
-"""What is written beside the results, and texts of strangers on a terminal: their controls are shown, not executed.
+"""Text for terminals: messages on standard error, and control characters, which are shown instead of executed.
 
-It imports nothing of the package, so that it is there at once.
+This module imports nothing of the package, so that messages do not wait for the import of the client.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 _TRACEBACK: Final = "REPLICATE_ASYNC_TRACEBACK"
 """Environment variable that asks for the traceback of an unexpected error."""
@@ -64,7 +66,7 @@ def say(text: str) -> None:
 
 
 def discard() -> None:
-    """Discard what could not be written to standard output, and all that follows."""
+    """Discard what standard output still has, and all that is written to it later."""
     with suppress(OSError, ValueError, AttributeError):  # it is closed, or no file
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())
@@ -72,7 +74,7 @@ def discard() -> None:
 
 
 def flush() -> bool:
-    """Write what standard output still has; return whether that was possible. The interpreter would show a traceback."""
+    """Flush standard output, and return whether that was possible. At its exit, the interpreter would show a traceback."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -83,8 +85,8 @@ def flush() -> bool:
 
 
 def report(error: BaseException) -> None:
-    """Say in a line what nobody has expected; a program that has stopped reading standard output needs no word."""
-    for each in _flat(error):
+    """Report an unexpected error in a line; nothing if the program that read standard output has ended."""
+    for each in flat(error) if isinstance(error, BaseExceptionGroup) else [error]:
         if isinstance(each, OSError) and each.errno == errno.EPIPE:
             continue
         say(f"error: {type(each).__name__}: {each}")
@@ -94,9 +96,10 @@ def report(error: BaseException) -> None:
         traceback.print_exception(error)
 
 
-def _flat(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _flat(each)
-    else:
-        yield error
+def flat(group: BaseExceptionGroup[E]) -> Iterator[E]:
+    """Yield the exceptions of a group, and of the groups in it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from flat(error)
+        else:
+            yield error

@@ -34,7 +34,7 @@ from replicate_async import (
 from replicate_async.types import ForwardedDelivery
 
 from . import streams
-from .display import AboveTheLine, Display, Waiting
+from .display import Display, DisplayHandler, Waiting
 from .files import Files
 from .inputs import InputTypes, split_pair
 from .interrupts import Interruption
@@ -119,7 +119,7 @@ async def _execute(options: argparse.Namespace, settings: Mapping[str, str]) -> 
     code = 0
     interruption = Interruption()
     display = Display(sys.stderr)
-    logging.getLogger("replicate_async").addHandler(AboveTheLine(display))
+    logging.getLogger("replicate_async").addHandler(DisplayHandler(display))
     async with anyio.create_task_group() as tasks:
         await tasks.start(interruption.watch)
         tasks.start_soon(display.run)
@@ -133,7 +133,7 @@ async def _execute(options: argparse.Namespace, settings: Mapping[str, str]) -> 
                 try:
                     code = await _COMMANDS[options.command](client, options, interruption, display)
                 finally:
-                    display.rest()
+                    display.clear()
             if interruption.scope.cancelled_caught:
                 code = interruption.exit_code
                 if options.command != "map":
@@ -209,7 +209,7 @@ async def _run(
     if options.output is not None and error is None:
         display.watch(lambda: "saving the output")
         saved = await save_output(prediction, output, options.output)
-    display.rest()
+    display.clear()
     if options.json:
         shown = {**prediction.to_dict(), "saved": [str(path) for path in saved]}
         write_json(shown, prediction=prediction.id)
@@ -251,7 +251,7 @@ async def _stream(
     display.watch(Waiting(client.stats, lambda: stream.prediction).text)
     async with stream as events:
         async for event in events:
-            display.rest()
+            display.clear()
             assert events.prediction is not None
             name = events.prediction.id
             if options.json:
@@ -292,7 +292,7 @@ async def _get(
     if options.wait:
         display.watch(Waiting(client.stats, lambda: prediction).text)
         await prediction.wait()
-        display.rest()
+        display.clear()
     _print_summary(prediction, options)
     if not options.json:
         _print_details(prediction)
@@ -420,7 +420,7 @@ async def _map(
                     stopped = True
                     outcomes.stop()
     finally:
-        display.rest()
+        display.clear()
         say(("interrupted: " if interruption.signal else "") + report.summary())
         if options.journal is not None:
             _say_what_the_journal_has(options.journal, report, interruption, is_stopped=stopped)
@@ -479,7 +479,7 @@ def _print_outcome(
     try:
         if report.not_written is not None and prediction is not None:
             raise NotWritten(report.not_written.cause, prediction.id)
-        with display.aside():
+        with display.cleared():
             _write_outcome(outcome, number, options)
     except NotWritten as failure:
         if failure.is_broken_pipe:

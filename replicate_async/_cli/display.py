@@ -1,4 +1,4 @@
-"""What commands show on standard error while they wait: a line that changes on a terminal, else lines now and then."""
+"""The state that commands show on standard error while they wait: in one line on a terminal, else in a new line at times."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _REFRESH: Final = 0.2
-"""Seconds between two states on a terminal."""
+"""Seconds between two updates of the state on a terminal."""
 
 _PLAIN_REFRESH: Final = 10.0
-"""Seconds between two states elsewhere."""
+"""Seconds between two updates of the state elsewhere."""
 
 
 class Display:
-    """The state of a command, shown while it waits, and lines that stay.
+    """Shows the state of a command while it waits, and prints lines.
 
-    On a terminal, tqdm draws the state in one line, cut to its width, below the lines that stay. In pipes, in CI,
-    on terminals that cannot do it, and without tqdm, the state is a line of its own now and then.
+    On a terminal, tqdm draws the state in one line, cut to its width, below the printed lines. In pipes, in CI, on
+    terminals that cannot do it, and without tqdm, the state is printed as a new line every ten seconds.
 
     Args:
         file: Where to write; None to write nothing.
@@ -52,8 +52,8 @@ class Display:
         self._state = state
         self._shown_at = time.monotonic()
 
-    def rest(self) -> None:
-        """Show no state any more."""
+    def clear(self) -> None:
+        """Stop showing a state, and remove it from the terminal."""
         self._state = None
         bar, self._bar = self._bar, None
         if bar is not None:
@@ -61,7 +61,7 @@ class Display:
                 bar.close()
 
     async def run(self) -> None:
-        """Show the state again and again, until cancelled."""
+        """Keep the shown state up to date, until cancelled."""
         while True:
             await anyio.sleep(_REFRESH)
             if self._state is None:
@@ -73,16 +73,16 @@ class Display:
                 self.say(self._state())
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line."""
         if self._file is not None:
             # The terminal was closed, or the disk is full.
-            with self.aside(), suppress(OSError, ValueError):
+            with self.cleared(), suppress(OSError, ValueError):
                 self._file.write(f"{visible(text) if self._is_terminal else text}\n")
                 self._file.flush()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Keep the state away while something is written to standard output or standard error."""
+    def cleared(self) -> Iterator[None]:
+        """Remove the state from the terminal while something else is written to it."""
         if self._bar is None:
             yield
         else:
@@ -105,8 +105,8 @@ class Display:
                 self._bar.set_description_str(text, refresh=True)
 
 
-class AboveTheLine(logging.Handler):
-    """Shows log records as lines that stay."""
+class DisplayHandler(logging.Handler):
+    """Prints log records above the state."""
 
     def __init__(self, display: Display) -> None:
         super().__init__(logging.WARNING)
@@ -118,7 +118,7 @@ class AboveTheLine(logging.Handler):
 
 
 def is_plain(environment: Mapping[str, str]) -> bool:
-    """Tell whether lines that change are unwanted, although there is a terminal."""
+    """Return whether the environment asks for plain lines, although there is a terminal."""
     return (
         environment.get("TERM", "").lower() in ("dumb", "unknown")
         or bool(environment.get("NO_COLOR"))
@@ -147,11 +147,11 @@ def duration(seconds: float) -> str:
 
 
 class Waiting:
-    """What a command waits for that runs one prediction.
+    """The state of a command that waits for one prediction.
 
     Args:
         stats: The counters of the client.
-        find: Returns the prediction; None if it is not created.
+        find: Returns the prediction; None before it is created.
     """
 
     def __init__(self, stats: Stats, find: Callable[[], Prediction | None] = lambda: None) -> None:

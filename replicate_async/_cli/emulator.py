@@ -61,7 +61,7 @@ def _show_deliveries() -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Shows the controls in what clients send."""
+    """Shows the control characters in what clients have sent as escapes."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

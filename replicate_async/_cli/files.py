@@ -1,4 +1,4 @@
-"""Which files of this machine inputs may name."""
+"""The files on this machine that inputs may refer to."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import attrs
 
 @attrs.frozen
 class Files:
-    """The files that `@PATH` may name."""
+    """The files that `@PATH` may refer to."""
 
     is_on: bool = True
-    """Whether @ has a meaning at all."""
+    """Whether `@PATH` refers to a file at all."""
     directory: Path | None = None
     """The only directory that they may be in, at any depth; None for all directories."""
 
     def find(self, text: str) -> Path:
         """Return the file at a path.
 
-        With a directory, a relative path begins in the present directory, or else in that directory. Links are
-        followed, so that the result is where the file really is.
+        With a directory, a relative path starts in the current directory, or else in that directory. Links are
+        resolved.
 
         Raises:
             OSError: There is no such file.
@@ -37,7 +37,7 @@ class Files:
                 continue
             if found.is_relative_to(bound) and found.is_file():
                 return found
-        # Whether there is a file elsewhere is not told.
+        # The message does not reveal whether there is such a file elsewhere.
         raise PermissionError(
             13, f"there is no such file in {str(self.directory)!r} (--files-from)"
         )

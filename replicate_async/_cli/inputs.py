@@ -1,4 +1,4 @@
-"""Values of inputs on the command line, and in files."""
+"""The values of inputs, which are given as text on the command line or in files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .files import Files
 
 @attrs.frozen
 class InputTypes:
-    """The types of a model's inputs, as far as they are known."""
+    """The types of a model's inputs, as far as they are known. They tell how text is parsed."""
 
     _annotations: Mapping[str, Any]
     _files: Files = attrs.field(factory=Files)
@@ -67,7 +67,7 @@ class InputTypes:
         return self.json(name, value)
 
     def json(self, name: str, value: Any) -> Any:
-        """Return a JSON value of an input with files in the place of texts that begin with @."""
+        """Return a JSON value of an input, in which texts that begin with @ are replaced by files."""
         if not self._files.is_on:
             return value
         return _with_files(value, name, self._annotations.get(name, Any), self._files)

@@ -22,7 +22,7 @@ class Interruption:
     scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     """Scope of the command."""
     on_first_interrupt: Callable[[], None] | None = None
-    """What the first Ctrl-C does instead."""
+    """Called for the first Ctrl-C, which then does not cancel the command."""
 
     @property
     def exit_code(self) -> int:
@@ -32,7 +32,7 @@ class Interruption:
     async def watch(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Wait for signals, until cancelled."""
         found = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-        # `nohup`, and shells without job control, have some of them ignored.
+        # Under `nohup`, and in shells without job control, some of them are ignored.
         watched = [each for each in found if signal.getsignal(each) is not signal.SIG_IGN]
         try:
             with anyio.open_signal_receiver(*watched) as received:
@@ -40,8 +40,8 @@ class Interruption:
                 async for number in received:
                     self._receive(number)
         except (NotImplementedError, RuntimeError, ValueError):
-            # Windows has no such receiver, nor have other threads than the main one: there, only Ctrl-C ends a
-            # command, and raises KeyboardInterrupt.
+            # Neither Windows nor threads other than the main one have such a receiver. There, only Ctrl-C ends a
+            # command, by a KeyboardInterrupt.
             task_status.started()
 
     def _receive(self, number: int) -> None:

@@ -23,7 +23,7 @@ _MAX_CELL: Final = 2**31 - 1
 _DELIMITERS: Final = ",;\t"
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATOR: Final = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
-"""The first line that Excel writes, or is written for it, to name the delimiter."""
+"""A first line that tells Excel the delimiter."""
 
 
 @attrs.frozen
@@ -126,7 +126,7 @@ class Lines:
 
 
 def _opened(path: str) -> BufferedReader:
-    """Open a file, or standard input, whose lines are there as soon as they are written."""
+    """Open a file, or standard input, so that each line can be read as soon as it is written."""
     # Not `sys.stdin`: a thread that waits in its buffer would delay the exit of the process.
     return BufferedReader(FileIO(0 if path == "-" else path, closefd=path != "-"), _BUFFER)
 
@@ -152,8 +152,8 @@ def _rows_of_text(lines: Iterator[str]) -> Iterator[tuple[int, _Cells | Exceptio
             quotes += more.count('"')
         delimiter = _delimiter("".join(head))
         lines = chain(head, lines)
-    # The module has one limit for the process, which is this command. Its 128 KiB are fewer than prompts and data
-    # URIs have.
+    # The limit of the module is one for the whole process, which is this command. Prompts and data URIs may be longer
+    # than its default of 128 KiB.
     csv.field_size_limit(_MAX_CELL)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     headings: list[str] | None = None
@@ -167,7 +167,7 @@ def _rows_of_text(lines: Iterator[str]) -> Iterator[tuple[int, _Cells | Exceptio
             yield number, ValueError(str(error))
             continue
         if not any(cells):
-            continue  # as spreadsheets end with
+            continue  # an empty row, as at the end of spreadsheets
         if headings is None:
             headings = _headings(cells)
             continue
@@ -178,7 +178,7 @@ def _rows_of_text(lines: Iterator[str]) -> Iterator[tuple[int, _Cells | Exceptio
 
 
 def _delimiter(head: str) -> str:
-    """Return the delimiter of a line of headings: the one that is there most often, outside of quotes."""
+    """Return the delimiter of a line of headings: the most frequent one outside of quotes."""
     bare = _QUOTED.sub("", head)
     return max(_DELIMITERS, key=bare.count)
 

@@ -29,7 +29,7 @@ def load_models(emulator: Emulator, path: Path) -> None:
     module = _imported(path)
     setup = getattr(module, "setup_emulator", None)
     if callable(setup):
-        with _blamed(path, "setup_emulator"):
+        with _named_in_errors(path, "setup_emulator"):
             setup(emulator)
         return
     functions = _functions_of(module)
@@ -37,15 +37,15 @@ def load_models(emulator: Emulator, path: Path) -> None:
         raise ModelFileError(f"{path}: it defines no public functions")
     for function in functions:
         about = (inspect.getdoc(function) or "").partition("\n")[0]
-        with _blamed(path, function.__name__):
+        with _named_in_errors(path, function.__name__):
             emulator.add_model(
                 f"{emulator.account}/{function.__name__}", function, description=about
             )
 
 
 @contextmanager
-def _blamed(path: Path, name: str) -> Iterator[None]:
-    """Turn errors into those of a function in a file."""
+def _named_in_errors(path: Path, name: str) -> Iterator[None]:
+    """Turn errors into a `ModelFileError` that names the file and the function."""
     try:
         yield
     except Exception as error:
@@ -58,7 +58,7 @@ def _imported(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ModelFileError(f"{path}: expected a Python file, NAME.py")
     module = module_from_spec(spec)
-    # As for a script: it imports what stands beside it, and its classes find their module.
+    # As for a script: it can import modules in its folder, and its classes can be pickled.
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules[name] = module
     try:

@@ -94,7 +94,7 @@ def prepare_directory(directory: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Have the names in a directory survive a power cut, where the system can."""
+    """Have the system write the names in a directory to the disk, if it can."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -156,7 +156,7 @@ async def _save_rest(
                 tree, default=lambda file: saved[file].name if file in saved else str(file)
             )
     encoded = base64.b64encode(content.encode("utf-8", "surrogatepass")).decode()
-    # Saved as the files are: it appears when it is complete, survives a power cut, and replaces nothing.
+    # Saved as files are: visible only when complete, safe from a power cut, and without replacing another file.
     file = FileOutput(f"data:{media_type};base64,{encoded}")
     try:
         return [await file.save(f"{directory}{os.sep}")]

@@ -35,7 +35,7 @@ class Report:
         self.seconds = 0.0
         """Seconds of prediction time."""
         self.not_written: NotWritten | None = None
-        """Why outcomes cannot be written."""
+        """Why outcomes cannot be written, after the first one that could not."""
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -73,7 +73,7 @@ class Report:
         return "  ".join(parts)
 
     def _rate(self) -> float:
-        """Return the outcomes per second, of late."""
+        """Return the number of outcomes per second, among the last 200."""
         if len(self._ends) < 2:
             return 0.0
         span = time.monotonic() - self._ends[0]

@@ -33,7 +33,7 @@ class NotWritten(Exception):
 
 
 def prepare() -> None:
-    """Let characters that standard output cannot encode be replaced, and what it takes in part only be an error."""
+    """Set up standard output: characters that it cannot encode are replaced, and incomplete writes are errors."""
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return
     if isinstance(
@@ -51,7 +51,7 @@ def prepare() -> None:
 
 
 def write(text: str, *, end: str = "\n", prediction: str | None = None) -> None:
-    """Write a text to standard output; on a terminal, its controls are shown.
+    """Write a text to standard output; on a terminal, its control characters are shown.
 
     Args:
         text: The text.

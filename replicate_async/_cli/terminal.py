@@ -20,7 +20,7 @@ _TRACEBACK: Final = "REPLICATE_ASYNC_TRACEBACK"
 """Environment variable that asks for the traceback of an unexpected error."""
 
 _CONTROLS: Final = re.compile(
-    # All controls but tab and line feed, among them ESC, and CSI as one character; what changes the direction of
+    # All control characters but tab and line feed, among them ESC, and CSI as one character; what changes the direction of
     # writing, so that a text reads as another one; halves of surrogate pairs.
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -37,7 +37,7 @@ def is_terminal(file: TextIO | None) -> bool:
 
 
 def visible(text: str, *, lines: bool = True) -> str:
-    r"""Return a text with its controls as escapes such as `\x1b`.
+    r"""Return a text with its control characters as escapes such as `\x1b`.
 
     Args:
         text: The text.
@@ -48,7 +48,7 @@ def visible(text: str, *, lines: bool = True) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""Return JSON with the controls in its strings as escapes of JSON, such as `\u009b`."""
+    r"""Return JSON with the control characters in its strings as escapes of JSON, such as `\u009b`."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -58,7 +58,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, if that is possible; on a terminal, its controls are shown."""
+    """Write a line to standard error, if that is possible; on a terminal, its control characters are shown."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):  # its terminal was closed, or its disk is full
             shown = visible(text) if is_terminal(sys.stderr) else text

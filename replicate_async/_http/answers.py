@@ -1,4 +1,4 @@
-"""How answers are read: redirects, bodies that break off, JSON."""
+"""Reads answers: redirects, incomplete bodies, JSON."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def redirect_target(call: Call, url: str, response: aiohttp.ClientResponse) -> s
 
 
 def fail_when_closed(response: aiohttp.ClientResponse) -> None:
-    """Let the body of an answer fail when its connection is closed before its end.
+    """Have the body of an answer fail if its connection is closed before its end.
 
-    After a malformed chunk, aiohttp closes the connection without telling the body, whose reader would wait for ever.
+    After a malformed chunk, aiohttp closes the connection without an error in the body, whose reader would wait forever.
     """
     content, connection = response.content, response.connection
     if content.is_eof() or connection is None or connection.protocol is None:
@@ -61,8 +61,10 @@ def fail_when_closed(response: aiohttp.ClientResponse) -> None:
     if closed is None:
         fail()
     else:
-        closed.remove_done_callback(_look_at)  # that of an earlier answer on this connection
-        closed.add_done_callback(_look_at)
+        closed.remove_done_callback(
+            _retrieve_exception
+        )  # that of an earlier answer on this connection
+        closed.add_done_callback(_retrieve_exception)
         closed.add_done_callback(fail)
         content.on_eof(end)
 
@@ -90,18 +92,18 @@ class Chunks:
                 raise StopAsyncIteration
 
 
-def _look_at(closed: asyncio.Future[None]) -> None:
-    """Look at how a connection was closed: asyncio complains about exceptions that nobody has looked at."""
+def _retrieve_exception(closed: asyncio.Future[None]) -> None:
+    """Retrieve the exception of a closed connection: asyncio logs those that are never retrieved."""
     if not closed.cancelled():
         closed.exception()
 
 
 def _check_kind(call: Call, url: str, data: object) -> None:
-    """Check that an answer is what was asked for: a server or a proxy may mix answers up.
+    """Check that an answer is that to this request: a server or a proxy may mix answers up.
 
     Raises:
         ConnectionLost: It is the answer to another request.
-        ValueError: It is no page of a list, although that was asked for.
+        ValueError: A page of a list was requested, and it is none.
     """
     fields = data if isinstance(data, dict) else {}
     found, is_page = fields.get("id"), isinstance(fields.get("results"), list)

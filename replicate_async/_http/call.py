@@ -1,4 +1,4 @@
-"""What a request is made of: calls, bodies, answers, and the configuration of a client."""
+"""Calls, their bodies and answers; the configuration of a client, and the checks of its options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
-# For other folders: only this one imports aiohttp.
+# Re-exported for other folders, since only this one imports aiohttp.
 from aiohttp import BodyPartReader as BodyPartReader
 from aiohttp import ClientResponse as ClientResponse
 from aiohttp import ClientSession as ClientSession
@@ -57,9 +57,9 @@ class Call:
     kind: Kind = Kind.READ
     """Whether the request may be repeated."""
     expects: Literal["json", "text", "nothing", "any"] = "json"
-    """Content of a successful answer; of any: JSON if its type says so, else text, and None if it is empty."""
+    """Content of a successful answer. `"any"` is JSON if the content type says so, else text; None if it is empty."""
     id: str | None = None
-    """ID of the object that is asked for; an answer with another one belongs to another request."""
+    """ID of the requested object. An answer with another ID belongs to another request."""
     is_page: bool = False
     """Whether the answer is a page of a list."""
     params: Mapping[str, Param] | None = None
@@ -75,14 +75,14 @@ class Call:
     held: float = 0.0
     """Seconds for which the server was asked to hold the answer back."""
     may_skip_hold: bool = False
-    """Whether the request may be sent without asking the server to hold its answer, where too many others are held;
-    else it waits until fewer are."""
+    """Whether the request is sent without asking the server to hold its answer back, if too many answers are held
+    back already. If not, it waits until there are fewer."""
     urgent: bool = False
-    """Whether to pass all queues, as a request does that stops costs."""
+    """Whether to wait neither for the rate limit nor for a slot, as for a request that stops costs."""
     is_new: bool = False
-    """Whether the API may not know the object yet, since it was just created: then a 404 is repeated."""
+    """Whether the object was just created, so that the API may not know it everywhere yet: then a 404 is repeated."""
     waits: bool = False
-    """Whether to wait for the rate limit however long it takes, since it is about what is paid for."""
+    """Whether to wait for the rate limit however long it takes, since the request is about a job that is paid for."""
     rate_class: RateClass = "others"
     """Rate limit that the request counts against."""
     send_state: SendState | None = None
@@ -94,7 +94,7 @@ class SendState:
     """Whether a request was sent."""
 
     sent: bool = False
-    """Whether the server may have received the request; False again once it has certainly refused it."""
+    """Whether the server may have received the request. False again once the server has certainly refused it."""
     is_queued: bool = False
     """Whether it waits for the rate limit or for a connection."""
     is_held: bool = False
@@ -166,9 +166,9 @@ class Config:
     prefix: str = "/v1"
     """Path below `base_url` that all paths of the API begin with; without a trailing slash."""
     tags: Mapping[str, str] = attrs.field(factory=dict)
-    """What distinguishes those for whom the requests are made, such as a tenant."""
+    """Labels of the requests in logs, spans and metrics, such as the tenant for whom they are made."""
     tag_limit: RateLimit | None = None
-    """Rate limits of the tags, within those of the account; None: no other than these."""
+    """Rate limits for requests with these tags, within those of the account; None: only those of the account."""
     output_hosts: tuple[str, ...] | None = None
     """Hosts that output files may be fetched from; None: any."""
 
@@ -244,8 +244,8 @@ def check_token(token: object) -> str:
     """Return an API token without surrounding white space.
 
     Raises:
-        ArgumentError: The token contains characters that a header cannot hold, or more than the token: quotes, or
-            what stands before it elsewhere.
+        ArgumentError: The token contains characters that a header cannot hold, or something that is not part of it,
+            such as quotes or `Bearer`.
         MissingToken: The token is empty.
     """
     if not isinstance(token, str):

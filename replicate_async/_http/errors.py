@@ -69,11 +69,11 @@ def status_error(
 
 
 NETWORK_ERRORS: Final = (aiohttp.ClientError, HttpProcessingError, OSError)
-"""What aiohttp raises where there is no usable answer; a `TimeoutError` is an `OSError`."""
+"""What aiohttp raises if there is no usable answer. A `TimeoutError` is an `OSError`."""
 
 
-_MAX_REASON: Final = 1000
-"""Characters of a reason: it may quote a header of the answer."""
+_MAX_REASON_LENGTH: Final = 1000
+"""Characters of a reason that are kept: it may quote a long header of the answer."""
 
 
 def translated(
@@ -99,7 +99,7 @@ def translated(
         reason = f"{type(error).__name__}: {error.message}"
     else:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    reason = reason[:_MAX_REASON]
+    reason = reason[:_MAX_REASON_LENGTH]
     match error:
         # The connect phase comes first: some of its exceptions are subclasses of later ones.
         case aiohttp.ClientConnectorCertificateError():

@@ -33,7 +33,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
 
 TOTAL_PER_SILENCE: Final = 3
-"""Factor from the longest silence to the time for a whole request: an answer may drip without ever being silent."""
+"""Maximum time of a whole request, as a multiple of the longest silence: an answer may drip without ever being silent."""
 
 READ_BUFFER: Final = 2**16
 """Bytes of an answer to hold in memory before the server has to wait."""
@@ -61,7 +61,7 @@ class Exchange:
     route: Route
     """Where the request goes; after a redirect, where that led."""
     silence: float
-    """Longest silence in seconds."""
+    """Seconds for which the server may be silent."""
     api_headers: Mapping[str, str] | None = None
     """Headers of requests to the API, including the token; None if the request gets no token, whatever its URL."""
     gate: Gate | None = None
@@ -196,7 +196,7 @@ class Exchange:
         return None
 
     async def error_of(self, response: aiohttp.ClientResponse) -> exceptions.ReplicateError:
-        """Return the exception for an error status; the body is optional, and may break off."""
+        """Return the exception for an error status. The body may be missing or incomplete."""
         limit = self.config.limits.error
         body = bytearray()
         with suppress(*NETWORK_ERRORS):
@@ -207,7 +207,7 @@ class Exchange:
         return status_error(self.call.method, url, status, response.headers, bytes(body[:limit]))
 
     async def _encode(self) -> None:
-        """Encode the body of the request, which is sent at once."""
+        """Encode a body that is in memory."""
         call = self.call
         if call.json is None:
             self._body = call.content

@@ -1,4 +1,4 @@
-"""Client-side limits: requests at a time, and requests per period."""
+"""Client-side limits: requests at the same time, and requests per period."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ RateClass = Literal["creates", "others"]
 """Classes of requests, each with a rate limit of its own (:api:`rate-limits`)."""
 
 _MAX_SLEEP: Final = 1.0
-"""Longest time in seconds for which a waiting request does not look at its gate."""
+"""Seconds after which a waiting request checks its gate again, even if its turn is later."""
 
 _MAX_PAUSE: Final = 8.0
-"""Seconds for which a gate closes at least after many 429s in a row; it begins with `MIN_PAUSE`."""
+"""Upper bound in seconds of a gate's shortest pause, which begins with `MIN_PAUSE` and doubles with each 429 in a row."""
 
 _REMAINING: Final = re.compile(r"\d{1,9}", re.ASCII)
 
@@ -38,12 +38,12 @@ _LOWER_LIMIT: Final = re.compile(
 class Slots:
     """A limited number of slots, given to tasks in the order of their arrival.
 
-    Unlike `anyio.Semaphore`, a task that had a slot before can go to the front of the queue.
+    Unlike with `anyio.Semaphore`, a task can go to the front of the queue, as one does that had a slot before.
     """
 
     def __init__(self, number: int) -> None:
         self.number: Final = number
-        """How many there are, free or not."""
+        """Number of slots, free or not."""
         self._free = number
         self._queue: deque[anyio.Event] = deque()
 
@@ -77,7 +77,7 @@ class Slots:
             raise
 
     def release(self) -> None:
-        """Give the slot to the first task in the queue, or back."""
+        """Give the slot back, or pass it on to the first task in the queue."""
         if self._queue:
             self._queue.popleft().set()
         else:
@@ -93,7 +93,7 @@ class TokenBucket:
     rate: float
     """Number of tokens added per second."""
     tokens: float = attrs.field(init=False)
-    """Number of tokens in it; below zero, they have been taken in advance."""
+    """Number of tokens in it; negative if tokens were taken in advance."""
     filled: float = attrs.field(default=float("-inf"), init=False)
     """Time of the last refill."""
 
@@ -116,7 +116,7 @@ class Gate:
     """A token bucket for one account and class of requests, with a queue in the order of arrival.
 
     Bucket and queue belong to the process: clients on several threads and event loops share them. A waiting
-    request sleeps until its turn is due and looks again, since it cannot be woken from another event loop.
+    request sleeps until its turn is due and checks again, since it cannot be woken from another event loop.
     """
 
     def __init__(
@@ -135,8 +135,10 @@ class Gate:
         self._bucket = TokenBucket(self._limit, limit / per)
         self._closed_until = float("-inf")
         self._least_pause = MIN_PAUSE
-        self._queue: OrderedDict[object, int] = OrderedDict()  # ticket: number, ascending
+        self._queue: OrderedDict[object, int] = OrderedDict()
+        """The tickets of waiting requests with their numbers, which ascend from the head of the queue."""
         self._arrived = 0
+        """Number of the next request that arrives."""
         self._lock = threading.Lock()
 
     def tighten(self, limit: float, per: float) -> None:
@@ -201,8 +203,8 @@ class Gate:
             while True:
                 with self._lock:
                     due = self._due()
-                    # Requests that were cancelled in between are counted, too: then this one looks again
-                    # too late, by `_MAX_SLEEP` at most.
+                    # This also counts requests ahead that were cancelled: then this one checks again too late, by
+                    # at most `_MAX_SLEEP`.
                     ahead = number - next(iter(self._queue.values()))
                     if ahead <= 0 and due <= 0:
                         self._bucket.tokens -= 1
@@ -232,7 +234,7 @@ class Gate:
         """Close the gate after a 429.
 
         Args:
-            seconds: How long the server asks to wait. It closes for longer if that is next to nothing.
+            seconds: How long the server asks to wait. If that is next to nothing, the gate closes for longer.
             detail: Text of the answer, which may state a lower limit.
         """
         with self._lock:
@@ -300,8 +302,8 @@ def gates_for(account: object, limit: RateLimit) -> Gates:
 class RecentGates:
     """The gates of the accounts that a client and its views have used last.
 
-    With a view for each request, as for the tokens of an app's users, what an account's gates have learnt of its
-    limits outlives the views.
+    An app may make a view for each request, as with the tokens of its users. This keeps the gates of an account, and
+    what they have learnt of its limits, alive between two views.
     """
 
     _MAX: Final = 256

@@ -1,4 +1,4 @@
-"""What keeps the requests of a run from being answered: for the error of one whose time is over."""
+"""Notes why the requests of a run were not answered, for the message of its timeout."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .. import exceptions
 
 @attrs.define(eq=False, repr=False)
 class Obstacles:
-    """What the requests of a run, such as uploads and the create, have met last."""
+    """What the requests of a run, such as its uploads and its create, wait for, or last failed with."""
 
     is_queued: bool = False
-    """Whether one waits for the rate limit."""
+    """Whether a request waits for the rate limit."""
     failure: exceptions.ReplicateException | None = None
-    """The failure of an attempt that is to be repeated."""
+    """The failure of the last attempt, if another one follows."""
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Return a context in which requests note what they meet."""
+        """Have the requests that are made within the context note their obstacles here."""
         token = _current.set(self)
         try:
             yield
@@ -34,12 +34,12 @@ _current: ContextVar[Obstacles | None] = ContextVar("obstacles", default=None)
 
 
 def note_failure(failure: exceptions.ReplicateException | None) -> None:
-    """Note that an attempt has failed, or that the one after it has not."""
+    """Note the failure of an attempt; None if the attempt after it has succeeded."""
     if (obstacles := _current.get()) is not None:
         obstacles.failure = failure
 
 
 def note_queue(*, is_queued: bool) -> None:
-    """Note that a request waits for the rate limit, or does so no longer."""
+    """Note that a request waits for the rate limit, or no longer does."""
     if (obstacles := _current.get()) is not None:
         obstacles.is_queued = is_queued

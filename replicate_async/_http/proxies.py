@@ -28,7 +28,7 @@ def check_proxy(proxy: object, argument: str = "proxy") -> str:
         argument: Where it was set: the option, or a variable of the environment.
 
     Raises:
-        ArgumentError: It is no URL of a proxy that can be used.
+        ArgumentError: It is not the URL of a proxy that can be used.
         ArgumentTypeError: It is not a string.
     """
     if not isinstance(proxy, str):
@@ -73,11 +73,11 @@ def environment_proxy(target: Origin) -> str | None:
 
 
 def check_ssl(value: SSL | None) -> ssl.SSLContext | bool | None:
-    """Return the option `ssl` as aiohttp takes it; a path becomes a context that trusts the authorities in it, too.
+    """Return the option `ssl` as aiohttp takes it; a path becomes a context that also trusts the authorities in it.
 
     Raises:
         ArgumentError: There are no certificates at the path.
-        ArgumentTypeError: It is none of the forms.
+        ArgumentTypeError: It has another type.
     """
     if value is None or isinstance(value, (bool, ssl.SSLContext)):
         return value

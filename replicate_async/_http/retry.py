@@ -23,11 +23,10 @@ _POLL_BACKOFF: Final = 5.0
 """Longest pause in seconds between two attempts of a poll, unless the server asks for a longer one."""
 
 _MAX_UNREADABLE: Final = 100
-"""Attempts of a poll whose answers cannot be read, or are always those to other requests, in some eight minutes: a proxy
-that says something else in the place of the API does so for a while."""
+"""Attempts of a poll whose answers cannot be read, or belong to other requests. They take some eight minutes: a proxy that
+answers instead of the API may do so for a while."""
 
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
-
 
 _SPENT: Final = re.compile(
     r"\b(?:spend(?:ing)?|quota|credits?|balance|budget|billing|payments?|invoices?|unpaid|funds|suspended)\b"
@@ -35,18 +34,17 @@ _SPENT: Final = re.compile(
     r"|\busage (?:limit|cap)|\bfree (?:tier|trial|time|plan|limit|predictions)\b",
     re.IGNORECASE,
 )
-"""Texts of a 429 that waiting does not help against."""
+"""Words in the text of a 429 that waiting does not help against, since money or a quota is spent."""
 
 _RATE: Final = re.compile(r"requests? (?:per|a) |throttled|rate.?limit", re.IGNORECASE)
-"""Texts of one that waiting helps against, although it may speak of money: a low credit lowers the rate."""
-
+"""Words in the text of a 429 that waiting helps against. It may mention money, too: a low credit lowers the rate limit."""
 
 _TEXT_READ: Final = 10_000
 """Characters of an error text that are searched."""
 
 
 class OtherAnswerError(ValueError):
-    """An answer is that to another request: the cause of a `ConnectionLost`."""
+    """An answer belongs to another request: the cause of a `ConnectionLost`."""
 
 
 class Kind(Enum):
@@ -107,12 +105,13 @@ def retry_delay(
         if kind is not Kind.POLL:
             return None
         asked = retry.max_wait  # what is paid for is not given up because the server is busy
-    # The jitter is added: a request that comes too early is refused again. Servers may ask for no wait at all, again and again.
+    # The jitter is added, not subtracted: a request that comes too early is refused again. And servers may ask for no
+    # wait at all, again and again.
     return max(asked + pause * chance, pause)
 
 
 def _max_attempts(error: exceptions.ReplicateException, retry: Retry) -> float:
-    """Return how often a poll is repeated whose answer came, but was of no use."""
+    """Return the maximum number of attempts, also of a poll, if answers arrive but cannot be used; infinity otherwise."""
     if isinstance(error.__cause__, MemoryError):
         return retry.attempts
     if isinstance(error.__cause__, OtherAnswerError):
@@ -144,7 +143,7 @@ def may_repeat(kind: Kind, error: exceptions.ReplicateException) -> bool:
 
 
 def _is_spent(error: exceptions.ReplicateError) -> bool:
-    """Return whether a 429 is a matter of money, or of a period for which nobody waits."""
+    """Return whether a 429 is about money, or about a period that is too long to wait for."""
     title, detail = (error.title or "")[:_TEXT_READ], (error.detail or "")[:_TEXT_READ]
     return bool(_SPENT.search(f"{title} {detail}")) and not _RATE.search(detail or title)
 

@@ -1,4 +1,4 @@
-"""The time by the server's clock, as its answers tell it: the clock of this machine may be hours wrong."""
+"""The time by the server's clock, from the headers of its answers: the clock of this machine may be hours wrong."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 
 import attrs
 
-_SET: Final = 5.0
-"""Seconds by which this machine's two clocks may differ before one of them counts as set, or as stopped by sleep."""
-
+_MAX_DRIFT: Final = 5.0
+"""Seconds by which the wall clock and the monotonic clock may drift apart. More means that the wall clock was set, or that
+the machine slept."""
 
 _YEARS: Final = range(1970, 9000)
 """Years of dates with which times can be computed."""
@@ -44,14 +44,14 @@ class ServerClock:
         if last is None:
             return None
         elapsed = time.monotonic() - last.monotonic
-        if abs(time.time() - last.wall - elapsed) > _SET:
+        if abs(time.time() - last.wall - elapsed) > _MAX_DRIFT:
             return None
         date = parsed_date(last.date)
         return None if date is None else date.timestamp() + elapsed
 
 
 def parsed_date(text: str) -> datetime | None:
-    """Return the time that a `Date` header tells; None if it is not valid."""
+    """Return the time in a `Date` header; None if it is not valid."""
     try:
         date = parsedate_to_datetime(text)
     except (TypeError, ValueError, OverflowError):

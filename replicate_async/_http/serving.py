@@ -9,13 +9,13 @@ from typing import Final, Protocol, TypeAlias
 import anyio
 from aiohttp.abc import AbstractStreamWriter
 
-# Not `aiohttp.web`: clients, too, import this module, and would start 10 ms later.
+# Not `aiohttp.web`, which takes 10 ms to import: clients import this module, too.
 from aiohttp.web_request import BaseRequest, Request
 from aiohttp.web_response import Response, StreamResponse
 
 from .._concurrency import WatchEnded, watched
 
-# For other folders: only this one imports aiohttp.
+# For other folders, since only this one imports aiohttp.
 AiohttpRequest: TypeAlias = BaseRequest
 AiohttpHandler: TypeAlias = Callable[[Request], Awaitable[StreamResponse]]
 
@@ -61,10 +61,10 @@ def aiohttp_handler(handle: Handle, max_bytes: int) -> AiohttpHandler:
 # -- Responses that are streamed ---------------------------------------------------------------
 
 STALL: Final = 60.0
-"""Seconds after which a browser that takes nothing, such as a paused player, has to ask for the rest again."""
+"""Seconds for which a browser may read nothing, such as a paused player. After that, it has to request the rest again."""
 
-_LOOK: Final = 1.0
-"""Seconds between two looks whether the browser is still there."""
+_CHECK_INTERVAL: Final = 1.0
+"""Seconds between two checks whether the browser is still connected."""
 
 
 class StreamedAnswer(Protocol):
@@ -95,7 +95,7 @@ class StreamedResponse(StreamResponse):
         """Send the response. The content is closed when the browser leaves.
 
         Raises:
-            ConnectionError: The browser has left, or takes nothing.
+            ConnectionError: The browser has left, or reads nothing.
         """
         if self.prepared:
             return await super().prepare(request)
@@ -103,7 +103,7 @@ class StreamedResponse(StreamResponse):
         async def browser_leaves() -> None:
             # aiohttp has no event for this: it can only cancel the handler, if the app has asked for that.
             while not _has_left(request):  # noqa: ASYNC110  (see above)
-                await anyio.sleep(_LOOK)
+                await anyio.sleep(_CHECK_INTERVAL)
 
         try:
             return await watched(self._send(request), browser_leaves)
@@ -122,7 +122,7 @@ class StreamedResponse(StreamResponse):
                     with anyio.move_on_after(STALL) as stalled:
                         await self.write(chunk)
                     if stalled.cancelled_caught:
-                        raise ConnectionResetError("the browser takes nothing")
+                        raise ConnectionResetError("the browser reads nothing")
             await self.write_eof()
         return writer
 

@@ -27,22 +27,22 @@ from .proxies import environment_proxy, environment_ssl
 from .server_clock import ServerClock
 
 _MAX_HEADER_BYTES = 64 * 1024
-"""Bytes of one header, or of the first line, of an answer. aiohttp's 8 KiB are fewer than some proxies add."""
+"""Maximum length in bytes of a header or of the status line. Some proxies add more than the 8 KiB of aiohttp."""
 _MAX_HEADERS = 1024
 
 _WARNING_INTERVAL = 60.0
-"""Seconds between two warnings of the rate limit: a fan-out is refused hundreds of times for one reason."""
+"""Seconds between two warnings of the rate limit: a fan-out may be refused hundreds of times for the same reason."""
 
 _STANDSTILL: Final = 0.05
 """Seconds without an answer after which the event loop may have stood still."""
 
 Cleanup = Callable[[], Coroutine[Any, Any, None]]
-"""Stops what costs money. Must limit its own duration, and must not raise."""
+"""A clean-up that stops what costs money. It must limit its own duration, and must not raise."""
 
 
 @attrs.define(eq=False, repr=False)
 class Session:
-    """What belongs to one event loop."""
+    """The aiohttp session of one event loop, and the limits on its connections."""
 
     client: aiohttp.ClientSession
     is_given: bool
@@ -50,37 +50,41 @@ class Session:
     slots: Slots
     """Connections for all requests but creates."""
     creates: Slots
-    """Connections for creates, which may each hold one for a minute while they wait for a result."""
+    """Connections for creates. Each create may occupy one for a minute, while it waits for a result."""
     holds: Slots
-    """Creates, also those of `Client.request`, that the server may hold at a time, so that others find a connection."""
+    """Creates whose answers the server may hold back at a time: fewer than connections, so that some remain free.
+
+    This includes the creates of `Client.request`.
+    """
     relays: Slots
-    """Downloads that may wait for browsers at a time, likewise."""
+    """Downloads that browsers may read at a time, at their own pace: also fewer than connections."""
     proxies: dict[Origin, str | None] = attrs.field(factory=dict)
     """Proxies of the environment, by origin."""
     cleanups: set[Cleanup] = attrs.field(factory=set)
-    """To be awaited before the session is closed."""
+    """Called and awaited before the session is closed."""
     closing: _Closing | None = None
-    """Its end; None for a session that the caller brought."""
+    """Closes the session, once; None for a session that the caller brought."""
     answered_at: float = float("-inf")
     """When the last answer was read (monotonic)."""
     pid: int = attrs.field(factory=os.getpid)
     """The process that has opened it."""
     guard: AsyncGenerator[None, None] | None = None
-    """Closes the session when the event loop ends; None for a session that the caller brought."""
+    """Suspended generator, which closes the session when the event loop shuts down its asynchronous generators. None
+    for a session that the caller brought."""
 
     def may_have_stood_still(self) -> bool:
-        """Return whether the event loop may have stood still, so that it knows of no closed connections."""
+        """Return whether the event loop may have stood still. Then it may not know yet which connections were closed."""
         return time.monotonic() - self.answered_at > _STANDSTILL
 
     def distrust(self) -> None:
-        """Use no connection again that exists now, since an answer came that was not the one that was asked for."""
+        """Reuse none of the present connections, since an answer arrived that belongs to another request."""
         connector = self.client.connector
         if isinstance(connector, _Connector):
             connector.distrust()
 
 
 class _Resolver(aiohttp.ThreadedResolver):
-    """Looks up hosts in threads, and starts none without memory for it."""
+    """Looks up hosts in threads, unless there is no memory for a thread."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -92,10 +96,10 @@ class _Resolver(aiohttp.ThreadedResolver):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Closes idle connections on which something came unasked, instead of using them again.
+    """Closes idle connections on which data has arrived unasked, instead of reusing them.
 
-    aiohttp would take that for the answer to the next request, and each later answer for that to the request after
-    its own.
+    aiohttp would take such data for the answer to the next request, and each later answer for the answer to the
+    request after its own.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -103,13 +107,14 @@ class _Connector(aiohttp.TCPConnector):
         self._known: WeakSet[Any] = WeakSet()
         """The protocols of connections that have been used."""
         self._distrusted: WeakSet[Any] = WeakSet()
+        """The protocols of connections that must not be reused."""
 
     def distrust(self) -> None:
-        """Use no connection again that exists now."""
+        """Reuse none of the present connections."""
         self._distrusted = WeakSet(self._known)
 
     async def connect(self, *arguments: Any, **options: Any) -> aiohttp.connector.Connection:
-        """Return an idle connection that is as its last answer has left it, or a new one."""
+        """Return a new connection, or an idle one on which nothing has arrived since its last answer."""
         while True:
             connection = await super().connect(*arguments, **options)
             protocol = connection.protocol
@@ -180,7 +185,7 @@ class Pool:
         return found
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> Session:
-        self._forget()
+        self._forget_closed()
         _keep_receive_buffers()
         connections = min(self._connections, share_of_descriptors())
         slots, creates = Slots(connections), Slots(connections)
@@ -229,10 +234,10 @@ class Pool:
             max_headers=_MAX_HEADERS,
         )
 
-    def _forget(self) -> None:
-        """Forget the sessions of event loops that are gone."""
+    def _forget_closed(self) -> None:
+        """Forget the sessions that are closed, or whose event loops are closed, or which belong to the parent process."""
         if self._pid != os.getpid():
-            # Kept alive for ever: their finalizers would touch sockets of the parent.
+            # Kept alive until the process ends: their finalizers would touch the sockets of the parent.
             self._left_behind.append(list(self._sessions.values()))
             self._sessions.clear()
             self._pid = os.getpid()
@@ -247,13 +252,13 @@ class Pool:
         return self.closing or self._closed
 
     def forget_servers(self) -> None:
-        """Forget what is known of servers, proxies and limits, but no connection."""
+        """Forget what is known of servers, proxies and limits, but keep the connections."""
         self.gates, self.clock = RecentGates(), ServerClock()
         for session in list(self._sessions.values()):
             session.proxies.clear()
 
     def may_warn_of_throttling(self) -> bool:
-        """Return whether a refusal by the rate limit is worth a warning: not if one was given a moment ago."""
+        """Return whether to warn of a refusal by the rate limit: at most once a minute."""
         now = time.monotonic()
         if now - self._warned_at < _WARNING_INTERVAL:
             return False
@@ -305,9 +310,9 @@ class Pool:
 
 @attrs.define(eq=False, repr=False)
 class _Closing:
-    """The end of a session, which the pool and the event loop may both bring about, even at the same time.
+    """Closes an aiohttp session once, although the pool and the event loop may both ask for it, even at the same time.
 
-    It must not refer to the session or the pool, which refer to it: in a cycle, the aiohttp session would be
+    It must not refer to the `Session` or the pool, which refer to it: in a reference cycle, the aiohttp session would be
     collected before it is closed.
     """
 
@@ -350,7 +355,7 @@ def _discard_all(sessions: dict[asyncio.AbstractEventLoop, Session]) -> None:
 def _discard(loop: asyncio.AbstractEventLoop, session: Session) -> None:
     """Close a session whose event loop was closed without `shutdown_asyncgens`, which would have closed the session.
 
-    aiohttp would complain of it otherwise.
+    Otherwise aiohttp would report an unclosed session.
     """
     if session.is_given or not loop.is_closed() or session.pid != os.getpid():
         return

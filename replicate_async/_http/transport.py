@@ -66,7 +66,10 @@ class Transport:
         return Transport(config, self.pool, self.counters.view())
 
     def rate_limit_state(self) -> RateLimitState | None:
-        """Return what is left of the rate limits, of the account and of the tags; None if they are disabled.
+        """Return the state of the rate limit, of the account or of the tags, that creates wait longer for.
+
+        Returns:
+            The state; None if both limits are disabled.
 
         Raises:
             MissingToken: There is no token.
@@ -199,10 +202,11 @@ class Transport:
                 whatever its origin.
             headers: Additional headers.
             method: HTTP method.
-            silence: Longest silence in seconds; the `read` timeout by default.
+            silence: Seconds for which the server may be silent; the `read` timeout by default.
             buffer: Bytes of the body to hold in memory before the server has to wait.
             accepted: Error statuses that are not raised.
-            is_relayed: Whether somebody else reads the answer, at their own pace: such requests leave some slots free.
+            is_relayed: Whether the answer is passed on to a browser, which reads at its own pace: such requests leave
+                some slots free.
             check_host: Called with the host, and with that of each redirect, before anything is sent there; may raise.
 
         Raises:
@@ -312,7 +316,7 @@ class Transport:
     async def _wait_at(
         self, gate: Gate, call: Call, limit: RateLimit | None, *, first: bool = False
     ) -> None:
-        """Wait at a gate, for as long as its limit says; what is about a paid prediction waits however long it takes."""
+        """Wait at a gate for up to `max_queue` seconds, or without a limit if the request is about a job that is paid for."""
         longest = limit.max_queue if limit is not None else None
         if call.waits or call.kind is Kind.POLL:
             longest = None
@@ -361,8 +365,8 @@ class Transport:
 
 
 _ITERATIONS: Final = 4
-"""Iterations of the event loop in which a connection that the server has closed leaves aiohttp's pool: its end is
-read in one, TLS closes in the next, and the pool is told in another."""
+"""Iterations of the event loop until aiohttp's pool drops a connection that the server has closed: its end is read in one,
+TLS closes in the next, and the pool is notified in another."""
 
 
 async def _notice_closed_connections() -> None:
@@ -375,36 +379,33 @@ async def _notice_closed_connections() -> None:
 
 
 async def _take_hold(call: Call, holds: Slots, taken: list[Slots], *, first: bool) -> Call:
-    """Take a slot for a request that the server holds, and return the call.
+    """Take a slot for a request whose answer the server holds back, and return the call.
 
-    Without a free slot, the call that is returned is not held, if it may be changed. Else this waits for one.
+    If no slot is free, return a call that does not ask for that, if it may be changed; otherwise wait for a slot.
     """
     if holds.try_acquire():
         taken.append(holds)
     elif call.may_skip_hold:
         headers = {name: value for name, value in (call.headers or {}).items() if name != "Prefer"}
         return attrs.evolve(call, headers=headers, held=0.0)
-    elif (
-        holds.number
-    ):  # with a single connection there are none, since it would leave no other free
+    elif holds.number:  # zero if there is a single connection, since none would remain free
         await holds.acquire(first=first)
         taken.append(holds)
     return call
 
 
 _FRAMES: Final = 40
-"""Nested calls that a request needs. In the midst of a deeper stack, a connection would be left half closed."""
-
+"""Nested calls that a request needs. With less room it would fail half way, and leave a connection half closed."""
 
 _CREATE_FRAMES: Final = 60
-"""Nested calls that a create needs, with the search of the list if its answer is lost."""
+"""Nested calls that a create needs, including the search of the list if its answer is lost."""
 
 
 def _check_stack(method: str, target: str, frames: int) -> None:
     """Check that the stack has room for a request, before anything is sent.
 
     Raises:
-        ReplicateException: It has none.
+        ReplicateException: The stack is too deep.
     """
     if not has_stack(frames):
         raise exceptions.ReplicateException(

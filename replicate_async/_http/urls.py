@@ -1,4 +1,4 @@
-"""URLs that servers and models give, which may contain characters that a request cannot. Pure."""
+"""URLs from servers and models, which may contain characters that a request cannot. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import yarl
 
 _ILLEGAL: Final = re.compile(r"[^!#$&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~%]")
-"""What RFC 3986 allows nowhere in a URL. A percent sign stays, also where it begins no escape: it may be signed."""
+"""Characters that RFC 3986 allows nowhere in a URL, except percent signs that begin no escape: a signature may cover them."""
 
 _BEGINNING: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)")
 
@@ -22,7 +22,7 @@ _PLAIN_HOST: Final = re.compile(r"[!$&'()*+,;=0-9A-Za-z._~%-]*|\[[0-9A-Fa-f:.%A-
 
 @lru_cache(maxsize=1024)
 def legal_url(url: str) -> str:
-    """Return a URL as it can be requested. What is legal in it stays byte for byte as it is.
+    """Return a URL in the form in which it can be requested. What is legal in it stays byte for byte as it is.
 
     Characters that are not allowed in a URL, such as spaces and non-ASCII letters, are percent-encoded as
     UTF-8, and the host as IDNA. Existing escapes and signatures stay as they are.
@@ -63,7 +63,7 @@ def _quoted(text: str) -> str:
 
 
 def _escape(found: re.Match[str]) -> str:
-    # Headers in another encoding than UTF-8 have their bytes as surrogates.
+    # aiohttp decodes bytes of headers that are not UTF-8 to surrogates.
     raw = found[0].encode("utf-8", "surrogateescape")
     return "".join(f"%{byte:02X}" for byte in raw)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from functools import lru_cache
@@ -110,7 +109,6 @@ class Exchange:
                 pause = 1.0 if error.retry_after is None else error.retry_after
                 gate.refused(min(pause, self.config.retry.max_wait), error.detail)
             raise error
-        self.session.answered_at = time.monotonic()
         if gate is not None:  # before the answer is decoded, which may fail
             gate.learn(response.headers)
         data = await self._decode(result, response, received)

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Any
 from weakref import WeakSet, finalize
 
 import aiohttp
@@ -32,9 +32,6 @@ _MAX_HEADERS = 1024
 
 _WARNING_INTERVAL = 60.0
 """Seconds between two warnings of the rate limit: a fan-out may be refused hundreds of times for the same reason."""
-
-_STANDSTILL: Final = 0.05
-"""Seconds without an answer after which the event loop may have stood still."""
 
 Cleanup = Callable[[], Coroutine[Any, Any, None]]
 """A clean-up that stops what costs money. It must limit its own duration, and must not raise."""
@@ -64,17 +61,11 @@ class Session:
     """Called and awaited before the session is closed."""
     closing: _Closing | None = None
     """Closes the session, once; None for a session that the caller brought."""
-    answered_at: float = float("-inf")
-    """When the last answer was read (monotonic)."""
     pid: int = attrs.field(factory=os.getpid)
     """The process that has opened it."""
     guard: AsyncGenerator[None, None] | None = None
     """Suspended generator, which closes the session when the event loop shuts down its asynchronous generators. None
     for a session that the caller brought."""
-
-    def may_have_stood_still(self) -> bool:
-        """Return whether the event loop may have stood still. Then it may not know yet which connections were closed."""
-        return time.monotonic() - self.answered_at > _STANDSTILL
 
     def distrust(self) -> None:
         """Reuse none of the present connections, since an answer arrived that belongs to another request."""

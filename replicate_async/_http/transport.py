@@ -270,7 +270,7 @@ class Transport:
             if route.is_api:
                 headers, gate = await self._pass_gates(call, throttled)
             send_state.is_queued = False
-            if call.rate_class == "creates" and session.may_have_stood_still():
+            if call.kind in (Kind.CREATE, Kind.WRITE):
                 await _notice_closed_connections()
             exchange = Exchange(
                 call,
@@ -370,9 +370,10 @@ TLS closes in the next, and the pool is notified in another."""
 
 
 async def _notice_closed_connections() -> None:
-    """Let the event loop read which connections were closed while it stood still.
+    """Let the event loop read which connections were closed while it stood still, if only for a moment.
 
-    A create that is sent on such a connection gets no answer, although the server never sees it.
+    A create that is sent on such a connection gets no answer, although the server never sees it. Reads and polls are
+    repeated.
     """
     for _ in range(_ITERATIONS):
         await anyio.lowlevel.checkpoint()

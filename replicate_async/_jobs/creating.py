@@ -234,8 +234,8 @@ async def _create_by_name(
             if version is not None:
                 return await _create_on(context, _version_of(name, version), request, pending)
             # Others that wait for this answer would have to wait as long as the server holds it.
-            may_hold = known is not None or not (
-                request.held and await models.is_awaited(transport, name)
+            may_hold = (
+                known is not None or not request.held or await models.may_hold(transport, name)
             )
             target = CreateTarget.model(name)
             made = await _create_on(context, target, request, pending, may_hold=may_hold)

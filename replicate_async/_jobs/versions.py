@@ -22,8 +22,11 @@ _LIFETIME: Final = 300.0
 """Seconds after which the latest version of a model is looked up again."""
 
 _LONGEST_PROBE: Final = 2.0
-"""Longest wait in seconds for a call that finds out whether a model is official. If it takes longer, the server
-holds its answer until the result is there, so the model is official."""
+"""Seconds after whose begin a call that finds out whether a model is official is not waited for any more."""
+
+_LONGEST_HELD_PROBE: Final = 1.0
+"""The same if the server may hold its answer until the result is there: then the model seems to be official, since a
+refusal would have come at once."""
 
 _ITERATIONS: Final = 3
 """Iterations of the event loop in which calls that begin together come to the question what they run."""
@@ -77,9 +80,11 @@ class KnownModels:
         not find it out, since it was cancelled or has failed, the next one tries.
         """
         key = asyncio.get_running_loop(), (account_of(transport), name)
-        with anyio.move_on_after(_LONGEST_PROBE):
-            while self.get(transport, name) is None and key in self._probes:
-                await self._probes[key].wait()
+        while (probe := self._probes.get(key)) is not None and self.get(transport, name) is None:
+            if (left := probe.time_left()) <= 0:
+                break
+            with anyio.move_on_after(left):
+                await probe.wait()
         found = self.get(transport, name)
         if found is not None or key in self._probes:
             yield found
@@ -91,12 +96,19 @@ class KnownModels:
             del self._probes[key]
             probe.ended.set()
 
-    async def is_awaited(self, transport: Transport, name: str) -> bool:
-        """Return whether other calls wait for the one that finds out about a model, which calls this."""
+    async def may_hold(self, transport: Transport, name: str) -> bool:
+        """Return whether the server may hold the answer to the call that finds out about a model, which calls this.
+
+        It may not if other calls wait for that. Calls that begin later wait for a shorter time if it may.
+        """
         for _ in range(_ITERATIONS):  # those that have begun at the same time get there meanwhile
             await anyio.lowlevel.checkpoint()
         probe = self._probes.get((asyncio.get_running_loop(), (account_of(transport), name)))
-        return probe is not None and probe.waiting > 0
+        if probe is not None:
+            if probe.waiting:
+                return False
+            probe.is_held = True
+        return True
 
 
 @attrs.define(eq=False)
@@ -106,6 +118,14 @@ class _Probe:
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     waiting: int = 0
     """Number of calls that wait for it."""
+    is_held: bool = False
+    """Whether the server may hold its answer until the result is there."""
+    _began: float = attrs.field(factory=time.monotonic, init=False)
+
+    def time_left(self) -> float:
+        """Return the seconds for which other calls may still wait for it."""
+        longest = _LONGEST_HELD_PROBE if self.is_held else _LONGEST_PROBE
+        return self._began + longest - time.monotonic()
 
     async def wait(self) -> None:
         """Wait for its end."""

@@ -8,15 +8,16 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import trustme
 
 from replicate_async import Client
 
-PREDICTION = {"id": "abc", "status": "succeeded", "output": "hello", "input": {}}
+PREDICTION = {"status": "succeeded", "output": "hello", "input": {}}
 IDLE = 0.2
 """Seconds after which the server closes an idle connection."""
 
@@ -24,12 +25,14 @@ IDLE = 0.2
 class _Server:
     """Answers every request with a prediction, and closes connections that are idle."""
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None, *, is_hasty: bool) -> None:
         self._context = context
+        self._is_hasty = is_hasty
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self.requests = 0
+        self.closed = 0
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -49,15 +52,18 @@ class _Server:
             if self._context is not None:
                 connection = self._context.wrap_socket(connection, server_side=True)
             connection.settimeout(IDLE)
-            body = json.dumps(PREDICTION).encode()
             while self._read_request(connection):
                 self.requests += 1
+                body = json.dumps({"id": f"p{self.requests}", **PREDICTION}).encode()
                 head = f"HTTP/1.1 201 Created\r\nContent-Length: {len(body)}\r\n"
                 connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+                if self._is_hasty:
+                    break
         except OSError:
             pass
         finally:
             connection.close()
+            self.closed += 1
 
     @staticmethod
     def _read_request(connection: socket.socket) -> bool:
@@ -85,8 +91,8 @@ class _Server:
 
 
 @contextmanager
-def _serving(context: ssl.SSLContext | None = None) -> Iterator[_Server]:
-    server = _Server(context)
+def _serving(context: ssl.SSLContext | None = None, *, is_hasty: bool = False) -> Iterator[_Server]:
+    server = _Server(context, is_hasty=is_hasty)
     try:
         yield server
     finally:
@@ -106,9 +112,9 @@ def test_a_frozen_process(tls: bool) -> None:
             base_url=f"{'https' if tls else 'http'}://127.0.0.1:{server.port}",
             ssl=trusted if tls else None,
         )
-        for _ in range(4):
+        for number in range(4):
             made = runner.run(client.predictions.create(model="acme/echo", input={}))
-            assert made.id == "abc"
+            assert made.id == f"p{number + 1}"
             time.sleep(2 * IDLE)
         runner.run(client.aclose())
         assert server.requests == 4
@@ -124,6 +130,27 @@ async def test_a_blocked_loop() -> None:
                 await client.predictions.create(model="acme/echo", input={})
                 time.sleep(2 * IDLE)
         assert server.requests == 3
+
+
+@pytest.mark.parametrize("door", ["prediction", "training", "deployment", "request"])
+async def test_a_loop_that_is_blocked_for_a_moment(door: str) -> None:
+    """What is sent once only is not sent on a connection that was closed just now, whatever it creates."""
+    with _serving(is_hasty=True) as server:
+        async with Client("r8_x", base_url=f"http://127.0.0.1:{server.port}") as client:
+            doors: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+                "prediction": lambda: client.predictions.create(model="acme/echo", input={}),
+                "training": lambda: client.trainings.create(
+                    "acme/base:v1", {}, destination="acme/mine"
+                ),
+                "deployment": lambda: client.deployments.delete("acme/echo"),
+                "request": lambda: client.request("POST", "/models", json={}),
+            }
+            for number in range(3):
+                while server.closed < number:
+                    time.sleep(0.001)
+                await doors[door]()
+        assert server.requests == server.connections == 3
+        assert client.stats.retried == 0
 
 
 async def test_connections_in_use_are_kept() -> None:

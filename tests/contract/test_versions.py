@@ -46,6 +46,23 @@ async def test_first_runs_of_an_official_model_do_not_wait_for_each_other() -> N
         assert here.emulator.ledger.running() == []
 
 
+async def test_a_first_run_that_is_held_delays_later_ones_by_a_second_at_most() -> None:
+    """The others soon take a model for official whose first create the server does not refuse."""
+    async with world() as here, here.client(timeout=30) as client:
+        given = {"text": "a", "seconds": 20}
+        first = asyncio.create_task(client.run("acme/slow", given))
+        await until(lambda: len(here.made_of("a")) == 1)
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        others = [asyncio.create_task(client.run("acme/slow", given)) for _ in range(5)]
+        await until(lambda: len(here.made_of("a")) == 6)
+        assert time.monotonic() - began < 1
+        for task in (first, *others):
+            task.cancel()
+        await asyncio.wait((first, *others))
+        assert here.emulator.ledger.running() == []
+
+
 async def test_a_new_version_is_found_when_the_known_one_is_gone() -> None:
     """A version that is remembered and was deleted since is looked up again, and nothing is lost."""
     async with world() as here, here.client() as client:

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -378,15 +378,33 @@ async def shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
                 return
 
 
-class StepIterator(AsyncIterator[T]):
+class BatchIterator(AsyncIterator[T]):
+    """An async iterator that the sync facade reads in batches, since it changes threads for each step."""
+
+    _resumes: ClassVar[bool] = False
+    """Whether the iteration can go on after a step that was cancelled or failed."""
+
+    async def _batch(self) -> Sequence[T]:
+        """Wait for an item, and return all that are there.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+        """
+        return [await anext(self)]
+
+    def _abandonment(self) -> Exception | None:
+        """Return the exception for further steps, if a step that was cancelled or interrupted has ended the iteration."""
+        return None
+
+
+class StepIterator(BatchIterator[T]):
     """An async iterator that continues where it was after a step that was cancelled or failed.
 
     An async generator would have ended, as if there were nothing more. Tasks that share the iterator get each
     item once.
     """
 
-    _resumes: bool = True
-    """Whether a step may follow one that was cancelled. The sync facade asks."""
+    _resumes = True
 
     def __init__(self, fetch: Callable[[], Awaitable[Sequence[T]]]) -> None:
         """Make an iterator.
@@ -409,11 +427,6 @@ class StepIterator(AsyncIterator[T]):
                 self._ready = iter(await self._batch())
 
     async def _batch(self) -> Sequence[T]:
-        """Return the next items; the sync facade takes them at once.
-
-        Raises:
-            StopAsyncIteration: There are no more.
-        """
         if self._is_closed:
             raise StopAsyncIteration
         return await self._fetch()

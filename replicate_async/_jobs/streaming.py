@@ -17,6 +17,7 @@ import attrs
 
 from .. import _arguments, exceptions
 from .._codec import error_code
+from .._concurrency import BatchIterator
 from .._files.output_trees import to_output
 from .._http.call import redacted
 from .._http.retry import Kind
@@ -400,7 +401,7 @@ def _as_text(item: Any) -> str:
     return to_text(item, ascii_only=False, separators=(",", ":"))
 
 
-class Stream(Unpicklable, Generic[T, J]):
+class Stream(Unpicklable, BatchIterator[T], Generic[T, J]):
     """An async iterator over the items in the batches of a follower."""
 
     def __init__(self, follower: StreamFollower[J]) -> None:
@@ -438,7 +439,7 @@ class Stream(Unpicklable, Generic[T, J]):
         raise StopAsyncIteration
 
     async def _batch(self) -> list[T]:
-        """Return all items that have arrived, at least one. The sync facade takes them together.
+        """Return all items that have arrived, at least one.
 
         Raises:
             StopAsyncIteration: The stream has ended.
@@ -474,7 +475,7 @@ class Stream(Unpicklable, Generic[T, J]):
         raise NotImplementedError
 
     def _abandonment(self) -> exceptions.StreamAbandoned | None:
-        """Return the exception for the next item, if the stream was abandoned. The sync facade uses it, too."""
+        """Return the exception for the next item, if the stream was abandoned."""
         return exceptions.StreamAbandoned(self._follower.job) if self._is_abandoned else None
 
     async def aclose(self) -> None:

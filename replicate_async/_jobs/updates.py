@@ -10,6 +10,7 @@ from typing import Protocol, Self, TypeVar
 import anyio
 
 from .. import _arguments, exceptions
+from .._concurrency import BatchIterator
 from .._http.obstacles import Obstacles
 from .._http.session import Pool
 from .._unpicklable import Unpicklable
@@ -49,15 +50,14 @@ class Followed(Protocol):
         ...
 
 
-class Updates(Unpicklable):
+class Updates(Unpicklable, BatchIterator[Update]):
     """The updates of a prediction or training: first its current state, then each change, up to its end.
 
     An async iterator and async context manager. If waiting for the next update is cancelled, a later step of the
     iteration goes on where it was.
     """
 
-    _resumes: bool = True
-    """Whether a step may follow one that was cancelled. The sync facade asks."""
+    _resumes = True
 
     # No cancel scope may be open between two steps, since another task may make the next one.
 

@@ -15,6 +15,7 @@ import anyio
 
 from .. import exceptions
 from .._bars import Bar
+from .._concurrency import BatchIterator
 from .._jobs.context import Context
 from .._unpicklable import Unpicklable
 from .map_fan_out import FanOut
@@ -26,7 +27,7 @@ from .outcome import Outcome
 __all__ = ("Outcomes",)
 
 
-class Outcomes(Unpicklable):
+class Outcomes(Unpicklable, BatchIterator[Outcome]):
     """The outcomes of a batch as they arrive: an async iterator and async context manager.
 
     Nothing is read or sent before the first outcome is requested. Leaving the loop early ends the batch, and so
@@ -86,7 +87,7 @@ class Outcomes(Unpicklable):
             self._bar.add(1)
 
     def _abandonment(self) -> exceptions.ReplicateException | None:
-        """Return the exception for the next outcome, if the fan-out was abandoned. The sync facade uses it, too."""
+        """Return the exception for the next outcome, if the fan-out was abandoned."""
         if self._is_abandoned:
             return exceptions.StreamAbandoned(None, self._plan.left_behind)
         if not self._is_cut_off:
@@ -109,7 +110,7 @@ class Outcomes(Unpicklable):
         return fan_out
 
     async def _batch(self) -> list[Outcome]:
-        """Wait for an outcome, and return all that are there; the sync facade takes them at once."""
+        """Wait for an outcome, and return all that are there."""
         first = await self.__anext__()
         further = [] if self._fan_out is None else self._fan_out.take_ready()
         for outcome in further:

@@ -11,19 +11,20 @@ import contextlib
 import functools
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from .. import exceptions
+from .._concurrency import BatchIterator
 from .._unpicklable import Unpicklable
 from ._errors import boundary
 from ._lease import Lease
 from ._portal import GRACE, Pending, Work, settle, watch
 
 T = TypeVar("T")
-WrapAll: TypeAlias = Callable[[Lease, list[Any]], list[Any]]
+WrapAll: TypeAlias = Callable[[Lease, Sequence[Any]], Sequence[Any]]
 
 _BATCH_SIZE: Final = 2**20
 """Bytes of a file that are received ahead."""
@@ -115,10 +116,10 @@ class Stream(Unpicklable, Iterator[T]):
         self._source: AsyncIterable[Any] | None = source
         self._wrap_all = wrap_all
         self._lane: _Lane | None = None
-        self._step: Callable[[], Awaitable[list[Any]]]
+        self._step: Callable[[], Awaitable[Sequence[Any]]]
         self._ready: deque[T] = deque()
         self._abandonment: Callable[[], Exception | None] | None = None
-        """Makes the error for what follows, if the stream was given up."""
+        """Returns the exception for further steps, if the stream was abandoned."""
 
     def __iter__(self) -> Self:
         return self
@@ -156,7 +157,7 @@ class Stream(Unpicklable, Iterator[T]):
             self.close()
             return False
         except BaseException as error:
-            if not getattr(self._source, "_resumes", False):
+            if not (isinstance(self._source, BatchIterator) and self._source._resumes):
                 self._close_after(error)
             raise
         self._ready.extend(items if self._wrap_all is None else self._wrap_all(self._lease, items))
@@ -164,12 +165,11 @@ class Stream(Unpicklable, Iterator[T]):
 
     def _open(self, source: AsyncIterable[Any]) -> None:
         lane = _Lane(self._lease)
-        batch = getattr(source, "_batch", None)
-        if batch is None:
+        if isinstance(source, BatchIterator):
+            self._step = source._batch
+        else:
             source = aiter(source)
             self._step = functools.partial(_next, source)
-        else:
-            self._step = batch
         lane.cleanup = getattr(source, "aclose", None)
         self._lane = lane
         self._finalizer = weakref.finalize(self, lane.finish, wait=False)
@@ -177,10 +177,11 @@ class Stream(Unpicklable, Iterator[T]):
 
     def _close_after(self, error: BaseException) -> None:
         """Close, and add a note to the exception if that fails, too."""
-        abandonment = getattr(self._source, "_abandonment", None)
+        source = self._source
         try:
             self.close()
-            self._abandonment = abandonment
+            if isinstance(source, BatchIterator):
+                self._abandonment = source._abandonment
         except Exception as further:  # noqa: BLE001 - it must not hide the first
             error.add_note(f"Closing the stream failed, too: {further}")
 
@@ -210,13 +211,10 @@ def file_stream(lease: Lease, source: AsyncIterable[bytes]) -> Stream[bytes]:
     return Stream(lease, _Batches(source))
 
 
-class _Batches(AsyncIterator[bytes]):
-    """The chunks of a file in batches: a task receives the next one while the user's thread is at work.
+class _Batches(BatchIterator[bytes]):
+    """The chunks of a file in batches: a task receives the next one while the user's thread is at work."""
 
-    Crossing for each chunk would cost more than receiving it.
-    """
-
-    _resumes: bool = True
+    _resumes = True
 
     def __init__(self, source: AsyncIterable[bytes]) -> None:
         self._source = source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -162,7 +162,7 @@ def _wrap_object(lease: Lease, value: Any) -> Any:
     return value if twin is None else twin._of(lease, value)
 
 
-def wrap_all(lease: Lease, items: list[Any]) -> list[Any]:
+def wrap_all(lease: Lease, items: Sequence[Any]) -> Sequence[Any]:
     """Return the items of an iteration, with twins in the place of async objects."""
     if items and type(items[0]) is ServerSentEvent:  # plain data, but for its output
         for event in items:

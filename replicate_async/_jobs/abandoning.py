@@ -167,11 +167,14 @@ async def _cancel_abandoned(state: RunState, name: str) -> None:
 async def find_soon(context: Context, pending: PendingCreate, job_type: type[J]) -> J | None:
     """Look for what a create without an answer has made, and count it; None if it cannot be found soon."""
     timings = context.timings
+    patience = timings.last_try
     for pause in timings.last_searches:
         # A single request that hangs must not use up the time.
-        with anyio.move_on_after(pause + timings.last_try):
+        with anyio.move_on_after(pause + patience) as scope:
             found = await find(context, pending, job_type, (pause,))
             if found is not None:
                 context.count(created=1, adopted=1)
                 return found
+        if scope.cancelled_caught:
+            patience *= 2  # or the API is slow, as it is with lists of large inputs
     return None

@@ -33,7 +33,8 @@ class Timings:
     last_searches: tuple[float, ...] = (0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
     """Pauses before the searches for the result of an abandoned create, within `cancel`."""
     last_try: float = 1.2
-    """Longest time for each request that finds or cancels an abandoned prediction."""
+    """Longest time for each request that finds or cancels an abandoned prediction; for a search, doubled each time that
+    it was too short."""
     list_lag: float = 20.0
     """Time after which the list is complete as to what an earlier process has created."""
 

@@ -218,6 +218,17 @@ async def test_one_request_does_not_use_up_the_grace(path: str, fault: Fault) ->
         await check_cancelled(here)
 
 
+async def test_a_slow_list() -> None:
+    """A list that takes longer than the first try waits is still read in time, and what it shows is cancelled."""
+    timings = Timings(last_try=0.2)
+    async with world() as here, here.client(timings=timings, timeout=Timeout()) as client:
+        task = asyncio.create_task(run(client, "held"))
+        await until(lambda: here.made_of("a"))
+        here.emulator.wire.inject(Fault.DELAY, method="GET", path="/v1/predictions", seconds=0.5)
+        assert await cancelled(task, within=GRACE)
+        await check_cancelled(here)
+
+
 async def test_cleaning_up_is_bounded() -> None:
     """If the API is gone, giving up takes no more than five seconds (here: one)."""
     assert Timings().cancel == GRACE

@@ -36,7 +36,11 @@ _SPENT: Final = re.compile(
 )
 """Words in the text of a 429 that waiting does not help against, since money or a quota is spent."""
 
-_RATE: Final = re.compile(r"requests? (?:per|a) |throttled|rate.?limit", re.IGNORECASE)
+_RATE: Final = re.compile(
+    r"requests? (?:per|a|every) (?:\d+ )?(?:s\b|sec|min)"
+    r"|\b(?:resets?|available|retry|again|wait) (?:in|after|for) ~?\d+(?:\.\d+)? ?(?:s\b|sec|min)",
+    re.IGNORECASE,
+)
 """Words in the text of a 429 that waiting helps against. It may mention money, too: a low credit lowers the rate limit."""
 
 _TEXT_READ: Final = 10_000

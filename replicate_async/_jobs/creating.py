@@ -17,6 +17,7 @@ import anyio
 
 from .. import exceptions
 from .._http.call import Call, redacted
+from .._http.obstacles import note_failure
 from .._http.retry import Kind
 from .._http.transport import Transport
 from .._telemetry import count_create
@@ -63,6 +64,7 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
             if not pending.sent or not policy.is_ambiguous(error):
                 raise
             pending.lost = True
+            note_failure(error)
             _logger.warning(
                 "create of %s: no response (%s); searching the list",
                 label,
@@ -72,6 +74,7 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
             found = await _adopt_lost(context, pending, job_type)
             if found is not None:
                 pending.lost = False
+                note_failure(None)
                 return found
             ambiguous = pending.ambiguous(error.url, str(error))
             if (
@@ -115,6 +118,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
                 redacted(context.transport.routes.url_of(call)),
                 f"the response is about {created.id[:100]!r}, {reason}",
             )
+        note_failure(None)  # whatever failed before it does not matter any more
         context.count(created=1)
         count_create(pending.match.label, context.transport.config.tags)
         if _logger.isEnabledFor(logging.INFO):
@@ -223,8 +227,10 @@ async def _create_by_name(
 ) -> Prediction:
     models, transport = context.models, context.transport
     found = models.get(transport, name)
+    pending.awaits_first_run = found is None
     # If nothing is known, `known` is None for the one call that finds it out; the others wait for it.
     async with nullcontext(found) if found else models.probing(transport, name) as known:
+        pending.awaits_first_run = False
         version = None if known is None else known.version
         if known is not None and known.is_stale:
             with suppress(exceptions.ReplicateError, exceptions.TransportError):

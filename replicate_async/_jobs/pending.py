@@ -63,6 +63,8 @@ class PendingCreate(SendState):
     """Whether `deadline` and `proof` have been chosen."""
     began: float = 0.0
     """Time at which it was sent (monotonic)."""
+    awaits_first_run: bool = False
+    """Whether it waits for another run, which finds out what the name of the model stands for."""
     lost: bool = False
     """Whether it was sent and ended without an answer."""
     found: Any = None

@@ -158,17 +158,28 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
         late.__cause__ = state.obstacles.failure
         return late
     pending, obstacles = state.pending, state.obstacles
+    url = state.context.transport.config.base_url
+    cause = obstacles.failure
     fact = f"nothing was created within {seconds:g} s"
     if pending.lost:
         fact = f"no response to the create within {seconds:g} s, and {pending.search_result}"
+        reason = "it did not come in time" if cause is None else str(cause)
+        cause = pending.ambiguous(url, reason)
+        cause.__cause__ = obstacles.failure
     elif pending.is_queued:
         fact += ": the create was waiting for the rate limit, or for a connection"
     elif obstacles.is_queued:
         fact += ": a request before the create was waiting for the rate limit"
+    elif pending.awaits_first_run:
+        fact += ": another first run of the model had no response yet"
+    elif cause is None and pending.began and not pending.sent:
+        fact += ": the create was waiting until it could connect"
+    elif cause is None:
+        fact += ": an upload, or another request before the create, was in progress"
     if obstacles.failure is not None:
         fact += f"; the last attempt failed: {obstacles.failure}"
-    error = exceptions.TransportTimeout("POST", state.context.transport.config.base_url, fact)
-    error.__cause__ = obstacles.failure
+    error = exceptions.TransportTimeout("POST", url, fact)
+    error.__cause__ = cause
     return error
 
 

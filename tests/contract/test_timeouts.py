@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -79,6 +80,46 @@ async def test_before_the_create_in_the_queue() -> None:
         ):
             with pytest.raises(exceptions.TransportTimeout, match="waiting for the rate limit"):
                 await work
+
+
+async def test_before_the_create_is_sent() -> None:
+    """Without any failure, the error says what was in progress."""
+    async with world() as here, here.client(timeout=30) as client:
+        here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, path="/v1/files")
+        with pytest.raises(exceptions.TransportTimeout, match="request before the create"):
+            await client.run("acme/echo", {"text": "a", "file": b"x" * 300_000}, timeout=0.2)
+        held = asyncio.create_task(client.run("acme/slow", {"text": "held"}))
+        await until(lambda: here.made_of("held"))
+        with pytest.raises(exceptions.TransportTimeout, match="another first run"):
+            await client.run("acme/slow", {"text": "b"}, timeout=0.2)
+        held.cancel()
+        await asyncio.wait({held})
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        contextlib.ExitStack() as others,
+    ):
+        for _ in range(3):  # more than its queue holds: further connections get no answer
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        async with Client("r8_x", base_url=f"http://127.0.0.1:{full.getsockname()[1]}") as client:
+            with pytest.raises(exceptions.TransportTimeout, match="could connect"):
+                await client.run("acme/echo", {"text": "a"}, timeout=0.2)
+
+
+async def test_a_create_without_a_response() -> None:
+    """A create that may have succeeded is the cause, with what it may have created."""
+    timings = Timings(searches=(30.0,), last_searches=(0.0,))
+    async with world() as here, here.client(timings=timings) as client, here.client() as other:
+        foreign = await other.predictions.create(model="acme/slow", input={"text": "a"})
+        here.emulator.wire.inject(Fault.RESET_BEFORE_EXECUTION, method="POST", path="*/predictions")
+        with pytest.raises(exceptions.TransportTimeout, match=foreign.id) as caught:
+            await client.run("acme/slow", {"text": "a"}, timeout=0.2)
+        lost = caught.value.__cause__
+        assert isinstance(lost, exceptions.AmbiguousCreateError)
+        assert list(lost.candidates) == [foreign.id]
+        assert isinstance(lost.__cause__, exceptions.ConnectionLost)
+        assert here.emulator.ledger.cancelled() == []
 
 
 async def drain(items: AsyncIterator[object]) -> None:

@@ -255,12 +255,16 @@ SPENT = [
     "Usage cap reached",
     "Insufficient funds",
     "Account suspended: an invoice is overdue",
+    "Request was throttled. Your organization has reached its spend limit.",
+    "Rate limit: all of your monthly quota is used. It resets in 12 days.",
+    "Daily quota exceeded. Try again in 7 hours.",
 ]
 RATES = [
     "Request was throttled. Your rate limit resets in ~1s.",
     "Request was throttled. Your rate limit for creating predictions is reduced to 6 requests per minute with a"
     " burst of 1 requests while you have less than $5.0 in credit. Your rate limit resets in ~9s.",
     "You have exceeded your quota of 600 requests per minute",
+    "Your quota is used up. Try again in 30 seconds.",
     "Too many requests",
     "Slow down",
     None,

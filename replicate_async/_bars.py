@@ -94,12 +94,17 @@ def byte_bar(name: str, total: int | None = None) -> Bar:
 class RunBar:
     """The bar of a run: the state of its prediction, and the percentage in its logs."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, look: Callable[[], Job | None]) -> None:
+        """Open the bar of a run.
+
+        Args:
+            name: The name of the model.
+            look: Returns the prediction, or None before it is created.
+        """
         self._name = name
+        self._look = look
         self._bar = Bar(desc=f"{name} (sending)", total=100, bar_format=_RUN_FORMAT)
         self._shown: tuple[object, ...] = ()
-        self.look: Callable[[], Job | None] = lambda: None
-        """Returns the prediction, or None before it is created."""
 
     async def during(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work, and show how far it is."""
@@ -115,7 +120,7 @@ class RunBar:
             await anyio.sleep(_TICK)
 
     def _show(self) -> None:
-        job = self.look()
+        job = self._look()
         if job is None:
             self._bar.add(0)
             return

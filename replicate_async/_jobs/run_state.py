@@ -1,8 +1,8 @@
-"""The state of a run: what it takes at any moment to go on with it, or to abandon it."""
+"""The state of a run: what was asked for, and what it takes at any moment to go on with it, or to abandon it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,12 +24,30 @@ OnAbandon: TypeAlias = Literal["cancel", "leave"]
 
 @attrs.define(eq=False, repr=False)
 class RunState:
-    """How far a run has come."""
+    """A run: what was asked for, and how far it has come."""
 
+    # What was asked for:
     context: Context
     target: CreateTarget | str
-    """What to run, or the name of a model."""
+    """What to run, or the name of a model. A fallback takes its place."""
     on_abandon: OnAbandon
+    retry_failed: int = 0
+    """How often to create a new prediction after a transient failure."""
+    fallback: tuple[CreateTarget | str, ...] = ()
+    """What to run, one after the other, if a model is out of service; those that have not been tried."""
+    start_timeout: float | None = None
+    """Seconds after which a prediction that has not started is given up; None: never."""
+    wait: Callable[[Prediction], Awaitable[None]] | None = None
+    """Waits for the end of a prediction; None: it is polled."""
+    convert: Callable[[Any, str], Output] | None = None
+    """Makes the output of its JSON and the ID of the prediction; None: `Prediction.output`."""
+    directory: Path | None = None
+    """Existing directory to save the files of the output in."""
+    durable: bool = True
+    """Whether these files must survive a power cut."""
+    shows_progress: bool = False
+    """Whether bars show how far the run, and the download of its files, are."""
+    # How far it has come:
     prediction: Prediction | None = None
     """The prediction, or None before the create was answered."""
     pending: PendingCreate = attrs.field(factory=PendingCreate)
@@ -42,20 +60,8 @@ class RunState:
     """Number of predictions of the same input that failed in an earlier run."""
     given_up: int = 0
     """Number of those in `failed` that belong to models which were given up for a fallback."""
-    fallback: tuple[CreateTarget | str, ...] = ()
-    """What to run, one after the other, if a model is out of service."""
-    start_timeout: float | None = None
-    """Seconds after which a prediction that has not started is given up; None: never."""
     late: Prediction | None = None
     """The last prediction that was given up because it had not started."""
-    shows_progress: bool = False
-    """Whether bars show how far the run, and the download of its files, are."""
-    directory: Path | None = None
-    """Directory for the files of the output."""
-    durable: bool = True
-    """Whether these files must survive a power cut."""
-    convert: Callable[[Any, str], Output] | None = None
-    """Makes the output of the JSON and the ID; None: `Prediction.output`."""
     span: RunSpan | None = None
     """The span of the run, if it has one."""
     abandoning: anyio.Lock | None = None

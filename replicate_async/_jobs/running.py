@@ -6,16 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import attrs
 
 from .. import _arguments, exceptions
-from .._bars import RunBar
 from .._concurrency import shielded
 from .._files.output_trees import save_all
 from .._telemetry import measured_seconds
@@ -35,81 +33,39 @@ _logger = logging.getLogger("replicate_async")
 
 T = TypeVar("T")
 
-Wait: TypeAlias = Callable[[Prediction], Awaitable[None]]
-"""Waits for the end of a prediction."""
-
 
 async def run(
-    context: Context,
-    target: CreateTarget | str,
+    state: RunState,
     input: Mapping[str, Any] | None,
-    *,
-    timeout: float | timedelta | None = None,
-    options: CreateOptions | None = None,
-    on_abandon: OnAbandon = "cancel",
-    retry_failed: int = 0,
-    start_timeout: float | None = None,
-    fallback: tuple[CreateTarget | str, ...] = (),
-    directory: Path | None = None,
-    durable: bool = True,
-    convert: Callable[[Any, str], Output] | None = None,
-    wait: Wait | None = None,
-    bar: RunBar | None = None,
+    options: CreateOptions,
+    timeout: float | None = None,
 ) -> Output:
     """Create a prediction, wait for its end, and return its output.
 
     Args:
-        context: The client.
-        target: What to run, or the name of a model.
+        state: The run, which has not begun.
         input: Input of the model.
-        timeout: Maximum time for the whole run: seconds, or a timedelta; None for no limit.
-        options: Options of the create; by default, the server holds its answer until the result is there.
-        on_abandon: What to do with the prediction if the run is cancelled or times out.
-        retry_failed: How often to create a new prediction after a transient failure.
-        start_timeout: Seconds after which a prediction that has not started is given up; None for no limit.
-        fallback: What to run, one after the other, if the model is out of service.
-        directory: Existing directory to save the files of the output in.
-        durable: Whether these files must survive a power cut.
-        convert: Makes the output of its JSON and the ID of the prediction; by default, `Prediction.output`.
-        wait: Waits for the end of a prediction; by default, it is polled.
-        bar: Shows how far it is.
+        options: Options of the create.
+        timeout: Maximum time for the whole run in seconds; None for no limit.
 
     Raises:
         ReplicateException: As `Client.run`.
     """
-    options = options or CreateOptions(wait=True)
-    seconds = _arguments.timeout_seconds(timeout)
-    state = RunState(
-        context,
-        target,
-        on_abandon,
-        directory=directory,
-        durable=durable,
-        convert=convert,
-        start_timeout=start_timeout,
-        fallback=fallback,
-    )
-    if bar is not None:
-        bar.look = lambda: state.prediction
-        state.shows_progress = True
-    if start_timeout is not None:
-        options = attrs.evolve(
-            options, wait=False
-        )  # an answer that is held would not show the start
+    if state.start_timeout is not None:
+        # An answer that is held would not show the start.
+        options = attrs.evolve(options, wait=False)
     with spanned(state):
-        if seconds is None:
-            request = await prepare(context, input, options)
-            return await _output(state, request, retry_failed, wait or poll_to_end)
-        options = with_deadline(options, seconds, on_abandon)
+        if timeout is None:
+            return await _output(state, await prepare(state.context, input, options))
+        options = with_deadline(options, timeout, state.on_abandon)
         # The answer to the create, with the ID, comes a moment before the end: else the prediction would have to be searched for.
-        longest = min(60, math.floor(seconds - 0.5))
+        longest = min(60, math.floor(timeout - 0.5))
         asked = options.wait
         if asked is True or (isinstance(asked, (int, float)) and asked > longest):
             options = attrs.evolve(options, wait=longest if longest >= 1 else False)
-        with anyio.move_on_after(seconds), state.obstacles.noted():
-            request = await prepare(context, input, options)
-            return await _output(state, request, retry_failed, wait or poll_to_end)
-        return await _output_after_timeout(state, seconds)
+        with anyio.move_on_after(timeout), state.obstacles.noted():
+            return await _output(state, await prepare(state.context, input, options))
+        return await _output_after_timeout(state, timeout)
 
 
 async def _output_after_timeout(state: RunState, seconds: float) -> Output:
@@ -141,7 +97,6 @@ def with_deadline(
     options: CreateOptions, seconds: float | None, on_abandon: OnAbandon
 ) -> CreateOptions:
     """Return options with a deadline that backs up a timeout: it ends the prediction if this process is killed."""
-    _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     if seconds is None or options.cancel_after is not None or on_abandon == "leave":
         return options
     return attrs.evolve(options, backup_deadline=max(5, math.ceil(seconds)))
@@ -183,14 +138,13 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
     return error
 
 
-async def _output(state: RunState, request: CreateRequest, retry_failed: int, wait: Wait) -> Output:
+async def _output(state: RunState, request: CreateRequest) -> Output:
     """Create a prediction, wait for its end, and return its output."""
     work = partial(
         complete,
         state,
         create=partial(create_prediction, state, request),
-        wait=partial(wait_for_result, state, wait),
-        retry_failed=retry_failed,
+        wait=partial(wait_for_result, state),
     )
     prediction, error = await abandon_if_interrupted(state, work)
     if error is not None:
@@ -224,19 +178,18 @@ async def create_prediction(state: RunState, request: CreateRequest) -> None:
         state.prediction = await create(state.context, state.target, request, state.pending)
 
 
-async def wait_for_result(state: RunState, wait: Wait, prediction: Prediction) -> None:
+async def wait_for_result(state: RunState, prediction: Prediction) -> None:
     """Wait until the prediction of a run has ended, or is given up because it does not start."""
     while state.start_timeout is not None and is_starting(prediction):
         await next_state_of_start(state, prediction, state.start_timeout)
-    if not has_ended(prediction):
-        await wait(prediction)
-
-
-async def poll_to_end(prediction: Prediction) -> None:
-    """Poll a prediction until it has ended."""
-    # In sync mode the answer may be `processing`, with the output complete (:api:`sync-mode`): mostly
-    # the prediction has ended meanwhile.
-    await wait_for_end(prediction, None, poll_first=prediction.status == "processing")
+    if has_ended(prediction):
+        return
+    if state.wait is not None:
+        await state.wait(prediction)
+    else:
+        # In sync mode the answer may be `processing`, with the output complete (:api:`sync-mode`): mostly
+        # the prediction has ended meanwhile.
+        await wait_for_end(prediction, None, poll_first=prediction.status == "processing")
 
 
 def is_starting(prediction: Prediction) -> bool:
@@ -271,7 +224,6 @@ async def complete(
     create: Callable[[], Awaitable[None]],
     wait: Callable[[Prediction], Awaitable[None]],
     ended: Callable[[Prediction], Awaitable[None]] | None = None,
-    retry_failed: int,
 ) -> tuple[Prediction, exceptions.ModelError | None]:
     """Create a prediction and wait for its end; repeat that after transient failures.
 
@@ -280,7 +232,6 @@ async def complete(
         create: Creates a prediction, and sets `state.prediction`.
         wait: Waits for the end of a prediction.
         ended: Called with each prediction that has ended.
-        retry_failed: Number of failed predictions after which a new one is created.
 
     Returns:
         The last prediction, and the exception for its failure.
@@ -295,9 +246,9 @@ async def complete(
             await follow_closely(prediction, partial(wait, prediction))
         if ended is not None:
             await ended(prediction)
-        conclusion = conclude(state, retry_failed)
-        if conclusion is not None:
-            return conclusion
+        failure = failure_of_run(state)
+        if failure is None or not tries_again(state, failure):
+            return prediction, failure
 
 
 async def begin(state: RunState, create: Callable[[], Awaitable[None]]) -> Prediction:
@@ -327,13 +278,8 @@ async def follow_closely(prediction: Prediction, step: Callable[[], Awaitable[T]
         raise exceptions.ContactLost(prediction, str(error) or repr(error)) from error
 
 
-def conclude(
-    state: RunState, retry_failed: int
-) -> tuple[Prediction, exceptions.ModelError | None] | None:
-    """Return the prediction of a run, which has ended, and the exception for its failure.
-
-    None if another prediction is to be created, of the same model or of a fallback.
-    """
+def failure_of_run(state: RunState) -> exceptions.ModelError | None:
+    """Return the exception for the prediction of a run, which has ended; None if it has succeeded."""
     prediction = state.prediction
     assert prediction is not None
     failure = _failure_or_loss(prediction)
@@ -345,21 +291,29 @@ def conclude(
                 _cost_of(state.failed),
                 extra=state.context.log_extra(prediction),
             )
-        return prediction, None
+        return None
     if prediction is state.late and not isinstance(failure, exceptions.PredictionFailed):
         assert state.start_timeout is not None
-        failure = exceptions.StartTimeout(prediction, state.start_timeout, canceled=True)
-    if failure.retryable and state.attempt < retry_failed:
+        return exceptions.StartTimeout(prediction, state.start_timeout, canceled=True)
+    return failure
+
+
+def tries_again(state: RunState, failure: exceptions.ModelError) -> bool:
+    """Return whether a run creates another prediction after a failure, of the same model or of a fallback.
+
+    If so, it has none afterwards, and is ready for the next one.
+    """
+    if failure.retryable and state.attempt < state.retry_failed:
         state.context.count(retried=1)
-        extra = state.context.log_extra(prediction)
+        extra = state.context.log_extra(state.prediction)
         _logger.warning("%s; creating a new one", failure, extra=extra)
         _forget_prediction(state)
-        return None
+        return True
     if policy.is_unavailable(failure) and _fall_back(state, failure):
-        return None
+        return True
     if state.failed:
         failure.add_note(f"This was the last try, {_cost_of(state.failed)}.")
-    return prediction, failure
+    return False
 
 
 def _fall_back(state: RunState, error: exceptions.ReplicateException) -> bool:

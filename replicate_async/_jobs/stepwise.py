@@ -32,7 +32,6 @@ class StepwiseRun:
         make_request: Callable[[], Awaitable[CreateRequest]],
         *,
         timeout: float | None,
-        retry_failed: int,
     ) -> None:
         """Make a run; nothing is sent before `start`.
 
@@ -40,12 +39,10 @@ class StepwiseRun:
             state: The run, which has not begun.
             make_request: Checks the options, and encodes the input.
             timeout: Seconds for all of it; None for 24 hours.
-            retry_failed: How often to create a new prediction after a transient failure.
         """
         self._state = state
         self._make_request = make_request
         self._timeout = timeout or _arguments.LONGEST_WAIT
-        self._retry_failed = retry_failed
         self._ends_at = 0.0
         self._create: Callable[[], Awaitable[None]] | None = None
         self._latest: Prediction | None = None
@@ -94,8 +91,7 @@ class StepwiseRun:
         while True:
             job = self.job
             if self._error is None and not has_ended(job):
-                wait = running.poll_to_end
-                await self._step(partial(running.wait_for_result, self._state, wait, job))
+                await self._step(partial(running.wait_for_result, self._state, job))
             if await self.conclude(job):
                 return running.output_of(self._state, job)
 
@@ -134,15 +130,15 @@ class StepwiseRun:
                 return True
             if job is not self._state.prediction:
                 return False  # another task was quicker
-            conclusion = running.conclude(self._state, self._retry_failed)
-            if conclusion is None:
+            failure = running.failure_of_run(self._state)
+            if failure is None:
+                self._has_result = True
+                return True
+            if running.tries_again(self._state, failure):
                 await self._go_on()
                 return False
-            _, self._error = conclusion
-            if self._error is not None:
-                raise self._error
-            self._has_result = True
-            return True
+            self._error = failure
+            raise failure
 
     async def _go_on(self) -> None:
         """Create another prediction after one that failed."""

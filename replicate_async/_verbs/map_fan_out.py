@@ -195,6 +195,7 @@ class FanOut:
             self._shared.context,
             self._plan.target,
             self._plan.on_abandon,
+            retry_failed=self._plan.retry_failed,
             failed_before=entry.attempt,
         )
         item = Item(self._shared, index, value, fingerprint, entry, run)

@@ -210,7 +210,6 @@ class Item:
             create=self._create,
             wait=self._wait,
             ended=self._note_end,
-            retry_failed=plan.retry_failed,
         )
         if self._entry.timeout is not None:  # that of an earlier run
             self._late = exceptions.RunTimeout(prediction, self._entry.timeout, canceled=True)

@@ -120,6 +120,7 @@ def make_plan(
     check_events(options.webhook_events_filter)
     if options.cancel_after is not None:
         _arguments.cancel_after_seconds(options.cancel_after)
+    _arguments.one_of(on_abandon or "cancel", ("cancel", "leave"), "on_abandon")
     options = with_deadline(options, seconds, on_abandon or "cancel")
     wanted = ListMatch(target, model=target) if isinstance(target, str) else target.match
     return Plan(

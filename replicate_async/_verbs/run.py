@@ -17,7 +17,7 @@ from .._jobs import running
 from .._jobs.context import Context
 from .._jobs.prediction import EventStream, Output
 from .._jobs.request import CreateOptions, CreateRequest, CreateTarget, prepare
-from .._jobs.run_state import OnAbandon
+from .._jobs.run_state import OnAbandon, RunState
 from .._references import parse_reference
 from .._web.receiver import Receiver
 from .._web.waiting import wait_for_delivery
@@ -47,53 +47,42 @@ async def run(
     via: Receiver | None = None,
     progress: bool = False,
 ) -> Output:
-    """Run a model and return its output, as `Client.run`; *convert* as in `running.run`."""
-    _arguments.timeout_seconds(timeout)
+    """Run a model and return its output, as `Client.run`; *convert* as in `RunState`."""
+    seconds = _arguments.timeout_seconds(timeout)
     _arguments.one_of(on_abandon, ("cancel", "leave"), "on_abandon")
     check_retries(retry_failed)
     _arguments.flag(durable, "durable")
     _arguments.flag(progress, "progress")
-    target = target_of(ref)
-    seconds_to_start = _arguments.timeout_seconds(start_timeout, "start_timeout")
-    further = fallbacks_of(fallback)
-    directory = None
+    state = RunState(
+        context,
+        target_of(ref),
+        on_abandon,
+        retry_failed=retry_failed,
+        start_timeout=_arguments.timeout_seconds(start_timeout, "start_timeout"),
+        fallback=fallbacks_of(fallback),
+        durable=durable,
+        convert=convert,
+    )
     if save_to is not None:
         if options.use_file_output is False:
             raise exceptions.ArgumentError(
                 "save_to", "without `use_file_output` there are no files"
             )
         options = attrs.evolve(options, use_file_output=True)
-    options = as_described(ref, options, has_fallback=bool(further))
+    options = as_described(ref, options, has_fallback=bool(fallback))
     if save_to is not None:
-        directory = await ready_directory(save_to)  # before anything costs
-    wait = None
+        state.directory = await ready_directory(save_to)  # before anything costs
     if via is not None:
         options = _delivered(via, options)
-        wait = partial(wait_for_delivery, via)
+        state.wait = partial(wait_for_delivery, via)
         await via._inbox.listen()
-    bar = None
-    if progress:
-        bar = RunBar(_label(ref))
-        if options.wait is True:  # an answer that is held back would not show the states
-            options = attrs.evolve(options, wait=False)
-    work = partial(
-        running.run,
-        context,
-        target,
-        input,
-        timeout=timeout,
-        options=options,
-        on_abandon=on_abandon,
-        retry_failed=retry_failed,
-        start_timeout=seconds_to_start,
-        fallback=further,
-        directory=directory,
-        durable=durable,
-        convert=convert,
-        wait=wait,
-        bar=bar,
-    )
-    return await work() if bar is None else await bar.during(work)
+    if not progress:
+        return await running.run(state, input, options, seconds)
+    if options.wait is True:  # an answer that is held back would not show the states
+        options = attrs.evolve(options, wait=False)
+    state.shows_progress = True
+    bar = RunBar(_label(ref), lambda: state.prediction)
+    return await bar.during(partial(running.run, state, input, options, seconds))
 
 
 def _label(ref: Ref) -> str:

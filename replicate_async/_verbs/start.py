@@ -146,11 +146,12 @@ def stepwise(
         context,
         target,
         on_abandon,
+        retry_failed=retry_failed,
         start_timeout=_arguments.timeout_seconds(start_timeout, "start_timeout"),
         fallback=fallbacks_of(fallback),
         convert=convert,
     )
-    return StepwiseRun(state, make_request, timeout=timeout, retry_failed=retry_failed)
+    return StepwiseRun(state, make_request, timeout=timeout)
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ from .._display import card, input_html
 from .._http.call import Call
 from .._jobs.context import Bound
 from .._jobs.prediction import Output
-from .._jobs.request import CreateTarget
+from .._jobs.request import CreateOptions, CreateTarget
+from .._jobs.run_state import RunState
 from .._jobs.running import run
 from .._references import identifier, parse_version
 from ._base import ModelNamespace
@@ -66,7 +67,8 @@ class Version(Bound):
         Raises:
             ReplicateException: The same errors as `Client.run`.
         """
-        return await run(self._context, CreateTarget.version_id(self.id), inputs)
+        state = RunState(self._context, CreateTarget.version_id(self.id), "cancel")
+        return await run(state, inputs, CreateOptions(wait=True))
 
 
 class OwnVersions(ModelNamespace):

@@ -139,8 +139,8 @@ async def _abandon_once(state: RunState, lock: anyio.Lock) -> None:
     async with lock:
         if state.is_abandoned:
             return
-        match, prediction = state.pending.match, state.prediction
-        name = prediction.id if prediction else f"of {match and match.label}"
+        prediction = state.prediction
+        name = prediction.id if prediction else f"of {state.pending.label}"
         _logger.info("prediction %s abandoned", name, extra=state.context.log_extra(prediction))
         if state.on_abandon != "leave":
             await _cancel_abandoned(state, name)

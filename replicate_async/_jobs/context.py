@@ -50,12 +50,9 @@ OnAmbiguous: TypeAlias = Literal["raise", "repeat"]
 
 @attrs.define(eq=False, repr=False)
 class Marking:
-    """Whether creates are marked."""
+    """Whether creates are marked: the option `mark_creates`, until the API refuses a mark. Views share it."""
 
     is_on: bool = True
-    """Whether the option `mark_creates` is set."""
-    is_refused: bool = False
-    """Whether the API has refused a marked create."""
 
 
 @attrs.define(eq=False, repr=False)

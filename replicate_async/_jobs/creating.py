@@ -30,7 +30,7 @@ from .marks import carries, marked_deadline
 from .pending import PendingCreate
 from .prediction import Prediction
 from .request import CreateRequest, CreateTarget
-from .versions import latest_version
+from .versions import KnownModel, latest_version
 
 J = TypeVar("J", bound=LiveJob)
 
@@ -54,8 +54,6 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
         ReplicateError: The API refused; nothing was created.
         ConnectError: Nothing was sent.
     """
-    assert pending.match is not None
-    label = pending.match.label
     attempt = 1
     while True:
         try:
@@ -67,7 +65,7 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
             note_failure(error)
             _logger.warning(
                 "create of %s: no response (%s); searching the list",
-                label,
+                pending.label,
                 error,
                 extra=context.log_extra(),
             )
@@ -90,7 +88,6 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
 
 async def _send_once(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
     """Send a create, and return what it created according to the answer."""
-    assert pending.match is not None
     creates = context.creates
     pending.began = time.monotonic()
     creates.begin(pending)
@@ -110,7 +107,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         pending.lost = pending.sent
         raise
     else:
-        if reason := _whose_else(context, created, pending):
+        if reason := _claim(context, created, pending):
             # The answer to another request, which a server or a proxy has mixed up with this one.
             (await context.transport.pool.session()).distrust()
             raise exceptions.ConnectionLost(
@@ -120,39 +117,40 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
             )
         note_failure(None)  # whatever failed before it does not matter any more
         context.count(created=1)
-        count_create(pending.match.label, context.transport.config.tags)
+        label = pending.label
+        count_create(label, context.transport.config.tags)
         if _logger.isEnabledFor(logging.INFO):
-            label, extra = pending.match.label, context.log_extra(created)
+            extra = context.log_extra(created)
             _logger.info("%s %s of %s created", name_of(job_type), created.id, label, extra=extra)
         return created
     finally:
         creates.end(pending)
 
 
-def _whose_else(context: Context, created: LiveJob, pending: PendingCreate) -> str | None:
-    """Claim what a create is answered with; return the reason if it is not the result of this create."""
+def _claim(context: Context, created: LiveJob, pending: PendingCreate) -> str | None:
+    """Claim the job in the answer to a create; return why not, if it is the result of another one."""
     if not context.creates.own(created.id):
-        if not _may_be_shared(created, pending):
+        if not _may_be_stub(created, pending):
             return "which another call has created"
         _logger.warning("%s %s belongs to another call, too", name_of(type(created)), created.id)
-    elif _is_foreign(created, pending):
+    elif _is_mismatch(created, pending):
         context.creates.disown(created.id)
         return "which has neither the input nor the deadline of this create"
     return None
 
 
-def _is_foreign(created: LiveJob, pending: PendingCreate) -> bool:
-    """Return whether another input and another deadline show that something is not the result of a create."""
+def _is_mismatch(created: LiveJob, pending: PendingCreate) -> bool:
+    """Return whether a job has neither the input nor the mark of a create, so that it is the result of another one."""
     if pending.proof != "mark" or not isinstance(created, Prediction) or created.deadline is None:
         return False
     assert pending.deadline is not None
     return created.input != pending.input and not carries(created, pending.deadline)
 
 
-def _may_be_shared(created: LiveJob, pending: PendingCreate) -> bool:
-    """Return whether a create may share its answer with another call: that of a test stub, which has one for all.
+def _may_be_stub(created: LiveJob, pending: PendingCreate) -> bool:
+    """Return whether an answer may be that of a test stub, which answers each create with the same job.
 
-    The API shows the deadline of each prediction, which carries the mark of its create.
+    The API shows the deadline of a marked prediction; a stub does not.
     """
     is_marked = isinstance(created, Prediction) and created.deadline is not None
     return pending.proof == "mark" and not is_marked and created.input == pending.input
@@ -160,7 +158,6 @@ def _may_be_shared(created: LiveJob, pending: PendingCreate) -> bool:
 
 async def _adopt_lost(context: Context, pending: PendingCreate, job_type: type[J]) -> J | None:
     """Return what a create without an answer has created; None if the list does not show it."""
-    assert pending.match is not None
     limit = time.monotonic() + context.timings.rivals
     try:
         # The rivals may be on other event loops, which an anyio event cannot cross.
@@ -176,7 +173,7 @@ async def _adopt_lost(context: Context, pending: PendingCreate, job_type: type[J
     pending.found = found
     name = name_of(job_type)
     extra = context.log_extra(found)
-    _logger.warning("%s %s of %s adopted", name, found.id, pending.match.label, extra=extra)
+    _logger.warning("%s %s of %s adopted", name, found.id, pending.label, extra=extra)
     try:
         # An entry of a list may be incomplete.
         await poll(found, context.timings.cancel)
@@ -225,6 +222,7 @@ async def create(
 async def _create_by_name(
     context: Context, name: str, request: CreateRequest, pending: PendingCreate
 ) -> Prediction:
+    """Create a prediction of an official model or, if it is none, of the latest version of the model."""
     models, transport = context.models, context.transport
     found = models.get(transport, name)
     pending.awaits_first_run = found is None
@@ -233,9 +231,7 @@ async def _create_by_name(
         pending.awaits_first_run = False
         version = None if known is None else known.version
         if known is not None and known.is_stale:
-            with suppress(exceptions.ReplicateError, exceptions.TransportError):
-                version = await latest_version(transport, name) or version
-            models.learn(transport, name, version)
+            version = await _refreshed(context, name, known)
         try:
             if version is not None:
                 return await _create_on(context, _version_of(name, version), request, pending)
@@ -244,7 +240,7 @@ async def _create_by_name(
                 known is not None or not request.held or await models.may_hold(transport, name)
             )
             target = CreateTarget.model(name)
-            made = await _create_on(context, target, request, pending, may_hold=may_hold)
+            prediction = await _create_on(context, target, request, pending, may_hold=may_hold)
         except (exceptions.NotFoundError, exceptions.ValidationError) as error:
             # Not an official model, or a version that was deleted: nothing was created, nothing is billed.
             if error.status == 422 and (version is None or "version" not in str(error)):
@@ -256,9 +252,18 @@ async def _create_by_name(
         else:
             if known is None:
                 models.learn(transport, name, None)
-            return made
+            return prediction
     # Out of the context: the others know the version by now, and need not wait for this create.
     return await _create_on(context, _version_of(name, latest), request, pending)
+
+
+async def _refreshed(context: Context, name: str, known: KnownModel) -> str | None:
+    """Look up the latest version of a model again; return the known one if that fails."""
+    version = known.version
+    with suppress(exceptions.ReplicateError, exceptions.TransportError):
+        version = await latest_version(context.transport, name) or version
+    context.models.learn(context.transport, name, version)
+    return version
 
 
 def _version_of(name: str, version: str) -> CreateTarget:
@@ -330,9 +335,9 @@ async def _create_on(
             refused = error
             pending.deadline, pending.proof = request.cancel_after, None
         else:
-            if refused is not None and not context.marking.is_refused:
+            if refused is not None and context.marking.is_on:
                 _logger.warning("%s; creates are not marked any more", refused)
-                context.marking.is_refused = True
+                context.marking.is_on = False
             log_end(prediction)
             return prediction
 
@@ -340,7 +345,7 @@ async def _create_on(
 def choose_deadline(context: Context, request: CreateRequest, pending: PendingCreate) -> None:
     """Choose the deadline of a create, with a mark if possible."""
     marked = None
-    if context.marking.is_on and not context.marking.is_refused:
+    if context.marking.is_on:
         marked = marked_deadline(request.cancel_after, is_backup=request.is_backup)
     pending.is_deadline_chosen = True
     pending.deadline = request.cancel_after if marked is None else marked

@@ -74,6 +74,12 @@ class PendingCreate(SendState):
     candidates: tuple[str, ...] = ()
     """IDs of jobs in the list that may be its result, although nothing proves it."""
 
+    @property
+    def label(self) -> str:
+        """Name of what it runs, for messages; known from the moment it is sent."""
+        assert self.match is not None
+        return self.match.label
+
     def ambiguous(self, url: str, reason: str) -> exceptions.AmbiguousCreateError:
         """Return the exception for a create whose result has not been found.
 
@@ -81,10 +87,9 @@ class PendingCreate(SendState):
             url: URL of the create, or of the list.
             reason: Why there was no answer.
         """
-        assert self.match is not None
         sent_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - self.began)
         return exceptions.AmbiguousCreateError(
-            "POST", url, self.match.label, reason, sent_at, self.candidates
+            "POST", url, self.label, reason, sent_at, self.candidates
         )
 
     @property

@@ -145,10 +145,9 @@ async def create_unfollowed(
 
 def _log_cancelled(pending: PendingCreate, unreadable: str = "") -> None:
     """Log what a create that was cancelled before its answer has created: nobody else will know."""
-    label = pending.match and pending.match.label
     result = (
         pending.search_result + unreadable
         if pending.found is None
         else f"it made {pending.found.id}, which is not cancelled"
     )
-    _logger.warning("create of %s: cancelled before it returned; %s", label, result)
+    _logger.warning("create of %s: cancelled before it returned; %s", pending.label, result)

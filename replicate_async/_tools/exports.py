@@ -46,12 +46,14 @@ from typing import TYPE_CHECKING, Any, Final
 from .._version import __version__
 from . import _exit as _exit  # registers a hook, as the next does
 from . import _forks as _forks
+from ._interrupts import watch as _watch
 
 if TYPE_CHECKING:
 """
 
 FUNCTIONS: Final = """
 def __getattr__(name: str) -> Any:
+    _watch.begin()
     if name in _OF_THE_DEFAULT_CLIENT:
         from .client import default_client  # it imports everything
 

@@ -20,7 +20,8 @@ import attrs
 
 from .. import exceptions
 from . import _exit
-from ._portal import GRACE, ExitPortal, Pending, Portal, Work, watch
+from ._interrupts import watch
+from ._portal import GRACE, ExitPortal, Pending, Portal, Work
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -31,6 +31,7 @@ import attrs
 
 from .. import exceptions
 from .._concurrency import start_thread
+from ._interrupts import own_waits, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,9 +45,6 @@ GRACE: Final = 6.0
 _POLL: Final = 0.1 if sys.platform == "win32" else 0.5
 """Seconds after which a waiting thread looks for signals. On Windows, Ctrl-C does not interrupt the acquisition
 of a lock. Elsewhere it does, except in the moment before the acquisition begins."""
-
-_WATCH: Final = 1.0
-"""Seconds after which a call in another thread looks whether Ctrl-C is ending the main thread."""
 
 _PARKING: Final = 1.0
 """Seconds for which a fork waits until the loop is between two callbacks."""
@@ -124,96 +122,7 @@ class Pending:
         return self.done
 
 
-def _keyboard_interrupt() -> int | None:
-    """Return the identity of the `KeyboardInterrupt` that is ending the main thread, or has ended it.
-
-    Python calls signal handlers in the main thread only. There, the exception of Ctrl-C may have to wait until
-    other threads end, as in `ThreadPoolExecutor.__exit__`. An own signal handler could tell these threads, but
-    nobody can install one from them, and it would disable the handlers of asyncio and of notebooks.
-    """
-    main = threading.main_thread().ident
-    assert main is not None
-    error: Any = sys._current_exceptions().get(main)  # noqa: SLF001  (a documented function)
-    if isinstance(error, tuple):
-        error = error[1]  # before Python 3.12
-    if error is None and not hasattr(sys, "ps1"):
-        error = getattr(sys, "last_value", None)  # in sessions, it does not end the main thread
-    if not isinstance(error, KeyboardInterrupt):
-        return None
-    frame = sys._current_frames().get(main)  # noqa: SLF001  (a documented function)
-    if frame is not None and frame.f_code is Pending.wait.__code__:
-        return None  # the main thread waits for the clean-up of its own call
-    return id(error)
-
-
-class _Watch(threading.local):
-    """How a thread waits for its calls, which Ctrl-C ends in all threads.
-
-    A `KeyboardInterrupt` that the main thread was handling at the thread's first call is ignored: the thread is
-    part of that handling. So is one that the main thread has dealt with by the second look.
-    """
-
-    def __init__(self) -> None:
-        self._first = _keyboard_interrupt()
-        self._previous: int | None = None
-        self._next_look = time.monotonic() + _WATCH
-        self._raised: int | None = None
-
-    def check(self) -> None:
-        """Refuse further calls of a thread that has been interrupted, until the main thread goes on.
-
-        Otherwise a worker of a thread pool would start what is queued. Clean-up is not refused, that is, calls
-        while the thread handles an exception.
-
-        Raises:
-            KeyboardInterrupt: The thread has been interrupted.
-        """
-        if (
-            self._raised is not None
-            and self._raised == _keyboard_interrupt()
-            and sys.exc_info()[1] is None
-        ):
-            raise KeyboardInterrupt
-
-    def wait(self, pending: Pending) -> None:
-        """Block until there is an outcome.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C is ending the main thread.
-        """
-        if threading.current_thread() is threading.main_thread():
-            pending.wait()  # the handler of the signal interrupts it
-            return
-        while not pending.wait(self._next_look - time.monotonic()):
-            self._look()
-
-    def look(self) -> None:
-        """Look whether Ctrl-C is ending the main thread, between two items of a stream: each comes without a wait.
-
-        Raises:
-            KeyboardInterrupt: It is.
-        """
-        if time.monotonic() < self._next_look:
-            return
-        if threading.current_thread() is threading.main_thread():
-            self._next_look = math.inf
-        else:
-            self._look()
-
-    def _look(self) -> None:
-        current = _keyboard_interrupt()
-        if (
-            current is not None
-            and current == self._previous
-            and current not in (self._first, self._raised)
-        ):
-            self._raised = current
-            raise KeyboardInterrupt
-        self._previous = current
-        self._next_look = time.monotonic() + _WATCH
-
-
-watch: Final = _Watch()
+own_waits.add(Pending.wait.__code__)
 
 
 async def settle(pending: Pending, work: Work, running: set[Pending]) -> None:

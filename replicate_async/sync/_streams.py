@@ -20,8 +20,9 @@ from .. import exceptions
 from .._concurrency import BatchIterator
 from .._unpicklable import Unpicklable
 from ._errors import boundary
+from ._interrupts import watch
 from ._lease import Lease
-from ._portal import GRACE, Pending, Work, settle, watch
+from ._portal import GRACE, Pending, Work, settle
 
 T = TypeVar("T")
 WrapAll: TypeAlias = Callable[[Lease, Sequence[Any]], Sequence[Any]]

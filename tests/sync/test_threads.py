@@ -489,6 +489,33 @@ def test_a_first_call_after_control_c_goes_on(order: str) -> None:
     assert out == ("ended closed\n" if order == "pool first" else "ended slept\n")
 
 
+def test_control_c_in_the_imports_of_a_first_call(emulator: Emulator) -> None:
+    """A first call is interrupted like others, also if it was still importing what it needs at Ctrl-C."""
+    out = run(
+        """
+        import sys, threading, time
+        from concurrent.futures import ThreadPoolExecutor
+        from replicate_async import sync as replicate
+        importing = threading.Event()
+        class SlowDisk:
+            def find_spec(self, name, *_):
+                if name == "replicate_async.sync._facade":
+                    importing.set()
+                    time.sleep(0.5)
+        sys.meta_path.insert(0, SlowDisk())
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                running = pool.submit(lambda: replicate.run("emulator/sleeper", {"seconds": 60}))
+                importing.wait()
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            print(type(running.exception()).__name__)
+        """
+    )
+    assert out == "KeyboardInterrupt\n"
+    assert not emulator.ledger.running()
+
+
 @posix
 def test_interrupts_at_every_call() -> None:
     """Wherever in the facade it strikes, Ctrl-C raises, and neither work nor a lock is left behind.

@@ -306,9 +306,7 @@ class _Followed:
             await shielded(partial(cancel_in_time, self.job))
 
     def timed_out(self, seconds: float) -> exceptions.RunTimeout:
-        return exceptions.RunTimeout(
-            self.job, seconds, canceled=self.job.status in ("canceled", "aborted")
-        )
+        return run_timeout(self.job, seconds)
 
 
 def job_from(context: Context, kind: type[J], data: Mapping[str, Any]) -> J:
@@ -469,6 +467,14 @@ async def look_last(job: LiveJob) -> None:
 
 
 # -- The end of a job --------------------------------------------------------------------------
+
+
+def run_timeout(job: Job, seconds: float, cause: Exception | None = None) -> exceptions.RunTimeout:
+    """Return the exception for a job that did not end in time, whether or not it was cancelled for that."""
+    canceled = job.status in ("canceled", "aborted")
+    late = exceptions.RunTimeout(job, seconds, canceled=canceled)
+    late.__cause__ = cause
+    return late
 
 
 def failure_of(job: Job) -> exceptions.ModelError | None:

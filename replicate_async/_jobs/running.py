@@ -21,7 +21,7 @@ from . import policy
 from .abandoning import abandon, abandon_if_interrupted
 from .context import Context
 from .creating import create
-from .job import cancel_in_time, failure_of, look_last, next_state, wait_for_end
+from .job import cancel_in_time, failure_of, look_last, next_state, run_timeout, wait_for_end
 from .pending import PendingCreate
 from .policy import has_ended
 from .prediction import Output, Prediction
@@ -108,10 +108,7 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
     if prediction is not None:
         if state.directory is not None and prediction.status == "succeeded":
             return exceptions.OutputNotSaved(prediction, f"the timeout of {seconds:g} s is over")
-        canceled = prediction.status in ("canceled", "aborted")
-        late = exceptions.RunTimeout(prediction, seconds, canceled=canceled)
-        late.__cause__ = state.obstacles.failure
-        return late
+        return run_timeout(prediction, seconds, state.obstacles.failure)
     pending, obstacles = state.pending, state.obstacles
     url = state.context.transport.config.base_url
     cause = obstacles.failure

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import anyio
 
@@ -14,7 +13,7 @@ from .._http.session import Pool
 from ..types import Job
 from . import running
 from .abandoning import abandon, abandon_if_interrupted, until_closed
-from .job import next_state
+from .job import next_state, run_timeout
 from .policy import has_ended
 from .prediction import Output, Prediction
 from .request import CreateRequest
@@ -182,8 +181,4 @@ class StepwiseRun:
 
     def timed_out(self, seconds: float) -> Exception:
         """Return the exception for a timeout of those who follow the run."""
-        job: Any = self.job
-        canceled = job.status in ("canceled", "aborted")
-        late = exceptions.RunTimeout(job, seconds, canceled=canceled)
-        late.__cause__ = self._state.obstacles.failure
-        return late
+        return run_timeout(self.job, seconds, self._state.obstacles.failure)

@@ -40,8 +40,8 @@ _logger = logging.getLogger("replicate_async")
 _EVENT: Final = 100
 """Characters that an event counts for beside its text: about what it takes in memory."""
 
-_LAST_FETCH: Final = 5.0
-"""Longest time in seconds to fetch a prediction that failed, so that the exception has its logs."""
+_FETCH_TIME: Final = 5.0
+"""Longest time in seconds to fetch a prediction whose stream has failed, or brings nothing."""
 
 
 class StreamFollower(Generic[J]):
@@ -99,16 +99,14 @@ class StreamFollower(Generic[J]):
         self._files = files
         self._source: EventSource | None = None
         """Receives the events; None while the job is polled."""
-        self._is_streamed = False
-        """Whether the job has a stream, even if it is polled now."""
-        self._is_polled = False
-        """Whether the job has been polled since it was created, or since its stream was given up."""
+        self._is_outdated = False
+        """Whether the job is older than what its stream has shown."""
         self._size = 0
         """Size of all events so far, as `Limits.stream` counts it."""
         self._failed: str | None = None
         """Error text of the job, once it has failed."""
-        self._is_end_told = False
-        """Whether the end of the stream was logged."""
+        self._is_over = False
+        """Whether the end of the stream was reported."""
         self._abandoned: anyio.Event | None = None
         """Set when the job was abandoned; None before that begins."""
         self._unregister: Callable[[], None] | None = None
@@ -183,13 +181,14 @@ class StreamFollower(Generic[J]):
                 self._end(None if self.done is not None else sys.exception())
 
     def _end(self, error: BaseException | None) -> None:
-        """Tell once that the stream has ended, and how."""
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended(error)
-        job, is_told = self.job, self._is_end_told
-        self._is_end_told = True
-        if job is None or is_told:
+        """Report that the stream has ended, and how; only the first call has an effect."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._ended is not None:
+            self._ended(error)
+        job = self.job
+        if job is None:
             return
         reason = self.reason or ("succeeded" if self.done is not None else "left")
         if self._failed:
@@ -205,7 +204,7 @@ class StreamFollower(Generic[J]):
         if "/v1/streams/" in path_of(url):
             # The output is text, even if it looks like a URL (:api:`stream-url`).
             self._files = False
-        self._is_streamed = True
+        self._is_outdated = True
         self._source = EventSource(self._transport, url, job.id, self.last_event_id)
 
     async def _disconnect(self) -> None:
@@ -268,14 +267,10 @@ class StreamFollower(Generic[J]):
 
     async def _look(self, job: J) -> None:
         """Look at the job after a connection that has brought nothing new; if it has ended, give up the stream."""
-        try:
-            with anyio.move_on_after(_LAST_FETCH):
-                await fetch_state(job, Kind.READ, _LAST_FETCH)
-        except (exceptions.ReplicateError, exceptions.TransportError) as error:
-            _logger.debug("prediction %s cannot be read now: %s", job.id, error)
+        await _fetch_soon(job)
         if has_ended(job):
             _logger.info("prediction %s has ended, and its stream has not", job.id)
-            self._is_polled = True
+            self._is_outdated = False
             await self._disconnect()
 
     def _accept(self, events: list[ServerSentEvent]) -> list[ServerSentEvent]:
@@ -327,11 +322,7 @@ class StreamFollower(Generic[J]):
         assert job is not None
         await self._disconnect()
         if not has_ended(job):
-            try:
-                with anyio.move_on_after(_LAST_FETCH):
-                    await fetch_state(job, Kind.READ, _LAST_FETCH)
-            except (exceptions.ReplicateError, exceptions.TransportError) as error:
-                _logger.debug("prediction %s cannot be read now: %s", job.id, error)
+            await _fetch_soon(job)
         code, kind, retryable = policy.failure_kind(job.error or text)
         code = code or error_code(job._raw.get("error"))
         return exceptions.StreamError(
@@ -342,9 +333,8 @@ class StreamFollower(Generic[J]):
 
     async def _poll(self, job: J) -> list[ServerSentEvent]:
         """Poll the job, and return what is new of its output as events."""
-        if self._is_streamed and not self._is_polled:
-            # It has a stream no more: what is known of it is out of date.
-            self._is_polled = True
+        if self._is_outdated:
+            self._is_outdated = False
             await poll(job)
         elif not has_ended(job):
             await next_state(job)
@@ -391,6 +381,15 @@ class StreamFollower(Generic[J]):
             events.append(ServerSentEvent("output", text, output=item))
             self.texts.append(text)
         return events
+
+
+async def _fetch_soon(job: LiveJob) -> None:
+    """Fetch the state of a job within a limited time. Does not raise if that fails."""
+    try:
+        with anyio.move_on_after(_FETCH_TIME):
+            await fetch_state(job, Kind.READ, _FETCH_TIME)
+    except (exceptions.ReplicateError, exceptions.TransportError) as error:
+        _logger.debug("prediction %s cannot be read now: %s", job.id, error)
 
 
 class _TimeoutReached(Exception):

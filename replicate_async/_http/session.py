@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import socket
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -87,10 +89,11 @@ class _Resolver(aiohttp.ThreadedResolver):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Closes idle connections on which data has arrived unasked, instead of reusing them.
+    """Closes idle connections that have ended, or on which data has arrived unasked, instead of reusing them.
 
-    aiohttp would take such data for the answer to the next request, and each later answer for the answer to the
-    request after its own.
+    aiohttp notices the end only once the event loop has read it: not if that was blocked meanwhile, or did not run. A
+    create that is sent on such a connection gets no answer, although the server never sees it. And aiohttp would take
+    data for the answer to the next request, and each later answer for the answer to the request after its own.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -113,9 +116,25 @@ class _Connector(aiohttp.TCPConnector):
             if protocol not in self._known:
                 self._known.add(protocol)
                 return connection
-            if protocol not in self._distrusted and not protocol.should_close:
+            if (
+                protocol not in self._distrusted
+                and not protocol.should_close
+                and not _has_unread(connection.transport)
+            ):
                 return connection
             connection.close()
+
+
+def _has_unread(transport: asyncio.Transport | None) -> bool:
+    """Return whether there is data, or the end of the connection, that the event loop has not read yet."""
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    if sys.platform == "win32":
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Pool:

@@ -270,7 +270,7 @@ class Transport:
             if route.is_api:
                 headers, gate = await self._pass_gates(call, throttled)
             send_state.is_queued = False
-            if call.kind in (Kind.CREATE, Kind.WRITE):
+            if session.is_given and call.kind in (Kind.CREATE, Kind.WRITE):
                 await _notice_closed_connections()
             exchange = Exchange(
                 call,
@@ -370,10 +370,9 @@ TLS closes in the next, and the pool is notified in another."""
 
 
 async def _notice_closed_connections() -> None:
-    """Let the event loop read which connections were closed while it stood still, if only for a moment.
+    """Let the event loop read which connections of a session that the caller brought were closed while it stood still.
 
-    A create that is sent on such a connection gets no answer, although the server never sees it. Reads and polls are
-    repeated.
+    Our own connector looks for itself (`_Connector` in `session.py`).
     """
     for _ in range(_ITERATIONS):
         await anyio.lowlevel.checkpoint()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 import trustme
 
@@ -151,6 +152,21 @@ async def test_a_loop_that_is_blocked_for_a_moment(door: str) -> None:
                 await doors[door]()
         assert server.requests == server.connections == 3
         assert client.stats.retried == 0
+
+
+async def test_a_session_of_the_caller() -> None:
+    """A session that the caller brings is no worse."""
+    with _serving(is_hasty=True) as server:
+        async with (
+            aiohttp.ClientSession() as session,
+            Client("r8_x", base_url=f"http://127.0.0.1:{server.port}", session=session) as client,
+        ):
+            for number in range(3):
+                while server.closed < number:
+                    time.sleep(0.001)
+                await client.predictions.create(model="acme/echo", input={})
+            assert server.requests == server.connections == 3
+            assert client.stats.retried == 0
 
 
 async def test_connections_in_use_are_kept() -> None:

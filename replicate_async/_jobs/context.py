@@ -95,7 +95,7 @@ class Context:
         """
         answer = await self.transport.send(call, result, patience)
         fetched: R = answer.data
-        return self.bind(with_response(fetched, answer))
+        return self.bind(with_answer(fetched, answer))
 
     def with_file_output(self, use_file_output: bool | None) -> Context:
         """Return a view with another choice of `use_file_output`; this context if that is None."""
@@ -103,8 +103,8 @@ class Context:
             return self
         return attrs.evolve(self, use_file_output=use_file_output)
 
-    def that_waits(self) -> Context:
-        """Return a view whose requests wait for the rate limits however long it takes."""
+    def without_max_queue(self) -> Context:
+        """Return a view whose requests wait for the rate limits however long it takes, and never raise `QueueFull`."""
         config = self.transport.config
         limits = [
             limit and attrs.evolve(limit, max_queue=math.inf)
@@ -133,7 +133,7 @@ class Context:
         self.transport.counters.add(**amounts)
 
     def next_call(self, call: Call, link: object) -> Call | None:
-        """Return the call for the next page of a list; None if there is none.
+        """Return the call for the next page of a list; None if there is none, or if the link leads to the same page.
 
         A link to the API is used as it is. Of another link, which a gateway may send, only the query is used, so
         that the token is sent to the API only (:api:`pagination`).
@@ -143,6 +143,8 @@ class Context:
         if not self.transport.routes.is_api(link):
             path = call.path.partition("?")[0]
             link = f"{path}?{link.partition('#')[0].partition('?')[2]}"
+        if link == call.path:
+            return None  # a server that returns the same link again would be asked forever
         return attrs.evolve(call, path=link, params=None)
 
     async def command(self, method: str, path: str) -> None:
@@ -156,15 +158,15 @@ class Context:
         return value
 
 
-def with_response(record: R, answer: Answer) -> R:
-    """Return a record after it and those in it were told which answer they were made of."""
-    return holding(ResponseHolder(answer.response), record)
+def with_answer(record: R, answer: Answer) -> R:
+    """Give a record, and the records within it, the response that they were made of; return the record."""
+    return with_response(record, ResponseHolder(answer.response))
 
 
-def holding(holder: ResponseHolder, record: R) -> R:
-    """Return a record after it and those in it were given the holder of the answer that they were made of."""
+def with_response(record: R, holder: ResponseHolder) -> R:
+    """Give a record, and the records within it, the holder of their response; return the record."""
     records: list[Record] = [record]
-    for each in records:  # which grows
+    for each in records:  # the list grows meanwhile
         each._held = holder
         record_type: Any = type(each)  # which is hashable, although records are not
         for name in _names_of_records(record_type):

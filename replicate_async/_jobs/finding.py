@@ -93,8 +93,6 @@ async def list_pages(
         entries = answer.data["results"]
         yield answer, entries
         next_page = context.next_call(page, answer.data.get("next")) if entries else None
-        if next_page is not None and next_page.path == page.path:
-            return  # the server returns the same link for ever
 
 
 def jobs_of(entries: Iterable[Any], job_type: type[J]) -> Iterator[J]:

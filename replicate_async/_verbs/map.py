@@ -97,7 +97,7 @@ class Outcomes(Unpicklable, BatchIterator[Outcome]):
         return closed
 
     def _start(self) -> FanOut:
-        fan_out = FanOut(self._context.that_waits(), self._plan, self._inputs)
+        fan_out = FanOut(self._context.without_max_queue(), self._plan, self._inputs)
         # A task of its own, not of a group: a group has to be left by the task that has entered it, but the
         # iterator may be left at any point.
         self._owner = asyncio.create_task(fan_out.run(), name="replicate_async.map")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
-from typing import Any, Final, Generic, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 import attrs
 
@@ -12,11 +12,13 @@ from .._codec import structure, structure_all
 from .._concurrency import StepIterator
 from .._display import listing, name_of, short, value_of
 from .._http.call import Call
-from .._jobs.context import Context, R, T, holding, is_link, with_response
+from .._jobs.context import Context, R, T, is_link, with_answer, with_response
 from .._unpicklable import Unpicklable
 from ..types import Response
 from ..types._plain import Plain, described, tree_to_plain
 from ..types._response import ResponseHolder
+
+S = TypeVar("S")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -121,28 +123,39 @@ class Page(Plain, Unpicklable, Generic[T]):
         async def here() -> Page[T]:
             return self
 
-        return _items(here)
+        return _iterate(here, _results)
 
 
 _COLUMNS: Final = ("status", "model", "description", "run_count", "created_at", "error")
 """Facts of items that a notebook shows, if they have them."""
 
 
-def _items(fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]]) -> AsyncIterator[T]:
+def _iterate(
+    fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]],
+    items_of: Callable[[Page[T]], Sequence[S]],
+) -> AsyncIterator[S]:
     """Return an iterator over the items of a page and of all pages after it.
 
     After an error, the next step fetches the same page again.
+
+    Args:
+        fetch: Fetches the first page.
+        items_of: Returns the items of a page.
     """
 
-    async def next_items() -> Sequence[T]:
+    async def next_items() -> Sequence[S]:
         nonlocal fetch
         page = await fetch()
         if page is None:
             raise StopAsyncIteration
         fetch = page.next_page
-        return page.results
+        return items_of(page)
 
     return StepIterator(next_items)
+
+
+def _results(page: Page[T]) -> list[T]:
+    return page.results
 
 
 class Listing(Unpicklable, Generic[T]):
@@ -159,7 +172,7 @@ class Listing(Unpicklable, Generic[T]):
         return self._fetch().__await__()
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return _items(self._fetch)
+        return _iterate(self._fetch, _results)
 
 
 def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Page[T]]:
@@ -186,17 +199,7 @@ def paginate(listing: Listing[T] | Callable[[], Listing[T]]) -> AsyncIterator[Pa
             )
         return await found
 
-    fetch: Callable[[], Coroutine[Any, Any, Page[T] | None]] = first
-
-    async def next_page() -> Sequence[Page[T]]:
-        nonlocal fetch
-        page = await fetch()
-        if page is None:
-            raise StopAsyncIteration
-        fetch = page.next_page
-        return [page]
-
-    return StepIterator(next_page)
+    return _iterate(first, lambda page: [page])
 
 
 def pages(context: Context, call: Call, kind: type[R], cursor: str | None = None) -> Listing[R]:
@@ -234,10 +237,8 @@ async def _fetch_page(context: Context, call: Call, kind: type[R]) -> Page[R]:
     response = answer.response
     holder = ResponseHolder(response)
     for item in results:
-        context.bind(holding(holder, item))
+        context.bind(with_response(item, holder))
     next_call = context.next_call(call, data.get("next"))
-    if next_call is not None and next_call.path == call.path:
-        next_call = None  # a server that returns the same link again would be asked forever
     return Page(
         results,
         None if next_call is None else data["next"],
@@ -255,6 +256,6 @@ async def objects(context: Context, call: Call, kind: type[R]) -> list[R]:
     try:
         if not isinstance(answer.data, list):
             raise ValueError("expected a list")
-        return [context.bind(with_response(structure(item, kind), answer)) for item in answer.data]
+        return [context.bind(with_answer(structure(item, kind), answer)) for item in answer.data]
     except ValueError as error:
         raise answer.unreadable(error) from error

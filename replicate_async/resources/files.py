@@ -15,7 +15,7 @@ from .._files.output import FileOutput
 from .._files.sources import MAX_NAME_BYTES, is_media_type, source_of
 from .._files.uploads import upload
 from .._http.call import Call
-from .._jobs.context import with_response
+from .._jobs.context import with_answer
 from .._references import identifier
 from ..types import File
 from ._base import Namespace
@@ -79,7 +79,7 @@ class Files(Namespace):
         finally:
             source.release()
         created: File = answer.data
-        return with_response(created, answer)
+        return with_answer(created, answer)
 
     async def get(self, id: str) -> File:
         """Fetch the metadata of a file. Calls :api:`files.get`.

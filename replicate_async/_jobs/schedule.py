@@ -11,7 +11,7 @@ import threading
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
-from itertools import count
+from itertools import accumulate, count
 from typing import Final, TypeAlias
 
 import attrs
@@ -139,7 +139,7 @@ class Awaited:
     """Whether `began` is right. If not, it may have been running for long."""
     due: float
     """Time of the next poll."""
-    polled: float
+    polled_at: float
     """Time of the last poll of the job itself."""
     has_ended: bool = False
     """Whether the list shows that it has ended. It is polled once more for its result."""
@@ -276,25 +276,26 @@ class Schedule:
             if due > now:
                 wake = min(wake, due)
                 continue
-            is_listed = self._is_listed(awaited, now)
-            if is_listed and self._reads >= _MOST_READS:
+            by_page = self._may_read_page(awaited, now)
+            if by_page and self._reads >= _MOST_READS:
                 continue  # until one of the pages has been read
             if wait := self._take_request(awaited, now):
                 wake = min(wake, now + wait)
                 continue
             heapq.heappop(self._ended if awaited.has_ended else self._running)
-            read = self._page_for(awaited, now) if is_listed else None
-            request = Poll(awaited) if read is None else read
+            page = self._page_for(awaited, now) if by_page else None
+            if page is not None:
+                self._reads += 1
+            request = page or Poll(awaited)
             for each in request.claimed:
                 each.is_busy = True
-            self._reads += read is not None
             return request
         return None if wake == float("inf") else wake
 
     def polled(self, awaited: Awaited, now: float, *, ended: bool) -> None:
         """Report that a job was polled, and whether it has ended."""
         awaited.is_busy = False
-        awaited.polled = now
+        awaited.polled_at = now
         awaited.has_ended = False
         if not ended and not awaited.is_gone:
             self._put(awaited, now + self._poll_delay(awaited, now))
@@ -332,7 +333,8 @@ class Schedule:
             if entry.created is not None:
                 oldest = min(oldest, entry.created)
             awaited = self._by_id.get(entry.id)
-            known += awaited is not None or entry.id in self._past
+            if awaited is not None or entry.id in self._past:
+                known += 1
             if awaited is None or awaited.has_ended:
                 continue
             useful += 1
@@ -348,15 +350,9 @@ class Schedule:
             awaited.is_busy = False
             if awaited.is_gone:
                 continue
-            if not more or (awaited.created or 0.0) > oldest + _CLOCK_ERROR:
-                # The page should have shown it: the list lags behind, or leaves it out.
-                age = read.began - awaited.began
-                if awaited.is_new and age < _LONGEST_LAG:
-                    self._lag = max(self._lag, age + 0.5)
-                    useful += 1
-                else:
-                    awaited.misses += 1
-                    awaited.listed_from = now + min(2.0 * 2**awaited.misses, 120.0)
+            should_show = not more or (awaited.created or 0.0) > oldest + _CLOCK_ERROR
+            if should_show and self._lags_behind(awaited, read, now):
+                useful += 1
             self._put(awaited, min(awaited.due, now))
         if known:
             self._strangers += ((total - known) / known - self._strangers) / 4
@@ -364,6 +360,20 @@ class Schedule:
             self._suspended_for = 1.0
         else:
             self._suspend_lists(now)
+
+    def _lags_behind(self, awaited: Awaited, read: ReadPage, now: float) -> bool:
+        """Note that a page did not show a job that it should have shown.
+
+        Returns:
+            Whether the list lags behind, so that a later page will show the job. If not, it leaves the job out.
+        """
+        age = read.began - awaited.began
+        if awaited.is_new and age < _LONGEST_LAG:
+            self._lag = max(self._lag, age + 0.5)
+            return True
+        awaited.misses += 1
+        awaited.listed_from = now + min(2.0 * 2**awaited.misses, 120.0)
+        return False
 
     def failed(self, request: Request, now: float) -> None:
         """Report that a request has failed. After a page, no list is read for a while."""
@@ -373,7 +383,8 @@ class Schedule:
 
     def release(self, request: Request, now: float, *, pause: float = 0.0) -> None:
         """Report that a request was not made; its jobs are due again after a pause in seconds."""
-        self._reads -= isinstance(request, ReadPage)
+        if isinstance(request, ReadPage):
+            self._reads -= 1
         for awaited in request.claimed:
             awaited.is_busy = False
             if not awaited.is_gone:
@@ -402,8 +413,8 @@ class Schedule:
         wait = self._ended_share.take(now)
         return min(wait, self._poll_share.take(now)) if wait else 0.0
 
-    def _is_listed(self, awaited: Awaited, now: float) -> bool:
-        """Return whether a page of the list can tell its state."""
+    def _may_read_page(self, awaited: Awaited, now: float) -> bool:
+        """Return whether a page of the list can tell the state of a job."""
         return (
             len(self._by_id) > LIST_ABOVE
             and not awaited.has_ended
@@ -412,26 +423,27 @@ class Schedule:
             and now - awaited.began >= self._lag
             and now >= awaited.listed_from
             and now >= self._no_lists_until
-            and now - awaited.polled < max(_OWN_POLL, len(self._by_id) / 2.5)
+            and now - awaited.polled_at < max(_OWN_POLL, len(self._by_id) / 2.5)
         )
 
     def _page_for(self, awaited: Awaited, now: float) -> ReadPage | None:
         """Return the page that shows a job and the most others that are due; None if these are too few."""
         assert awaited.created is not None
         here = bisect_left(self._order, (-awaited.created, awaited.id))
+        # The number of jobs of this schedule that a page shows, by estimate.
         reach = max(int(_PAGE_SIZE / (1 + self._strangers)), 1)
         # The job must not be at the far end of the page, since the reach is an estimate.
         first = here if awaited.misses else max(here - 2 * reach // 3, 0)
         found = [self._claimable(each, now) for _, each in self._order[first : here + reach]]
-        best, best_count = here - first, -1
-        count = sum(each is not None for each in found[:reach])
-        for start in range(here - first + 1):
-            if found[start] is not None and count > best_count:
-                best, best_count = start, count
-            count -= found[start] is not None
-            if start + reach < len(found):
-                count += found[start + reach] is not None
-        if best_count < _FEWEST_ON_PAGE:
+        claimable_before = [0, *accumulate(int(each is not None) for each in found)]
+
+        def claimable_from(start: int) -> int:
+            end = min(start + reach, len(found))
+            return claimable_before[end] - claimable_before[start]
+
+        starts = [start for start in range(here - first + 1) if found[start] is not None]
+        best = max(starts, key=claimable_from, default=None)
+        if best is None or claimable_from(best) < _FEWEST_ON_PAGE:
             return None
         claimed = tuple(each for each in found[best : best + reach] if each is not None)
         newest, oldest = claimed[0].created, claimed[-1].created

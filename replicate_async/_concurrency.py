@@ -1,10 +1,14 @@
-"""Work in threads, several things at once, and clean-up that is shielded from cancellation."""
+"""Work in threads, concurrent work, and clean-up that is shielded from cancellation.
+
+The functions for threads also work when the system has no thread, or no memory for one, left: what was paid for still
+has to be saved.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
-# asyncio imports it to look up its first host: by then, there may be no free descriptor to import with.
+# asyncio imports it at its first look-up of a host, when there may be no file descriptor left to import with.
 import concurrent.futures.thread  # noqa: F401  (see above)
 import errno
 import mmap
@@ -26,29 +30,29 @@ if sys.platform != "win32":
 S = TypeVar("S")
 T = TypeVar("T")
 
-NO_ROOM: Final = "there is not enough memory for a thread"
+NO_THREAD_MEMORY: Final = "there is not enough memory for a thread"
 """Why a thread cannot be started."""
 
-_ROOM: Final = 2**24
-"""Bytes that a thread may need: its stack, and what it does."""
+_THREAD_MEMORY: Final = 2**24
+"""Bytes that a thread may need: its stack, and what it allocates."""
 
-LOOK: Final = 1.0
-"""Seconds after which one looks whether a thread, or an event, has been lost."""
+LOST_AFTER: Final = 1.0
+"""Seconds after which to check whether a thread, or an event, was lost."""
 
-REPORT: Final = 0.1
-"""Seconds in which the report of a thread that is done arrives."""
+REPORT_TIME: Final = 0.1
+"""Seconds in which the report of a thread that is done arrives, unless it was lost."""
 
-_PAUSE: Final = 0.01
-"""Seconds between two looks at a thread that cannot report its end."""
+_POLL_INTERVAL: Final = 0.01
+"""Seconds between two checks of a thread that cannot report its end."""
 
-_AT_ONCE: Final = 16
-"""Quick calls at a time, for each event loop: they do not wait for those that may block."""
+_QUICK_CALLS: Final = 16
+"""Number of quick calls at a time on each event loop. They do not wait for calls that may block."""
 
 _limiters: Final = RunVar[anyio.CapacityLimiter]("replicate_async.quick_calls")
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Return the result of *function*, called in a worker thread; without a free one, in the thread of the event loop.
+    """Return the result of *function*, called in a worker thread; if none can be started, in the thread of the event loop.
 
     If the task is cancelled, the thread is abandoned: *function* runs to its end, and its result is lost.
     """
@@ -58,13 +62,13 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
 
 
 async def in_own_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Do what `in_thread` does, for what may take any time: without a free thread, it fails.
+    """Do what `in_thread` does for a function that may block: if no thread can be started, this fails.
 
     Raises:
         OSError: The system has no thread left, or no memory for one.
     """
     if not has_room_for_thread():
-        raise OSError(errno.EAGAIN, NO_ROOM)
+        raise OSError(errno.EAGAIN, NO_THREAD_MEMORY)
     return await _Once(function, arguments, may_block=True).in_worker()
 
 
@@ -79,8 +83,8 @@ async def awaited_in_thread(function: Callable[..., T], *arguments: Any) -> T:
 async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Return the result of *function*, called in a worker thread; wait for its end even if cancelled.
 
-    A cancellation that arrives meanwhile is raised afterwards, and the result is lost. *function* must be quick:
-    without a free thread, it is called in that of the event loop.
+    A cancellation that arrives meanwhile is raised afterwards, and the result is lost. *function* must be quick: if no
+    thread can be started, it is called in the thread of the event loop.
     """
     once = _Once(function, arguments)
     if not has_room_for_thread():
@@ -90,7 +94,7 @@ async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
         try:
             result.append(await once.in_worker(_quick_calls()))
         except asyncio.CancelledError:
-            # The end of `asyncio.run` cancels each task, and no shield holds that off.
+            # `asyncio.run` cancels each task at its end, in spite of the shield.
             with suppress(Exception):  # lost, as the result is
                 await once.settled_despite_cancellations()
             raise
@@ -132,19 +136,19 @@ async def watched(work: Awaitable[T], watch: Callable[[], Awaitable[object]]) ->
 
 
 def _quick_calls() -> anyio.CapacityLimiter:
-    """Return what bounds the number of quick calls in threads on this event loop."""
+    """Return the limiter of quick calls in threads on this event loop."""
     try:
         return _limiters.get()
     except LookupError:
-        _limiters.set(anyio.CapacityLimiter(_AT_ONCE))
+        _limiters.set(anyio.CapacityLimiter(_QUICK_CALLS))
         return _limiters.get()
 
 
 class _Once(Generic[T]):
-    """A call that is made once, in a worker thread if that can be.
+    """A call that is made exactly once, in a worker thread if possible.
 
-    A thread that has no memory may end before it has made the call, or before it has reported that. So the event loop
-    looks for the outcome now and then, and makes a call that no thread will make.
+    Without memory, a thread may end before it has made the call, or before it has reported the outcome. So the event
+    loop checks the outcome now and then, and makes a call itself that no thread will make.
     """
 
     def __init__(
@@ -154,10 +158,12 @@ class _Once(Generic[T]):
         self._arguments = arguments
         self._may_block = may_block
         self._claim = threading.Lock()
+        """Acquired, for good, by the thread that makes the call."""
         self._is_done = False
         self._result: list[T] = []
         self._error: BaseException | None = None
         self._is_suspected = False
+        """Whether the thread seemed to be lost at the last check."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> T:
@@ -179,29 +185,31 @@ class _Once(Generic[T]):
         borrower = asyncio.current_task()
         try:
             with anyio.CancelScope() as scope:
-                self._look_later(LOOK, scope, lambda: borrower in limiter.statistics().borrowers)
+                self._check_later(
+                    LOST_AFTER, scope, lambda: borrower in limiter.statistics().borrowers
+                )
                 return await anyio.to_thread.run_sync(self, abandon_on_cancel=True, limiter=limiter)
-            # Here only if `_look` has given the thread up.
+            # Only reached if `_check` has given the thread up.
             return await self.settled()
         except (RuntimeError, MemoryError) as error:
-            if not self._is_refused(error):
+            if not self._was_refused(error):
                 raise
-            return self._instead(error)
+            return self._without_thread(error)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            # They refer to this: the arguments, which may be large, would stay until garbage is collected.
+            # They refer to this object: its arguments, which may be large, would stay until the next garbage collection.
             self._timer = self._error = None
 
-    def _look_later(
+    def _check_later(
         self, seconds: float, scope: anyio.CancelScope, has_turn: Callable[[], bool]
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(seconds, self._look, scope, has_turn)
+        self._timer = loop.call_later(seconds, self._check, scope, has_turn)
 
-    def _look(self, scope: anyio.CancelScope, has_turn: Callable[[], bool]) -> None:
-        """Give the thread up if it was lost; otherwise look again later."""
-        # A call that waits for its turn is not lost.
+    def _check(self, scope: anyio.CancelScope, has_turn: Callable[[], bool]) -> None:
+        """Give the thread up if it was lost at this check and the last one; otherwise check again later."""
+        # A call that still waits for the limiter is not lost.
         is_unclaimed = not self._claim.locked() and has_turn()
         if self._is_done or is_unclaimed:
             if self._is_suspected:
@@ -209,16 +217,16 @@ class _Once(Generic[T]):
                 return
             self._is_suspected = True  # the report may be on its way
         try:
-            self._look_later(REPORT if self._is_done else LOOK, scope, has_turn)
+            self._check_later(REPORT_TIME if self._is_done else LOST_AFTER, scope, has_turn)
         except MemoryError:
             scope.cancel()
 
     async def settled(self) -> T:
-        """Make the call unless a thread has begun it, wait for its end, and return its result."""
+        """Return the result of the call: wait for the thread that has begun it, or make it here."""
         if self._claim.acquire(blocking=False):
-            return self._instead(None)
+            return self._without_thread(None)
         while not self._is_done:  # noqa: ASYNC110  (the thread has no memory to set an event with)
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_POLL_INTERVAL)
         if self._error is not None:
             raise self._error
         return self._result[0]
@@ -234,14 +242,14 @@ class _Once(Generic[T]):
         """Make the call in this thread."""
         return self._function(*self._arguments)
 
-    def _instead(self, error: Exception | None) -> T:
-        """Make the call that no thread will make, unless it may block."""
+    def _without_thread(self, error: Exception | None) -> T:
+        """Make the call here, since no thread will make it, unless it may block."""
         if self._may_block:
-            raise OSError(errno.EAGAIN, str(error or NO_ROOM)) from error
+            raise OSError(errno.EAGAIN, str(error or NO_THREAD_MEMORY)) from error
         return self.here()
 
-    def _is_refused(self, error: Exception) -> bool:
-        """Tell whether the call was not made, and will not be, since the system has no thread or memory left."""
+    def _was_refused(self, error: Exception) -> bool:
+        """Return whether no thread will make the call, since the system has no thread or memory left."""
         no_thread = any(each in str(error) for each in ("new thread", "allocate lock"))
         return (no_thread or isinstance(error, MemoryError)) and self._claim.acquire(blocking=False)
 
@@ -249,12 +257,12 @@ class _Once(Generic[T]):
 def has_room_for_thread() -> bool:
     """Return whether there is memory for one more thread.
 
-    Without, a thread may end before it has begun. Python's `Thread.start` waits for that for ever.
+    Otherwise it may end before it has begun, and Python's `Thread.start` would wait forever for its begin.
     """
     if sys.platform == "win32":
         return True
     try:
-        mmap.mmap(-1, _ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        mmap.mmap(-1, _THREAD_MEMORY, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except (OSError, MemoryError):
         return False
     return True
@@ -267,14 +275,14 @@ def start_thread(thread: threading.Thread) -> None:
         RuntimeError: The system has no thread left, or no memory for one.
     """
     if not has_room_for_thread():
-        raise RuntimeError(NO_ROOM)
+        raise RuntimeError(NO_THREAD_MEMORY)
     thread.start()
 
 
 def share_of_descriptors() -> int:
-    """Return a quarter of the descriptors that the process may have.
+    """Return a quarter of the file descriptors that the process may have.
 
-    That is for connections of creates, for other connections, and for files that are written, each.
+    The connections of creates, the other connections, and the files that are written get a quarter each.
     """
     if sys.platform == "win32":
         return sys.maxsize
@@ -322,8 +330,8 @@ class ThreadSafeLock:
             turn = _Turn()
             self._waiting.append(turn)
         try:
-            while not turn.has_come:  # the event is lost if there is no memory for it
-                with anyio.move_on_after(LOOK):
+            while not turn.has_come:  # the event is not set if `release` had no memory for that
+                with anyio.move_on_after(LOST_AFTER):
                     await turn.event.wait()
         except BaseException:
             with self._guard:
@@ -343,7 +351,7 @@ class ThreadSafeLock:
                     turn.loop.call_soon_threadsafe(turn.event.set)
                 except RuntimeError:  # its event loop is closed
                     continue
-                except MemoryError:  # the task looks for itself
+                except MemoryError:  # the task checks `has_come` itself
                     pass
                 return
             self._is_held = False
@@ -356,24 +364,25 @@ class ThreadSafeLock:
         self.release()
 
 
-_TRIES = 3
+_MAX_ATTEMPTS: Final = 3
+"""Calls of shielded work that is itself cancelled."""
 
 
 async def shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Call and await *work* to its end, however often the task is cancelled meanwhile.
 
-    It must bound itself. If it is cancelled itself, it is called again, so it must be repeatable.
+    It must limit its own duration, and it must be repeatable: if it is cancelled itself, it is called again.
     """
     # In a task of its own: anyio's shield holds off cancellations by anyio's scopes, but not
     # `Task.cancel()`, as it is called at the end of `asyncio.run`.
     with anyio.CancelScope(shield=True):
-        for attempt in range(1, _TRIES + 1):
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
             task = asyncio.create_task(work())
             while not task.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({task})
-            # The end of `asyncio.run` cancels every task once, this one, too.
-            if not task.cancelled() or attempt == _TRIES:
+            # `asyncio.run` cancels each task at its end, including this one.
+            if not task.cancelled() or attempt == _MAX_ATTEMPTS:
                 task.result()
                 return
 

@@ -22,7 +22,7 @@ import attrs
 from aiohttp.abc import ResolveResult
 
 from .. import exceptions
-from .._concurrency import NO_ROOM, has_room_for_thread, share_of_descriptors
+from .._concurrency import NO_THREAD_MEMORY, has_room_for_thread, share_of_descriptors
 from .call import Origin
 from .limits import RecentGates, Slots
 from .proxies import environment_proxy, environment_ssl
@@ -84,7 +84,7 @@ class _Resolver(aiohttp.ThreadedResolver):
     ) -> list[ResolveResult]:
         """Look up a host."""
         if not has_room_for_thread():
-            raise OSError(errno.ENOMEM, NO_ROOM)
+            raise OSError(errno.ENOMEM, NO_THREAD_MEMORY)
         return await super().resolve(host, port, family)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from .. import exceptions
-from .._concurrency import LOOK, NO_ROOM, REPORT, start_thread
+from .._concurrency import LOST_AFTER, NO_THREAD_MEMORY, REPORT_TIME, start_thread
 
 Inputs: TypeAlias = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 
@@ -81,7 +81,7 @@ async def _read_in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
         start_thread(thread)
     except (RuntimeError, MemoryError) as error:
         raise exceptions.ReplicateException(
-            f"the inputs cannot be read: {str(error) or NO_ROOM}. Pass a list or an async iterator, or let the process have"
+            f"the inputs cannot be read: {str(error) or NO_THREAD_MEMORY}. Pass a list or an async iterator, or let the process have"
             " more threads and memory"
         ) from error
     try:
@@ -106,7 +106,7 @@ async def _answer(request: Future[Any], thread: threading.Thread) -> Any:
     try:
         while True:
             was_over = request.done() or not thread.is_alive()
-            await asyncio.wait({answer}, timeout=REPORT if was_over else LOOK)
+            await asyncio.wait({answer}, timeout=REPORT_TIME if was_over else LOST_AFTER)
             if answer.done():
                 return answer.result()
             if was_over:  # without memory, the thread could not report it, or has ended

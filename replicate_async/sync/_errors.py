@@ -1,4 +1,4 @@
-"""Exceptions as if there were no facade: with twins in their attributes, and without its frames."""
+"""Exceptions of the async client for users of the facade: with twins as attributes, and without the frames of the facade."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FACADE: Final = str(Path(__file__).parent) + os.sep
 
 
 def wrap_error(lease: Lease, error: E) -> E:
-    """Put twins in the place of the async objects in the attributes of an exception, and return it."""
+    """Replace the async objects in the attributes of an exception by their twins, and return it."""
     if isinstance(error, exceptions.ReplicateException):
         for name, value in vars(error).items():
             setattr(error, name, lease.wrap(lease, value))
@@ -29,7 +29,7 @@ def wrap_error(lease: Lease, error: E) -> E:
 
 
 def boundary(method: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a method that users call, so that its exceptions tell nothing of the facade."""
+    """Decorate a method that users call, so that its exceptions show nothing of the facade."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -49,7 +49,7 @@ def boundary(method: Callable[P, T]) -> Callable[P, T]:
 def trim(error: BaseException) -> None:
     """Remove the facade's frames from a traceback.
 
-    That of our own exceptions ends at the user's line, and causes that say nothing new are folded.
+    The traceback of this package's exceptions ends at the user's line, and causes that add nothing are removed.
     """
     if isinstance(error, exceptions.ReplicateException):
         trim_own(error, exceptions.ReplicateException)

@@ -1,7 +1,7 @@
 """Prepare for the end of the interpreter, at the import of `replicate_async.sync`.
 
-Exit handlers are called in the reverse order of their registration. Those that are registered after this import
-can still use the facade, also if its first call comes later.
+Exit handlers are called in the reverse order of their registration. Handlers that are registered after this import can
+still use the facade, even if its first call comes later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 try:
-    # Here, because that is impossible once the main thread has ended.
+    # Imported here, because that is impossible once the main thread has ended.
     import concurrent.futures.thread as _thread  # noqa: F401
 except RuntimeError as error:
     from ..exceptions import LoopClosed

@@ -1,7 +1,7 @@
-"""How calls in other threads notice that Ctrl-C is ending the main thread.
+"""Lets calls in other threads notice that Ctrl-C is ending the main thread.
 
-This is imported with `replicate_async.sync`, before all that its first use imports: a call that Ctrl-C meets in
-the middle of these imports has begun before it.
+This is imported together with `replicate_async.sync`, and not at its first use: a call that is still importing the rest
+when Ctrl-C comes has begun before it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from ._portal import Pending
 
-_WATCH: Final = 1.0
-"""Seconds after which a call in another thread looks whether Ctrl-C is ending the main thread."""
+_CHECK_INTERVAL: Final = 1.0
+"""Seconds after which a call in another thread checks whether Ctrl-C is ending the main thread."""
 
 own_waits: Final[set[CodeType]] = set()
 """Functions in which the main thread waits for the clean-up of its own call."""
 
 
 def _keyboard_interrupt() -> int | None:
-    """Return the identity of the `KeyboardInterrupt` that is ending the main thread, or has ended it.
+    """Return the ID of the `KeyboardInterrupt` that is ending the main thread, or has ended it; None if there is none.
 
-    Python calls signal handlers in the main thread only. There, the exception of Ctrl-C may have to wait until
-    other threads end, as in `ThreadPoolExecutor.__exit__`. An own signal handler could tell these threads, but
-    nobody can install one from them, and it would disable the handlers of asyncio and of notebooks.
+    Python calls signal handlers in the main thread only. There, the exception of Ctrl-C may have to wait until other
+    threads end, as in `ThreadPoolExecutor.__exit__`. A signal handler of this package could interrupt these threads,
+    but it could not be installed from them, and it would disable the handlers of asyncio and of notebooks.
     """
     main = threading.main_thread().ident
     assert main is not None
@@ -36,7 +36,7 @@ def _keyboard_interrupt() -> int | None:
     if isinstance(error, tuple):
         error = error[1]  # before Python 3.12
     if error is None and not hasattr(sys, "ps1"):
-        error = getattr(sys, "last_value", None)  # in sessions, it does not end the main thread
+        error = getattr(sys, "last_value", None)  # in interactive sessions, the main thread goes on
     if not isinstance(error, KeyboardInterrupt):
         return None
     frame = sys._current_frames().get(main)  # noqa: SLF001  (a documented function)
@@ -46,27 +46,30 @@ def _keyboard_interrupt() -> int | None:
 
 
 class Watch(threading.local):
-    """How a thread waits for its calls, which Ctrl-C ends in all threads.
+    """How the current thread waits for its calls, which Ctrl-C ends in all threads.
 
-    A `KeyboardInterrupt` that the main thread was handling when the thread began its first call is ignored: the
-    thread is part of that handling. So is one that the main thread has dealt with by the second look.
+    A `KeyboardInterrupt` that the main thread was handling when this thread began its first call is ignored: the thread
+    is part of that handling. Others are raised only if two checks in a row have found them, since the main thread may
+    handle them at once.
     """
 
     def __init__(self) -> None:
         self._first = _keyboard_interrupt()
         self._previous: int | None = None
-        self._next_look = time.monotonic() + _WATCH
+        """The interrupt that the last check has found."""
+        self._next_check = time.monotonic() + _CHECK_INTERVAL
         self._raised: int | None = None
+        """The interrupt that was raised in this thread."""
 
     def begin(self) -> None:
-        """Note that the thread has begun its first call, unless that is known: it may have to import much for it."""
-        # The first access in a thread calls `__init__`.
+        """Note that the thread has begun its first call, before that imports what it needs."""
+        # Nothing to do: the first access in a thread calls `__init__`.
 
-    def check(self) -> None:
-        """Refuse further calls of a thread that has been interrupted, until the main thread goes on.
+    def refuse_if_interrupted(self) -> None:
+        """Refuse a call in a thread that was interrupted, until the main thread goes on.
 
-        Otherwise a worker of a thread pool would start what is queued. Clean-up is not refused, that is, calls
-        while the thread handles an exception.
+        Otherwise a worker of a thread pool would start what is queued. Calls while the thread handles an exception are
+        not refused, since they may be its clean-up.
 
         Raises:
             KeyboardInterrupt: The thread has been interrupted.
@@ -87,23 +90,23 @@ class Watch(threading.local):
         if threading.current_thread() is threading.main_thread():
             pending.wait()  # the handler of the signal interrupts it
             return
-        while not pending.wait(self._next_look - time.monotonic()):
-            self._look()
+        while not pending.wait(self._next_check - time.monotonic()):
+            self._check()
 
-    def look(self) -> None:
-        """Look whether Ctrl-C is ending the main thread, between two items of a stream: each comes without a wait.
+    def check_between_items(self) -> None:
+        """Check whether Ctrl-C is ending the main thread, for a stream whose next item is there without a wait.
 
         Raises:
-            KeyboardInterrupt: It is.
+            KeyboardInterrupt: Ctrl-C is ending the main thread.
         """
-        if time.monotonic() < self._next_look:
+        if time.monotonic() < self._next_check:
             return
         if threading.current_thread() is threading.main_thread():
-            self._next_look = math.inf
+            self._next_check = math.inf  # the handler of the signal interrupts it
         else:
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         current = _keyboard_interrupt()
         if (
             current is not None
@@ -113,7 +116,7 @@ class Watch(threading.local):
             self._raised = current
             raise KeyboardInterrupt
         self._previous = current
-        self._next_look = time.monotonic() + _WATCH
+        self._next_check = time.monotonic() + _CHECK_INTERVAL
 
 
 watch: Final = Watch()

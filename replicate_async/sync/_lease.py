@@ -1,7 +1,7 @@
-"""Who uses the event loop of the sync facade: one for all clients of the process.
+"""The leases of the sync facade's event loop, which all clients of the process share.
 
-The first client that makes a request starts the loop, and the last one that is closed stops it. The end of the
-interpreter cancels what is left. A fork gives the child a loop of its own.
+The first client that makes a request starts the loop, and closing the last one stops it. At the end of the interpreter,
+what still runs is cancelled. After a fork, the child gets a loop of its own.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Claim:
     _running: set[Pending] = attrs.field(init=False, factory=set)
     """The work that is cancelled when the client is closed. Only used on the loop."""
     _closing: tuple[Portal, Pending] | None = attrs.field(default=None, init=False)
-    """The portal that closes the client, and when that is done."""
+    """The portal on whose loop the client is being closed, and the work that does this."""
 
     def __attrs_post_init__(self) -> None:
         _shared.claims.add(self)
 
     def portal(self) -> Portal:
-        """Return the portal to the loop, which it starts if need be."""
+        """Return the portal to the loop; start the loop if necessary."""
         portal = self._portal
         if portal is not None and portal.open:
             return portal
@@ -59,7 +59,7 @@ class Claim:
 
     def run(self, portal: Portal, start: Callable[[Pending, Work], object], work: Work) -> Any:
         """Have *start* called on the loop, and return or raise the outcome of the work."""
-        watch.check()
+        watch.refuse_if_interrupted()
         pending = Pending()
         try:
             portal.run(pending, start, work)
@@ -83,12 +83,12 @@ class Claim:
             pending.give_up()  # the client is closed
 
     def close(self) -> None:
-        """Cancel what runs, close the client, and with the last client the loop."""
+        """Close the client, cancel what still runs, and stop the loop if this was the last client."""
         portal = self._portal
         if portal is not None and portal.open:
-            portal.check()  # before anything is given up
+            portal.check()  # before the portal is given up
         pending = Pending()
-        portal = self._give_up(pending)
+        portal = self._give_up_portal(pending)
         if portal is not None:
             try:
                 portal.run(pending, portal.start, self._wind_up, set())
@@ -103,15 +103,19 @@ class Claim:
                 pending.wait(2 * GRACE)
 
     def drop(self) -> None:
-        """Close without waiting, for the garbage collector."""
+        """Close the client without waiting, for the garbage collector."""
         pending = Pending()
-        portal = self._give_up(pending)
+        portal = self._give_up_portal(pending)
         if portal is not None:
             with contextlib.suppress(exceptions.LoopClosed):
                 portal.post(portal.start, pending, self._wind_up_and_leave, set())
 
-    def _give_up(self, closing: Pending) -> Portal | None:
-        """Refuse further work. Return the portal, unless there is nothing to close."""
+    def _give_up_portal(self, closing: Pending) -> Portal | None:
+        """Refuse further work, and return the portal on which *closing* has to close the client.
+
+        Returns:
+            The portal; None if there is nothing to close.
+        """
         with self._lock:
             portal, self._portal, self.closed = self._portal, None, True
             if portal is None:
@@ -129,7 +133,7 @@ class Claim:
         self._running = set()
 
     def release(self) -> None:
-        """Cancel what runs, and use the loop no longer. The client remains usable with another one."""
+        """Cancel what runs, and stop using the loop. The client can still be used, with another loop."""
         with self._lock:
             portal, self._portal = self._portal, None
         if portal is not None:
@@ -140,7 +144,7 @@ class Claim:
         return self._portal is portal
 
     async def _wind_up(self) -> None:
-        """Close the client, which settles what costs money, and cancel what still runs."""
+        """Close the client, which stops what costs money, and cancel what still runs."""
         try:
             await self._aclose()
         finally:
@@ -161,15 +165,15 @@ class Claim:
 
 
 class Lease:
-    """What a client and everything that it returned hold on to, to reach the loop.
+    """The right to use the loop, which a client and all objects that it has returned hold.
 
-    The client is closed by `close()`, when the last holder is gone, or when the interpreter exits.
+    The client is closed by `close()`, when the last holder is garbage-collected, or when the interpreter exits.
     """
 
     __slots__ = ("__weakref__", "claim", "wrap")
 
     claim: Claim
-    """What remains when the lease is gone, until the client is closed."""
+    """The client's claim to the loop. It outlives the lease until the client is closed."""
     wrap: Wrap
     """Returns the twin of an async object, and anything else as it is."""
 
@@ -192,11 +196,11 @@ class Lease:
         return result
 
     def close(self) -> None:
-        """Close the client, and with the last client the loop."""
+        """Close the client, and stop the loop if this was the last client."""
         self.claim.close()
 
     def close_unless(self, is_view: bool) -> None:
-        """Close the client, unless what is left is a view of it."""
+        """Close the client at the end of a `with` block, unless the block was that of a view."""
         if not is_view:
             self.close()
 
@@ -234,7 +238,7 @@ class _SharedLoop:
                 if sys.is_finalizing() or threading.current_thread() is not threading.main_thread():
                     raise exceptions.LoopClosed("the interpreter is exiting")
                 return ExitPortal()
-            # First of all: the garbage collector may have other clients leave in the middle of this.
+            # Before the rest: the garbage collector may let other clients leave in the middle of it.
             self._users.add(claim)
             try:
                 portal = self._portal
@@ -261,10 +265,9 @@ class _SharedLoop:
             portal.stop(join=wait)
 
     def _before_fork(self) -> None:
-        """Bring the loop to where a child can be made of the process.
+        """Prepare for a fork: let no loop be started or stopped, and stop the loop between two callbacks.
 
-        No loop is being started or stopped meanwhile, and the loop stands between two callbacks, where it
-        holds no lock and nothing is half done.
+        There, it holds no lock, and nothing is half done.
         """
         self._lock.acquire()
         self._forking = True
@@ -306,7 +309,7 @@ class _SharedLoop:
 
 
 def _refuse_greenlets() -> None:
-    """Complain if gevent or eventlet have replaced threads, which the loop needs."""
+    """Raise if gevent or eventlet have replaced threads, which the loop needs."""
     monkey: Any = sys.modules.get("gevent.monkey")
     patcher: Any = sys.modules.get("eventlet.patcher")
     if (monkey is not None and monkey.is_module_patched("threading")) or (

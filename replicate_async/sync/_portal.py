@@ -1,13 +1,12 @@
 """The thread that runs the event loop of the sync facade, and the way into it.
 
-A call is a callback that is posted to the loop and starts a task there, and a `Pending` on which the calling
-thread waits. If something interrupts the wait, Ctrl-C or an exception raised by another signal handler, the
-task is cancelled and gets time for its clean-up before the exception goes on. Calls of other threads notice
-that Ctrl-C is ending the main thread.
+A call posts a callback to the loop, which starts a task there, and waits in the calling thread for a `Pending`. If the
+wait is interrupted, by Ctrl-C or by another signal handler that raises, the task is cancelled and gets time for its
+clean-up before the exception is raised further. Calls in other threads notice when Ctrl-C is ending the main thread.
 
-The runtime of the facade uses asyncio where the rest of the package uses anyio. It is about the loop itself:
-its tasks have no common parent, and are started and cancelled from other threads. In anyio that is
-`BlockingPortal`, which lets the work go on when the wait for it is interrupted, and does not survive forks.
+The runtime of the facade uses asyncio where the rest of the package uses anyio, because it manages the loop itself: its
+tasks have no common parent, and are started and cancelled from other threads. anyio's `BlockingPortal` would let the
+work go on when the wait for it is interrupted, and does not survive forks.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ GRACE: Final = 6.0
 """Seconds for the clean-up of interrupted work. Cancelling a prediction takes 5 at most."""
 
 _POLL: Final = 0.1 if sys.platform == "win32" else 0.5
-"""Seconds after which a waiting thread looks for signals. On Windows, Ctrl-C does not interrupt the acquisition
+"""Seconds after which a waiting thread lets Python handle signals. On Windows, Ctrl-C does not interrupt the acquisition
 of a lock. Elsewhere it does, except in the moment before the acquisition begins."""
 
-_PARKING: Final = 1.0
+_PARK_TIMEOUT: Final = 1.0
 """Seconds for which a fork waits until the loop is between two callbacks."""
 
 
@@ -57,7 +56,7 @@ class SyncInAsyncWarning(RuntimeWarning):
 # -- Pieces of work ----------------------------------------------------------------------------
 
 
-def _locked() -> threading.Lock:
+def _acquired_lock() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
@@ -65,10 +64,10 @@ def _locked() -> threading.Lock:
 
 @attrs.define(eq=False)
 class Pending:
-    """The outcome of some work on the loop, and the wait for it.
+    """Work on the loop whose outcome threads wait for.
 
-    Threads wait for a bare lock, which is held until the outcome is there. `threading.Event` has a lock
-    inside that a signal handler would find held if it uses the facade while the same thread waits.
+    Threads wait for a bare lock, which is held until there is an outcome. A `threading.Event` would not do: it has an
+    inner lock, which a signal handler that uses the facade would find held by the thread that it interrupts.
     """
 
     done: bool = False
@@ -78,10 +77,10 @@ class Pending:
     error: BaseException | None = None
     """The exception, if it failed."""
     task: asyncio.Task[Any] | None = None
-    """The task that does the work, from its first step on. Only used on the loop."""
+    """The task that does the work; None before its first step. Only used on the loop."""
     on_done: Callable[[], object] | None = None
     """Called on the loop when there is an outcome."""
-    _unfinished: threading.Lock = attrs.field(init=False, factory=_locked)
+    _unfinished: threading.Lock = attrs.field(init=False, factory=_acquired_lock)
 
     def finish(self, value: Any = None, error: BaseException | None = None) -> None:
         """Set the outcome, unless there is one, and wake the threads that wait. Only called on the loop."""
@@ -93,7 +92,7 @@ class Pending:
                 self.on_done()
 
     def cancel(self) -> None:
-        """Cancel the work, which does not start if it has not. Only called on the loop."""
+        """Cancel the work; if it has not started, it never does. Only called on the loop."""
         if self.task is not None:
             self.task.cancel()
         else:
@@ -104,7 +103,7 @@ class Pending:
         self.finish(error=asyncio.CancelledError())
 
     def result(self) -> Any:
-        """Return the result, or raise the exception; once."""
+        """Return the result, or raise the exception. Call it only once."""
         error, self.error = self.error, None
         if error is None:
             return self.value
@@ -118,7 +117,7 @@ class Pending:
         deadline = time.monotonic() + timeout
         while not self.done and (left := deadline - time.monotonic()) > 0:
             if self._unfinished.acquire(timeout=min(left, _POLL)):
-                self._unfinished.release()  # for other threads that wait
+                self._unfinished.release()  # for other threads that wait, too
         return self.done
 
 
@@ -126,9 +125,9 @@ own_waits.add(Pending.wait.__code__)
 
 
 async def settle(pending: Pending, work: Work, running: set[Pending]) -> None:
-    """Do some work and set its outcome. Not even a `SystemExit` escapes into the loop.
+    """Do some work, and set its outcome; not even a `SystemExit` gets into the loop.
 
-    Does nothing if the work was cancelled before. While it runs it is in *running*.
+    Does nothing if the work was cancelled before. While the work runs, it is in *running*.
     """
     if pending.done:
         return
@@ -148,10 +147,10 @@ async def settle(pending: Pending, work: Work, running: set[Pending]) -> None:
 
 
 class _Executor(ThreadPoolExecutor):
-    """The threads for the loop's blocking work, which works during the end of the interpreter, too.
+    """The threads for the loop's blocking work, which also accepts work while the interpreter exits.
 
-    Once the main thread has ended, `concurrent.futures` refuses new work, but other threads and exit
-    handlers may still be in the middle of calls. Their blocking work is done on the loop.
+    Once the main thread has ended, `concurrent.futures` refuses new work, but other threads and exit handlers may still
+    be in the middle of calls. Their blocking work is then done in the thread of the loop.
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -177,20 +176,19 @@ class Portal:
 
     def __init__(self) -> None:
         thread = threading.Thread(
-            # In an empty context: the thread outlives the call that starts it, and must not see the
-            # context variables of that caller.
+            # In an empty context: the thread outlives the call that starts it, and must not use its context variables.
             target=contextvars.Context().run,
             args=(self._serve,),
             name="replicate_async.sync",
-            # Python joins other threads before it runs exit handlers, and one of those ends this thread.
+            # Python waits for other threads before it runs exit handlers, and an exit handler ends this thread.
             daemon=True,
         )
         self._prepare(thread)
         try:
             start_thread(self._thread)
         except RuntimeError as error:
-            # In subinterpreters, in WebAssembly, while the interpreter exits, and in Python 3.12.0 to 3.12.2
-            # once the main thread has ended.
+            # This happens in subinterpreters, in WebAssembly, while the interpreter exits, and in Python 3.12.0 to
+            # 3.12.2 once the main thread has ended.
             self._loop.close()
             hint = (
                 ""
@@ -203,8 +201,8 @@ class Portal:
             raise
 
     def _prepare(self, thread: threading.Thread) -> None:
-        """Make a loop that runs in a thread."""
-        # Reentrant: during a post, the garbage collector may run the finalizer of a stream, which posts.
+        """Make the loop, which will run in a thread."""
+        # Reentrant: during a post, the garbage collector may run the finalizer of a stream, which posts, too.
         self._lock = threading.RLock()
         self._open = True
         self._forked = False
@@ -217,7 +215,7 @@ class Portal:
 
     @property
     def open(self) -> bool:
-        """Whether it accepts work."""
+        """Whether the loop accepts work."""
         return self._open
 
     @property
@@ -300,8 +298,8 @@ class Portal:
         except exceptions.LoopClosed:
             raise
         except BaseException:
-            # A signal handler has raised, as that of Ctrl-C does, here or in the main thread. The work must not
-            # go on behind the caller's back. A second exception ends this wait.
+            # A signal handler has raised, as that of Ctrl-C does, here or in the main thread. The work must not go on
+            # without a caller. A second exception ends the wait for its clean-up.
             with contextlib.suppress(exceptions.LoopClosed):
                 self.post(pending.cancel)
                 pending.wait(GRACE)
@@ -320,20 +318,20 @@ class Portal:
     # Forks
 
     def park(self) -> Callable[[], None]:
-        """Hold the loop between two callbacks, and return a function that lets it go on.
+        """Stop the loop between two callbacks, and return a function that lets it go on.
 
-        Gives up after a second, if a callback takes so long.
+        Returns after a second even if the loop is still in a callback.
         """
         parked, go = threading.Event(), threading.Event()
 
         def hold() -> None:
             parked.set()
-            go.wait(10 * _PARKING)
+            go.wait(10 * _PARK_TIMEOUT)
 
         if not self.inside:
             with contextlib.suppress(exceptions.LoopClosed):
                 self.post(hold)
-                parked.wait(_PARKING)
+                parked.wait(_PARK_TIMEOUT)
         return go.set
 
     def abandon(self) -> None:
@@ -343,14 +341,14 @@ class Portal:
         self._forked = True
         self._left_behind = asyncio.all_tasks(self._loop)
         for task in self._left_behind:
-            # asyncio would log each of them when the child exits, and has no other switch for it.
+            # Otherwise asyncio would log each of them when the child exits.
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001  (no public switch)
 
 
 class ExitPortal(Portal):
     """A loop in the calling thread, for one call.
 
-    For exit handlers that run after that of the facade, when Python may no longer start threads.
+    It serves exit handlers that run after that of the facade, when Python may no longer start threads.
     """
 
     def __init__(self) -> None:
@@ -373,7 +371,7 @@ _warned = False
 
 
 def _in_notebook() -> bool:
-    """Whether this is a Jupyter kernel, which runs cells in a loop of its own that may be blocked."""
+    """Return whether this is a Jupyter kernel, whose loop may be blocked: it runs cells in it."""
     ipython = sys.modules.get("IPython")  # a kernel has imported it
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None

@@ -1,4 +1,4 @@
-"""What of the twin of a receiver is written by hand: views for Django and Flask, and handlers."""
+"""The parts of the sync `Receiver` that are not generated: views for Django and Flask, and handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that were saved, which are paths."""
+"""Files that were saved, and can be used as paths."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ("FileOutput", "SavedFile")
 class SavedFile(FileOutput):
     """A `FileOutput` that was saved: it is a path, too, so that `open(output)` and `Path(output)` work.
 
-    A file becomes one when it is saved. Before, it must be none: functions such as `PIL.Image.open` would take
-    it for a path instead of reading it.
+    A `FileOutput` gets this class when it is saved. Before, it must not be a path: functions such as `PIL.Image.open`
+    would open that instead of reading the file.
     """
 
     __slots__ = ()

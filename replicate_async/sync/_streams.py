@@ -1,6 +1,6 @@
 """Async iterators and context managers of the client, for ordinary threads.
 
-Each has a task of its own on the loop, since a cancel scope must be left by the task that entered it. A stream
+Each has a task of its own on the loop, its lane, since a cancel scope must be left by the task that entered it. A stream
 crosses to the loop once for all items that its source has ready.
 """
 
@@ -28,14 +28,14 @@ T = TypeVar("T")
 WrapAll: TypeAlias = Callable[[Lease, Sequence[Any]], Sequence[Any]]
 
 _BATCH_SIZE: Final = 2**20
-"""Bytes of a file that are received ahead."""
+"""Bytes of a file that are received before they are requested."""
 
 _BATCH_DELAY: Final = 0.005
-"""Seconds for which a batch that is smaller waits for more."""
+"""Seconds for which a smaller batch waits for more bytes."""
 
 
 class _Lane:
-    """A task that does one piece of work after another, and cleans up at its end."""
+    """A task on the loop that does one piece of work after another, and cleans up at its end."""
 
     def __init__(self, lease: Lease) -> None:
         self.cleanup: Work | None = None
@@ -128,15 +128,15 @@ class Stream(Unpicklable, Iterator[T]):
     @boundary
     def __next__(self) -> T:
         if self._ready:
-            self._look()
+            self._check_interrupt()
         elif not self._fetch():
             raise StopIteration
         return self._ready.popleft()
 
-    def _look(self) -> None:
-        """Close if Ctrl-C is ending the main thread, which waits for the thread of this stream."""
+    def _check_interrupt(self) -> None:
+        """Close if Ctrl-C is ending the main thread, which may be waiting for the thread of this stream."""
         try:
-            watch.look()
+            watch.check_between_items()
         except KeyboardInterrupt as error:
             self._close_after(error)
             raise
@@ -223,7 +223,7 @@ class _Batches(BatchIterator[bytes]):
         self._size = 0
         self._ended = False
         self._is_over = False
-        """Whether the end, or the error that it ended with, was handed over."""
+        """Whether the end of the source, or the exception that has ended it, was raised."""
         self._task: asyncio.Task[None] | None = None
         self._some = asyncio.Event()
         self._full = asyncio.Event()
@@ -279,7 +279,7 @@ class _Batches(BatchIterator[bytes]):
 
 
 class Held(AbstractContextManager[T]):
-    """A context manager that enters and leaves an async one on the loop."""
+    """A context manager that enters and exits an async one on the loop."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The base of the generated twins, and the few functions of theirs that are written by hand."""
+"""The base class of the generated twins, and their methods that are not generated."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 TWINS: Final[dict[type[Any], type[Twin[Any]]]] = {}
 """The twin of each active class. The generated module fills it."""
 
-# What `mapped` goes through, and what makes the copy of each.
+# The containers that `mapped` goes through, and what copies each of them.
 _INPUT_TREES: Final[Mapping[type, Callable[[Any], Any]]] = {
     dict: dict,
     list: list,
@@ -57,7 +57,7 @@ _OUTPUT_TREES: Final[Mapping[type, Callable[[Any], Any]]] = {
 }
 
 _BOUNDARIES: Final = frozenset({"__init__", "__call__", "__iter__", "__exit__"})
-"""Special methods whose exceptions are those of the wrapped object."""
+"""Special methods that raise exceptions of the wrapped object."""
 
 
 class Twin(Plain, Generic[A]):
@@ -130,7 +130,7 @@ class Twin(Plain, Generic[A]):
 
 
 def _restore(kind: type[Twin[A]], wrapped: A) -> Twin[A]:
-    """Make the twin of an unpickled object, which belongs to the default client."""
+    """Return the twin of an unpickled object, which belongs to the default client."""
     from .client import default_client  # which needs the twins
 
     client = default_client()
@@ -241,17 +241,15 @@ def show_files(twin: Prediction | Outcome) -> str:
 
 
 def _fetch_to_display(twin: Twin[Any], files: list[AsyncFileOutput]) -> None:
-    with suppress(
-        exceptions.ReplicateException
-    ):  # the client may be closed: its files are shown by their URLs
+    with suppress(exceptions.ReplicateException):  # such as a closed client: then links are shown
         twin._lease.call(fetch_to_display, files)
 
 
-# -- What only the facade has ------------------------------------------------------------------
+# -- Base classes of single twins ---------------------------------------------------------------
 
 
 class FileMixin(ModelFile, Twin[AsyncFileOutput]):
-    """What makes the twin of a file that was saved a path, too."""
+    """The base of the twin of a file, which becomes a path when the file is saved."""
 
     __slots__ = ()
 
@@ -265,7 +263,7 @@ class FileMixin(ModelFile, Twin[AsyncFileOutput]):
 
 
 class _ModelAttribute:
-    """An attribute of a model function that depends on the model; of the class, it is what *default* says.
+    """An attribute of a model function that depends on the model. On the class, it is *default*.
 
     `help()` and `inspect.signature()` look for such attributes without `__getattribute__`.
     """

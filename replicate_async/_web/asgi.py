@@ -19,14 +19,14 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 ASGIApp: TypeAlias = Callable[..., Any]
-"""An ASGI app. Frameworks have types for it that exclude each other."""
+"""An ASGI app. The types that frameworks have for it are not compatible with each other."""
 
 
 @attrs.frozen(eq=False)
 class Endpoint:
     """An ASGI app that answers POST requests."""
 
-    # A class: Starlette and FastAPI take functions for views, in routes that take both.
+    # A class, because a route of Starlette or FastAPI takes a function for a view, and not for an ASGI app.
 
     _handle: Handle
     _most: int
@@ -151,14 +151,14 @@ class Streamed:
 
 
 class _LeftError(Exception):
-    """The browser has left, or takes nothing."""
+    """The browser has left, or reads nothing."""
 
 
 async def _sent(send: Send, message: Message) -> None:
     """Send a message.
 
     Raises:
-        _LeftError: The browser has left, or takes nothing.
+        _LeftError: The browser has left, or reads nothing.
     """
     with anyio.move_on_after(STALL) as stalled:
         try:

@@ -1,4 +1,4 @@
-"""What the processes of an app share: claims, and messages to all of them."""
+"""Backplanes: what the processes of an app share, which is claims, and messages to all of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LocalBackplane:
     """A backplane for an app of one process and one event loop."""
 
     _MAX: Final = 100_000
-    """Most claims that are remembered; of more, the oldest are forgotten."""
+    """Number of claims that are remembered. Beyond that, the oldest are forgotten."""
 
     def __init__(self) -> None:
         """Create a backplane without claims or subscriptions."""

@@ -1,4 +1,4 @@
-"""What a delivery says: its signed headers, its job, its place in time, and what happened."""
+"""Parses deliveries: their signed headers, their jobs, their order, and their events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..exceptions import ArgumentTypeError
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 Contents: TypeAlias = tuple[int, int]
-"""Output and logs of a job, in short."""
+"""A hash of the output of a job, and the length of its logs."""
 
 _SIGNED: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
@@ -27,7 +27,7 @@ def headers_of(headers: Headers) -> dict[str, str]:
     """Return the headers that a signature consists of.
 
     Raises:
-        ValueError: One of them is missing, or there twice.
+        ValueError: One of them is missing, or is given twice.
         ArgumentTypeError: They are neither a mapping nor pairs of strings or bytes.
     """
     given = headers.items() if isinstance(headers, Mapping) else headers
@@ -82,7 +82,7 @@ def rank_of(job: Prediction | Training, timestamp: str, body: bytes) -> int:
 
 
 def contents_of(job: Prediction | Training) -> Contents:
-    """Return the output and logs of a job, in short."""
+    """Return what is remembered of the output and logs of a job."""
     output = job.to_dict().get("output")
     return (0 if output is None else hash(to_text(output))), len(job.logs)
 

@@ -1,4 +1,4 @@
-"""Output files for browsers: passed on as they arrive."""
+"""Responses that pass output files on to browsers as they arrive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ("file_response",)
 
 _logger = logging.getLogger("replicate_async")
 
-_PATIENCE: Final = 60.0
+_START_TIMEOUT: Final = 60.0
 """Seconds for the server of the file to answer, with all attempts."""
 
 _SCRIPTS: Final = frozenset(
@@ -46,7 +46,7 @@ def file_response(
 
     The file is requested when the response is sent, without the API token. Range requests are passed on, so that
     players can seek and downloads resume; so are size, type, name and entity tag. A connection to the file's server that
-    breaks is resumed. If the browser leaves, or takes nothing for a minute, that connection is closed. All types
+    breaks is resumed. If the browser leaves, or reads nothing for a minute, that connection is closed. All types
     but PDF are sandboxed, so that scripts in them do not run. The response is 404 if the file has been deleted, and 502 if it cannot be fetched; the log
     has the reason.
 
@@ -78,10 +78,10 @@ def file_response(
         raise exceptions.ArgumentTypeError(
             "filename", f"expected a string, got {type(filename).__name__}"
         )
-    passing = _Passing(output, filename, bool(download))
+    responder = _FileResponder(output, filename, bool(download))
     if isinstance(request, AiohttpRequest):
-        return StreamedResponse(passing.answer)
-    app = Streamed(passing.answer)
+        return StreamedResponse(responder.answer)
+    app = Streamed(responder.answer)
     if any(base.__module__.partition(".")[0] == "starlette" for base in type(request).__mro__):
         from .starlette import StarletteFileResponse  # optional: imported when it is there
 
@@ -104,8 +104,8 @@ class _Answer:
 
 
 @attrs.frozen(eq=False)
-class _Passing:
-    """Passes one file on to one browser."""
+class _FileResponder:
+    """Answers the request of a browser for a file."""
 
     output: FileOutput
     filename: str | None
@@ -115,7 +115,7 @@ class _Passing:
     async def answer(
         self, method: str, headers: Mapping[str, str]
     ) -> AsyncGenerator[_Answer, None]:
-        """Answer a request; for errors, too, except after the first byte."""
+        """Return the answer to a request. An error becomes an answer, too, unless it comes after the first byte."""
         # Only GET has ranges and conditions; a POST may run a model, and return its output.
         conditions = Conditions()
         if method == "GET":
@@ -129,7 +129,7 @@ class _Passing:
         async with aclosing(relay.chunks(conditions)) as chunks:
             status = 502
             try:
-                with anyio.fail_after(_PATIENCE):
+                with anyio.fail_after(_START_TIMEOUT):
                     if method == "HEAD":
                         relay.length = (await relay.stat()).size
                     else:
@@ -151,13 +151,13 @@ class _Passing:
                 yield _Answer(status, self._headers(relay), chunks)
 
     def _headers(self, relay: Relay) -> list[tuple[str, str]]:
-        """Return the headers of an answer that is no error."""
+        """Return the headers of an answer that is not an error."""
         facts = relay.facts
         headers = {
             "ETag": facts.etag,
             "Last-Modified": facts.modified,
             "Accept-Ranges": "bytes" if facts.has_ranges else None,
-            # Of the app's user, and not for everybody; with the tag, a browser need not fetch it again.
+            # For this user only. With the entity tag, a browser need not fetch it again.
             "Cache-Control": "private, no-cache",
         }
         if relay.status in (200, 206):
@@ -167,9 +167,9 @@ class _Passing:
             headers |= {
                 "Content-Type": content_type,
                 "Content-Disposition": self._disposition(),
-                # It comes from a model, and is shown at the origin of the app.
+                # The file comes from a model, and is shown at the origin of the app.
                 "X-Content-Type-Options": "nosniff",
-                # The viewer of PDF files has a sandbox of its own, and does not start in this one.
+                # Browsers show PDF files in a sandbox of their own, which does not start in this one.
                 "Content-Security-Policy": None if is_pdf else "sandbox",
             }
         if relay.status != 304 and relay.length is not None:
@@ -185,7 +185,7 @@ class _Passing:
         # The parts of a multipart response have headers of their own, which a browser may follow.
         if said is None or essence(said).startswith("multipart/"):
             return "application/octet-stream"
-        # Shown as before, but no page of the app can take it for a script of its own origin.
+        # Browsers show a script as text. As such, no page of the app can load it as a script of its own origin.
         return "text/plain" if essence(said) in _SCRIPTS else said
 
     def _disposition(self) -> str:

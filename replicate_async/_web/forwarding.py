@@ -29,20 +29,20 @@ _logger = logging.getLogger("replicate_async")
 
 _COLLECTIONS: Final = ("/predictions", "/trainings")
 
-_REPEATED: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 29.0)
+_RETRY_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 29.0)
 """Seconds between the attempts to deliver a final state (:api:`webhook-delivery`)."""
 
 _MAX_PAGES: Final = 10
 """Pages of a list to read at a time."""
 
-_PATIENCE: Final = 0.0
-"""Seconds for which a failed read of a job is repeated: the others need not wait, since each look reads it again."""
+_NO_RETRIES: Final = 0.0
+"""Seconds for which a failed read of a job is repeated. The next round reads it again, and others need not wait for it."""
 
 _MAX_FAILURES: Final = 5
-"""Unreadable answers about a job in a row after which it is followed no longer."""
+"""Number of unreadable answers in a row after which a job is no longer followed."""
 
 _MAX_KNOWN: Final = 10_000
-"""Jobs that have ended, which are remembered."""
+"""Number of jobs that are remembered after their end."""
 
 _ALL: Final[tuple[WebhookEvent, ...]] = ("start", "output", "logs", "completed")
 
@@ -58,7 +58,9 @@ class _Followed:
     failures: int = 0
     """Unreadable answers since the last good one."""
     contents: Contents | None = None
-    started: bool = False
+    """Its output and logs at the last read."""
+    was_read: bool = False
+    """Whether it was read before. Then its `start` is not new."""
 
 
 class Forwarder:
@@ -88,20 +90,20 @@ class Forwarder:
         """Watch and deliver until cancelled.
 
         Args:
-            interval: Seconds between two looks at the lists.
+            interval: Seconds between two rounds.
         """
         for collection in _COLLECTIONS:
-            await self._look(collection, is_first=True)
+            await self._read_list(collection, is_first=True)
         async with anyio.create_task_group() as deliveries:
             while True:
                 for collection in _COLLECTIONS:
-                    await self._look(collection, is_first=False)
+                    await self._read_list(collection, is_first=False)
                 for followed in list(self._followed.values()):
                     await self._follow(followed, deliveries)
                 await anyio.sleep(interval)
 
-    async def _look(self, collection: str, *, is_first: bool) -> None:
-        """Follow the new jobs of a list. At the first look, those that have ended are old."""
+    async def _read_list(self, collection: str, *, is_first: bool) -> None:
+        """Follow the new jobs in a list. In the first round, those that have ended are not new."""
         call: Call | None = Call("GET", collection, Kind.POLL, is_page=True)
         for _ in range(1 if is_first else _MAX_PAGES):
             if call is None:
@@ -133,7 +135,7 @@ class Forwarder:
         """Fetch a job, and deliver what is new."""
         call = Call("GET", followed.path, id=followed.id)
         try:
-            raw = (await self._context.transport.send(call, None, _PATIENCE)).data
+            raw = (await self._context.transport.send(call, None, _NO_RETRIES)).data
             job = job_in(self._context, raw)
         except (
             exceptions.NotFoundError,
@@ -158,9 +160,9 @@ class Forwarder:
         events: set[str] = set(events_of(job, followed.contents))
         if not ended:
             followed.contents = contents_of(job)
-            if followed.started:
+            if followed.was_read:
                 events.discard("start")
-            followed.started = True
+            followed.was_read = True
         else:
             self._drop(job.id)
         if not self._everything and job.webhook is None:
@@ -173,16 +175,16 @@ class Forwarder:
                 deliveries.start_soon(self._deliver, job, raw, event)
 
     def _drop(self, id: str) -> None:
-        """Follow a job no longer."""
+        """Stop following a job."""
         self._followed.pop(id, None)
         self._ended[id] = None
         while len(self._ended) > _MAX_KNOWN:
             del self._ended[next(iter(self._ended))]
 
     async def _deliver(self, job: Job, raw: Mapping[str, Any], event: str) -> None:
-        """Deliver one event; a final state again and again, until it is accepted."""
+        """Deliver one event; a final state repeatedly, until it is accepted."""
         message, body = f"msg_{secrets.token_hex(12)}", to_text(raw, separators=(",", ":")).encode()
-        for pause in (*_REPEATED, None):
+        for pause in (*_RETRY_PAUSES, None):
             stamp = str(int(time.time()))
             headers = {
                 "webhook-id": message,

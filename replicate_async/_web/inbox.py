@@ -1,4 +1,4 @@
-"""What has been delivered: given to handlers and to the runs that wait, in every process of an app."""
+"""The inbox of a receiver: passes deliveries on to handlers, and to the runs that wait in any process of the app."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Handler: TypeAlias = Callable[[Any], object]
 
 _CHANNEL: Final = "deliveries"
 
-_REMEMBERED: Final = 3600.0
+_CLAIM_LIFETIME: Final = 3600.0
 """Seconds for which deliveries are remembered; they are repeated for about a minute (:api:`webhook-delivery`)."""
 
-_SHARING: Final = 2.0
+_BACKPLANE_TIMEOUT: Final = 2.0
 """Seconds to wait for the backplane: the service expects its answer soon."""
 
 _GRACE: Final = 10.0
@@ -43,7 +43,7 @@ _MAX_PAUSE: Final = 15.0
 """Longest pause in seconds before the inbox subscribes to its backplane again."""
 
 _MAX_RUNNING: Final = 10_000
-"""Jobs that run, of which the output and logs are remembered."""
+"""Number of running jobs whose output and logs are remembered."""
 
 _MAX_RECENT_BYTES: Final = 16 * 2**20
 """Bytes of recent deliveries to keep for runs that have not begun to wait for them."""
@@ -54,11 +54,13 @@ class _Waiter:
     """A run that waits for the end of a job."""
 
     loop: asyncio.AbstractEventLoop
+    """The event loop on which it waits."""
     ended: Callable[[Job], None]
+    """Called on this loop with the job that has ended."""
 
 
 class Inbox:
-    """What a receiver has received. Its tasks end with the client."""
+    """The deliveries of a receiver, and those who wait for them. Its tasks end with the client."""
 
     def __init__(self, context: Context, url: str, backplane: Backplane | None) -> None:
         self._context = context
@@ -68,17 +70,21 @@ class Inbox:
         self._handlers: list[tuple[frozenset[str], Handler]] = []
         self._waiters: dict[str, set[_Waiter]] = {}
         self._recent: OrderedDict[str, tuple[Job, int]] = OrderedDict()
+        """The jobs that have ended, with the size of each delivery, oldest first."""
         self._recent_bytes = 0
         self._running: OrderedDict[str, Contents] = OrderedDict()
+        """What is remembered of the jobs that run, oldest first."""
         self._is_reached = False
+        """Whether a delivery has ever arrived."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._orders: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        """By job: held while handlers are called with it, so that they are called in order."""
         self._subscription: asyncio.Task[None] | None = None
         self._subscribed: anyio.Event | None = None
         self._loops: set[asyncio.AbstractEventLoop] = set()
 
     async def open(self) -> None:
-        """Have the client end the tasks of this inbox on the running event loop before it closes.
+        """Have the client end this inbox's tasks on the running event loop before it closes.
 
         Raises:
             ClientClosed: The client is closed.
@@ -92,7 +98,7 @@ class Inbox:
             pool.before_close(self._end_tasks)
 
     async def add(self, job: Job, id: str, timestamp: str, body: bytes) -> str:
-        """Add a delivery whose signature is right, and return what became of it.
+        """Add a delivery whose signature is right, and return a text about its result for the sender.
 
         Args:
             job: The job that was delivered.
@@ -117,7 +123,7 @@ class Inbox:
     # Runs that wait
 
     async def listen(self) -> None:
-        """Subscribe to what other processes receive, if there is a backplane; wait for that, but not long."""
+        """Subscribe to what other processes receive, if there is a backplane, and wait up to two seconds for that."""
         await self.open()
         if self._backplane is None:
             return
@@ -125,11 +131,11 @@ class Inbox:
             self._subscribed = anyio.Event()
             self._subscription = self._spawn(self._subscribe(self._backplane, self._subscribed))
         assert self._subscribed is not None
-        with anyio.move_on_after(_SHARING):
+        with anyio.move_on_after(_BACKPLANE_TIMEOUT):
             await self._subscribed.wait()
 
     def watch(self, id: str, ended: Callable[[Job], None]) -> Callable[[], None]:
-        """Have a function called with a job that has ended according to a delivery, also to one before this.
+        """Have a function called with a job when a delivery says that it has ended, or has said so before.
 
         Args:
             id: ID of the job.
@@ -167,7 +173,7 @@ class Inbox:
         )
 
     def _arrived(self, job: Job, size: int) -> None:
-        """Wake the runs that wait for a job, and keep it for those that do not yet, if it has ended."""
+        """If a job has ended, wake the runs that wait for it, and keep it for runs that will wait."""
         if not has_ended(job):
             return
         self._recent_bytes += size - self._recent.pop(job.id, (job, 0))[1]
@@ -181,28 +187,28 @@ class Inbox:
 
     async def _claim(self, key: str, rank: int) -> bool:
         """Claim a key for all processes, or at least for this one."""
-        claimed = await self._local.claim(key, rank=rank, seconds=_REMEMBERED)
+        claimed = await self._local.claim(key, rank=rank, seconds=_CLAIM_LIFETIME)
         if self._backplane is None or not claimed:
             return claimed
         try:
-            with anyio.fail_after(_SHARING):
-                return await self._backplane.claim(key, rank=rank, seconds=_REMEMBERED)
-        except Exception as error:  # noqa: BLE001 - of whatever is behind it
+            with anyio.fail_after(_BACKPLANE_TIMEOUT):
+                return await self._backplane.claim(key, rank=rank, seconds=_CLAIM_LIFETIME)
+        except Exception as error:  # noqa: BLE001 - whatever the backplane raises
             _logger.warning("the backplane is not available: %r", error)
             return True
 
     async def _publish(self, body: bytes) -> None:
-        """Tell the other processes."""
+        """Send a delivery to the other processes."""
         if self._backplane is None:
             return
         try:
-            with anyio.fail_after(_SHARING):
+            with anyio.fail_after(_BACKPLANE_TIMEOUT):
                 await self._backplane.publish(_CHANNEL, body)
-        except Exception as error:  # noqa: BLE001 - of whatever is behind it
+        except Exception as error:  # noqa: BLE001 - whatever the backplane raises
             _logger.warning("the backplane is not available: %r; polls go on", error)
 
     async def _subscribe(self, backplane: Backplane, subscribed: anyio.Event) -> None:
-        """Listen to the other processes, and subscribe again when the backplane was away."""
+        """Receive what the other processes send, and subscribe again when the backplane was not available."""
         pause = 0.1
         while True:
             try:
@@ -210,13 +216,14 @@ class Inbox:
                     subscribed.set()
                     pause = 0.1
                     async for body in messages:
-                        self._heard(body)
-            except Exception as error:  # noqa: BLE001 - of whatever is behind it
+                        self._receive(body)
+            except Exception as error:  # noqa: BLE001 - whatever the backplane raises
                 _logger.warning("the backplane is not available: %r; polls go on", error)
             await anyio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
 
-    def _heard(self, body: bytes) -> None:
+    def _receive(self, body: bytes) -> None:
+        """Note a delivery to another process."""
         try:
             self._arrived(job_in(self._context, decode_json(body)), len(body))
         except ValueError as error:
@@ -236,7 +243,7 @@ class Inbox:
 
     async def _call(self, handlers: Sequence[Handler], job: Job) -> None:
         """Call handlers with a job, after those that were called with it before."""
-        async with self._orders.setdefault(job.id, anyio.Lock()):
+        async with self._locks.setdefault(job.id, anyio.Lock()):
             for handler in handlers:
                 try:
                     if inspect.iscoroutinefunction(handler):

@@ -13,14 +13,14 @@ import anyio
 from .. import _signatures
 from ..exceptions import ArgumentError, ArgumentTypeError, InvalidSignature
 
-_REFETCH: Final = 60.0
+_REFETCH_INTERVAL: Final = 60.0
 """Seconds between two fetches: forged deliveries must not cause many requests."""
 
 Fetch = Callable[[], Awaitable[str]]
 
 
 class SigningSecrets:
-    """The secrets with one of which a delivery must be signed."""
+    """The secrets of which one must have signed a delivery."""
 
     def __init__(self, given: str | Sequence[str] | None, fetch: Fetch) -> None:
         """Check the secrets.
@@ -48,7 +48,7 @@ class SigningSecrets:
             _signatures.check_secret(secret, argument)
         self._known = tuple(given)
         self._fetch = None if self._known else fetch
-        self._fetched_at = -_REFETCH
+        self._fetched_at = -_REFETCH_INTERVAL
         self._fetching: anyio.Lock | None = None
 
     async def verify(self, headers: Mapping[str, str], body: bytes, tolerance: float) -> None:
@@ -87,6 +87,6 @@ class SigningSecrets:
         if self._fetching is None:
             self._fetching = anyio.Lock()
         async with self._fetching:
-            if time.monotonic() - self._fetched_at >= _REFETCH:
+            if time.monotonic() - self._fetched_at >= _REFETCH_INTERVAL:
                 self._known = (await self._fetch(),)
                 self._fetched_at = time.monotonic()

@@ -21,11 +21,11 @@ __all__ = ("sse",)
 
 _logger = logging.getLogger("replicate_async")
 
-_AHEAD: Final = 64
-"""Events to hold for a browser that is slower than the model."""
+_QUEUE_SIZE: Final = 64
+"""Number of events to hold for a browser that is slower than the model."""
 
-_TICK: Final = 0.25
-"""Seconds after which to look whether the prediction has been created."""
+_CHECK_INTERVAL: Final = 0.25
+"""Seconds after which to check whether the prediction has been created."""
 
 _Queue: TypeAlias = asyncio.Queue[ServerSentEvent | Exception | None]
 
@@ -71,8 +71,8 @@ def sse(events: EventStream, *, heartbeat: float = 15) -> AsyncIterator[bytes]:
 
 
 async def _chunks(events: EventStream, silence: float) -> AsyncIterator[bytes]:
-    # A queue of asyncio's: a server may drop this iterator with its frame, which anyio's streams complain of.
-    queue: _Queue = asyncio.Queue(_AHEAD)
+    # A queue of asyncio: a server may drop this iterator while it is suspended, and anyio's streams would warn then.
+    queue: _Queue = asyncio.Queue(_QUEUE_SIZE)
     # All steps of the stream are in one task: a heartbeat must not cancel the wait for an event. The task ends
     # with this iterator.
     pump = asyncio.create_task(_pump(events, queue))
@@ -81,7 +81,7 @@ async def _chunks(events: EventStream, silence: float) -> AsyncIterator[bytes]:
     try:
         while True:
             item: ServerSentEvent | Exception | None = None
-            with anyio.move_on_after(_TICK if writer.status is None else silence):
+            with anyio.move_on_after(_CHECK_INTERVAL if writer.status is None else silence):
                 item = await queue.get()
                 if item is None:
                     return

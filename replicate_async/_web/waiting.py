@@ -1,8 +1,9 @@
-"""Waits for the end of a job by its delivery, and polls it slowly beneath."""
+"""Waits for the end of a job by its delivery, and also polls it slowly."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 import anyio
 
@@ -11,8 +12,8 @@ from .._jobs.policy import has_ended
 from .inbox import Job
 from .receiver import Receiver
 
-_ON_ITS_WAY = 2.0
-"""Seconds after the end of a job in which its delivery may still be on its way."""
+_DELIVERY_TIME: Final = 2.0
+"""Seconds after the end of a job in which its delivery may still arrive."""
 
 
 async def wait_for_delivery(receiver: Receiver, job: Job) -> None:
@@ -50,4 +51,4 @@ def _is_late(job: Job) -> bool:
     """Return whether the delivery for a job that has ended should have arrived."""
     if job.completed_at is None:
         return True
-    return (datetime.now(UTC) - job.completed_at).total_seconds() > _ON_ITS_WAY
+    return (datetime.now(UTC) - job.completed_at).total_seconds() > _DELIVERY_TIME

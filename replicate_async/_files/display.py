@@ -1,4 +1,4 @@
-"""What notebooks show of output files: their content where it is known, so that it outlives the URL."""
+"""HTML of output files for notebooks. It embeds their content if that is known, since their URLs expire."""
 
 from __future__ import annotations
 

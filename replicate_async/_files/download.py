@@ -38,15 +38,15 @@ class Download:
     transport: Transport
     url: str
     limit: int | None = attrs.field(default=None, kw_only=True)
-    """The maximum size of the content, in bytes; one that the server compresses is limited in any case."""
+    """The maximum size of the content, in bytes. If the server compresses it, `Limits.file` applies, too."""
     to: Literal["read", "save"] = attrs.field(default="read", kw_only=True)
-    """What the content is for, which the limit depends on."""
+    """The purpose of the content, for the message if it exceeds the limit."""
     may_restart: bool = attrs.field(default=False, kw_only=True)
-    """Whether it may begin again if it cannot be resumed; an empty chunk announces that."""
+    """Whether the download may begin again if it cannot be resumed. An empty chunk announces that."""
     prediction: str | None = attrs.field(default=None, kw_only=True)
     """ID of the prediction whose output has the file, for messages."""
     buffer: int = attrs.field(default=BUFFERED, kw_only=True)
-    """Bytes that are received before they are read."""
+    """Bytes to receive before they are read."""
 
     received: int = attrs.field(default=0, init=False)
     """Bytes received so far."""
@@ -55,20 +55,20 @@ class Download:
     content_type: str | None = attrs.field(default=None, init=False)
     """Media type, if the server announced it."""
     _tag: str | None = attrs.field(default=None, init=False)
-    """The strong ETag of the content, if there is one: only then can it be resumed."""
+    """The strong ETag of the content. Without one, the download cannot be resumed."""
     _repeated: int = attrs.field(default=0, init=False)
     """Bytes of the current response that were received before."""
     _changed: bool = attrs.field(default=False, init=False)
-    """Whether the server has a different content meanwhile."""
+    """Whether the content on the server has changed since the download began."""
     _is_compressed: bool = attrs.field(default=False, init=False)
-    """Whether the server compresses it, although it is asked not to."""
+    """Whether the server compresses the content, although it is asked not to."""
     _waited: float = attrs.field(default=0.0, init=False)
-    """Seconds for which the content was waited for."""
+    """Seconds spent waiting for the content."""
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the content; make further attempts as the client's `Retry` allows.
 
-        If that was cancelled, a further call continues.
+        If the iteration was cancelled, another call continues it.
 
         Raises:
             FileExpired: The file has been deleted.
@@ -144,10 +144,10 @@ class Download:
         self.total = self.received
 
     def _count_wait(self, seconds: float) -> None:
-        """Note for how long the content was waited for.
+        """Add to the seconds spent waiting for the content.
 
         Raises:
-            IncompleteFile: It is too long in all: content may drip without ever being silent.
+            IncompleteFile: They exceed the limit: content may drip without ever being silent.
         """
         self._waited += seconds
         limit = self.transport.config.timeout.download
@@ -155,7 +155,7 @@ class Download:
             raise self._incomplete(limit)
 
     def _is_at_end(self, error: exceptions.ReplicateException) -> bool:
-        """Tell whether nothing follows what was received, by the answer to a request for the rest."""
+        """Return whether the answer to a request for the rest says that everything was received."""
         if not isinstance(error, exceptions.ReplicateError) or error.status != 416:
             return False
         return self._resumable and 0 < self.received == unsatisfied_size(error.headers)

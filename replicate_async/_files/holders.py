@@ -20,16 +20,16 @@ from .._http.call import BodyPartReader, ClientResponse
 from .pictures import is_picture
 
 Load: TypeAlias = Callable[[], Awaitable[bytes]]
-"""Reads the whole content, or one byte more than was asked for at most."""
+"""Reads the whole content of an object, or a little more than the limit if it is larger."""
 
 _BLOCKS: Final = (bytes, bytearray, memoryview)
 
 _NAMES: Final = frozenset({"file", "filename", "filenames", "key", "member", "name", "path"})
-"""What the first parameter of a `read` is called that reads one of several files."""
+"""Names of the first parameter of a `read` that reads one of several files."""
 
 
 class ModelFile:
-    """The base of the files that models make. As inputs they are sent as their `url`, not as their content."""
+    """The base of output files. As inputs, they are sent as their `url`, not as their content."""
 
     __slots__ = ()
 
@@ -38,9 +38,9 @@ class ModelFile:
 
 
 def is_file(value: Any) -> bool:
-    """Tell whether an object is a file: bytes, a path, a picture, or what can be read or holds something that can.
+    """Return whether an object is a file: bytes, a path, a picture, or an object that can be read or holds one.
 
-    Properties of files may open them, so they are not looked at if the class tells enough.
+    A property of a file may open it when it is accessed, so it is not accessed if the class is sufficient.
     """
     if isinstance(value, (*_BLOCKS, os.PathLike)):
         return True
@@ -69,7 +69,7 @@ def _has_read(value: Any) -> bool:
 
 
 def _reads_by_name(cls: Any) -> bool:
-    """Tell whether `read` wants to know of what, as that of an archive: the object is no file, but has some."""
+    """Return whether `read` needs the name of a file, as that of an archive: the object has files, but is none."""
     try:
         first = list(inspect.signature(cls.read).parameters.values())[1]
     except (AttributeError, IndexError, TypeError, ValueError):
@@ -78,12 +78,12 @@ def _reads_by_name(cls: Any) -> bool:
 
 
 def _is_request(cls: type) -> bool:
-    """Tell whether objects of a class are requests, as those of httpx and aiohttp, whose `read` is about their body."""
+    """Return whether objects of a class are requests, as those of httpx and aiohttp, whose `read` returns their body."""
     return cls.__name__.endswith("Request") and _needs_nothing(cls, "read")
 
 
 def opens_when_looked_at(file: Any) -> bool:
-    """Tell whether `read` is no plain method, so that only looking at the object may open a file."""
+    """Return whether `read` is not a plain method, so that accessing it may open a file."""
     return not inspect.isroutine(inspect.getattr_static(type(file), "read", None))
 
 
@@ -132,10 +132,10 @@ def _is_urllib3(cls: type) -> bool:
 
 
 def _is_path_like(cls: type) -> bool:
-    """Entries of archives and of packages, and files of fsspec that are not open."""
+    """Return whether objects of a class are entries of archives or of packages, or files of fsspec that are not open."""
     if hasattr(cls, "__fspath__") and not cls.__module__.startswith("fsspec."):
         return False
-    # The `read_bytes` of a whole file system wants to know of what.
+    # The `read_bytes` of a whole file system needs a path.
     is_entry = _needs_nothing(cls, "read_bytes") and hasattr(cls, "open")
     return not hasattr(cls, "read") and (is_entry or _is_open_file(cls))
 
@@ -154,11 +154,11 @@ def _is_open_file(cls: type) -> bool:
     return cls.__module__ == "fsspec.core" and hasattr(cls, "open") and hasattr(cls, "__enter__")
 
 
-# -- How it is read ----------------------------------------------------------------------------
+# -- Reading the content ------------------------------------------------------------------------
 
 
 class NothingLeft(Exception):
-    """A response or a part of a form was read before."""
+    """A response, or a part of a form, was read before."""
 
 
 class Unfit(Exception):
@@ -187,17 +187,17 @@ def error_status(file: Any) -> int | None:
 
 
 def announced_size(file: Any) -> int | None:
-    """Return the size of a response as its headers tell, if they do."""
+    """Return the size of a response from its headers; None if they do not have it."""
     said = header(file, "Content-Length")
     return int(said) if said is not None and said.isascii() and said.isdigit() else None
 
 
 def loader_of(file: Any, max_bytes: int) -> Load | None:
-    """Return how to read the content of an object at once; None if it is to be read in pieces.
+    """Return a function that reads the whole content of an object; None if the object is read in pieces.
 
     Args:
         file: The object.
-        max_bytes: Number of bytes that are read at most, and one more.
+        max_bytes: Limit on the content. A function may stop reading beyond it.
     """
     cls = type(file)
     if isinstance(file, ClientResponse):
@@ -224,7 +224,7 @@ def loader_of(file: Any, max_bytes: int) -> Load | None:
 
 
 def can_load_again(file: Any) -> bool:
-    """Tell whether an object that is read at once can be read at once again."""
+    """Return whether the function of `loader_of` can read the content again."""
     return not isinstance(file, BodyPartReader)
 
 
@@ -300,7 +300,7 @@ def _read_opened(file: Any, max_bytes: int) -> bytes:
 def _read_stored(file: Any, max_bytes: int) -> bytes:
     """Read a field of Django that is not open, without opening it itself: it would stay open."""
     if not file:
-        file.open("rb")  # which says what is missing
+        file.open("rb")  # it raises an exception that says what is missing
     with file.storage.open(file.name, "rb") as opened:
         return _block(opened.read(max_bytes + 1))
 
@@ -335,7 +335,7 @@ def _takes_no_size(file: Any) -> bool:
     """Tell whether the `read` of an object can only be called without a size."""
     found = inspect.getattr_static(type(file), "read", None)
     if found is not None and not inspect.isroutine(found):
-        return False  # only looking at it may open the file
+        return False  # accessing it may open the file
     try:
         parameters = inspect.signature(file.read).parameters.values()
     except (AttributeError, TypeError, ValueError):
@@ -343,7 +343,7 @@ def _takes_no_size(file: Any) -> bool:
     return all(one.kind in (one.KEYWORD_ONLY, one.VAR_KEYWORD) for one in parameters)
 
 
-# -- What it says of itself --------------------------------------------------------------------
+# -- Names and headers --------------------------------------------------------------------------
 
 
 def header(file: Any, name: str) -> str | None:
@@ -357,17 +357,17 @@ def header(file: Any, name: str) -> str | None:
 
 
 def names_of(file: Any) -> list[str]:
-    """Return the paths or names by which a response is known, the best first."""
+    """Return the paths or names that a response has in its headers and its URL, the best first."""
     found: list[str] = []
     disposition = header(file, "Content-Disposition")
     if disposition is not None:
         message = Message()
         message["Content-Disposition"] = disposition
-        # What the standard library makes of headers that are none, such as ones with lone surrogates.
+        # What the standard library raises for malformed headers, such as those with lone surrogates.
         with suppress(ValueError, LookupError, TypeError, AttributeError):
             if (given := message.get_filename()) is not None:
                 found.append(given)
-    # Some raise if they have none, such as responses of httpx that nobody requested.
+    # Some objects raise if they have no URL, such as responses of httpx without a request.
     with suppress(Exception):
         if (url := getattr(file, "url", None)) is not None:
             found.append(unquote(urlsplit(str(url)).path))

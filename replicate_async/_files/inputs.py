@@ -33,7 +33,7 @@ _MAX_ITEMS_ON_LOOP: Final = 5000
 """Items of one list or mapping above which the input is copied in a thread."""
 
 _MAX_ITEMS: Final = 10**6
-"""Items of an iterator that are read at most: one that does not end must not take all memory."""
+"""Maximum number of items that are read from an iterator, since one that does not end would take all memory."""
 
 
 async def encode_input(
@@ -135,7 +135,7 @@ class _Copier:
     size: int = attrs.field(default=0, init=False)
     """The approximate number of bytes of JSON."""
     _around: dict[int, str] = attrs.field(factory=dict, init=False)
-    """The lists and mappings around the present value, by id, with their paths."""
+    """The lists and mappings around the current value, by id, with their paths."""
 
     def copy_input(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """Return the copy of an input."""
@@ -223,7 +223,7 @@ class _Copier:
         return unsendable(path, value)
 
     def _nested(self, value: Any, path: str, copy: Callable[[], Any]) -> Any:
-        """Return the copy of what has parts, unless it is one of its own parts."""
+        """Return the copy of a value that has parts, unless it contains itself."""
         if id(value) in self._around:
             raise exceptions.ArgumentError(
                 path, f"this is {self._around[id(value)]} again, which contains itself"
@@ -288,10 +288,10 @@ def _in_order(values: Any) -> list[Any]:
 
 
 def url_of(value: object) -> str | None:
-    """Return the URL of a file that a model made; None of anything else, which may be read instead."""
+    """Return the URL of an output file; None for any other value."""
     return str(getattr(value, "url")) if isinstance(value, holders.ModelFile) else None  # noqa: B009
 
 
 def is_file_input(value: Any) -> bool:
-    """Tell whether a value of an input is a file: bytes, a path, or an object that can be read."""
+    """Return whether a value of an input is a file that has to be sent: bytes, a path, or an object that can be read."""
     return not isinstance(value, holders.ModelFile) and holders.is_file(value)

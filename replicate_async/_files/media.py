@@ -54,7 +54,7 @@ _TYPE: Final = re.compile(
 
 
 def valid_type(value: str | None) -> str | None:
-    """Return the value of a `Content-Type` if it is one; it comes from a stranger, and may go to a browser."""
+    """Return the value of a `Content-Type` header if it is valid: it is not trusted, and may go to a browser."""
     value = (value or "").strip()
     return value if len(value) <= 200 and _TYPE.fullmatch(value) else None
 
@@ -65,13 +65,13 @@ def essence(content_type: str) -> str:
 
 
 def has_suffix(name: str) -> bool:
-    """Return whether a file name has a suffix, such as `.png`; the number in `model-1.5` is none."""
+    """Return whether a file name has a suffix, such as `.png`. The `.5` of `model-1.5` does not count."""
     return _SUFFIX.search(name) is not None
 
 
 def guess_type(name: str) -> str | None:
     """Return the media type for a file name or a path; None if unknown."""
-    # With the dot it is a path, never a URL such as `//[`, which `mimetypes` would fail to parse.
+    # The prefix makes it a path, since `mimetypes` would fail to parse a name such as `//[` as a URL.
     return _table().guess_type(f"./{name}", strict=False)[0]
 
 

@@ -55,7 +55,7 @@ def replace_files(output: Any, replace: Callable[[FileOutput], Any]) -> Any:
 
 
 def _copied(root: Tree) -> Iterator[Tree]:
-    """Yield a list or dict, and all that are nested in it, each of which is replaced by a copy before."""
+    """Yield a list or dict, and all lists and dicts in it, each of which is first replaced by a copy."""
     stack = [root]
     while stack:
         tree = stack.pop()
@@ -140,10 +140,10 @@ def is_file_url(text: str, http_host: str | None) -> bool:
 
 
 def _is_url_with_spaces(text: str, http_host: str | None) -> bool:
-    """Tell whether a text with spaces is the URL of a file all the same, and not a sentence that begins with one.
+    """Return whether a text with spaces is the URL of a file, and not a sentence that begins with a URL.
 
-    It is on one line, its host is that of Replicate's files or its path ends like a file name, and there is no
-    other URL in it.
+    The URL of a file is on one line, its host is that of Replicate's files or its path ends with a file name, and there is
+    no other URL in it.
     """
     if any(c in _BREAKS or not (c.isprintable() or c.isspace()) for c in text):
         return False
@@ -175,7 +175,7 @@ async def save_all(
             return error
         return None
 
-    # Numbered before they are saved, so that their names tell their order.
+    # The names are numbered before the files are saved, so that they show the order of the files.
     jobs = [(file, names.add(file.name)) for file in files]
     failures = await gather_limited(save, jobs, at_once=SAVED_AT_ONCE)
     saved = {file: (file.path, file._stamp) for file in files}

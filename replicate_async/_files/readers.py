@@ -45,7 +45,7 @@ class NotSeekable(Exception):
 class SharedReader:
     """An object that is read by one or more calls, of any event loop.
 
-    Each read of an object that can seek goes to its place first, and no other read comes in between. Obtain it from
+    If the object can seek, each read seeks its position first, and no other read comes in between. Obtain a reader from
     `shared_reader`, and call `release` when the call has ended.
     """
 
@@ -61,7 +61,7 @@ class SharedReader:
         self._passes: set[object] = set()
         """The passes that are reading it, each of which is represented by an object of its own."""
         self._position: int | None = None
-        """Where its owner left it."""
+        """The position at which its owner left it."""
         self._is_taken = False
         """Whether the one pass through a stream has begun."""
 
@@ -69,7 +69,7 @@ class SharedReader:
         self._users += 1
 
     def release(self) -> None:
-        """Note that a call has ended. After the last one, nothing of the content is remembered."""
+        """Note that a call has ended. After the last one, what is known of the content is forgotten."""
         with _registry_lock:
             self._users -= 1
             if self._users == 0:
@@ -127,7 +127,7 @@ class SharedReader:
             return  # it was cancelled before it began
         self._passes.remove(this)
         if not self._passes and self._position is not None:
-            with suppress(Exception):  # it was closed meanwhile, or cannot go back
+            with suppress(Exception):  # it was closed meanwhile, or cannot seek backwards
                 await call(self.file.seek, self._position)
 
     async def _read_at(self, position: int, size: int) -> Any:
@@ -241,7 +241,7 @@ class SharedReader:
     async def _exclusively(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of *work*, during which no other call uses the object.
 
-        If the task is cancelled, *work* goes on to its end, since threads do, and then another call gets its turn.
+        If the task is cancelled, *work* still runs to its end, as its threads do. Only then does another call get its turn.
         """
         await self._lock.acquire()
         try:

@@ -1,4 +1,4 @@
-"""Why a value cannot stand in an input, and what to pass instead. Pure."""
+"""Explains why a value cannot be in an input, and what to pass instead. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 from .. import exceptions
 
 _METHODS: Final[Mapping[str, str]] = {
-    # What a class has: what to pass instead. The first that fits.
+    # What to pass instead of objects with such an attribute. The first entry that fits is used.
     "model_dump": 'pass its model_dump(mode="json")',  # pydantic
     "__get_validators__": "pass its dict()",  # pydantic 1
     "get_secret_value": "pass its get_secret_value()",
@@ -33,7 +33,7 @@ _METHODS: Final[Mapping[str, str]] = {
 
 
 def reason_against(value: Any) -> str | None:
-    """Return why a value cannot be sent, and what to pass instead; None if nothing speaks against it."""
+    """Return why a value cannot be sent, and what to pass instead; None if there is no known reason."""
     cls = type(value)
     if isinstance(value, type):
         return "it is a class: pass an instance"
@@ -71,7 +71,7 @@ def reason_against(value: Any) -> str | None:
 
 
 def is_url(cls: type) -> bool:
-    """Tell whether objects of a class are URLs, also if they are tuples of the parts."""
+    """Return whether objects of a class are URLs, including tuples of the parts of a URL."""
     return hasattr(cls, "geturl") or (hasattr(cls, "scheme") and hasattr(cls, "host"))
 
 

@@ -1,4 +1,4 @@
-"""Output files as their servers have them: what they say of a file, and its content or a part of it, passed on."""
+"""Passes output files, or parts of them, on to browsers as their servers send them; reads their headers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _DATE: Final = re.compile(r"[A-Za-z]{3}, [A-Za-z0-9: -]+ GMT", re.ASCII)
 
 @attrs.frozen
 class Facts:
-    """What a server says of a file. The texts are valid as headers."""
+    """What the headers of a server say of a file. The strings are valid as headers."""
 
     size: int | None = None
     """Size of the whole file in bytes."""
@@ -54,12 +54,12 @@ class Facts:
     modified: str | None = None
     """Time of the last change."""
     has_ranges: bool = False
-    """Whether the server serves parts."""
+    """Whether the server accepts range requests."""
 
 
 @attrs.frozen
 class Conditions:
-    """Headers of a request that say which part of a file is asked for, and whether it is needed at all."""
+    """Headers of a request for a part of a file, or for a file that the browser may already have."""
 
     range: str | None = None
     if_range: str | None = None
@@ -67,7 +67,7 @@ class Conditions:
     if_modified_since: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """Return those that are passed on."""
+        """Return the headers that are passed on to the file's server."""
         found = {
             "If-None-Match": self.if_none_match,
             "If-Modified-Since": self.if_modified_since,
@@ -78,16 +78,16 @@ class Conditions:
 
 
 class Relay:
-    """Passes a file on. A part that breaks off is resumed, if the server can do that."""
+    """Passes a file on. An interrupted response is resumed, if the server supports that."""
 
     status: Literal[200, 206, 304, 416]
     """Status of the answer, once the first chunk has arrived."""
     facts: Facts
-    """What the server says of the file, likewise."""
+    """What the server says of the file, once the first chunk has arrived."""
     length: int | None
-    """Bytes that follow; None if unknown."""
+    """Number of bytes in the body of the answer; None if unknown."""
     content_range: str | None
-    """Place of the part in the file, as a header."""
+    """Position of the part in the file, as the header `Content-Range`."""
 
     def __init__(self, transport: Transport, url: str, prediction: str | None) -> None:
         self._transport = transport
@@ -152,7 +152,7 @@ class Relay:
                             self._count_bytes(len(chunk))
                             yield chunk
                             began = time.monotonic()
-                    # Of a file of unknown size there may be more, which the next answer tells.
+                    # If the size of the file is unknown, there may be more. The next answer tells.
                     may_continue = (
                         self.length is None and self.status == 200 and response.status == 206
                     )
@@ -313,7 +313,7 @@ class Relay:
             self.length = part[2]
 
     def _is_at_end(self, response: ClientResponse) -> bool:
-        """Tell whether nothing follows what was received, by the answer to a request for the rest."""
+        """Return whether the answer to a request for the rest says that everything was received."""
         if response.status != 416 or self.length is not None:
             return False
         return unsatisfied_size(response.headers) == self._position + self._received
@@ -336,10 +336,10 @@ class Relay:
             )
 
     def _count_wait(self, seconds: float) -> None:
-        """Note for how long the server was waited for.
+        """Add to the seconds spent waiting for the server.
 
         Raises:
-            IncompleteFile: It is too long in all: content may drip without ever being silent.
+            IncompleteFile: They exceed the limit: content may drip without ever being silent.
         """
         self._waited += seconds
         if self._waited > (limit := self._transport.config.timeout.download):
@@ -373,13 +373,17 @@ def _facts_of(response: ClientResponse) -> Facts:
 
 
 def _valid(pattern: re.Pattern[str], value: str | None) -> str | None:
-    """Return the value of a header if it is one; it comes from a stranger, and goes to a browser."""
+    """Return the value of a header, without spaces around it, if it is valid: it is not trusted, and goes to a browser."""
     value = (value or "").strip()
     return value if len(value) <= 200 and pattern.fullmatch(value) else None
 
 
 def _requested_part(header: str, size: int) -> tuple[int, int] | None:
-    """Return the part that a `Range` asks for: empty if there is none; None to send the whole file."""
+    """Return the start and the end of the part that a `Range` header requests.
+
+    Returns:
+        The positions, which are equal if the file has no such part; None to send the whole file.
+    """
     found = _RANGE.fullmatch(header)
     if found is None:
         return None

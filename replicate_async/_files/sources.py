@@ -1,4 +1,4 @@
-"""Files that are to be sent: paths, bytes and readers behind one interface."""
+"""Files to send: paths, bytes and readers behind one interface."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MAX_BYTES: Final = 100 * 2**20
 """The maximum size of an uploaded file (:api:`size-limits`)."""
 
 CHUNK: Final = 2**20
-"""Bytes per read. With less, changing threads costs more than reading."""
+"""Bytes per read. With fewer, changing threads takes longer than reading."""
 
 MAX_NAME_BYTES: Final = 255
 """The maximum length of a file name (:api:`size-limits`)."""
 
 _RECENT_NS: Final = 2 * 10**9
-"""Nanoseconds after a change in which the next one may leave the times of a file as they are."""
+"""Nanoseconds after a change of a file in which another change may not change its times."""
 
 _MEDIA_TYPE: Final = re.compile(r"[!-.0-~]+/[!-~][ -~]*", re.ASCII)
 
@@ -46,7 +46,7 @@ RegularFile: TypeAlias = io.FileIO | io.BufferedReader | io.BufferedRandom
 
 @attrs.define(eq=False, repr=False)
 class Source:
-    """A file that is to be sent."""
+    """A file to send."""
 
     argument: str
     """Where the caller passed it, such as `input.images[2]`."""
@@ -63,9 +63,9 @@ class Source:
     content: bytes | None = attrs.field(default=None, kw_only=True)
     """The content, if it is in memory."""
     identity: tuple[int, ...] | None = attrs.field(default=None, kw_only=True)
-    """Identifies an unchanged file on the disk; None if only the content can."""
+    """Identifies an unchanged file on the disk; None if only its content can."""
     reader: SharedReader | None = attrs.field(default=None, kw_only=True)
-    """The reader of an object whose position moves when it is read."""
+    """The reader of an object that has a position, or can be read only once."""
     facts: ContentFacts = attrs.field(factory=ContentFacts, kw_only=True)
     """What is known of the content."""
 
@@ -75,7 +75,7 @@ class Source:
         return self.facts.digest
 
     def release(self) -> None:
-        """Note that the source is not used any more."""
+        """Note that the source is no longer used."""
         if self.reader is not None:
             self.reader.release()
             self.reader = None
@@ -141,7 +141,7 @@ async def source_of(
 ) -> Source:
     """Return the source for a path, for bytes, or for an object that can be read.
 
-    Call its `release` when it is not used any more.
+    Call its `release` when it is no longer used.
 
     Args:
         file: The file, as the caller passed it.
@@ -200,7 +200,7 @@ async def _complete(source: Source, name: str | None, content_type: str | None) 
     if source.size is not None and source.size > MAX_BYTES:
         raise _too_large(source.argument, source.name, source.size)
     source.name = name or source.name
-    # In a thread: `mimetypes` reads files of the system at its first use.
+    # In a thread, since `mimetypes` reads files of the system at its first use.
     kind = content_type or await in_thread(guess_type, source.name) or source.content_type or None
     kind = kind or sniff(await _first_bytes(source))
     source.name = source.name or f"file{guess_extension(kind)}"
@@ -250,7 +250,7 @@ async def _first_bytes(source: Source) -> bytes:
 
 
 def is_media_type(text: str) -> bool:
-    """Tell whether a text can stand in a `Content-Type` header."""
+    """Return whether a text can be the value of a `Content-Type` header."""
     return _MEDIA_TYPE.fullmatch(text) is not None and len(text) <= 255
 
 
@@ -278,7 +278,7 @@ def _too_large(argument: str, name: str, size: int | None) -> exceptions.Argumen
 
 
 def _shown(error: Exception) -> str:
-    """Return an exception as a short text: that of a UnicodeDecodeError contains the whole content."""
+    """Return a short text about an exception. The text of a UnicodeDecodeError contains the whole content."""
     text = str(error) if isinstance(error, OSError) and error.filename else repr(error)
     return text if len(text) <= 300 else f"{type(error).__name__}: {str(error)[:200]}"
 
@@ -343,7 +343,7 @@ def _from_path(file: os.PathLike[Any], argument: str) -> Source:
             # Opening a pipe, or reading a device, may never end.
             raise _unreadable(argument, file, "it is not a regular file; pass it opened")
         with path.open("rb") as opened_file:
-            # Files that the system makes while they are read, as in /proc, have no size.
+            # Files whose content the system makes while they are read, as in /proc, have the size 0.
             size = status.st_size or (None if opened_file.read(1) else 0)
     except exceptions.ReplicateException:
         raise
@@ -416,7 +416,11 @@ async def _from_loader(file: Any, load: holders.Load, argument: str) -> Source:
 
 
 async def _from_reader(file: Any, argument: str) -> Source:
-    """Return the source for an object that can be read, unless it is closed, of text, or fails at once."""
+    """Return the source for an object that can be read.
+
+    Raises:
+        ArgumentError: It is closed, or open in text mode, or cannot be read.
+    """
     try:
         if holders.opens_when_looked_at(file):
             await in_thread(_check_reader, file, argument)
@@ -438,7 +442,7 @@ async def _from_reader(file: Any, argument: str) -> Source:
 
 
 def _check_reader(file: Any, argument: str) -> None:
-    """Refuse what is closed, of text, or the answer to a request that failed."""
+    """Refuse an object that is closed, or open in text mode, or the response to a request that failed."""
     if getattr(file, "closed", False) is True:
         raise _closed(file, argument)
     if getattr(getattr(file, "file", None), "closed", False) is True:
@@ -477,7 +481,7 @@ def _check_response(file: Any, argument: str) -> None:
 
 
 async def _from_regular_file(file: Any, argument: str) -> Source | None:
-    """Return the source for an object that is nothing but an open file on the disk."""
+    """Return the source for an object that reads a file on the disk as it is; None for any other object."""
     if (opened_file := _regular_file(file)) is None:
         return None
     status = await in_thread(_stat, opened_file)
@@ -501,7 +505,7 @@ def _regular_file(file: Any) -> RegularFile | None:
         file = getattr(file, "file", None)
     elif home.startswith("aiofiles."):
         file = getattr(file, "_file", None)
-    # Subclasses may read in other ways, and decompressing files do.
+    # No subclasses: they may read in other ways, as files do that decompress.
     if type(file) is io.FileIO:
         return file
     if type(file) in (io.BufferedReader, io.BufferedRandom) and type(file.raw) is io.FileIO:
@@ -517,7 +521,7 @@ def _stat(file: RegularFile) -> os.stat_result:
 
 
 async def _positional_chunks(file: RegularFile, size: int) -> AsyncGenerator[Any, None]:
-    """Read without moving the caller's position, which aiofiles cannot; the caller may close the file."""
+    """Read without moving the position of the caller's file, which aiofiles cannot. The caller may close the file."""
     descriptor = os.dup(file.fileno())
     try:
         position = 0
@@ -549,7 +553,7 @@ async def _can_seek(file: Any) -> bool:
 
 
 async def _from_shared(file: Any, argument: str) -> Source:
-    """Return the source for an object whose position moves when it is read."""
+    """Return the source for an object that has a position, or can be read only once."""
     reader = shared_reader(file)
     try:
         can_seek = await _can_seek(file)
@@ -580,7 +584,7 @@ async def _from_shared(file: Any, argument: str) -> Source:
 
 
 def _name_of(file: Any) -> str:
-    # `name` is that of the file, except for uploads to web frameworks: there it is that of the form's field.
+    # In uploads to web frameworks, `name` is that of the form's field, and `filename` that of the file.
     attributes = ("name",) if isinstance(file, io.IOBase) else ("filename", "name")
     given = [_attribute(file, attribute) for attribute in attributes]
     given += [_attribute(file, "path"), *holders.names_of(file)] if not any(given) else []

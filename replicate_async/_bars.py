@@ -17,13 +17,13 @@ T = TypeVar("T")
 _logger = logging.getLogger("replicate_async")
 
 _TICK: Final = 0.2
-"""Seconds between two looks at the state of a run."""
+"""Seconds between two updates of the bar."""
 
 _RUN_FORMAT: Final = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
 
 
 class Bar:
-    """A bar of tqdm. If it cannot be shown, such as on a terminal that was closed, what it is about goes on."""
+    """A bar of tqdm. If it cannot be shown, such as on a terminal that was closed, the work goes on without it."""
 
     def __init__(self, **options: Any) -> None:
         """Open a bar.
@@ -39,11 +39,11 @@ class Bar:
         self._try(lambda: setattr(self, "_bar", make(**options)))
 
     def add(self, number: float) -> None:
-        """Note that so much more is done."""
+        """Add to what is done."""
         self._try(lambda: self._bar.update(number))
 
     def restart(self, number: float = 0) -> None:
-        """Note how much is done in all."""
+        """Set how much is done."""
 
         def go() -> None:
             self._bar.n = number
@@ -94,20 +94,19 @@ def byte_bar(name: str, total: int | None = None) -> Bar:
 class RunBar:
     """The bar of a run: the state of its prediction, and the percentage in its logs."""
 
-    def __init__(self, name: str, look: Callable[[], Job | None]) -> None:
+    def __init__(self, name: str, find: Callable[[], Job | None]) -> None:
         """Open the bar of a run.
 
         Args:
             name: The name of the model.
-            look: Returns the prediction, or None before it is created.
+            find: Returns the prediction, or None before it is created.
         """
         self._name = name
-        self._look = look
+        self._find = find
         self._bar = Bar(desc=f"{name} (sending)", total=100, bar_format=_RUN_FORMAT)
-        self._shown: tuple[object, ...] = ()
 
     async def during(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work, and show how far it is."""
+        """Return the result of some work, and show its progress meanwhile."""
         try:
             return await watched(work(), self._follow)
         finally:
@@ -120,7 +119,7 @@ class RunBar:
             await anyio.sleep(_TICK)
 
     def _show(self) -> None:
-        job = self._look()
+        job = self._find()
         if job is None:
             self._bar.add(0)
             return

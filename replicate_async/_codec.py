@@ -33,11 +33,11 @@ _MAX_ERROR = 2000
 """Characters of an error that is neither a text nor has a message."""
 
 _MAX_INTEGER: Final = 10**18
-"""Integers that counts, sizes and codes are smaller than: Python shows none of more than 4300 digits."""
+"""Upper limit of counts, sizes and codes, exclusive: Python does not print integers of more than 4300 digits."""
 
 
 class NestedTooDeeplyError(ValueError):
-    """A JSON text is beyond what this version of Python reads."""
+    """A JSON text is nested more deeply than this version of Python can read."""
 
 
 def decode_json(body: bytes | bytearray | str) -> Any:

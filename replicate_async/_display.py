@@ -1,4 +1,4 @@
-"""How objects are shown: short in a `repr`, rich in a notebook. Pure."""
+"""The `repr` of objects, which is short, and their HTML for notebooks. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VALUE: Final = "text-align:left;vertical-align:top;padding:2px 0;background:non
 
 
 class Html(str):
-    """A text that is HTML already."""
+    """A text that is HTML, and needs no escaping."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""JSON that Python's recursion and limits refuse: long integers, and any depth. Pure."""
+"""JSON beyond the limits of Python: long integers, and any depth. Pure."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def mapped(
     Args:
         value: The tree.
         change: Returns what stands for a leaf.
-        trees: What copies the lists and dicts in it, by their exact types; all else is a leaf.
+        trees: The types of lists and dicts in it, with what copies them. An object of any other type is a leaf.
     """
     root = [value]
     containers: list[Any] = [root]
@@ -130,7 +130,7 @@ def _split(number: int, length: int) -> str:
 
 
 class _Writer:
-    """Writes JSON with a stack of its own, and not Python's."""
+    """Writes JSON with a stack of its own instead of Python's."""
 
     def __init__(
         self,
@@ -148,11 +148,12 @@ class _Writer:
 
     def pieces(self, root: object) -> Iterator[str]:
         """Yield the text in pieces."""
+        # Of the container that is being written: its remaining entries, the text after the last one, and its ID.
         items: Iterator[tuple[str, Any]] = iter([("", root)])
         end = ""
         identity = 0
-        stack: list[tuple[Iterator[tuple[str, Any]], str, int]] = []
-        path: set[int] = set()
+        stack: list[tuple[Iterator[tuple[str, Any]], str, int]] = []  # the same of those around it
+        path: set[int] = set()  # the IDs of all of them
         while True:
             for before, item in items:
                 value = item

@@ -1,4 +1,4 @@
-"""What is shown or written down: without secrets and passwords. Pure."""
+"""Removes secrets and passwords from what is shown or written. Pure."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _withheld(item: object) -> object:
 
 
 def recorded_input(value: Mapping[str, Any], secrets: AbstractSet[str] | None) -> Mapping[str, Any]:
-    """Return an input as it is written down; if the secrets are not known, without those with usual names."""
+    """Return an input as it is written to a journal; if the secrets are not known, without those with typical names."""
     return without_secrets(value, likely_secrets(value) if secrets is None else secrets)
 
 
@@ -83,7 +83,7 @@ def holds_secret(schema: object, components: Mapping[str, Any]) -> bool:
 
     Args:
         schema: The schema.
-        components: What its references stand for, by name.
+        components: The schemas that it may refer to, by name.
     """
     parts: list[object] = [schema]
     names: set[str] = set()
@@ -109,7 +109,7 @@ _LIKE_SECRETS: Final = re.compile(
 
 
 def likely_secrets(value: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the inputs that are secrets by their names, for models whose schema is not known."""
+    """Return the names of the inputs that are secrets judging by their names, for models whose schema is not known."""
     return frozenset(
         name
         for name, item in value.items()

@@ -112,7 +112,7 @@ def _without_site(text: str, argument: str) -> str:
 
 
 def parse_version(value: object, argument: str) -> Reference:
-    """Return the version that an argument names which takes nothing else; its ID may have any form.
+    """Parse an argument that can only be a version, so that its ID may have any form.
 
     Args:
         value: The ID, `owner/name:version`, the URL of a version, or a `Version`.

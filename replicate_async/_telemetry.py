@@ -20,7 +20,7 @@ from ._version import __version__
 from .types import Job
 
 is_installed = False
-"""Whether there is anything to record with."""
+"""Whether OpenTelemetry is installed."""
 _trace: Any = None
 """The module `opentelemetry.trace`, if it is installed, and below what this package uses of the API."""
 _tracer: Any = None
@@ -37,22 +37,20 @@ else:
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
-
-# -- Logs --------------------------------------------------------------------------------------
-
-
 _MAX_SECONDS: Final = 1e9
-"""Longest measurement in seconds that is believed."""
+"""Upper limit of measurements in seconds; larger ones are taken for errors."""
 
 _YEARS: Final = (1970, 2262)
 """Years whose times are 64-bit numbers of nanoseconds."""
 
+# -- Logs --------------------------------------------------------------------------------------
+
 
 def set_up_logging() -> None:
-    """Let all that is logged be printed, and show it on stderr if the environment variable `REPLICATE_LOG` names a level.
+    """Make log records printable, and show them on stderr if the environment variable `REPLICATE_LOG` is a level.
 
     Raises:
-        ArgumentError: It names no level.
+        ArgumentError: The variable is set, but not a level.
     """
     logger = logging.getLogger("replicate_async")
     logger.addFilter(_escape_surrogates)  # has no effect the second time
@@ -177,7 +175,7 @@ class RunSpan:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Make a child span of a part of the run, such as its create, while the context is entered."""
+        """Return a context in which a child span covers a part of the run, such as its create."""
         if self._span is None:
             yield
             return
@@ -215,11 +213,11 @@ class RunSpan:
             "replicate.total_time": measured_seconds(job, "total_time"),
         }
         self._span.set_attributes({name: fact for name, fact in facts.items() if fact is not None})
-        self._past("queue", job.created_at, job.started_at)
-        self._past("predict", job.started_at, job.completed_at)
+        self._add_past_span("queue", job.created_at, job.started_at)
+        self._add_past_span("predict", job.started_at, job.completed_at)
 
-    def _past(self, name: str, began: datetime | None, ended: datetime | None) -> None:
-        """Make a child span of what happened at the server, by its clock."""
+    def _add_past_span(self, name: str, began: datetime | None, ended: datetime | None) -> None:
+        """Make a child span of a period on the server, by its clock; none if one of the times is missing."""
         if began is None or ended is None or not _YEARS[0] <= began.year <= ended.year < _YEARS[1]:
             return
         child = _tracer.start_span(

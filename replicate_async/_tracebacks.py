@@ -22,22 +22,22 @@ _LIBRARIES: Final = (
     "<frozen",
     *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},
 )
-"""Where code is that is not the user's."""
+"""Beginnings of the file names of code that is not the user's."""
 
 
 def trim(error: BaseException, own: type[BaseException]) -> None:
-    """End the traceback of one of our own exceptions at the user's line, and fold causes that say nothing new.
+    """End the traceback of one of our own exceptions at the user's line, and remove causes that add nothing.
 
     Args:
         error: The exception.
         own: The base of our own exceptions.
     """
-    _fold(error, own)
+    _remove_causes(error, own)
     error.__traceback__ = joined(_outside(error.__traceback__))
 
 
-def in_notebook(error: BaseException, own: type[BaseException]) -> list[str]:
-    """Return what IPython shows for one of our own exceptions: as for any other, but trimmed.
+def notebook_traceback(error: BaseException, own: type[BaseException]) -> list[str]:
+    """Return what IPython shows for one of our own exceptions: the same as for any other, but trimmed.
 
     Args:
         error: The exception.
@@ -54,8 +54,8 @@ def in_notebook(error: BaseException, own: type[BaseException]) -> list[str]:
     return lines
 
 
-def _fold(error: BaseException, own: type[BaseException]) -> None:
-    """Fold the causes of an exception whose texts are in its message; of our own causes, remove the frames."""
+def _remove_causes(error: BaseException, own: type[BaseException]) -> None:
+    """Remove the cause of an exception if its text is in the message; remove the package's frames from our own causes."""
     seen: set[int] = set()
     while id(error) not in seen:
         seen.add(id(error))
@@ -67,15 +67,15 @@ def _fold(error: BaseException, own: type[BaseException]) -> None:
         if isinstance(cause, own):
             cause.__traceback__ = joined(_outside(cause.__traceback__))
             error = cause
-        elif _says_nothing_new(cause, str(error)):
+        elif _adds_nothing(cause, str(error)):
             error.__cause__ = None  # which suppresses the context, too
             return
         else:
             return
 
 
-def _says_nothing_new(cause: BaseException, message: str) -> bool:
-    """Tell whether the message has the text of a cause, and no code of the user's has raised it."""
+def _adds_nothing(cause: BaseException, message: str) -> bool:
+    """Return whether the message contains the text of a cause that was not raised by the user's code."""
     texts = (str(cause), getattr(cause, "strerror", None))
     is_told = any(text and text in message for text in texts) or not str(cause)
     return is_told and all(is_in(each, *_LIBRARIES) for each in frames(cause.__traceback__))
@@ -91,7 +91,7 @@ def _outside(trace: TracebackType | None) -> list[TracebackType]:
         elif not is_inside or not is_in(each, *_LIBRARIES):
             kept.append(each)
     while is_inside and len(kept) > 1 and is_in(kept[-1], contextlib.__file__):
-        kept.pop()  # what `with` has called
+        kept.pop()  # a frame between a `with` statement and this package
     return kept
 
 

@@ -67,7 +67,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from ._redaction import without_credentials, without_surrogates
-from ._tracebacks import in_notebook
+from ._tracebacks import notebook_traceback
 from .types import Job
 
 __all__ = (
@@ -148,7 +148,7 @@ class ReplicateException(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook displays: the traceback up to the user's line."""
-        return in_notebook(self, ReplicateException)
+        return notebook_traceback(self, ReplicateException)
 
 
 # -- Error responses of the API ----------------------------------------------------------------

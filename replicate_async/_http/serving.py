@@ -23,7 +23,7 @@ BODY_TIMEOUT: Final = 15.0
 """Seconds for the body of a request to arrive."""
 
 
-class _Reply(Protocol):
+class ReplyLike(Protocol):
     """The reply to a delivery: `replicate_async.Reply`, which is of a higher rank."""
 
     @property
@@ -32,8 +32,11 @@ class _Reply(Protocol):
     def text(self) -> str: ...
 
 
-Handle: TypeAlias = Callable[[list[tuple[str | bytes, str | bytes]], bytes], Awaitable[_Reply]]
+Handle: TypeAlias = Callable[[list[tuple[str | bytes, str | bytes]], bytes], Awaitable[ReplyLike]]
 """Handles a request: its headers and its body."""
+
+HandleSync: TypeAlias = Callable[[list[tuple[str | bytes, str | bytes]], bytes], ReplyLike]
+"""The same, in a thread."""
 
 
 def aiohttp_handler(handle: Handle, max_bytes: int) -> AiohttpHandler:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -18,7 +18,6 @@ from ..types import WebhookEvent
 from .asgi import ASGIApp, Endpoint
 from .backplane import Backplane
 from .deliveries import Headers, headers_of, job_in
-from .django import DjangoView, django_view
 from .inbox import Inbox
 from .signing import Fetch, SigningSecrets
 
@@ -27,6 +26,9 @@ __all__ = ("Receiver", "Reply")
 _logger = logging.getLogger("replicate_async")
 
 H = TypeVar("H")
+
+DjangoView: TypeAlias = Callable[[Any], Awaitable[Any]]
+"""A view for Django: from a request to a response. Django has no types of its own."""
 
 MAX_BYTES: Final = 2**20
 """Longest body of a delivery in bytes."""
@@ -92,6 +94,8 @@ class Receiver(Unpicklable):
     @property
     def django(self) -> DjangoView:
         """Asynchronous view for Django: `path("replicate", receiver.django)`. It needs no CSRF token."""
+        from .django import django_view  # optional: imported when it is used
+
         return django_view(self.handle, MAX_BYTES)
 
     def on(self, *events: WebhookEvent) -> Callable[[H], H]:

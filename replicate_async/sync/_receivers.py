@@ -29,22 +29,9 @@ class ReceiverMixin:
     @property
     def django(self: _Handles) -> Callable[[Any], Any]:
         """View for Django: `path("replicate", receiver.django)`. It needs no CSRF token."""
-        from django.core.exceptions import RequestDataTooBig  # if it is used
-        from django.http import HttpResponse, HttpResponseNotAllowed  # if it is used
-        from django.views.decorators.csrf import csrf_exempt  # if it is used
+        from .._web.django import sync_django_view  # optional: imported when it is used
 
-        def view(request: Any) -> Any:
-            if request.method != "POST":
-                return HttpResponseNotAllowed(["POST"])
-            try:
-                body = request.body
-            except RequestDataTooBig:
-                body = bytes(MAX_BYTES + 1)
-            reply = self.handle(request.headers, body)
-            return HttpResponse(reply.text.encode(), status=reply.status, content_type="text/plain")
-
-        exempt: Callable[[Any], Any] = csrf_exempt(view)
-        return exempt
+        return sync_django_view(self.handle, MAX_BYTES)
 
     @property
     def flask(self: _Handles) -> Callable[[], Any]:

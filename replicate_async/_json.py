@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from json.encoder import encode_basestring, encode_basestring_ascii
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 CHUNK: Final = 512
 """Digits that Python converts under any `sys.set_int_max_str_digits`, whose lowest limit is 640."""
@@ -129,6 +129,16 @@ def _split(number: int, length: int) -> str:
     return _split(high, length - low) + _split(rest, low)
 
 
+class _Container(NamedTuple):
+    """A list or dict that is being written."""
+
+    id: int
+    items: Iterator[tuple[str, Any]]
+    """Its remaining entries, each with the text before it."""
+    end: str
+    """The text after the last entry."""
+
+
 class _Writer:
     """Writes JSON with a stack of its own instead of Python's."""
 
@@ -148,14 +158,13 @@ class _Writer:
 
     def pieces(self, root: object) -> Iterator[str]:
         """Yield the text in pieces."""
-        # Of the container that is being written: its remaining entries, the text after the last one, and its ID.
-        items: Iterator[tuple[str, Any]] = iter([("", root)])
-        end = ""
-        identity = 0
-        stack: list[tuple[Iterator[tuple[str, Any]], str, int]] = []  # the same of those around it
-        path: set[int] = set()  # the IDs of all of them
-        while True:
-            for before, item in items:
+        around = [_Container(0, iter([("", root)]), "")]
+        """The container that is being written, after those that contain it."""
+        path: set[int] = set()
+        """Their IDs."""
+        while around:
+            current = around[-1]
+            for before, item in current.items:
                 value = item
                 yield before
                 while not isinstance(value, (str, int, float, list, tuple, dict, type(None))):
@@ -172,19 +181,16 @@ class _Writer:
                     continue
                 if id(value) in path:
                     raise ValueError("Circular reference detected")
-                stack.append((items, end, identity))
-                identity = id(value)
-                path.add(identity)
+                depth = len(around)
+                end = self._line(depth - 1) + brackets[1]
+                around.append(_Container(id(value), self._items(value, depth), end))
+                path.add(id(value))
                 yield brackets[0]
-                end = self._line(len(stack) - 1) + brackets[1]
-                items = self._items(value, len(stack))
                 break
             else:
-                yield end
-                if not stack:
-                    return
-                path.discard(identity)
-                items, end, identity = stack.pop()
+                yield current.end
+                path.discard(current.id)
+                around.pop()
 
     def _line(self, depth: int) -> str:
         return "" if self._indent is None else "\n" + " " * (self._indent * depth)

@@ -46,16 +46,18 @@ class Session:
     client: aiohttp.ClientSession
     is_given: bool
     """Whether the caller brought the aiohttp session."""
-    slots: Slots
+    connections: int
+    """Limit on the connections of creates, and on those of all other requests."""
+    slots: Slots = attrs.field(init=False)
     """Connections for all requests but creates."""
-    creates: Slots
+    creates: Slots = attrs.field(init=False)
     """Connections for creates. Each create may occupy one for a minute, while it waits for a result."""
-    holds: Slots
+    holds: Slots = attrs.field(init=False)
     """Creates whose answers the server may hold back at a time: fewer than connections, so that some remain free.
 
     This includes the creates of `Client.request`.
     """
-    relays: Slots
+    relays: Slots = attrs.field(init=False)
     """Downloads that browsers may read at a time, at their own pace: also fewer than connections."""
     proxies: dict[Origin, str | None] = attrs.field(factory=dict)
     """Proxies of the environment, by origin."""
@@ -68,6 +70,13 @@ class Session:
     guard: AsyncGenerator[None, None] | None = None
     """Suspended generator, which closes the session when the event loop shuts down its asynchronous generators. None
     for a session that the caller brought."""
+
+    def __attrs_post_init__(self) -> None:
+        free = max(self.connections // 8, 1)
+        self.slots = Slots(self.connections)
+        self.creates = Slots(self.connections)
+        self.holds = Slots(self.connections - free)
+        self.relays = Slots(max(self.connections - free, 1))
 
     def distrust(self) -> None:
         """Reuse none of the present connections, since an answer arrived that belongs to another request."""
@@ -198,9 +207,6 @@ class Pool:
         self._forget_closed()
         _keep_receive_buffers()
         connections = min(self._connections, share_of_descriptors())
-        slots, creates = Slots(connections), Slots(connections)
-        free = max(connections // 8, 1)
-        holds, relays = Slots(connections - free), Slots(max(connections - free, 1))
         if self._given is not None:
             if self._given.closed:
                 raise exceptions.ArgumentError("session", "this aiohttp session is closed")
@@ -209,7 +215,7 @@ class Pool:
                 raise exceptions.ArgumentError(
                     "session", "this aiohttp session belongs to another event loop"
                 )
-            opened = Session(self._given, True, slots, creates, holds, relays)
+            opened = Session(self._given, is_given=True, connections=connections)
             self._sessions[loop] = opened
             return opened
         client = self._make_client()
@@ -222,7 +228,7 @@ class Pool:
         # aiohttp sends a GET or DELETE again by itself when a connection breaks, and has no public switch
         # for that. Here, only `retry_delay` decides what is repeated.
         client._retry_connection = False  # noqa: SLF001  (see above)
-        opened = Session(client, False, slots, creates, holds, relays)
+        opened = Session(client, is_given=False, connections=connections)
         self._sessions[loop] = opened
         opened.closing = _Closing(client, opened.cleanups)
         opened.guard = _guard(opened.closing)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .testing import Emulator
 
-_OTHERS: Final = ("REPLICATE_API_PREFIX", "REPLICATE_WEBHOOK_SECRET")
+_OF_THE_REAL_API: Final = ("REPLICATE_API_PREFIX", "REPLICATE_WEBHOOK_SECRET")
 """Variables that may be set for the real API, and would lead clients past the emulator."""
 
 _users: Final[set[object]] = set()
@@ -54,7 +54,7 @@ def _running(
     from .testing import Emulator  # see above
 
     with Emulator() as emulator:
-        for name in _OTHERS:
+        for name in _OF_THE_REAL_API:
             patch.delenv(name, raising=False)
         for name, value in emulator.env.items():
             patch.setenv(name, value)

@@ -51,7 +51,7 @@ class InputTypes:
         annotation = self._annotations.get(name, Any)
         types = _alternatives(annotation)
         if text.startswith("@") and self._files.is_on:
-            return _at(text, name, annotation, self._files)
+            return _file_or_text(text, name, annotation, self._files)
         if str in types or Path in types:
             return text
         if bool in types and text.strip().lower() in ("true", "false"):
@@ -99,7 +99,7 @@ def _items(annotation: Any) -> Any:
 
 def _with_files(value: Any, name: str, annotation: Any, files: Files) -> Any:
     if isinstance(value, str):
-        return _at(value, name, annotation, files) if value.startswith("@") else value
+        return _file_or_text(value, name, annotation, files) if value.startswith("@") else value
     if isinstance(value, list):
         items = _items(annotation)
         return [
@@ -110,7 +110,7 @@ def _with_files(value: Any, name: str, annotation: Any, files: Files) -> Any:
     return value
 
 
-def _at(text: str, name: str, annotation: Any, files: Files) -> Path | str:
+def _file_or_text(text: str, name: str, annotation: Any, files: Files) -> Path | str:
     """Return the file that text beginning with @ names, its content if the input is text, or the text after @@."""
     if text.startswith("@@"):
         return text[1:]

@@ -200,8 +200,7 @@ class Download:
             IncompleteFile: It does not continue what was received before.
             FileTooLarge: The content exceeds the limit.
         """
-        headers = response.headers
-        tag = headers.get("ETag", "").strip()
+        tag = response.headers.get("ETag", "").strip()
         plain = is_plain(response)
         self._is_compressed = not plain
         start, total = 0, response.content_length if plain else None
@@ -209,26 +208,35 @@ class Download:
             start, _, total = content_range(response) or (-1, -1, None)
         self._repeated = 0
         if self.received or start:
-            # Either the rest, or all of it again, is fine, if the content is still the same.
-            same = tag == self._tag
-            if response.status == 206 and not tag and start == self.received:
-                same = True  # the request had If-Range, so the tag is the same
-            if total is not None and self.total not in (None, total):
-                same = False
-            if not same or start not in (0, self.received):
-                self._changed = True
-                raise self._incomplete()
-            self.total = self.total if total is None else total
-            self._repeated = self.received - start
+            self._continue(response, tag, start, total)
             return
         if response.status == 206 and total is None:  # a part that nobody has asked for
             raise self._incomplete()
         self.total = total
         self._tag = tag if plain and len(tag) > 2 and tag[0] == tag[-1] == '"' else None
-        content_type = valid_type(headers.get("Content-Type"))
+        content_type = valid_type(response.headers.get("Content-Type"))
         self.content_type = None if content_type is None else essence(content_type)
         if total is not None:
             self._check_size(total, total)
+
+    def _continue(self, response: ClientResponse, tag: str, start: int, total: int | None) -> None:
+        """Continue with a response that has the rest of the content, or all of it again.
+
+        Raises:
+            IncompleteFile: The content has changed, or this is another part of it.
+        """
+        # The request had If-Range: a part without a tag is one of the same content.
+        is_same = tag == self._tag or (
+            response.status == 206 and not tag and start == self.received
+        )
+        if total is not None and self.total not in (None, total):
+            is_same = False
+        if not is_same or start not in (0, self.received):
+            self._changed = True
+            raise self._incomplete()
+        if total is not None:
+            self.total = total
+        self._repeated = self.received - start
 
     def _final_error(self, failure: exceptions.ReplicateException) -> exceptions.ReplicateException:
         """Return the error to raise when there is no further attempt."""

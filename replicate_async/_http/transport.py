@@ -341,6 +341,7 @@ class Transport:
         return self._account_now().token
 
     def _account_now(self) -> Account:
+        """Return the account of the token that a request would be sent with now."""
         config = self.config
         given = config.token() if callable(config.token) else config.token or environment_token()
         account = self._account
@@ -349,18 +350,14 @@ class Transport:
         if given is None:
             raise exceptions.MissingToken
         token = Secret(check_token(given))
-        limit = config.rate_limit
-        account = self._account = Account(
-            given,
-            token,
-            {**config.headers, "Authorization": Secret(f"Bearer {token}")},
-            None if limit is None else self.pool.gates.of((self.routes.api_origin, token), limit),
-            None
-            if config.tag_limit is None
-            else self.pool.gates.of(
-                (self.routes.api_origin, token, *sorted(config.tags.items())), config.tag_limit
-            ),
-        )
+        key = self.routes.api_origin, token
+        gates = tag_gates = None
+        if config.rate_limit is not None:
+            gates = self.pool.gates.of(key, config.rate_limit)
+        if config.tag_limit is not None:
+            tag_gates = self.pool.gates.of((*key, *sorted(config.tags.items())), config.tag_limit)
+        headers = {**config.headers, "Authorization": Secret(f"Bearer {token}")}
+        account = self._account = Account(given, token, headers, gates, tag_gates)
         return account
 
 

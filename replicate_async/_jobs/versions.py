@@ -24,9 +24,9 @@ _LIFETIME: Final = 300.0
 _LONGEST_PROBE: Final = 2.0
 """Seconds after whose begin a call that finds out whether a model is official is not waited for any more."""
 
-_LONGEST_HELD_PROBE: Final = 1.0
-"""The same if the server may hold its answer until the result is there: then the model seems to be official, since a
-refusal would have come at once."""
+_LONGEST_HELD_PROBE: Final = 0.25
+"""The same if the server may hold its answer until the result is there. A refusal would come soon; else the model seems to
+be official, and the next call finds that out by a create that is not held."""
 
 _ITERATIONS: Final = 3
 """Iterations of the event loop in which calls that begin together come to the question what they run."""
@@ -86,35 +86,36 @@ class KnownModels:
             with anyio.move_on_after(left):
                 await probe.wait()
         found = self.get(transport, name)
-        if found is not None or key in self._probes:
+        if found is not None or (probe is not None and not probe.is_held):
             yield found
             return
-        probe = self._probes[key] = _Probe()
+        own = self._probes[key] = _Probe(may_be_held=probe is None)
         try:
             yield None
         finally:
-            del self._probes[key]
-            probe.ended.set()
+            if self._probes.get(key) is own:
+                del self._probes[key]
+            own.ended.set()
 
     async def may_hold(self, transport: Transport, name: str) -> bool:
         """Return whether the server may hold the answer to the call that finds out about a model, which calls this.
 
-        It may not if other calls wait for that. Calls that begin later wait for a shorter time if it may.
+        It may not if other calls wait for that, or have waited in vain for another one that may be held.
         """
         for _ in range(_ITERATIONS):  # those that have begun at the same time get there meanwhile
             await anyio.lowlevel.checkpoint()
         probe = self._probes.get((asyncio.get_running_loop(), (account_of(transport), name)))
         if probe is not None:
-            if probe.waiting:
-                return False
-            probe.is_held = True
-        return True
+            probe.is_held = probe.may_be_held and not probe.waiting
+        return probe is None or probe.is_held
 
 
 @attrs.define(eq=False)
 class _Probe:
     """A call that finds out about a model."""
 
+    may_be_held: bool
+    """Whether the server may hold its answer, as far as earlier calls are concerned."""
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     waiting: int = 0
     """Number of calls that wait for it."""

@@ -88,12 +88,13 @@ async def test_before_the_create_is_sent() -> None:
         here.emulator.wire.inject(Fault.STALL_BEFORE_EXECUTION, path="/v1/files")
         with pytest.raises(exceptions.TransportTimeout, match="request before the create"):
             await client.run("acme/echo", {"text": "a", "file": b"x" * 300_000}, timeout=0.2)
-        held = asyncio.create_task(client.run("acme/slow", {"text": "held"}))
-        await until(lambda: here.made_of("held"))
+        here.emulator.wire.inject(Fault.DELAY, method="POST", path="*/predictions", seconds=1)
+        first = asyncio.create_task(client.run("acme/echo", {"text": "first"}, wait=False))
+        await until(lambda: here.made_of("first"))
         with pytest.raises(exceptions.TransportTimeout, match="another first run"):
-            await client.run("acme/slow", {"text": "b"}, timeout=0.2)
-        held.cancel()
-        await asyncio.wait({held})
+            await client.run("acme/echo", {"text": "b"}, timeout=0.2)
+        first.cancel()
+        await asyncio.wait({first})
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as full,
         contextlib.ExitStack() as others,

@@ -719,7 +719,7 @@ class Client(Unpicklable):
         bar = None
         if _arguments.flag(progress, "progress"):
             total = len(inputs) if isinstance(inputs, Sized) else None
-            bar = Bar(desc=plan.shown, total=total, unit="run")
+            bar = Bar(desc=plan.match.label, total=total, unit="run")
         return Outcomes(self._context, plan, inputs, bar)
 
     def output(self, url: str) -> FileOutput:

@@ -45,10 +45,10 @@ async def abandon_if_interrupted(state: RunState, work: Callable[[], Awaitable[T
         except Exception as error:
             # A bug, a deep stack or no memory: what has been created is named, and cancelled if it still runs.
             await abandon(state)
-            named = _named(state, error)
-            if named is error:
+            explained = _explained(state, error)
+            if explained is error:
                 raise
-            raise named from error
+            raise explained from error
         except BaseException:
             # Cancelled or interrupted.
             await abandon(state)
@@ -61,11 +61,11 @@ async def abandon_if_interrupted(state: RunState, work: Callable[[], Awaitable[T
             error.add_note(f"Prediction {state.prediction.id} may still be running.")
         raise
     except MemoryError as error:
-        raise _named(state, error) from error
+        raise _explained(state, error) from error
 
 
-def _named(state: RunState, error: Exception) -> Exception:
-    """Return the exception that says what an unexpected one has left behind; the same if that is nothing."""
+def _explained(state: RunState, error: Exception) -> Exception:
+    """Return an unexpected exception as it is, or one of this package that says what it has left behind."""
     if state.prediction is not None:
         _logger.warning("prediction %s lost: %r", state.prediction.id, error)
         return exceptions.ContactLost(state.prediction, repr(error)[:500])

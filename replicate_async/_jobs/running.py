@@ -260,10 +260,10 @@ async def begin(state: RunState, create: Callable[[], Awaitable[None]]) -> Predi
 
 
 async def follow_closely(prediction: Prediction, step: Callable[[], Awaitable[T]]) -> T:
-    """Await a step that follows a prediction.
+    """Await a step that follows a prediction, whose errors must name the prediction.
 
     Raises:
-        ContactLost: It failed.
+        ContactLost: The step failed.
     """
     try:
         return await step()
@@ -356,10 +356,9 @@ async def _save(prediction: Prediction, directory: Path, *, durable: bool, progr
 
 
 async def start(state: RunState, request: CreateRequest) -> Prediction:
-    """Create a prediction without waiting for its end; abandon it if this is cancelled before the answer."""
-    return await abandon_if_interrupted(
-        state, partial(begin, state, partial(create_prediction, state, request))
-    )
+    """Create the prediction of a run without waiting for its end; abandon it if this is cancelled before the answer."""
+    work = partial(begin, state, partial(create_prediction, state, request))
+    return await abandon_if_interrupted(state, work)
 
 
 def follow(

@@ -12,7 +12,7 @@ from .. import _arguments, exceptions
 from .._http.session import Pool
 from ..types import Job
 from . import running
-from .abandoning import abandon, abandon_if_interrupted, until_closed
+from .abandoning import abandon, until_closed
 from .job import next_state, run_timeout
 from .policy import has_ended
 from .prediction import Output, Prediction
@@ -43,7 +43,7 @@ class StepwiseRun:
         self._make_request = make_request
         self._timeout = timeout or _arguments.LONGEST_WAIT
         self._ends_at = 0.0
-        self._create: Callable[[], Awaitable[None]] | None = None
+        self._request: CreateRequest | None = None
         self._latest: Prediction | None = None
         """The last prediction, also while the next one is created."""
         self._error: Exception | None = None
@@ -76,14 +76,12 @@ class StepwiseRun:
         self._unregister = self.pool.before_close(self.abandon)
 
     async def _begin(self) -> None:
-        request = await self._make_request()
-        self._create = partial(running.create_prediction, self._state, request)
+        self._request = await self._make_request()
         await self._begin_next()
 
     async def _begin_next(self) -> None:
-        assert self._create is not None
-        work = partial(running.begin, self._state, self._create)
-        self._latest = await abandon_if_interrupted(self._state, work)
+        assert self._request is not None
+        self._latest = await running.start(self._state, self._request)
 
     async def result(self) -> Output:
         """Wait for the end of the run, and return its output."""

@@ -20,7 +20,7 @@ from .._jobs.context import Context
 from .._unpicklable import Unpicklable
 from .map_fan_out import FanOut
 from .map_inputs import Inputs
-from .map_item import named
+from .map_item import own_error
 from .map_plan import Plan
 from .outcome import Outcome
 
@@ -65,7 +65,7 @@ class Outcomes(Unpicklable, BatchIterator[Outcome]):
         try:
             fan_out = self._fan_out or self._start()
         except MemoryError as error:
-            raise named(error, None) from error
+            raise own_error(error, None) from error
         try:
             outcome = await fan_out.take()
         except (anyio.EndOfStream, anyio.ClosedResourceError):

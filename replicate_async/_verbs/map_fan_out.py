@@ -20,7 +20,7 @@ from .._jobs.context import Context
 from .._jobs.run_state import RunState
 from .map_fingerprint import Fingerprint, fingerprint_of
 from .map_inputs import Inputs, read
-from .map_item import Item, Shared, Stopped, named
+from .map_item import Item, Shared, Stopped, own_error
 from .map_journal import Journal
 from .map_plan import Plan
 from .map_rows import Entry
@@ -103,7 +103,7 @@ class FanOut:
         try:
             await self._run()
         except Exception as error:  # noqa: BLE001  (it is raised where the outcomes are awaited)
-            self._failure = self._failure or named(error, None)
+            self._failure = self._failure or own_error(error, None)
 
     async def _run(self) -> None:
         shared, plan = self._shared, self._plan
@@ -119,8 +119,8 @@ class FanOut:
             return
         journal = shared.journal = Journal(plan.journal)
         try:
-            await journal.open(plan.shown)
-            shared.uncertain = UncertainCreates(shared.context, plan.wanted, journal)
+            await journal.open(plan.match.label)
+            shared.uncertain = UncertainCreates(shared.context, plan.match, journal)
             await self._complete_all(values)
         finally:
             await _finish_cleanup(journal.aclose, self._grace)
@@ -186,7 +186,7 @@ class FanOut:
             self._emit(
                 index,
                 Outcome(
-                    index, value if isinstance(value, Mapping) else {}, error=named(error, None)
+                    index, value if isinstance(value, Mapping) else {}, error=own_error(error, None)
                 ),
             )
             return

@@ -127,7 +127,7 @@ class Shared:
                     _logger.warning(
                         "the schema of %s, which tells secret inputs, cannot be fetched (%s): they are"
                         " recognised by their names",
-                        plan.shown,
+                        plan.match.label,
                         error,
                     )
                 self._is_schema_settled = True
@@ -243,14 +243,14 @@ class Item:
     def failed_outcome(self, error: Exception) -> Outcome:
         """Return the outcome of an input that has failed with an error."""
         prediction = getattr(error, "prediction", None) or self._run.prediction
-        error = named(error, prediction)
+        error = own_error(error, prediction)
         return Outcome(self.index, self.value, prediction, error=error, secrets=self._secrets)
 
     async def abandon(self) -> None:
         """Cancel the prediction, or let the journal have it for the next run."""
         run, journal = self._run, self._shared.journal
         is_lost = self._shared.journal_failure is not None
-        if is_lost and self._shared.plan.cancel_when_late:
+        if is_lost and self._shared.plan.cancels_late:
             run.on_abandon = "cancel"  # no run will collect it
         await abandon(run)
         if journal is None or is_lost:
@@ -307,7 +307,7 @@ class Item:
             raise exceptions.AmbiguousCreateError(
                 "POST",
                 shared.context.transport.config.base_url,
-                shared.plan.shown,
+                shared.plan.match.label,
                 f"it was sent in an earlier run; {reason}",
                 datetime.fromtimestamp(self._entry.intended, UTC),
                 candidates,
@@ -316,7 +316,7 @@ class Item:
             return None
         await shared.note(lambda journal: journal.created(self.index, found))
         shared.context.count(created=1, adopted=1)
-        _logger.warning("prediction %s of %s adopted", found, shared.plan.shown)
+        _logger.warning("prediction %s of %s adopted", found, shared.plan.match.label)
         return found
 
     async def _create(self) -> None:
@@ -389,7 +389,7 @@ class Item:
         except exceptions.RunTimeout as late:
             if timeout is None:
                 raise
-            is_to_be_canceled = self._shared.plan.cancel_when_late
+            is_to_be_canceled = self._shared.plan.cancels_late
             if is_to_be_canceled:
                 await cancel_in_time(prediction)
             await look_last(prediction)  # it was left alone, or it may have refused to be cancelled
@@ -480,8 +480,8 @@ def _redo_reason(error: Exception | None) -> RedoReason | None:
     return None
 
 
-def named(error: Exception, prediction: Prediction | None) -> Exception:
-    """Return the exception of this package for memory that has run out; any other as it is."""
+def own_error(error: Exception, prediction: Prediction | None) -> Exception:
+    """Return an error of an input as it is; for a `MemoryError`, an exception of this package in its place."""
     if not isinstance(error, MemoryError):
         return error
     own: exceptions.ReplicateException

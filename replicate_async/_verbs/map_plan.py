@@ -34,23 +34,30 @@ class Plan:
 
     target: CreateTarget | str
     """What to run, or the name of a model that may not be an official one."""
-    shown: str
-    """The name of the target in the journal."""
-    wanted: ListMatch
-    """How the list of predictions shows what was created."""
+    match: ListMatch
+    """How to recognise its predictions in the list. The label stands for the target in the journal."""
     options: CreateOptions
     concurrency: int
+    """Number of predictions in flight at a time."""
     ordered: bool
+    """Whether the outcomes come in the order of the inputs."""
     save_to: Path | None
+    """Directory for the outputs, if they are saved."""
     durable: bool
     """Whether files in it must survive a power cut."""
     journal: Path | None
+    """File of the journal, if there is one."""
     timeout: float | None
+    """Seconds that each prediction has; None for no limit."""
     retry_failed: int
+    """How often to create a new prediction for an input after a transient failure."""
     redo: frozenset[RedoReason]
     """The predictions of earlier runs that are created again."""
     on_abandon: OnAbandon
-    cancel_when_late: bool
+    """What to do with the predictions in flight if the fan-out is abandoned."""
+    cancels_late: bool
+    """Whether a prediction is cancelled when its time is over. Not the same as `on_abandon`: by default, a fan-out with
+    a journal cancels what is late, and leaves what is in flight to the next run."""
     ref: Ref
     """What was given to run."""
     interface: ModelInterface | None = None
@@ -122,11 +129,9 @@ def make_plan(
         _arguments.cancel_after_seconds(options.cancel_after)
     _arguments.one_of(on_abandon or "cancel", ("cancel", "leave"), "on_abandon")
     options = with_deadline(options, seconds, on_abandon or "cancel")
-    wanted = ListMatch(target, model=target) if isinstance(target, str) else target.match
     return Plan(
         target=target,
-        shown=wanted.label,
-        wanted=wanted,
+        match=ListMatch(target, model=target) if isinstance(target, str) else target.match,
         options=attrs.evolve(options, wait=None),
         concurrency=concurrency,
         ordered=_arguments.flag(ordered, "ordered"),
@@ -137,7 +142,7 @@ def make_plan(
         retry_failed=retry_failed,
         redo=_checked_reasons(redo, journal),
         on_abandon=on_abandon or ("cancel" if journal is None else "leave"),
-        cancel_when_late=on_abandon != "leave",
+        cancels_late=on_abandon != "leave",
         ref=ref,
         interface=interface,
         makes_text=interface is None and makes_text(ref),

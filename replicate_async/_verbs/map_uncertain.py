@@ -41,9 +41,9 @@ class UncertainCreates:
     list is read, until it has shown what is searched for.
     """
 
-    def __init__(self, context: Context, wanted: ListMatch, journal: Journal) -> None:
+    def __init__(self, context: Context, match: ListMatch, journal: Journal) -> None:
         self._context = context
-        self._wanted = wanted
+        self._match = match
         self._journal = journal
         self._began = time.monotonic()
         """When this run has locked the journal: nothing that is searched for was sent later."""
@@ -117,7 +117,7 @@ class UncertainCreates:
                 self._untimed.add(sent)
         if self._untimed:
             _logger.info(
-                "the list is searched for creates of %s at unknown times", self._wanted.label
+                "the list is searched for creates of %s at unknown times", self._match.label
             )
             return [None]
         spans: list[tuple[float, float]] = []
@@ -136,7 +136,7 @@ class UncertainCreates:
         pages = list_pages(self._context, call, patience=LONGEST_WAIT)
         async with aclosing(pages) as listed:
             async for _, entries in listed:
-                await in_thread(self._match, entries, span is not None)
+                await in_thread(self._note_matches, entries, span is not None)
                 if span is None and self._deadlines_found():
                     return
 
@@ -148,10 +148,10 @@ class UncertainCreates:
             for deadline in deadlines
         )
 
-    def _match(self, entries: list[Any], is_timed: bool) -> None:
+    def _note_matches(self, entries: list[Any], is_timed: bool) -> None:
         """Note which entries of the list may be what is searched for."""
         for job in jobs_of(entries, Prediction):
-            if not self._wanted.matches(job):
+            if not self._match.matches(job):
                 continue
             try:
                 hashed = sent_hash(job.input)

@@ -11,7 +11,7 @@ from . import exceptions
 from ._codec import format_datetime
 from .types import WebhookEvent
 
-LONGEST_WAIT: Final = 24 * 3600.0
+MAX_WAIT: Final = 24 * 3600.0
 """Seconds to wait for a prediction if the caller sets no timeout."""
 
 _WEBHOOK: Final = re.compile(

@@ -84,7 +84,7 @@ class Transport:
         self,
         call: Call,
         result: type[Any] | None = None,
-        patience: float = _arguments.LONGEST_WAIT,
+        patience: float = _arguments.MAX_WAIT,
     ) -> Answer:
         """Make the attempts of a call until one succeeds.
 

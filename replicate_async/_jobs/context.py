@@ -83,9 +83,7 @@ class Context:
     fan_outs: set[asyncio.Task[None]] = attrs.field(factory=set)
     """The tasks of `map`, which belong to no task group. They end before the connections are closed."""
 
-    async def fetch(
-        self, result: type[R], call: Call, patience: float = _arguments.LONGEST_WAIT
-    ) -> R:
+    async def fetch(self, result: type[R], call: Call, patience: float = _arguments.MAX_WAIT) -> R:
         """Send a call, and return the object in its answer, bound to this client.
 
         Args:

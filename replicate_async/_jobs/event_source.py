@@ -25,7 +25,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
-_MOST_FRUITLESS: Final = 5
+_MAX_FRUITLESS: Final = 5
 """Number of connections in a row without new events after which the stream is given up."""
 
 _SILENT: Final = 5.0
@@ -40,7 +40,7 @@ _LONG_SILENCE: Final = 15.0
 _NEWS: Final = frozenset({"output", "logs", "done", "error"})
 """The events that tell that the job goes on or has ended; others may only keep the connection open."""
 
-_LONGEST_PAUSE: Final = 30.0
+_MAX_PAUSE: Final = 30.0
 """Longest pause in seconds before reconnecting, whatever the server asks for."""
 
 
@@ -193,7 +193,7 @@ class EventSource:
 
     def _count_fruitless(self, failure: Exception | None) -> None:
         self._fruitless += 1
-        if self._fruitless >= _MOST_FRUITLESS:
+        if self._fruitless >= _MAX_FRUITLESS:
             raise StreamUnavailable(_cause(failure)) from failure
         _logger.info(
             "no events of prediction %s (%s); connecting again", self._prediction, _cause(failure)
@@ -202,7 +202,7 @@ class EventSource:
     def _pause(self) -> float:
         """Return the seconds to wait before reconnecting."""
         if self._retry is not None:
-            return min(self._retry, _LONGEST_PAUSE)
+            return min(self._retry, _MAX_PAUSE)
         # With jitter, since many streams may have been lost at the same moment.
         return min(0.1 * 2.0**self._fruitless, 5.0) * (1 - random.random() / 2)
 

@@ -25,7 +25,7 @@ J = TypeVar("J", bound=LiveJob)
 _CLOCK_ERROR: Final = timedelta(seconds=2)
 """Difference between the clocks of the API's machines."""
 
-_MOST_PAGES: Final = 10
+_MAX_PAGES: Final = 10
 
 
 async def find(
@@ -129,6 +129,6 @@ async def _candidates(context: Context, pending: PendingCreate, job_type: type[J
                     and not context.creates.is_owned(job.id)
                 ):
                     found.append(context.bind(job))
-            if not recent or pages == _MOST_PAGES:
+            if not recent or pages == _MAX_PAGES:
                 break
     return found

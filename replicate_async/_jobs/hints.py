@@ -11,10 +11,10 @@ from typing import Any, Final
 from .. import exceptions
 from .._concurrency import in_thread
 
-_MOST_STRINGS: Final = 100
+_MAX_STRINGS: Final = 100
 """Strings of an input that are looked at."""
 
-_LONGEST_PATH: Final = 1000
+_MAX_PATH: Final = 1000
 
 
 async def with_hint(
@@ -54,16 +54,14 @@ def _paths_in(input: Mapping[str, Any]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     left = [(f"input.{key}", value) for key, value in input.items()]
     looked_at = 0
-    while left and looked_at < _MOST_STRINGS:
+    while left and looked_at < _MAX_STRINGS:
         place, value = left.pop(0)
         if isinstance(value, list):
-            left += [
-                (f"{place}[{index}]", item) for index, item in enumerate(value[:_MOST_STRINGS])
-            ]
+            left += [(f"{place}[{index}]", item) for index, item in enumerate(value[:_MAX_STRINGS])]
         elif isinstance(value, dict):
-            parts = islice(value.items(), _MOST_STRINGS)
+            parts = islice(value.items(), _MAX_STRINGS)
             left += [(f"{place}.{key}", item) for key, item in parts]
-        elif isinstance(value, str) and 0 < len(value) <= _LONGEST_PATH and "://" not in value:
+        elif isinstance(value, str) and 0 < len(value) <= _MAX_PATH and "://" not in value:
             looked_at += 1
             with suppress(OSError, ValueError, RuntimeError):
                 if Path(value).expanduser().is_file():

@@ -345,7 +345,7 @@ def job_by_id(context: Context, kind: type[J], id: str, argument: str = "id") ->
 # -- Updates of a job in place -----------------------------------------------------------------
 
 
-async def fetch_state(job: LiveJob, kind: Kind, patience: float = _arguments.LONGEST_WAIT) -> None:
+async def fetch_state(job: LiveJob, kind: Kind, patience: float = _arguments.MAX_WAIT) -> None:
     """Fetch the current state of a job.
 
     Args:
@@ -360,7 +360,7 @@ async def fetch_state(job: LiveJob, kind: Kind, patience: float = _arguments.LON
     job._is_unconfirmed = False
 
 
-async def poll(job: LiveJob, patience: float = _arguments.LONGEST_WAIT) -> None:
+async def poll(job: LiveJob, patience: float = _arguments.MAX_WAIT) -> None:
     """Poll a job, and log its end; failed requests are repeated for *patience* seconds."""
     await fetch_state(job, Kind.POLL, patience)
     log_end(job)
@@ -388,9 +388,9 @@ async def wait_for_end(
     if has_ended(job):
         return
     seconds = _arguments.timeout_seconds(timeout)
-    limit = _arguments.LONGEST_WAIT if seconds is None else seconds
+    limit = _arguments.MAX_WAIT if seconds is None else seconds
     obstacles = Obstacles()
-    # Without a timeout of its own, it is a part of a run, which has one.
+    # Without a timeout of its own, this may be a part of a run, which notes the obstacles for its own timeout.
     with anyio.move_on_after(limit), nullcontext() if seconds is None else obstacles.noted():
         if poll_first:
             await poll(job)

@@ -15,15 +15,15 @@ import threading
 from datetime import datetime
 from typing import Final, Protocol
 
-LONGEST_DEADLINE: Final = 24 * 3600
+MAX_DEADLINE: Final = 24 * 3600
 """Longest deadline in seconds that the API is assumed to accept."""
 
 DAY_MARKS: Final = 7200
 """Number of different marks for creates without a deadline, none of which is shorter than 22 hours."""
 
-_FEWEST_MARKS: Final = 4
+_MIN_MARKS: Final = 4
 
-_MOST_MARKS: Final = 600
+_MAX_MARKS: Final = 600
 
 _TOLERANCE: Final = 0.25
 """Seconds by which `deadline` may differ from `created_at` plus the mark."""
@@ -83,11 +83,11 @@ def marked_deadline(seconds: int | None, *, is_backup: bool) -> int | None:
         The deadline in seconds; None if there is no room for a mark, because the deadline is too long.
     """
     if seconds is None:
-        return LONGEST_DEADLINE - DAY_MARKS + _counter.take() % DAY_MARKS
+        return MAX_DEADLINE - DAY_MARKS + _counter.take() % DAY_MARKS
     # A backup may be extended further, since the client itself cancels the prediction after the timeout.
-    wanted = min(max(seconds // (2 if is_backup else 10), _FEWEST_MARKS), _MOST_MARKS)
-    marks = min(wanted, LONGEST_DEADLINE - seconds)
-    return None if marks < _FEWEST_MARKS else seconds + _counter.take() % marks
+    wanted = min(max(seconds // (2 if is_backup else 10), _MIN_MARKS), _MAX_MARKS)
+    marks = min(wanted, MAX_DEADLINE - seconds)
+    return None if marks < _MIN_MARKS else seconds + _counter.take() % marks
 
 
 def carries(job: _Dated, seconds: int) -> bool:

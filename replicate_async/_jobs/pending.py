@@ -108,7 +108,7 @@ class PendingCreate(SendState):
 class PendingCreates:
     """The creates of a client that are under way, and the IDs that belong to its calls."""
 
-    _MOST_IDS: Final = 10_000
+    _MAX_IDS: Final = 10_000
 
     def __init__(self) -> None:
         self._owned: set[str] = set()
@@ -135,7 +135,7 @@ class PendingCreates:
         with self._lock:
             if self.is_owned(id):
                 return False
-            if len(self._owned) >= self._MOST_IDS:
+            if len(self._owned) >= self._MAX_IDS:
                 self._owned_before, self._owned = self._owned, set()
             self._owned.add(id)
             return True

@@ -40,7 +40,7 @@ from .schedule import (
 
 _logger = logging.getLogger("replicate_async")
 
-_MOST_ACCOUNTS: Final = 1024
+_MAX_ACCOUNTS: Final = 1024
 
 _PAGE_PATIENCE: Final = 0.0
 """Seconds for which a failed read of a page is repeated: its jobs are polled one by one instead."""
@@ -96,7 +96,7 @@ class RateShares:
             if limit is not None:
                 rate = self._fraction * limit.others / limit.per
             found = self._shares[account] = RateShare(rate)
-            while len(self._shares) > _MOST_ACCOUNTS:
+            while len(self._shares) > _MAX_ACCOUNTS:
                 del self._shares[next(iter(self._shares))]
         return found
 

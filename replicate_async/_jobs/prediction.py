@@ -81,7 +81,7 @@ class Prediction(LiveJob):
             ReplicateError: The API returned an error.
         """
         count = 0
-        limit = time.monotonic() + _arguments.LONGEST_WAIT
+        limit = time.monotonic() + _arguments.MAX_WAIT
         # While a list grows, its first items do not show whether all of them are files. The output of a
         # model that streams text contains no files (:api:`stream-url`).
         is_text = "/v1/streams/" in (self.urls.stream or "")
@@ -101,7 +101,7 @@ class Prediction(LiveJob):
                 if has_ended(self):
                     raise failure_of(self) or StopAsyncIteration
                 if time.monotonic() > limit:
-                    raise exceptions.RunTimeout(self, _arguments.LONGEST_WAIT)
+                    raise exceptions.RunTimeout(self, _arguments.MAX_WAIT)
                 await next_state(self)
 
         return StepIterator(next_items)

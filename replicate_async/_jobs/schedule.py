@@ -30,25 +30,25 @@ ENDED_SHARE: Final = 0.3
 
 _PAGE_SIZE: Final = 100  # :api:`predictions.list`
 
-_FEWEST_ON_PAGE: Final = 4
+_MIN_ON_PAGE: Final = 4
 """Fewest jobs for which it is worth reading a page."""
 
-_MOST_READS: Final = 4
+_MAX_READS: Final = 4
 """Number of pages that may be read at the same time."""
 
 _CLOCK_ERROR: Final = 0.1
 """Seconds by which two timestamps of the same moment may differ (:api:`json-styles`)."""
 
-_SHORTEST_PAGE_DELAY: Final = 0.5
+_MIN_PAGE_DELAY: Final = 0.5
 """Shortest time in seconds between two pages that show the same job."""
 
-_LONGEST_PAGE_DELAY: Final = 1.0
+_MAX_PAGE_DELAY: Final = 1.0
 """Longest time in seconds between two such pages, unless the job is expected to run for much longer."""
 
 _SOON: Final = 1.0
 """Seconds before its next poll in which a job counts as due for a page."""
 
-_LONGEST_LAG: Final = 30.0
+_MAX_LAG: Final = 30.0
 """Age in seconds up to which a job may be missing in the list because the list lags behind."""
 
 _OWN_POLL: Final = 60.0
@@ -58,9 +58,9 @@ _OWN_POLL: Final = 60.0
 class Durations:
     """How long the recent jobs of each model took. Can be used from any thread."""
 
-    _MOST_MODELS: Final = 256
+    _MAX_MODELS: Final = 256
     _SAMPLES: Final = 64
-    _FEWEST_SAMPLES: Final = 5
+    _MIN_SAMPLES: Final = 5
 
     def __init__(self) -> None:
         self._samples: dict[str, tuple[deque[float], deque[float]]] = {}
@@ -78,7 +78,7 @@ class Durations:
         with self._lock:
             samples = self._samples.get(model)
             if samples is None:
-                if len(self._samples) >= self._MOST_MODELS:
+                if len(self._samples) >= self._MAX_MODELS:
                     oldest = next(iter(self._samples))
                     del self._samples[oldest]
                     self._usual.pop(oldest, None)
@@ -87,7 +87,7 @@ class Durations:
             runnings, totals = samples
             runnings.append(min(running, total))
             totals.append(total)
-            if len(totals) >= self._FEWEST_SAMPLES:
+            if len(totals) >= self._MIN_SAMPLES:
                 low = sorted(runnings)[len(runnings) // 10]
                 high = sorted(totals)[-1 - len(totals) // 10]
                 self._usual[model] = low, high
@@ -195,7 +195,7 @@ class ListEntry:
 class Schedule:
     """The jobs of one account that are awaited on one event loop."""
 
-    _MOST_PAST: Final = 20_000
+    _MAX_PAST: Final = 20_000
     """Number of past jobs that are remembered for the sake of one that takes long."""
 
     def __init__(self, durations: Durations, polls: RateShare, ended: RateShare) -> None:
@@ -277,7 +277,7 @@ class Schedule:
                 wake = min(wake, due)
                 continue
             by_page = self._may_read_page(awaited, now)
-            if by_page and self._reads >= _MOST_READS:
+            if by_page and self._reads >= _MAX_READS:
                 continue  # until one of the pages has been read
             if wait := self._take_request(awaited, now):
                 wake = min(wake, now + wait)
@@ -368,7 +368,7 @@ class Schedule:
             Whether the list lags behind, so that a later page will show the job. If not, it leaves the job out.
         """
         age = read.began - awaited.began
-        if awaited.is_new and age < _LONGEST_LAG:
+        if awaited.is_new and age < _MAX_LAG:
             self._lag = max(self._lag, age + 0.5)
             return True
         awaited.misses += 1
@@ -443,7 +443,7 @@ class Schedule:
 
         starts = [start for start in range(here - first + 1) if found[start] is not None]
         best = max(starts, key=claimable_from, default=None)
-        if best is None or claimable_from(best) < _FEWEST_ON_PAGE:
+        if best is None or claimable_from(best) < _MIN_ON_PAGE:
             return None
         claimed = tuple(each for each in found[best : best + reach] if each is not None)
         newest, oldest = claimed[0].created, claimed[-1].created
@@ -472,7 +472,7 @@ class Schedule:
         self._order = [
             entry for entry in self._order if entry[1] not in self._past or -entry[0] >= oldest
         ]
-        if len(self._past) > 2 * len(self._by_id) + self._MOST_PAST:
+        if len(self._past) > 2 * len(self._by_id) + self._MAX_PAST:
             # One job that takes very long must not keep all that were created after it.
             self._order = [entry for entry in self._order if entry[1] in self._by_id]
         self._past.intersection_update([each for _, each in self._order])
@@ -497,9 +497,9 @@ class Schedule:
         usual = self._usual(awaited)
         delay = poll_delay(age, usual)
         if usual is None or age >= 0.9 * usual[0]:
-            delay = min(delay, _LONGEST_PAGE_DELAY)
+            delay = min(delay, _MAX_PAGE_DELAY)
         pages = 1 + len(self._order) // _PAGE_SIZE
-        return max(delay, _SHORTEST_PAGE_DELAY, 2 * pages * self._page_seconds / _MOST_READS)
+        return max(delay, _MIN_PAGE_DELAY, 2 * pages * self._page_seconds / _MAX_READS)
 
     def _suspend_lists(self, now: float) -> None:
         """Read no list for a while, which doubles each time."""

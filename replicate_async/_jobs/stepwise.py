@@ -41,7 +41,7 @@ class StepwiseRun:
         """
         self._state = state
         self._make_request = make_request
-        self._timeout = timeout or _arguments.LONGEST_WAIT
+        self._timeout = timeout or _arguments.MAX_WAIT
         self._ends_at = 0.0
         self._request: CreateRequest | None = None
         self._latest: Prediction | None = None

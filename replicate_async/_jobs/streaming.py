@@ -122,7 +122,7 @@ class StreamFollower(Generic[J]):
         # No cancel scope may be open at a `yield`, since another task may make the next step.
         needs_abandoning = True
         try:
-            self._ends_at = time.monotonic() + (self._timeout or _arguments.LONGEST_WAIT)
+            self._ends_at = time.monotonic() + (self._timeout or _arguments.MAX_WAIT)
             if self.job is None:
                 assert self._create is not None
                 self.job = await self._in_time(self._create)
@@ -242,7 +242,7 @@ class StreamFollower(Generic[J]):
         raise _TimeoutReached
 
     def _timeout_error(self) -> exceptions.ReplicateException:
-        seconds = self._timeout or _arguments.LONGEST_WAIT
+        seconds = self._timeout or _arguments.MAX_WAIT
         if self._timed_out is not None:
             return self._timed_out(seconds)
         assert self.job is not None

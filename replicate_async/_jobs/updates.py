@@ -120,7 +120,7 @@ class Updates(Unpicklable, BatchIterator[Update]):
         return Update(job.status, new_logs, job.progress)
 
     async def _begin(self) -> None:
-        self._ends_at = time.monotonic() + (self._timeout or _arguments.LONGEST_WAIT)
+        self._ends_at = time.monotonic() + (self._timeout or _arguments.MAX_WAIT)
         if self._cancels:
             self._guard = _abandon_at_end(self._followed)
             await anext(self._guard)
@@ -133,7 +133,7 @@ class Updates(Unpicklable, BatchIterator[Update]):
             with anyio.move_on_after(left), self._obstacles.noted():
                 return await step()
             await self._abandon()
-            late = self._followed.timed_out(self._timeout or _arguments.LONGEST_WAIT)
+            late = self._followed.timed_out(self._timeout or _arguments.MAX_WAIT)
             raise late from late.__cause__ or self._obstacles.failure
         except Exception:
             await self._end()

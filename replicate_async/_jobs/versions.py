@@ -21,17 +21,17 @@ from .poller import account_of
 _LIFETIME: Final = 300.0
 """Seconds after which the latest version of a model is looked up again."""
 
-_LONGEST_PROBE: Final = 2.0
+_MAX_PROBE: Final = 2.0
 """Seconds after whose begin a call that finds out whether a model is official is not waited for any more."""
 
-_LONGEST_HELD_PROBE: Final = 0.25
+_MAX_HELD_PROBE: Final = 0.25
 """The same if the server may hold its answer until the result is there. A refusal would come soon; else the model seems to
 be official, and the next call finds that out by a create that is not held."""
 
 _ITERATIONS: Final = 3
 """Iterations of the event loop in which calls that begin together come to the question what they run."""
 
-_MOST_MODELS: Final = 1024
+_MAX_MODELS: Final = 1024
 
 _Key: TypeAlias = tuple[tuple[str, str], str]
 """Account and `owner/name`: a model may be visible to some accounts only."""
@@ -69,7 +69,7 @@ class KnownModels:
         key = account_of(transport), name
         self._known[key] = KnownModel(version, time.monotonic())
         self._known.move_to_end(key)
-        while len(self._known) > _MOST_MODELS:
+        while len(self._known) > _MAX_MODELS:
             self._known.popitem(last=False)
 
     @asynccontextmanager
@@ -125,7 +125,7 @@ class _Probe:
 
     def time_left(self) -> float:
         """Return the seconds for which other calls may still wait for it."""
-        longest = _LONGEST_HELD_PROBE if self.is_held else _LONGEST_PROBE
+        longest = _MAX_HELD_PROBE if self.is_held else _MAX_PROBE
         return self._began + longest - time.monotonic()
 
     async def wait(self) -> None:

@@ -16,7 +16,7 @@ from .._unpicklable import Unpicklable
 _AT_ONCE: Final = 64
 """How many outputs are awaited at a time."""
 
-_DEEPEST: Final = 64
+_MAX_DEPTH: Final = 64
 """How deep in an input the output of another function is looked for."""
 
 
@@ -99,7 +99,7 @@ def close_coroutines(inputs: Mapping[str, Any]) -> None:
 def _pending_in(value: Any, depth: int = 0) -> Iterator[Any]:
     if is_pending(value):
         yield value
-    elif depth < _DEEPEST:
+    elif depth < _MAX_DEPTH:
         if isinstance(value, Mapping):
             for item in value.values():
                 yield from _pending_in(item, depth + 1)
@@ -111,7 +111,7 @@ def _pending_in(value: Any, depth: int = 0) -> Iterator[Any]:
 def _replaced(value: Any, known: Mapping[int, Any], depth: int = 0) -> Any:
     if id(value) in known:
         return known[id(value)]
-    if depth < _DEEPEST:
+    if depth < _MAX_DEPTH:
         if isinstance(value, Mapping):
             return {key: _replaced(item, known, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

@@ -35,7 +35,7 @@ from .schema import InputField, ModelSchema, read_schema
 _SCHEMA_LIFETIME: Final = 3600.0
 """Seconds for which the schema of a model's latest version is remembered; that of a version never changes."""
 
-_MOST_SCHEMAS: Final = 256
+_MAX_SCHEMAS: Final = 256
 
 
 @attrs.frozen
@@ -291,7 +291,7 @@ async def _fetch_schema(context: Context, name: str) -> ModelSchema | None:
         _member(version, "openapi_schema"), cog_version if isinstance(cog_version, str) else None
     )
     lifetime = _SCHEMA_LIFETIME if reference.version is None else float("inf")
-    if len(context.schemas) >= _MOST_SCHEMAS:
+    if len(context.schemas) >= _MAX_SCHEMAS:
         del context.schemas[next(iter(context.schemas))]
     context.schemas[account_of(context.transport), name] = time.monotonic() + lifetime, schema
     latest = _member(version, "id")

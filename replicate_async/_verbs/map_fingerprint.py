@@ -27,7 +27,7 @@ _FILE: Final = "$file"
 _LARGE: Final = 10_000
 """Characters from which an input is hashed in a thread; for lists and objects, this is assumed."""
 
-_LONGEST_TEXT: Final = 64 * 1024
+_MAX_TEXT: Final = 64 * 1024
 """Characters up to which an input is kept as JSON."""
 
 
@@ -93,7 +93,7 @@ def _fingerprint(plain: Mapping[str, Any], secrets: AbstractSet[str] | None) -> 
     kept = recorded_input(plain, secrets)
     if kept is not plain:
         text = _json(kept, "input")
-    return Fingerprint(found, text if len(text) <= _LONGEST_TEXT else None)
+    return Fingerprint(found, text if len(text) <= _MAX_TEXT else None)
 
 
 def sent_hash(value: Mapping[str, Any]) -> str:

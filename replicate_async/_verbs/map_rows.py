@@ -18,7 +18,7 @@ _SENT: Final = re.compile(r"[^+]+(\+[0-9]{1,9})?")
 _LATEST: Final = 253_402_300_799.0
 """The end of the year 9999."""
 
-_MOST_ATTEMPTS: Final = 2**31
+_MAX_ATTEMPTS: Final = 2**31
 
 
 @attrs.frozen
@@ -53,7 +53,7 @@ def entry_of(columns: Sequence[object]) -> Entry:
     state, attempt, sent, intended, prediction, record, files, seconds = columns
     if state not in get_args(State):
         raise ValueError(f"its state is {_cut(state)}")
-    if not isinstance(attempt, int) or not 0 <= attempt < _MOST_ATTEMPTS:
+    if not isinstance(attempt, int) or not 0 <= attempt < _MAX_ATTEMPTS:
         raise ValueError(f"its attempt is {_cut(attempt)}")
     known = None if record is None else _record(record)
     if known is None and state in ("ended", "saved"):

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import anyio
 
-from .._arguments import LONGEST_WAIT
+from .._arguments import MAX_WAIT
 from .._codec import format_datetime
 from .._concurrency import in_thread
 from .._http.call import Call
@@ -29,7 +29,7 @@ _logger = logging.getLogger("replicate_async")
 _MARGIN: Final = 60.0
 """Seconds by which the clocks of the server's machines may differ."""
 
-_LONGEST_CREATE: Final = 2 * 3600.0
+_MAX_CREATE_DELAY: Final = 2 * 3600.0
 """Seconds by which the rate limit may have delayed a create after its intention was noted."""
 
 
@@ -123,9 +123,9 @@ class UncertainCreates:
         spans: list[tuple[float, float]] = []
         for time_ in sorted(times.values()):
             if spans and time_ - _MARGIN <= spans[-1][1]:
-                spans[-1] = spans[-1][0], time_ + _LONGEST_CREATE
+                spans[-1] = spans[-1][0], time_ + _MAX_CREATE_DELAY
             else:
-                spans.append((time_ - _MARGIN, time_ + _LONGEST_CREATE))
+                spans.append((time_ - _MARGIN, time_ + _MAX_CREATE_DELAY))
         return [*spans]
 
     async def _read_span(self, span: tuple[float, float] | None) -> None:
@@ -133,7 +133,7 @@ class UncertainCreates:
         if span is not None:
             params = {"created_after": _to_iso(span[0]), "created_before": _to_iso(span[1])}
         call = Call("GET", "/predictions", params=params)
-        pages = list_pages(self._context, call, patience=LONGEST_WAIT)
+        pages = list_pages(self._context, call, patience=MAX_WAIT)
         async with aclosing(pages) as listed:
             async for _, entries in listed:
                 await in_thread(self._note_matches, entries, span is not None)

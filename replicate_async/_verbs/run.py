@@ -160,7 +160,7 @@ def as_described(ref: Ref, options: CreateOptions, *, has_fallback: bool = False
 
 
 def makes_text(ref: Ref) -> bool:
-    """Tell whether an object has a schema by which the output is text."""
+    """Return whether an object has a schema by which the output is text."""
     schema = _schema_of(ref)
     return schema is not None and schema.makes_text
 

@@ -26,7 +26,7 @@ from .._json import digits_of, shown
 from .._redaction import REDACTED, holds_secret
 from ..types import File
 
-_DEEPEST: Final = 16
+_MAX_DEPTH: Final = 16
 """Number of references and lists that are followed into each other."""
 
 
@@ -269,7 +269,7 @@ class ModelSchema:
         kind = node.get("type")
         if kind == "string" and node.get("format") == "uri":
             return file
-        if kind == "array" and depth < _DEEPEST:
+        if kind == "array" and depth < _MAX_DEPTH:
             return list[self._annotation(node.get("items"), file, depth + 1)]  # type: ignore[misc]
         return _TYPES.get(kind, Any) if isinstance(kind, str) else Any
 
@@ -308,7 +308,7 @@ class ModelSchema:
         kind = node.get("type")
         if kind == "string":
             return "file" if node.get("format") == "uri" else "text"
-        if kind == "array" and depth < _DEEPEST:
+        if kind == "array" and depth < _MAX_DEPTH:
             return f"list of {self._node_text(node.get('items'), depth + 1)}"
         return kind if isinstance(kind, str) else "anything"
 
@@ -366,7 +366,7 @@ class ModelSchema:
     ) -> Any:
         node = self._resolved(node)
         kind = node.get("type")
-        if depth > _DEEPEST:
+        if depth > _MAX_DEPTH:
             return guess(value)
         if isinstance(value, str) and kind == "string":
             return file(value) if node.get("format") == "uri" and value else value
@@ -462,7 +462,7 @@ def _field(
         kind = others[0] if len(others) == 1 else None
     described = (
         _field(name, _resolved(items, components), components, required=True, depth=depth + 1)
-        if isinstance(items, Mapping) and depth < _DEEPEST
+        if isinstance(items, Mapping) and depth < _MAX_DEPTH
         else None
     )
     return InputField(
@@ -494,7 +494,7 @@ def _whole(value: object) -> int | None:
 
 def _resolved(node: object, components: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a schema with references, and unions of one member, replaced by what they stand for."""
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         if not isinstance(node, Mapping):
             return {}
         reference = node.get("$ref")

@@ -13,7 +13,7 @@ import attrs
 from anyio.abc import TaskGroup
 
 from .. import _signatures, exceptions
-from .._arguments import LONGEST_WAIT
+from .._arguments import MAX_WAIT
 from .._http.call import Call
 from .._http.posting import post_json
 from .._http.retry import Kind
@@ -108,7 +108,7 @@ class Forwarder:
         for _ in range(1 if is_first else _MAX_PAGES):
             if call is None:
                 return
-            page = (await self._context.transport.send(call, None, LONGEST_WAIT)).data
+            page = (await self._context.transport.send(call, None, MAX_WAIT)).data
             has_known = False
             for entry in page["results"]:
                 found = entry.get("id") if isinstance(entry, dict) else None

@@ -17,14 +17,14 @@ WebhookEvent: TypeAlias = Literal["start", "output", "logs", "completed"]
 """Event that triggers a webhook (:api:`webhook-request`)."""
 
 
-_LONGEST: Final = 2000
+_MAX_TEXT: Final = 2000
 """Characters of a text that `repr` shows."""
 
 
 def _shown(text: str) -> str:
-    if len(text) <= _LONGEST:
+    if len(text) <= _MAX_TEXT:
         return repr(text)
-    return f"{text[: _LONGEST // 2]!r}… ({len(text)} characters)"
+    return f"{text[: _MAX_TEXT // 2]!r}… ({len(text)} characters)"
 
 
 @attrs.define

@@ -18,7 +18,7 @@ class Record(Plain):
     """An object as the API sent it. Two records are equal if their JSON is equal."""
 
     _computed: ClassVar[frozenset[str]] = frozenset()
-    # Known fields of the JSON that are properties instead of attrs fields.
+    """Known fields of the JSON that are properties instead of attrs fields."""
 
     _raw: dict[str, Any] = attrs.field(factory=dict, repr=False, init=False)
     _held: ResponseHolder = attrs.field(default=NO_RESPONSE, repr=False, init=False)
@@ -62,7 +62,7 @@ def copied(value: J) -> J:
     """
     root = [value]
     containers: list[Any] = [root]
-    for container in containers:  # which grows
+    for container in containers:  # the list grows meanwhile
         entries = container.items() if isinstance(container, dict) else enumerate(container)
         for key, entry in entries:
             if isinstance(entry, (dict, list)):

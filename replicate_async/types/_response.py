@@ -1,4 +1,4 @@
-"""Where an object of the API came from."""
+"""The responses that the objects of the API were made of."""
 
 from __future__ import annotations
 

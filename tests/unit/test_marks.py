@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from replicate_async._jobs.marks import (
     DAY_MARKS,
-    LONGEST_DEADLINE,
+    MAX_DEADLINE,
     carries,
     marked_deadline,
 )
@@ -26,9 +26,9 @@ def test_never_less_than_asked_for(seconds: int, is_backup: bool) -> None:
     """A marked deadline is not shorter than the one asked for, and little longer; a day at most."""
     marked = marked_deadline(seconds, is_backup=is_backup)
     if marked is None:
-        assert seconds > LONGEST_DEADLINE - 4
+        assert seconds > MAX_DEADLINE - 4
     else:
-        assert seconds <= marked <= LONGEST_DEADLINE
+        assert seconds <= marked <= MAX_DEADLINE
         assert marked < max(seconds * (1.5 if is_backup else 1.1), seconds + 4)
 
 

@@ -7,9 +7,6 @@ has to be saved.
 from __future__ import annotations
 
 import asyncio
-
-# asyncio imports it at its first look-up of a host, when there may be no file descriptor left to import with.
-import concurrent.futures.thread  # noqa: F401  (see above)
 import errno
 import mmap
 import sys
@@ -26,6 +23,17 @@ from anyio.lowlevel import RunVar
 
 if sys.platform != "win32":
     import resource
+
+try:
+    # asyncio imports it at its first look-up of a host, when there may be no file descriptor left to import with.
+    import concurrent.futures.thread  # noqa: F401
+except RuntimeError as error:
+    from .exceptions import LoopClosed
+
+    raise LoopClosed(
+        "the main thread has ended, after which Python cannot start to use threads; make a client before that, or let"
+        f" the main thread wait for its threads ({error})"
+    ) from error
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -945,7 +945,7 @@ def _fate(prediction: Job) -> str:
 
 
 class LoopClosed(ReplicateException, RuntimeError):
-    """The event loop of the sync client has stopped, or cannot be started."""
+    """The event loop of the sync client has stopped, or cannot be started; or the main thread had ended before first use."""
 
 
 class WouldDeadlock(ReplicateException, RuntimeError):

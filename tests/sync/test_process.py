@@ -612,6 +612,28 @@ def test_import_after_the_main_thread() -> None:
     )
 
 
+def test_first_use_of_the_async_client_after_the_main_thread() -> None:
+    """What is imported at the first use cannot be imported then, either: the error says what to do."""
+    out = run(
+        """
+        import asyncio, threading
+        import replicate_async as replicate
+        async def main():
+            async with replicate.Client() as client:
+                await client.accounts.current()
+        def work():
+            threading.main_thread().join()
+            try:
+                asyncio.run(main())
+            except Exception as error:
+                print(type(error).__name__, error)
+        threading.Thread(target=work).start()
+        """
+    )
+    assert out.startswith("LoopClosed the main thread has ended")
+    assert "make a client before that" in out
+
+
 def test_daemon_thread_at_the_end(emulator: Emulator) -> None:
     """A daemon thread in the middle of a call is let go, and its prediction is cancelled."""
     out = run(

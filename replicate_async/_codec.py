@@ -94,7 +94,7 @@ def encode_json(value: object) -> bytes:
     except RecursionError:
         raise ValueError("nested too deeply for JSON") from None
     except ValueError:
-        # An integer of more digits than `int` writes; or a reference to itself, or a NaN, which is told below.
+        # The cause is a long integer, which `to_text` writes, a reference to itself, for which it raises, or a NaN.
         text = to_text(value, separators=(",", ":"))
         if not _is_json(text):
             raise

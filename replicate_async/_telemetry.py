@@ -183,7 +183,7 @@ class RunSpan:
             yield
 
     def end(self, job: Job | None, error: BaseException | None = None) -> None:
-        """End the span with what is known of the job, and of why there is no result. May be called twice."""
+        """End the span, and describe the job, or the error if there is no result. May be called twice."""
         if self._is_over:
             return
         self._is_over = True

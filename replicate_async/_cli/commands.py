@@ -105,7 +105,7 @@ def _report_errors(errors: ExceptionGroup[Any], code: int) -> int:
 
 @contextmanager
 def _client_options(*, emulated: bool) -> Iterator[dict[str, str]]:
-    """Yield the options of the client; with an emulator, those that lead to it."""
+    """Yield the options of the client, which point at an emulator if the command uses one."""
     if not emulated:
         yield {}
         return

@@ -36,9 +36,8 @@ def prepare() -> None:
     """Set up standard output: characters that it cannot encode are replaced, and incomplete writes are errors."""
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return
-    if isinstance(
-        sys.stdout.buffer, io.RawIOBase
-    ):  # `PYTHONUNBUFFERED`: each write is flushed here anyway
+    if isinstance(sys.stdout.buffer, io.RawIOBase):
+        # As with `PYTHONUNBUFFERED`. `_print` flushes each write anyway.
         sys.stdout = open(  # noqa: SIM115  (it is used to the end of the program)
             sys.stdout.fileno(),
             "w",

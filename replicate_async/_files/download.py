@@ -210,7 +210,7 @@ class Download:
         if self.received or start:
             self._continue(response, tag, start, total)
             return
-        if response.status == 206 and total is None:  # a part that nobody has asked for
+        if response.status == 206 and total is None:  # a part, although the whole was requested
             raise self._incomplete()
         self.total = total
         self._tag = tag if plain and len(tag) > 2 and tag[0] == tag[-1] == '"' else None

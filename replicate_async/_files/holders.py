@@ -60,11 +60,11 @@ def _has_read(value: Any) -> bool:
     if inspect.isroutine(found):
         return not (_reads_by_name(cls) or _is_request(cls))
     if isinstance(found, property):
-        # Such as that of Django's files, which opens them.
+        # As in Django's files, where accessing the property opens the file.
         return any(hasattr(cls, name) for name in ("seek", "readable", "readinto", "close"))
     try:
         return callable(getattr(value, "read", None))
-    except Exception:  # a property of somebody's class  # noqa: BLE001
+    except Exception:  # a property may raise anything  # noqa: BLE001
         return False
 
 
@@ -97,7 +97,7 @@ def inner_file(value: Any) -> Any:
         found = getattr(value, "file", None)
         is_upload = isinstance(getattr(value, "filename", None), str)
         return found if is_upload and callable(getattr(found, "read", None)) else None
-    except Exception:  # a property of somebody's class  # noqa: BLE001
+    except Exception:  # a property may raise anything  # noqa: BLE001
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Final, Literal, TypeVar
 
 import anyio
@@ -137,46 +137,49 @@ class Relay:
         attempt, furthest, since = 1, 0, time.monotonic()
         while True:
             try:
-                async with self._open("GET", headers, (304, 416)) as response:
-                    if self._has_begun:
-                        if self._is_at_end(response):
-                            return
-                        self._check_continuation(response)
-                    else:
-                        self._begin(response, headers)
-                        yield b""
-                    if self.status in (200, 206):
-                        began = time.monotonic()
-                        async for chunk in Chunks(response):
-                            self._count_wait(time.monotonic() - began)
-                            self._count_bytes(len(chunk))
-                            yield chunk
-                            began = time.monotonic()
-                    # If the size of the file is unknown, there may be more. The next answer tells.
-                    may_continue = (
-                        self.length is None and self.status == 200 and response.status == 206
-                    )
-                if may_continue or (self.length is not None and self._received < self.length):
-                    raise self._incomplete()
+                async with aclosing(self._attempt(headers)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
             except (
                 exceptions.TransportError,
                 exceptions.ReplicateError,
                 exceptions.IncompleteFile,
             ) as error:
                 if isinstance(error, exceptions.IncompleteFile) and error.seconds is not None:
-                    raise
+                    raise  # the time for the file is over
                 if self._received >= furthest + PROGRESS:
                     attempt, furthest, since = 1, self._received, time.monotonic()
                 delay = delay_after(self._transport, error, attempt, time.monotonic() - since)
-                if delay is None or not (self._is_resumable or not self._has_begun):
+                if delay is None or (self._has_begun and not self._is_resumable):
                     raise
-                self._count_wait(delay)
-                await anyio.sleep(delay)
-                attempt += 1
-                if self._has_begun:
-                    headers = self._rest_headers()
-            else:
+            self._count_wait(delay)
+            await anyio.sleep(delay)
+            attempt += 1
+            if self._has_begun:
+                headers = self._rest_headers()
+
+    async def _attempt(self, headers: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """Yield the new content of one response; an empty chunk before that of the first one."""
+        async with self._open("GET", headers, (304, 416)) as response:
+            if not self._has_begun:
+                self._begin(response, headers)
+                yield b""
+            elif self._is_at_end(response):
                 return
+            else:
+                self._check_continuation(response)
+            if self.status in (200, 206):
+                began = time.monotonic()
+                async for chunk in Chunks(response):
+                    self._count_wait(time.monotonic() - began)
+                    self._count_bytes(len(chunk))
+                    yield chunk
+                    began = time.monotonic()
+            # If the size of the file is unknown, there may be more. The next answer tells.
+            may_continue = self.length is None and self.status == 200 and response.status == 206
+        if may_continue or (self.length is not None and self._received < self.length):
+            raise self._incomplete()
 
     async def _decoded(self, conditions: Conditions) -> AsyncGenerator[bytes, None]:
         data = await in_thread(DataUri, self._url, self._prediction)

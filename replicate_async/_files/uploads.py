@@ -262,7 +262,7 @@ class Uploads:
             elif unclear is None:
                 return None
             elif unclear.source.reader is not None:
-                # Reading an object at two places can be slow, such as that of a compressed file.
+                # Not hashed meanwhile: reading an object at two positions in turn is slow for a compressed file.
                 await unclear.ended.wait()
             else:
                 try:
@@ -319,7 +319,7 @@ class Uploads:
     def _remember(self, uploaded: UploadedFile) -> None:
         stream = None if uploaded.stream is None else uploaded.stream()
         with self._lock:
-            if stream is not None:  # what was read from it before is not its content any more
+            if stream is not None:  # its content now follows what was read from it before
                 for known in list(self._known.get(uploaded.group, ())):
                     if known.stream is not None and known.stream() is stream:
                         self._drop(known)

@@ -61,9 +61,8 @@ def fail_when_closed(response: aiohttp.ClientResponse) -> None:
     if closed is None:
         fail()
     else:
-        closed.remove_done_callback(
-            _retrieve_exception
-        )  # that of an earlier answer on this connection
+        # There is one already if an earlier answer has come on this connection.
+        closed.remove_done_callback(_retrieve_exception)
         closed.add_done_callback(_retrieve_exception)
         closed.add_done_callback(fail)
         content.on_eof(end)

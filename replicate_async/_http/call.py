@@ -326,8 +326,8 @@ def origin(url: str) -> Origin:
 
 
 def environment_token() -> str | None:
-    """Return the token of the current Cog scope, else that of the environment."""
-    # Within a scope, Cog has been imported: it runs the model that calls us.
+    """Return the token of the current Cog scope, or else of the environment."""
+    # In a model that Cog runs, Cog was imported.
     cog = sys.modules.get("cog")
     if cog is not None:
         try:

@@ -120,7 +120,7 @@ def translated(
         case TimeoutError():
             return exceptions.TransportTimeout(method, url, "the response came too slowly")
         case aiohttp.ClientResponseError():
-            # The server sent no status that can be read; that of the exception is aiohttp's.
+            # The server has sent no valid status; the one in the exception is aiohttp's.
             return exceptions.UnreadableAnswer(method, url, 0, "", reason)
         case _:
             return exceptions.ConnectionLost(method, url, reason)

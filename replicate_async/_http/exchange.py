@@ -241,7 +241,7 @@ class Exchange:
     async def _decode(
         self, result: type[Any] | None, response: aiohttp.ClientResponse, body: bytearray
     ) -> Any:
-        """Return what is in the body of an answer."""
+        """Return the decoded body of an answer."""
         arguments = self.call, result, self.route.url, response, body
         try:
             if len(body) >= LARGE:
@@ -251,7 +251,7 @@ class Exchange:
             except exceptions.UnreadableAnswer as error:
                 if not isinstance(error.__cause__, NestedTooDeeplyError):
                     raise
-                # It may be the stack of this task that is deep; that of a thread is not.
+                # The stack of this task may be deep; that of a thread is not.
                 return await in_thread(decode_body, *arguments)
         except (exceptions.ConnectionLost, exceptions.UnreadableAnswer):
             self.session.distrust()
@@ -268,7 +268,7 @@ def _client_timeout(total: float | None, connect: float, silence: float) -> aioh
 
 
 class TimeLimit:
-    """Limits the time for a request whose body is streamed; each progress restarts it.
+    """Limits the time of a request whose body is streamed; progress restarts the time.
 
     Other requests have aiohttp's own limit, which cannot be restarted.
 
@@ -301,7 +301,7 @@ class TimeLimit:
             ) from expired
 
     def restart(self) -> None:
-        """Allow the whole time again, from now on."""
-        # After its end, the rest of a body may still be on its way.
+        """Start the time again."""
+        # After the block has ended, aiohttp may still send the rest of a body.
         with suppress(RuntimeError):
             self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)

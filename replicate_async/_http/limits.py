@@ -166,7 +166,7 @@ class Gate:
             self._bucket.tokens -= 1
 
     def state(self) -> QueueState:
-        """Return what is left of the limit now, and how long the queue is."""
+        """Return how many requests may pass now, and how many wait."""
         with self._lock:
             due, queued = self._due(), len(self._queue)
             wait = 0.0 if not queued and due <= 0 else due + queued / self._bucket.rate

@@ -1,4 +1,4 @@
-"""Proxies and certificate authorities: those of the options, and those that the environment names."""
+"""Proxies and certificate authorities, from the options and from the environment."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class Pool:
         self._closed = False
         finalize(self, _discard_all, self._sessions)
         self.closing: bool = False
-        """Whether nothing new may begin; what has begun is finished."""
+        """Whether the client is being closed: nothing new may begin, but what has begun is finished."""
         self.gates: RecentGates = RecentGates()
         self.clock: ServerClock = ServerClock()
 
@@ -339,7 +339,7 @@ class _Closing:
     _closed: anyio.Event | None = attrs.field(default=None, init=False)
 
     async def close(self) -> None:
-        """Finish what is pending and close the aiohttp session; or wait until another task has done so."""
+        """Finish all clean-up and close the aiohttp session, or wait until another task has done so."""
         if self._closed is not None:
             await self._closed.wait()
             return
@@ -383,7 +383,7 @@ def _discard(loop: asyncio.AbstractEventLoop, session: Session) -> None:
 
 
 async def finish_pending(cleanups: set[Cleanup]) -> None:
-    """Await all clean-up that is pending, and what is added meanwhile, as by a stream whose create is just answered."""
+    """Await all pending clean-up, including clean-up that is added meanwhile, as after a create that is just answered."""
     begun: set[Cleanup] = set()
     while added := cleanups - begun:
         begun |= added
@@ -406,7 +406,7 @@ def _keep_receive_buffers() -> None:
 
 
 def _socket_with_keepalive(info: tuple[Any, ...]) -> socket.socket:
-    """Return a socket whose peer is probed: a NAT would drop a connection that is silent for long."""
+    """Return a socket with TCP keep-alive: without it, a NAT may drop a connection that is silent for long."""
     made = socket.socket(family=info[0], type=info[1], proto=info[2])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5)):

@@ -195,7 +195,7 @@ class Transport:
         is_relayed: bool = False,
         check_host: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """Make one request without a body, and leave that of the answer to the caller; its duration is not limited.
+        """Make one request, and let the caller read the body of its answer, whose duration is not limited.
 
         Args:
             url: URL; what is illegal in it is encoded. It may come from a model or a server, so the token is never sent,

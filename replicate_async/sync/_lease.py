@@ -206,11 +206,11 @@ class Lease:
 
 
 class _SharedLoop:
-    """The one loop of this process, and who uses it."""
+    """The one loop of this process, and the clients that use it."""
 
     def __init__(self) -> None:
         self.claims: weakref.WeakSet[Claim] = weakref.WeakSet()
-        """The claims of all clients, also of those that have not been used."""
+        """The claims of all clients, including those that have not been used."""
         self._portals: weakref.WeakSet[Portal] = weakref.WeakSet()
         self._left_behind: list[object] = []
         self._forking = False

@@ -260,7 +260,7 @@ class Portal:
         Raises:
             LoopClosed: The loop has been stopped, or belongs to the parent process.
         """
-        # The lock orders this and `stop`: what is posted before the stop is called.
+        # The lock orders posts and `stop`, so that everything that is posted before the stop is called.
         with self._lock:
             if not self._open:
                 raise exceptions.LoopClosed(

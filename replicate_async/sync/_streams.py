@@ -99,7 +99,7 @@ class _Lane:
 
 
 class Stream(Unpicklable, Iterator[T]):
-    """An iterator that ends what it iterates over when it is closed.
+    """An iterator that closes its source when it is closed.
 
     Close it with `with` or `close()`, which wait until everything is cleaned up. A stream that is dropped is
     closed, too, in the background.
@@ -150,7 +150,7 @@ class Stream(Unpicklable, Iterator[T]):
             return False
         try:
             if self._lane is None:
-                # Not earlier: a stream that nobody iterates over costs nothing.
+                # Not earlier, so that a stream that is never iterated over costs nothing.
                 self._open(self._source)
             assert self._lane is not None
             items = self._lane.do(self._step)
@@ -233,7 +233,7 @@ class _Batches(BatchIterator[bytes]):
         return b"".join(await self._batch())
 
     async def _batch(self) -> list[bytes]:
-        """Return what has arrived, after a moment for more to come."""
+        """Return the chunks that have arrived, after a short wait for more."""
         if self._task is None:
             self._task = asyncio.create_task(self._receive())
         await self._some.wait()

@@ -22,7 +22,7 @@ def default_client() -> Client:
 
 
 def reset_default_client() -> None:
-    """Close the default client, if there is one, and make it like a new one, also for those who hold it."""
+    """Close the default client, if there is one, and reset it, so that references to it can be used again."""
     if _default is not None:
         _default.close()
         reset(_default._async._context)

@@ -107,6 +107,15 @@ class InputField:
         return found
 
     @property
+    def parameter_default(self) -> Any:
+        """The default for a signature: `...` for one that Python cannot show, None for an input that may be left out."""
+        if self.required:
+            return inspect.Parameter.empty
+        if self.default is MISSING:
+            return None
+        return self.default if _has_repr(self.default) else ...
+
+    @property
     def type_text(self) -> str:
         """The type as text."""
         if self.choices:
@@ -189,13 +198,13 @@ class ModelSchema:
     # Inputs
 
     def problems(
-        self, given: Mapping[str, Any], opaque: Callable[[Any], bool] = lambda _: False
+        self, given: Mapping[str, Any], is_pending: Callable[[Any], bool] = lambda _: False
     ) -> list[Problem]:
         """Check inputs.
 
         Args:
             given: The inputs.
-            opaque: Tells whether a value stands for one that is not known yet, which cannot be checked.
+            is_pending: Tells whether a value stands for one that is not known yet, which cannot be checked.
 
         Returns:
             The problems.
@@ -209,8 +218,8 @@ class ModelSchema:
                 continue
             if field is None:
                 found.append(Problem(name, f"there is no such input{self._meant(name)}", True))
-            elif not opaque(value):
-                found += _problems(field, value, name, opaque)
+            else:
+                found += _problems(field, value, name, is_pending)
         found += [
             Problem(field.name, "it is required", True)
             for field in self.inputs.values()
@@ -240,13 +249,7 @@ class ModelSchema:
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty
-                if field.required
-                else None
-                if field.default is MISSING
-                else field.default
-                if _has_repr(field.default)
-                else ...,
+                default=field.parameter_default,
                 annotation=field.annotation(file),
             )
             for field in self.inputs.values()
@@ -460,27 +463,26 @@ def _field(
         nullable = nullable or "null" in kind
         others = [one for one in kind if one != "null"]
         kind = others[0] if len(others) == 1 else None
-    described = (
-        _field(name, _resolved(items, components), components, required=True, depth=depth + 1)
-        if isinstance(items, Mapping) and depth < _MAX_DEPTH
-        else None
-    )
+    field_of_items = None
+    if isinstance(items, Mapping) and depth < _MAX_DEPTH:
+        resolved = _resolved(items, components)
+        field_of_items = _field(name, resolved, components, required=True, depth=depth + 1)
     return InputField(
         name,
-        kind if isinstance(kind, str) else None,
-        description if isinstance(description, str) else "",
-        node.get("default", MISSING),
-        required,
-        nullable,
-        kind == "string" and node.get("format") == "uri",
-        tuple(choices) if isinstance(choices, list) else (),
-        _number(node.get("minimum")),
-        _number(node.get("maximum")),
-        _whole(node.get("minLength")),
-        _whole(node.get("maxLength")),
-        described,
-        node.get("deprecated") is True,
-        holds_secret(node, components),
+        type=kind if isinstance(kind, str) else None,
+        description=description if isinstance(description, str) else "",
+        default=node.get("default", MISSING),
+        required=required,
+        nullable=nullable,
+        is_file=kind == "string" and node.get("format") == "uri",
+        choices=tuple(choices) if isinstance(choices, list) else (),
+        minimum=_number(node.get("minimum")),
+        maximum=_number(node.get("maximum")),
+        min_length=_whole(node.get("minLength")),
+        max_length=_whole(node.get("maxLength")),
+        items=field_of_items,
+        deprecated=node.get("deprecated") is True,
+        is_secret=holds_secret(node, components),
     )
 
 
@@ -522,53 +524,61 @@ def _resolved(node: object, components: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _problems(
-    field: InputField, value: Any, path: str, opaque: Callable[[Any], bool]
+    field: InputField, value: Any, path: str, is_pending: Callable[[Any], bool]
 ) -> Iterable[Problem]:
-    if opaque(value):
-        return []
+    """Yield the problems of one value, and of the items in it."""
+    if is_pending(value):
+        return
     if isinstance(value, Enum):
         value = value.value
     if value is None:
-        return [] if field.nullable else [Problem(path, "it cannot be None", True)]
-    if not _fits(field, value):
-        return [Problem(path, _misfit(field, value), True)]
+        if not field.nullable:
+            yield Problem(path, "it cannot be None", True)
+    elif not _fits(field, value):
+        yield Problem(path, _misfit(field, value), True)
+    elif (text := _why_not_allowed(field, value)) is not None:
+        yield Problem(path, text, False)
+    elif isinstance(value, (list, tuple)) and field.items is not None and not field.choices:
+        for index, item in enumerate(value):
+            yield from _problems(field.items, item, f"{path}[{index}]", is_pending)
+
+
+def _why_not_allowed(field: InputField, value: Any) -> str | None:
+    """Return the reason why a value of the right type is not allowed; None if it is."""
     if field.choices:
-        plain = value.tolist() if hasattr(value, "tolist") else value
-        if plain not in field.choices:
-            allowed = ", ".join(map(_text, field.choices))
-            close = difflib.get_close_matches(
-                _plain(plain), [_plain(choice) for choice in field.choices], n=1
-            )
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            if field.is_secret:
-                return [Problem(path, "it is none of the allowed values", False)]
-            return [Problem(path, f"{_text(plain)} is none of {allowed}{meant}", False)]
-        return []
+        return _why_no_choice(field, value)
     if isinstance(value, (int, float)):
         below = field.minimum is not None and value < field.minimum
         above = field.maximum is not None and value > field.maximum
         if below or above:
-            text = _text(REDACTED if field.is_secret else value)
-            return [Problem(path, f"{text} is out of bounds: {field.bounds}", False)]
+            given = _text(REDACTED if field.is_secret else value)
+            return f"{given} is out of bounds: {field.bounds}"
     if isinstance(value, str):
         short = field.min_length is not None and len(value) < field.min_length
         long = field.max_length is not None and len(value) > field.max_length
         if short or long:
-            text = f"it has {len(value)} characters: {field.bounds}"
-            return [Problem(path, text, False)]
+            return f"it has {len(value)} characters: {field.bounds}"
         if field.is_file and (not _URL.match(value) or value.lower().startswith("file:")):
-            shown = REDACTED if field.is_secret else value[:100]
-            text = (
-                f"{shown!r} is not a URL that the model can fetch; for a file on this machine, pass pathlib.Path(...),"
+            given = REDACTED if field.is_secret else value[:100]
+            return (
+                f"{given!r} is not a URL that the model can fetch; for a file on this machine, pass pathlib.Path(...),"
                 " or @PATH in a shell"
             )
-            return [Problem(path, text, False)]
-    if isinstance(value, (list, tuple)) and field.items is not None:
-        found: list[Problem] = []
-        for index, item in enumerate(value):
-            found += _problems(field.items, item, f"{path}[{index}]", opaque)
-        return found
-    return []
+    return None
+
+
+def _why_no_choice(field: InputField, value: Any) -> str | None:
+    """Return the reason why a value is none of the choices; None if it is one."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if plain in field.choices:
+        return None
+    if field.is_secret:
+        return "it is none of the allowed values"
+    allowed = ", ".join(map(_text, field.choices))
+    choices = [_plain(choice) for choice in field.choices]
+    close = difflib.get_close_matches(_plain(plain), choices, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{_text(plain)} is none of {allowed}{meant}"
 
 
 def _plain(value: object) -> str:

@@ -104,16 +104,40 @@ class CreateRequest:
     """Names of the inputs that are to be kept secret; None if they are not known."""
 
 
+async def encode(
+    context: Context, input: Mapping[str, Any] | None, strategy: FileEncodingStrategy | None
+) -> tuple[dict[str, Any], bool]:
+    """Return an input as JSON-like data whose files are uploaded, and whether it is large.
+
+    Args:
+        context: The client.
+        input: The input.
+        strategy: How its files are sent; None for the choice of the client.
+
+    Raises:
+        ArgumentError: The strategy or the input is invalid.
+        ReplicateError: The API refused a file.
+        TransportError: A file could not be uploaded.
+        ReplicateException: There is not enough memory for the input.
+    """
+    if strategy is None:
+        strategy = context.file_encoding_strategy
+    try:
+        return await encode_input(input, context.transport, strategy, context.uploads)
+    except MemoryError as error:
+        raise exceptions.ReplicateException(
+            "nothing was created: there is not enough memory to encode the input"
+        ) from error
+
+
 async def prepare(
     context: Context, input: Mapping[str, Any] | None, options: CreateOptions
 ) -> CreateRequest:
     """Check the options, and upload the files in the input.
 
     Raises:
-        ArgumentError: An option or the input is invalid.
-        ReplicateError: The API refused a file.
-        TransportError: A file could not be uploaded.
-        ReplicateException: There is not enough memory for the input.
+        ArgumentError: An option is invalid.
+        ReplicateException: As `encode`.
     """
     preference, held = _arguments.wait_preference(options.wait)
     headers: dict[str, str] = {}
@@ -130,16 +154,7 @@ async def prepare(
     for name, value in (("use_file_output", options.use_file_output), ("stream", options.stream)):
         if value is not None:
             _arguments.flag(value, name)
-    strategy = options.file_encoding_strategy
-    if strategy is None:
-        strategy = context.file_encoding_strategy
-    _arguments.one_of(strategy, ("url", "base64"), "file_encoding_strategy")
-    try:
-        encoded, large = await encode_input(input, context.transport, strategy, context.uploads)
-    except MemoryError as error:
-        raise exceptions.ReplicateException(
-            "nothing was created: there is not enough memory to encode the input"
-        ) from error
+    encoded, large = await encode(context, input, options.file_encoding_strategy)
     return CreateRequest(
         body={**body, "input": encoded},
         input=encoded,

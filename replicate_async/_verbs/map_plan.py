@@ -99,19 +99,10 @@ def make_plan(
         raise exceptions.ArgumentTypeError("ref", "a streaming function has no final output to map")
     if isinstance(ref, ModelFunction):
         interface = ref._interface
-        ref, theirs = interface.ref, interface.options
-        options = attrs.evolve(
-            theirs.create,
-            webhook=options.webhook,
-            webhook_events_filter=options.webhook_events_filter,
-            **{
-                name: value
-                for name in ("cancel_after", "file_encoding_strategy", "use_file_output")
-                if (value := getattr(options, name)) is not None
-            },
-        )
-        timeout = theirs.timeout if timeout is None else timeout
-        retry_failed = retry_failed or theirs.retry_failed
+        ref, defaults = interface.ref, interface.options
+        options = _merged(options, defaults.create)
+        timeout = defaults.timeout if timeout is None else timeout
+        retry_failed = retry_failed or defaults.retry_failed
     else:
         options = as_described(ref, options)
     target = target_of(ref)
@@ -147,6 +138,13 @@ def make_plan(
         interface=interface,
         makes_text=interface is None and makes_text(ref),
     )
+
+
+def _merged(options: CreateOptions, defaults: CreateOptions) -> CreateOptions:
+    """Return options, with the defaults for those that were not given."""
+    names = [field.name for field in attrs.fields(CreateOptions)]
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return attrs.evolve(defaults, **given)
 
 
 def _checked_reasons(redo: Iterable[RedoReason], journal: object) -> frozenset[RedoReason]:

@@ -8,16 +8,23 @@ from typing import Any
 
 from .. import exceptions
 from .._arguments import check_events, check_webhook, given
-from .._files.inputs import encode_input
 from .._http.call import Call
 from .._http.retry import Kind
 from .._jobs.creating import send_create
 from .._jobs.hints import with_hint
 from .._jobs.job import job_by_id, job_from
 from .._jobs.pending import ListMatch, PendingCreate
+from .._jobs.request import encode
 from .._jobs.training import Training
 from .._jobs.unfollowed import create_unfollowed
-from .._references import full_name, identifier, parse_name, parse_version, plain_identifier
+from .._references import (
+    Reference,
+    full_name,
+    identifier,
+    parse_name,
+    parse_version,
+    plain_identifier,
+)
 from ..types import FileEncodingStrategy, WebhookEvent
 from ._base import Namespace
 from ._pages import Listing, pages
@@ -74,30 +81,15 @@ class Trainings(Namespace):
         if destination is None:
             raise exceptions.ArgumentError("destination", "expected a model, got None")
         reference = parse_version(version, "version")
-        if model is not None:
-            owner, name = parse_name(*full_name(model, "model"), "model")
-        elif reference.owner is not None and reference.name is not None:
-            owner, name = reference.owner, reference.name
-        else:
-            raise exceptions.ArgumentError(
-                "model",
-                "expected the model of the version, got None (or pass version='owner/name:version')",
-            )
+        owner, name = _model_of(reference, model)
         target = "/".join(parse_name(*full_name(destination, "destination"), "destination"))
         options = given(
             webhook=check_webhook(webhook),
             webhook_events_filter=check_events(webhook_events_filter),
         )
         context = self._context
-        context.transport.token()
-        encoded, large = await encode_input(
-            input,
-            context.transport,
-            context.file_encoding_strategy
-            if file_encoding_strategy is None
-            else file_encoding_strategy,
-            context.uploads,
-        )
+        context.transport.token()  # raises before files are read, if there is none
+        encoded, large = await encode(context, input, file_encoding_strategy)
         version_id = str(reference.version)
         pending = PendingCreate(
             match=ListMatch(
@@ -192,3 +184,19 @@ class Trainings(Namespace):
             TransportError: No usable response was received.
         """
         return await job_by_id(self._context, Training, id).cancel()
+
+
+def _model_of(version: Reference, model: str | Model | None) -> tuple[str, str]:
+    """Return owner and name of the model of a version.
+
+    Raises:
+        ArgumentError: Neither the version nor `model` names it.
+    """
+    if model is not None:
+        return parse_name(*full_name(model, "model"), "model")
+    if version.owner is None or version.name is None:
+        raise exceptions.ArgumentError(
+            "model",
+            "expected the model of the version, got None (or pass version='owner/name:version')",
+        )
+    return version.owner, version.name

@@ -99,7 +99,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         pending.lost = pending.sent
         if not pending.sent or isinstance(error, exceptions.ReplicateException):
             raise
-        # An unexpected one, such as of a trace config: what the create has made is searched for all the same.
+        # Unexpected, such as an error of a trace config: the list is searched as after a lost connection.
         raise exceptions.ConnectionLost(
             call.method, redacted(context.transport.routes.url_of(call)), repr(error)[:500]
         ) from error
@@ -235,7 +235,7 @@ async def _create_by_name(
         try:
             if version is not None:
                 return await _create_on(context, _version_of(name, version), request, pending)
-            # Others that wait for this answer would have to wait as long as the server holds it.
+            # While other calls wait for this answer, the server must not hold it back.
             may_hold = (
                 known is not None or not request.held or await models.may_hold(transport, name)
             )
@@ -253,7 +253,7 @@ async def _create_by_name(
             if known is None:
                 models.learn(transport, name, None)
             return prediction
-    # Out of the context: the others know the version by now, and need not wait for this create.
+    # Outside the context: other calls know the version by now, and need not wait for this create.
     return await _create_on(context, _version_of(name, latest), request, pending)
 
 
@@ -289,7 +289,7 @@ async def _latest_or_raise(
             " use predictions.create(deployment=...), or pass a Deployment)"
         )
     if version is None:
-        # That the endpoint of official models did not know it is no news.
+        # A 404 of the endpoint for official models says nothing more than this one.
         raise exceptions.NotFoundError(
             refused.method, refused.url, 404, title=title, detail=detail
         ) from (None if refused.status == 404 else refused)

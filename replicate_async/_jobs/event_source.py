@@ -38,7 +38,7 @@ _LONG_SILENCE: Final = 15.0
 """Seconds without news on an open connection after which to look at the job, if `Timeout.stream` is not shorter."""
 
 _NEWS: Final = frozenset({"output", "logs", "done", "error"})
-"""The events that tell that the job goes on or has ended; others may only keep the connection open."""
+"""The events that show progress or the end of the job; others may only keep the connection open."""
 
 _MAX_PAUSE: Final = 30.0
 """Longest pause in seconds before reconnecting, whatever the server asks for."""
@@ -174,7 +174,7 @@ class EventSource:
             raise
 
     def _lost(self, failure: Exception | None) -> None:
-        """Decide how to go on after a connection: only `done` is the end of a stream (:api:`stream-end`)."""
+        """Decide how to continue after a connection has ended: only `done` ends a stream (:api:`stream-end`)."""
         if self._parser.retry is not None:
             self._retry = self._parser.retry / 1000
         # Short connections without news are counted, and bounded, below.

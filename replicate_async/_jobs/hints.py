@@ -45,7 +45,7 @@ async def with_hint(
 
 
 def _as_path(path: str) -> str:
-    """Return what to write for a path: `pathlib` takes a `~` for a name, unless it is told."""
+    """Return the Python expression for a path. `pathlib` does not expand `~` by itself."""
     return f"pathlib.Path({path!r}){'.expanduser()' if path.startswith('~') else ''}"
 
 

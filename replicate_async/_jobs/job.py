@@ -408,7 +408,7 @@ async def wait_for_end(
 async def next_state(job: LiveJob) -> None:
     """Wait until a job was polled again, by this task or by another one that follows it."""
     context = job._context
-    # From the last poll on: a wait that is cancelled, and begun again, goes on.
+    # Counted from the last poll, so that a wait that was cancelled and begun again does not start over.
     delay = polling_delay(job) - (time.monotonic() - job._seen_at)
     await context.viewers.next_state(context.transport, _polled(job), max(delay, 0.0))
 

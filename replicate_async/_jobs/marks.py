@@ -48,7 +48,8 @@ class _Counter:
     """Counts the marks of this process. It starts at random, again after a fork.
 
     The difference between successive marks is a prime, so that as many in a row as there are marks all differ. Each
-    process has another one. Else two that create in turns would have equal marks at all creates, if at one.
+    process has another step: with equal ones, two processes that create in turns would share all marks once they
+    share one.
     """
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ class CreateTarget:
 
     @classmethod
     def version_id(cls, id: str) -> CreateTarget:
-        """Return the target for the ID of a version, whatever it looks like: it comes from the API."""
+        """Return the target for the ID of a version that came from the API; its form is not checked."""
         return cls("/predictions", {"version": id}, ListMatch(id, version=id))
 
     @classmethod

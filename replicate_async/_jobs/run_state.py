@@ -67,7 +67,7 @@ class RunState:
     abandoning: anyio.Lock | None = None
     """Held while the run is abandoned: by its own task, by one that closes the client, or by both. None before that."""
     is_abandoned: bool = False
-    """Whether that has been done, as far as it could be."""
+    """Whether the run was abandoned, as far as possible."""
 
     @property
     def attempt(self) -> int:

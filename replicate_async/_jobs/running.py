@@ -314,7 +314,7 @@ def tries_again(state: RunState, failure: exceptions.ModelError) -> bool:
 
 
 def _fall_back(state: RunState, error: exceptions.ReplicateException) -> bool:
-    """Let a run go on with the next fallback; return False if there is none."""
+    """Continue a run with the next fallback; return False if there is none."""
     if not state.fallback:
         return False
     state.target, *rest = state.fallback

@@ -196,7 +196,7 @@ class Schedule:
     """The jobs of one account that are awaited on one event loop."""
 
     _MAX_PAST: Final = 20_000
-    """Number of past jobs that are remembered for the sake of one that takes long."""
+    """Number of past jobs that are remembered while an older one is still awaited."""
 
     def __init__(self, durations: Durations, polls: RateShare, ended: RateShare) -> None:
         """Make an empty schedule.
@@ -266,7 +266,7 @@ class Schedule:
                 self._forget_past()
 
     def next(self, now: float) -> Request | float | None:
-        """Return the next request, the time at which to ask again, or None if nothing is due by itself.
+        """Return the next request; or the time at which to ask again; or None if there is nothing to wait for.
 
         Each request must be reported back with `polled`, `page_read`, `failed` or `release`.
         """

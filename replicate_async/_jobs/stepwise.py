@@ -1,4 +1,4 @@
-"""A run that is driven step by step, so that its user sees what it does."""
+"""A run in single steps, which are made by those who follow it, so that they see its state in between."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class StepwiseRun:
             self._error = error
             raise
         except BaseException:
-            # It must not be created once more, since the one that was under way may exist.
+            # No other one must be created, since the create that was interrupted may have made one.
             reason = "creating another prediction was cancelled or interrupted"
             self._error = exceptions.ContactLost(self.job, reason)
             raise

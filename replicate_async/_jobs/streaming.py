@@ -38,7 +38,7 @@ J = TypeVar("J", bound=LiveJob)
 _logger = logging.getLogger("replicate_async")
 
 _EVENT: Final = 100
-"""Characters that an event counts for beside its text: about what it takes in memory."""
+"""Number of characters that each event counts for in addition to its text: about its size in memory."""
 
 _FETCH_TIME: Final = 5.0
 """Longest time in seconds to fetch a prediction whose stream has failed, or brings nothing."""

@@ -1,4 +1,4 @@
-"""Creates of jobs that run on by themselves: nothing cancels them, even if nobody waits."""
+"""Creates of jobs that continue by themselves: nothing cancels them, even if nothing waits for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def create_prediction(
     input: Mapping[str, Any] | None,
     options: CreateOptions,
 ) -> Prediction:
-    """Create a prediction that runs on by itself, as `Predictions.create`.
+    """Create a prediction that continues by itself, as `Predictions.create`.
 
     If the server holds so many creates already that it was not asked to hold this one, too, the prediction is polled
     for as long.
@@ -144,7 +144,7 @@ async def create_unfollowed(
 
 
 def _log_cancelled(pending: PendingCreate, unreadable: str = "") -> None:
-    """Log what a create that was cancelled before its answer has created: nobody else will know."""
+    """Log what a cancelled create has created, since its caller gets no result."""
     result = (
         pending.search_result + unreadable
         if pending.found is None

@@ -173,7 +173,7 @@ class Updates(Unpicklable, BatchIterator[Update]):
 
 
 async def _abandon_at_end(followed: Followed) -> AsyncGenerator[None, None]:
-    """Abandon a job when this is closed; not if it comes to its end."""
+    """Abandon a job when this generator is closed; not if it is exhausted."""
     unregister = followed.pool.before_close(followed.abandon)
     try:
         yield

@@ -65,7 +65,7 @@ class RunHandle(Unpicklable):
 
 
 def is_pending(value: Any) -> bool:
-    """Tell whether a value stands for an output that has yet to come."""
+    """Return whether a value stands for an output that has yet to come."""
     return (
         isinstance(value, (RunHandle, OutputStream, EventStream))
         or inspect.iscoroutine(value)

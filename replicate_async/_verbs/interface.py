@@ -67,7 +67,7 @@ class ModelInterface:
     """What to run, or the name of a model that may not be an official one."""
     _schema: ModelSchema | None = attrs.field(default=None, init=False)
     _origin: object = attrs.field(default=None, init=False)
-    """Where it was loaded from: the schemas of the client, which are others when the client is reset."""
+    """The schemas of the client when it was loaded. A reset gives the client others, and it is loaded again."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""A fan-out under way: reads the inputs, runs so many at a time, and passes on their outcomes."""
+"""A fan-out under way: reads the inputs, runs a limited number at a time, and passes on their outcomes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FanOut:
         self._window = anyio.Semaphore(plan.concurrency * (4 if plan.ordered else 2))
         self._places = anyio.Semaphore(plan.concurrency)
         self._early: dict[int, Outcome | None] = {}
-        """With `ordered`: outcomes that others come before."""
+        """With `ordered`: outcomes that arrived before earlier ones."""
         self._following = 0
         """With `ordered`: the index of the next outcome."""
         self._failure: Exception | None = None

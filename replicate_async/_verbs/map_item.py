@@ -43,7 +43,7 @@ _logger = logging.getLogger("replicate_async")
 _NO_MEMORY = "there is not enough memory"
 
 _CREATING: Final = 16
-"""How many creates are under way at a time: so many are uncertain after a sudden end."""
+"""Number of creates that may be under way at a time. After a sudden end, that many are uncertain."""
 
 
 class Stopped(Exception):
@@ -77,7 +77,7 @@ class Shared:
     """Whether the schema was fetched, or cannot be."""
     _fetching_schema: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
     creating: anyio.Semaphore = attrs.field(factory=lambda: anyio.Semaphore(1))
-    """One create at first: it finds out for all others whether the model is an official one."""
+    """Limits the creates under way: to one at first, which finds out for all whether the model is official."""
     _is_warm: bool = attrs.field(default=False, init=False)
     """Whether the first create is over."""
 
@@ -160,7 +160,7 @@ class Item:
     _entry: Entry
     """What the journal knows of its prediction."""
     _run: RunState
-    """Its prediction, and how far that has come."""
+    """The state of its run."""
     _request: CreateRequest | None = attrs.field(default=None, init=False)
     _is_intended: bool = attrs.field(default=False, init=False)
     """Whether the journal has the intention to create, and not yet what became of it."""

@@ -149,7 +149,7 @@ class Journal:
         await self._do(lambda: self._store.saved(number, files), number)
 
     async def owns(self, id: str) -> bool:
-        """Tell whether a prediction belongs to one of the inputs."""
+        """Return whether a prediction belongs to one of the inputs."""
         return await self._do(lambda: self._store.owns(id))
 
     async def uncertain(self) -> list[tuple[int, str, float]]:
@@ -182,7 +182,7 @@ class _Store:
         self._files: dict[Path, tuple[int, int, bool]] = {}
         """The files of the database, with what identifies each, and whether it has had content."""
         self._lock = threading.Lock()
-        """Two threads can be at work: the first one goes on when `Task.cancel` ends the wait for it."""
+        """Held by a thread at work. There may be two, since a thread goes on when `Task.cancel` ends the wait for it."""
 
     def open(self, target: str) -> None:
         with self._lock:

@@ -44,7 +44,7 @@ def saved_names(index: int, files: Mapping[str, int | None]) -> tuple[str, ...]:
 
 
 def are_saved(directory: Path, files: Mapping[str, int | None]) -> bool:
-    """Tell whether files are in a directory, with their sizes if these are known."""
+    """Return whether files are in a directory, with their sizes if these are known."""
     return all(_is_saved(directory / name, size) for name, size in files.items())
 
 
@@ -149,9 +149,9 @@ class _Files:
     downloads: Mapping[str, FileOutput]
     """The files in it, by name. A name without suffix gets one when the type is known."""
     rest: str | None
-    """Name of the file for what else there is of it."""
+    """Name of the file for the rest of the output: all but its files. None if it consists of files."""
     _text: str | None
-    """What else there is, if it is text."""
+    """The rest, if it is text."""
     _tree: Any
     """The output with its files."""
 
@@ -160,7 +160,7 @@ class _Files:
         return (*self.downloads, *(() if self.rest is None else (self.rest,)))
 
     def rest_with(self, saved: Mapping[FileOutput, str]) -> bytes:
-        """Return what else there is of the output, with the names of its files."""
+        """Return the rest of the output, in which the names of its files stand for them."""
         text = self._text
         if text is None:
             named = replace_files(self._tree, lambda file: saved.get(file, file.url))
@@ -169,7 +169,7 @@ class _Files:
 
 
 def _files_of(output: Output, raw: Any, tree: Any, prefix: str) -> _Files:
-    """Return the files for an output: its own files, and one for what else there is of it."""
+    """Return the files for an output: its own files, and one for the rest."""
     unique = UniqueNames()
     unique.add("prediction.json")
     found = dict.fromkeys([*files_in(output)] or files_in(tree))
@@ -204,7 +204,7 @@ def _text_of(output: Output, raw: Any) -> str | None:
 
 
 def _is_files(tree: Any) -> bool:
-    """Tell whether a tree consists of files only."""
+    """Return whether a tree consists of files only."""
     rest = [tree]
     while rest:  # models may nest lists deeper than Python can recurse
         item = rest.pop()

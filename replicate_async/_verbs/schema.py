@@ -27,7 +27,7 @@ from .._redaction import REDACTED, holds_secret
 from ..types import File
 
 _MAX_DEPTH: Final = 16
-"""Number of references and lists that are followed into each other."""
+"""Maximum depth of references and lists within each other."""
 
 
 _TYPES: Final[Mapping[str, Any]] = {
@@ -160,7 +160,7 @@ def _text(value: object) -> str:
 
 
 def _has_repr(value: object) -> bool:
-    """Tell whether Python shows a value, as a signature needs it: not an integer of thousands of digits."""
+    """Return whether Python shows a value, as a signature needs it: not an integer of thousands of digits."""
     try:
         return bool(repr(value))
     except (ValueError, RecursionError):
@@ -391,7 +391,7 @@ class ModelSchema:
 
 
 def _is_parameter(name: str) -> bool:
-    """Tell whether Python code can name an argument like this."""
+    """Return whether Python code can name an argument like this."""
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
@@ -631,7 +631,7 @@ _VERSION: Final = re.compile(
 
 
 def is_below(version: str | None, bound: tuple[int, ...]) -> bool:
-    """Tell whether a version is below a release by the order of PEP 440; False if it is not a version."""
+    """Return whether a version is below a release by the order of PEP 440; False if it is not a version."""
     found = _VERSION.fullmatch(version) if isinstance(version, str) else None
     if found is None or int(found["epoch"] or 0) > 0:
         return False

@@ -154,6 +154,19 @@ def timestamp(value: datetime | str, argument: str) -> str:
     raise exceptions.ArgumentTypeError(argument, f"expected a datetime or a string, got {value!r}")
 
 
+def string(value: object, argument: str) -> str:
+    """Return *value*, which must be a string. The message does not contain it, since it may be a secret.
+
+    Raises:
+        ArgumentTypeError: The value is not a string.
+    """
+    if not isinstance(value, str):
+        raise exceptions.ArgumentTypeError(
+            argument, f"expected a string, got {type(value).__name__}"
+        )
+    return value
+
+
 def text(value: object, argument: str) -> str:
     """Return *value*, which must be a string that is not empty and can be encoded in UTF-8.
 

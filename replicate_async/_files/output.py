@@ -631,9 +631,7 @@ def output_of_url(transport: Transport, url: object) -> FileOutput:
     """Return a file by its URL, as `Client.output`."""
     if isinstance(url, FileOutput):
         url = url.url
-    if not isinstance(url, str):
-        raise exceptions.ArgumentTypeError("url", f"expected a string, got {type(url).__name__}")
-    url = url.strip()
+    url = _arguments.string(url, "url").strip()
     start = url[:8].lower()
     is_data = start.startswith("data:") and "," in url
     if not is_data and not (start.startswith(("https://", "http://")) and has_host(url)):

@@ -22,6 +22,7 @@ from aiohttp import StreamReader as StreamReader
 from aiohttp import TraceConfig as TraceConfig
 
 from .. import exceptions
+from .._arguments import string
 from .._json import shown
 from .._redaction import without_credentials, without_user
 from .._version import __version__
@@ -179,11 +180,7 @@ def check_prefix(prefix: str) -> str:
     Raises:
         ArgumentError: It is not a path.
     """
-    if not isinstance(prefix, str):
-        raise exceptions.ArgumentTypeError(
-            "api_prefix", f"expected a string, got {type(prefix).__name__}"
-        )
-    path = prefix.rstrip("/")
+    path = string(prefix, "api_prefix").rstrip("/")
     if path:
         check_path(path, "api_prefix")
     if "?" in path:
@@ -197,11 +194,7 @@ def check_path(path: str, argument: str = "path") -> str:
     Raises:
         ArgumentError: It is a URL, or leads out of the API, where the token must not be sent.
     """
-    if not isinstance(path, str):
-        raise exceptions.ArgumentTypeError(
-            argument, f"expected a string, got {type(path).__name__}"
-        )
-    if not path.startswith("/") or path.startswith("//"):
+    if not string(path, argument).startswith("/") or path.startswith("//"):
         raise exceptions.ArgumentError(
             argument, f"expected a path of the API such as '/models/owner/name', got {path[:200]!r}"
         )
@@ -221,11 +214,7 @@ def check_base_url(url: str, prefix: str = "/v1") -> str:
     Raises:
         ArgumentError: *url* is not an HTTP or HTTPS URL.
     """
-    if not isinstance(url, str):
-        raise exceptions.ArgumentTypeError(
-            "base_url", f"expected a string, got {type(url).__name__}"
-        )
-    url = url.strip().rstrip("/")
+    url = string(url, "base_url").strip().rstrip("/")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -248,22 +237,18 @@ def check_token(token: object) -> str:
             such as quotes or `Bearer`.
         MissingToken: The token is empty.
     """
-    if not isinstance(token, str):
-        raise exceptions.ArgumentTypeError(
-            "api_token", f"expected a string, got {type(token).__name__}"
-        )
-    token = token.strip()
-    if not token:
+    plain = string(token, "api_token").strip()
+    if not plain:
         raise exceptions.MissingToken
     # The token itself must not appear in a message.
     for pattern, reason in _TOKEN_MISTAKES:
-        if pattern.search(token):
+        if pattern.search(plain):
             raise exceptions.ArgumentError("api_token", reason)
-    if not all("!" <= character <= "~" for character in token):
+    if not all("!" <= character <= "~" for character in plain):
         raise exceptions.ArgumentError(
             "api_token", "the token contains spaces, control characters or non-ASCII characters"
         )
-    return token
+    return plain
 
 
 _TOKEN_MISTAKES: Final = tuple(

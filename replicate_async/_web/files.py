@@ -12,6 +12,7 @@ import anyio
 import attrs
 
 from .. import exceptions
+from .._arguments import string
 from .._files.media import GENERIC_TYPES, essence, safe_name, valid_type
 from .._files.output import FileOutput
 from .._files.relay import Conditions, Facts, Relay
@@ -74,10 +75,8 @@ def file_response(
         raise exceptions.ArgumentTypeError(
             "output", f"expected a FileOutput, got {type(output).__name__}"
         )
-    if filename is not None and not isinstance(filename, str):
-        raise exceptions.ArgumentTypeError(
-            "filename", f"expected a string, got {type(filename).__name__}"
-        )
+    if filename is not None:
+        string(filename, "filename")
     responder = _FileResponder(output, filename, bool(download))
     if isinstance(request, AiohttpRequest):
         return StreamedResponse(responder.answer)

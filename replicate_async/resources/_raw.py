@@ -31,11 +31,7 @@ async def request(
     headers: Mapping[str, str] | None,
 ) -> Any:
     """Make a request to any endpoint, as `Client.request`."""
-    if not isinstance(method, str):
-        raise exceptions.ArgumentTypeError(
-            "method", f"expected a string, got {type(method).__name__}"
-        )
-    method = method.upper()
+    method = _arguments.string(method, "method").upper()
     _arguments.one_of(method, _METHODS, "method")
     check_path(path)
     for name, value in _arguments.given(**dict(params or {})).items():

@@ -23,7 +23,8 @@ from aiofiles.threadpool.binary import AsyncBufferedIOBase
 from anyio.lowlevel import RunVar
 
 from .. import exceptions
-from .._concurrency import in_thread, share_of_descriptors, shielded_in_thread
+from .._concurrency import share_of_descriptors
+from .._threads import in_thread, shielded_in_thread
 from .media import has_suffix
 
 T = TypeVar("T")

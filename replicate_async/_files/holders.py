@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from .._concurrency import in_own_thread
 from .._http.call import BodyPartReader, ClientResponse
+from .._threads import in_own_thread
 from .pictures import is_picture
 
 Load: TypeAlias = Callable[[], Awaitable[bytes]]

@@ -17,9 +17,10 @@ from typing import Any, Final
 import attrs
 
 from .. import _arguments, exceptions
-from .._concurrency import gather_limited, in_thread
+from .._concurrency import gather_limited
 from .._http.call import LARGE
 from .._http.transport import Transport
+from .._threads import in_thread
 from ..types import File, FileEncodingStrategy, Record
 from . import holders
 from .refusals import is_url, reason_against, unsendable

@@ -16,13 +16,14 @@ import attrs
 
 from .. import _arguments, exceptions
 from .._bars import Bar, byte_bar
-from .._concurrency import gather_limited, in_thread, shielded_in_thread
+from .._concurrency import gather_limited
 from .._extras import import_extra
 from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
 from .._http.urls import has_host, path_of
 from .._redaction import without_credentials
+from .._threads import in_thread, shielded_in_thread
 from ..types import FileStat, Limits, Retry, Timeout
 from ..types._plain import Plain, described
 from .data_uris import DataUri

@@ -16,7 +16,8 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from .. import exceptions
-from .._concurrency import ThreadSafeLock, in_own_thread, shielded
+from .._concurrency import ThreadSafeLock, shielded
+from .._threads import in_own_thread
 from .holders import NothingLeft
 
 T = TypeVar("T")

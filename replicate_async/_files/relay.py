@@ -12,11 +12,11 @@ import anyio
 import attrs
 
 from .. import exceptions
-from .._concurrency import in_thread
 from .._http.answers import Chunks
 from .._http.call import ClientResponse, redacted
 from .._http.retry import RETRIED_STATUSES
 from .._http.transport import Transport
+from .._threads import in_thread
 from .data_uris import DataUri
 from .file_servers import (
     GONE,

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from .. import exceptions
-from .._concurrency import in_thread, shielded_in_thread
+from .._threads import in_thread, shielded_in_thread
 from . import holders
 from .disk import opened
 from .media import SNIFFED, guess_extension, guess_type, sniff

@@ -22,10 +22,10 @@ import attrs
 
 from .. import exceptions
 from .._codec import encode_json
-from .._concurrency import in_thread
 from .._http.call import Answer, Body, Call
 from .._http.retry import Kind
 from .._http.transport import Transport
+from .._threads import in_thread
 from ..types import File
 from .sources import Source
 

@@ -15,7 +15,7 @@ import attrs
 
 from .. import exceptions
 from .._codec import NestedTooDeeplyError, encode_json
-from .._concurrency import in_thread
+from .._threads import in_thread
 from .answers import decode_body, fail_when_closed, redirect_target
 from .call import LARGE, USER_AGENT, Answer, Body, Call, Config, redacted
 from .errors import NETWORK_ERRORS, cause_of, status_error, translated

@@ -22,7 +22,8 @@ import attrs
 from aiohttp.abc import ResolveResult
 
 from .. import exceptions
-from .._concurrency import NO_THREAD_MEMORY, has_room_for_thread, share_of_descriptors
+from .._concurrency import share_of_descriptors
+from .._threads import NO_THREAD_MEMORY, has_room_for_thread
 from .call import Origin
 from .limits import RecentGates, Slots
 from .proxies import environment_proxy, environment_ssl

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import exceptions
-from .._concurrency import in_thread
+from .._threads import in_thread
 
 _MAX_STRINGS: Final = 100
 """Strings of an input that are looked at."""

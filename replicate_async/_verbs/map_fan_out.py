@@ -14,10 +14,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .. import exceptions
-from .._concurrency import in_thread
 from .._files.disk import ready_directory, remove_partial_files
 from .._jobs.context import Context
 from .._jobs.run_state import RunState
+from .._threads import in_thread
 from .map_fingerprint import Fingerprint, fingerprint_of
 from .map_inputs import Inputs, read
 from .map_item import Item, Shared, Stopped, own_error

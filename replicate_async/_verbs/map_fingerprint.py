@@ -15,11 +15,11 @@ import attrs
 
 from .. import exceptions
 from .._codec import decode_json
-from .._concurrency import in_thread
 from .._files.inputs import is_file_input, url_of
 from .._files.sources import digest_of
 from .._json import to_text
 from .._redaction import recorded_input
+from .._threads import in_thread
 
 _FILE: Final = "$file"
 """The key of the digest of a file."""

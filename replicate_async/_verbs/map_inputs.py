@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from .. import exceptions
-from .._concurrency import LOST_AFTER, NO_THREAD_MEMORY, REPORT_TIME, start_thread
+from .._threads import LOST_AFTER, NO_THREAD_MEMORY, REPORT_TIME, start_thread
 
 Inputs: TypeAlias = Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]
 

@@ -14,7 +14,6 @@ import attrs
 
 from .. import exceptions
 from .._codec import structure
-from .._concurrency import in_thread
 from .._files.disk import is_unusable
 from .._files.output_trees import to_output
 from .._jobs import running
@@ -28,6 +27,7 @@ from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
 from .._jobs.run_state import RunState, part_of, spanned
 from .._redaction import recorded_input, redacted_names
+from .._threads import in_thread
 from .interface import load_schema
 from .map_fingerprint import Fingerprint, sent_hash
 from .map_journal import Journal

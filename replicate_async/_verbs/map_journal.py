@@ -23,9 +23,9 @@ import anyio
 import attrs
 
 from .. import exceptions
-from .._concurrency import awaited_in_thread
 from .._files.disk import make_directory, sync_directory
 from .._json import to_text
+from .._threads import awaited_in_thread
 from .map_fingerprint import Fingerprint
 from .map_rows import Entry, check_sent, check_time, entry_of
 

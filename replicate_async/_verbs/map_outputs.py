@@ -18,13 +18,14 @@ import attrs
 
 from .. import exceptions
 from .._codec import decode_json
-from .._concurrency import gather_limited, in_thread
+from .._concurrency import gather_limited
 from .._files.disk import UniqueNames, write_file
 from .._files.media import has_suffix, safe_name
 from .._files.output import FileOutput, stamp_of
 from .._files.output_trees import files_in, replace_files
 from .._jobs.prediction import Output, Prediction
 from .._json import to_text
+from .._threads import in_thread
 
 _SAVED_AT_ONCE: Final = 4
 

@@ -13,13 +13,13 @@ import anyio
 
 from .._arguments import MAX_WAIT
 from .._codec import format_datetime
-from .._concurrency import in_thread
 from .._http.call import Call
 from .._jobs.context import Context
 from .._jobs.finding import jobs_of, list_pages
 from .._jobs.marks import carries
 from .._jobs.pending import ListMatch
 from .._jobs.prediction import Prediction
+from .._threads import in_thread
 from .map_fingerprint import sent_hash
 from .map_journal import Journal
 from .map_rows import Entry

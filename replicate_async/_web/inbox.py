@@ -15,11 +15,11 @@ import attrs
 
 from .. import exceptions
 from .._codec import decode_json
-from .._concurrency import in_own_thread
 from .._jobs.context import Context
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Prediction
 from .._jobs.training import Training
+from .._threads import in_own_thread
 from .backplane import Backplane, LocalBackplane
 from .deliveries import Contents, contents_of, events_of, job_in, rank_of
 

@@ -29,7 +29,7 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 import attrs
 
 from .. import exceptions
-from .._concurrency import start_thread
+from .._threads import start_thread
 from ._interrupts import own_waits, watch
 
 P = ParamSpec("P")

@@ -32,6 +32,7 @@ RANKS = {
     "_json": 0,
     "exceptions": 1,
     "_codec": 2,
+    "_threads": 2,
     "_concurrency": 2,
     "_bars": 3,
     "_display": 2,

@@ -54,18 +54,18 @@ def fail_when_closed(response: aiohttp.ClientResponse) -> None:
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("the body is malformed"))
 
-    def end() -> None:
-        if closed is not None:
-            closed.remove_done_callback(fail)  # the connection lives on
-
     if closed is None:
         fail()
-    else:
-        # There is one already if an earlier answer has come on this connection.
-        closed.remove_done_callback(_retrieve_exception)
-        closed.add_done_callback(_retrieve_exception)
-        closed.add_done_callback(fail)
-        content.on_eof(end)
+        return
+
+    def end() -> None:
+        closed.remove_done_callback(fail)  # the connection may serve further requests
+
+    # There is one already if the connection has served an earlier request.
+    closed.remove_done_callback(_retrieve_exception)
+    closed.add_done_callback(_retrieve_exception)
+    closed.add_done_callback(fail)
+    content.on_eof(end)
 
 
 class Chunks:

@@ -164,7 +164,7 @@ async def _adopt_lost(context: Context, pending: PendingCreate, job_type: type[J
         while context.creates.has_rivals(pending) and time.monotonic() < limit:  # noqa: ASYNC110  (see above)
             await anyio.sleep(0.25)
         found = await find(context, pending, job_type, context.timings.searches)
-    except (exceptions.TransportError, exceptions.ReplicateError) as error:
+    except Exception as error:  # noqa: BLE001  (also an unexpected one: the caller says what is lost)
         _logger.warning("the list cannot be read: %s", error)
         return None
     if found is None:

@@ -166,3 +166,19 @@ async def test_succeeded_when_the_time_is_over(on_abandon: Any) -> None:
                 "acme/greeter", timeout=0.95, wait=False, on_abandon=on_abandon
             )
             assert output == PREDICTION["output"]
+
+
+async def test_a_bug_at_every_request(world: Emulator) -> None:
+    """If the list cannot be read either, the error says that something may have been created."""
+    config = aiohttp.TraceConfig()
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug of mine")
+
+    config.on_request_end.append(fail)
+    async with Client(world.token, base_url=world.url, trace_configs=[config]) as client:
+        with pytest.raises(exceptions.AmbiguousCreateError, match="a bug of mine"):
+            await client.predictions.create(model="acme/slow", input={"seconds": 0})
+        [outcome] = await client.map("acme/slow", [{"seconds": 0}]).collect()
+        assert isinstance(outcome.error, exceptions.AmbiguousCreateError)
+    assert len(world.ledger.created()) == 2

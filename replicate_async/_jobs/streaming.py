@@ -137,38 +137,19 @@ class StreamFollower(Generic[J]):
                     needs_abandoning = False
                     raise await self._failure(self._failed)
             needs_abandoning = False
-        except _TimeoutReached:
-            await self._disconnect()
-            await self._abandon_once()
+        except Exception as error:
+            if (
+                needs_abandoning
+                and not isinstance(error, exceptions.ModelError)
+                and not _is_loss(error)
+            ):
+                await self._disconnect()
+                await self._abandon_once()
             needs_abandoning = False
-            error = self._timeout_error()
-            raise error from error.__cause__
-        except exceptions.ModelError as failure:
-            needs_abandoning = False
-            self._end(failure)
-            raise
-        except exceptions.AnswerTooLarge:
-            raise
-        except (
-            exceptions.ReplicateError,
-            exceptions.TransportError,
-            exceptions.InvalidReference,  # the ID that the API gave
-        ) as error:
-            needs_abandoning = False
-            if self.job is None:
+            explained = self._explained(error)
+            if explained is error:
                 raise
-            extra = self.job._context.log_extra(self.job)
-            _logger.warning("prediction %s lost: %s", self.job.id, error, extra=extra)
-            raise exceptions.ContactLost(self.job, str(error)) from error
-        except exceptions.ReplicateException:
-            raise
-        except Exception as error:  # an unexpected one, or no memory: the prediction must be named
-            await self._disconnect()
-            await self._abandon_once()
-            needs_abandoning = False
-            if self.job is None:
-                raise
-            raise exceptions.ContactLost(self.job, repr(error)[:500]) from error
+            raise explained from explained.__cause__
         finally:
             try:
                 await self._disconnect()
@@ -179,6 +160,23 @@ class StreamFollower(Generic[J]):
                 if self._unregister is not None:
                     self._unregister()
                 self._end(None if self.done is not None else sys.exception())
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return the exception for the user, which names the job: the error itself, or one that it has caused."""
+        if isinstance(error, _TimeoutReached):
+            return self._timeout_error()
+        is_expected = isinstance(error, exceptions.ReplicateException)
+        if self.job is None or (is_expected and not _is_loss(error)):
+            return error
+        reason = str(error)
+        if is_expected:
+            extra = self.job._context.log_extra(self.job)
+            _logger.warning("prediction %s lost: %s", self.job.id, error, extra=extra)
+        else:
+            reason = repr(error)[:500]
+        lost = exceptions.ContactLost(self.job, reason)
+        lost.__cause__ = error
+        return lost
 
     def _end(self, error: BaseException | None) -> None:
         """Report that the stream has ended, and how; only the first call has an effect."""
@@ -390,6 +388,18 @@ async def _fetch_soon(job: LiveJob) -> None:
             await fetch_state(job, Kind.READ, _FETCH_TIME)
     except (exceptions.ReplicateError, exceptions.TransportError) as error:
         _logger.debug("prediction %s cannot be read now: %s", job.id, error)
+
+
+def _is_loss(error: Exception) -> bool:
+    """Return whether an error means that contact with the job is lost, so that it could not be cancelled either."""
+    return isinstance(
+        error,
+        (
+            exceptions.ReplicateError,
+            exceptions.TransportError,
+            exceptions.InvalidReference,  # the ID that the API gave
+        ),
+    ) and not isinstance(error, exceptions.AnswerTooLarge)
 
 
 class _TimeoutReached(Exception):

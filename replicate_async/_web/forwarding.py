@@ -156,23 +156,25 @@ class Forwarder:
             _logger.info("%s cannot be read now: %s", followed.path, error)
             return
         followed.failures = 0
-        ended = has_ended(job)
-        events: set[str] = set(events_of(job, followed.contents))
-        if not ended:
-            followed.contents = contents_of(job)
-            if followed.was_read:
-                events.discard("start")
-            followed.was_read = True
-        else:
-            self._drop(job.id)
+        events = self._new_events(followed, job)
         if not self._everything and job.webhook is None:
-            if not ended:  # it will not get one
-                self._drop(job.id)
+            self._drop(job.id)  # it will not get one
             return
         wanted = job.webhook_events_filter or _ALL
         for event in _ALL:
             if event in events and event in wanted:
                 deliveries.start_soon(self._deliver, job, raw, event)
+
+    def _new_events(self, followed: _Followed, job: Job) -> frozenset[str]:
+        """Return what has happened to a job since it was read before, and stop following it if it has ended."""
+        events = events_of(job, followed.contents)
+        if has_ended(job):
+            self._drop(job.id)
+            return events
+        if followed.was_read:
+            events -= {"start"}
+        followed.contents, followed.was_read = contents_of(job), True
+        return events
 
     def _drop(self, id: str) -> None:
         """Stop following a job."""

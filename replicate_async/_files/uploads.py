@@ -283,10 +283,14 @@ class Uploads:
             file: File = (await upload(transport, source, kind=Kind.READ)).data
             url = pending.url = _url(transport, file)
             digest = _sha256(file)
-            if (digest or source.digest or source.identity) is None and source.repeatable:
+            if source.repeatable and (digest or source.digest or source.identity) is None:
+                # Otherwise nothing could tell that another source has the same content.
                 with suppress(exceptions.ArgumentError):
                     await source.find_digest()
-            if digest is None or source.digest in (None, digest):
+            if digest is None or source.digest in (
+                None,
+                digest,
+            ):  # what was read is what the API has
                 usable = _usable_seconds(file)
                 self._remember(
                     UploadedFile(

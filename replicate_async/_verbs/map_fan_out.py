@@ -24,6 +24,7 @@ from .map_item import Item, Shared, Stopped, own_error
 from .map_journal import Journal
 from .map_plan import Plan
 from .map_rows import Entry
+from .map_secrets import Secrets
 from .map_uncertain import UncertainCreates
 from .outcome import Outcome
 
@@ -40,7 +41,7 @@ class FanOut:
         self._plan = plan
         self._inputs = inputs
         self._reading = anyio.CancelScope()
-        self._shared = Shared(context, plan, self._reading)
+        self._shared = Shared(context, plan, self._reading, Secrets(context, plan))
         # Its buffer needs no bound of its own: an input is read when there is room in the window, in which it stays
         # until its outcome is taken.
         self._sender, self._receiver = anyio.create_memory_object_stream[Outcome](math.inf)

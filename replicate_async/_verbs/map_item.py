@@ -28,15 +28,14 @@ from .._jobs.request import CreateRequest, prepare
 from .._jobs.run_state import RunState, part_of, spanned
 from .._redaction import recorded_input, redacted_names
 from .._threads import in_thread
-from .interface import load_schema
 from .map_fingerprint import Fingerprint, sent_hash
 from .map_journal import Journal
 from .map_outputs import are_saved, save_output, saved_names
 from .map_plan import Plan, RedoReason
 from .map_rows import Entry
+from .map_secrets import Secrets
 from .map_uncertain import UncertainCreates, UnprovenError, sent_text
 from .outcome import Outcome
-from .schema import ModelSchema
 
 _logger = logging.getLogger("replicate_async")
 
@@ -58,6 +57,7 @@ class Shared:
     plan: Plan
     reading: anyio.CancelScope
     """Cancelled when no more inputs are to be read."""
+    secrets: Secrets
     journal: Journal | None = None
     uncertain: UncertainCreates | None = None
     """The creates of earlier runs; with a journal."""
@@ -71,11 +71,6 @@ class Shared:
     """Why the journal cannot be written any more."""
     unfinished: dict[str, None] = attrs.field(factory=dict)
     """IDs of the predictions that have no outcome yet, and of all that the journal may have missed."""
-    _schema: ModelSchema | None = attrs.field(default=None, init=False)
-    """The schema of the model, if it was fetched for the secrets in it."""
-    _is_schema_settled: bool = attrs.field(default=False, init=False)
-    """Whether the schema was fetched, or cannot be."""
-    _fetching_schema: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
     creating: anyio.Semaphore = attrs.field(factory=lambda: anyio.Semaphore(1))
     """Limits the creates under way: to one at first, which finds out for all whether the model is official."""
     _is_warm: bool = attrs.field(default=False, init=False)
@@ -113,30 +108,6 @@ class Shared:
             await write(self.journal)
         except exceptions.JournalError as error:
             self.lose_journal(error)
-
-    async def learn_secrets(self) -> None:
-        """Fetch the schema before something is written down, since it tells what is to be kept secret."""
-        plan = self.plan
-        if plan.interface is not None or (plan.journal or plan.save_to) is None:
-            return
-        async with self._fetching_schema:
-            if not self._is_schema_settled:
-                try:
-                    self._schema = await load_schema(self.context, plan.ref)
-                except exceptions.ReplicateException as error:
-                    _logger.warning(
-                        "the schema of %s, which tells secret inputs, cannot be fetched (%s): they are"
-                        " recognised by their names",
-                        plan.match.label,
-                        error,
-                    )
-                self._is_schema_settled = True
-
-    def secrets_of(self, given: Mapping[str, Any]) -> frozenset[str] | None:
-        """Return the names of the inputs that are to be kept secret; None if they are not known."""
-        if self.plan.interface is not None:
-            return self.plan.interface.secrets_of(given)
-        return None if self._schema is None else self._schema.secrets
 
     def warm_up(self) -> None:
         """Allow further creates at a time, since the first one is over."""
@@ -325,7 +296,7 @@ class Item:
         self._entry = Entry()
         if shared.stopping:
             raise Stopped
-        await shared.learn_secrets()
+        await shared.secrets.learn()
         if self._request is None:
             value = self.value
             if shared.plan.interface is not None:
@@ -404,7 +375,7 @@ class Item:
 
     async def _note_end(self, prediction: Prediction) -> None:
         if self._shared.journal is not None and self._entry.record is None:
-            await self._shared.learn_secrets()
+            await self._shared.secrets.learn()
             timeout = None if self._late is None else self._late.timeout
             record = self._record(prediction)
             await self._shared.note(lambda journal: journal.ended(self.index, record, timeout))
@@ -413,7 +384,7 @@ class Item:
 
     @property
     def _secrets(self) -> frozenset[str] | None:
-        known = self._shared.secrets_of(self.value)
+        known = self._shared.secrets.of(self.value)
         return None if known is None else known | redacted_names(self._entry.record)
 
     def _record(self, prediction: Prediction) -> Mapping[str, Any]:
@@ -422,7 +393,7 @@ class Item:
         given = record.get("input")
         if not isinstance(given, dict):
             return record
-        return {**record, "input": recorded_input(given, self._shared.secrets_of(given))}
+        return {**record, "input": recorded_input(given, self._shared.secrets.of(given))}
 
     def _output(self, prediction: Prediction) -> Output:
         interface = self._shared.plan.interface
@@ -446,7 +417,7 @@ class Item:
         files = known
         is_complete = bool(known) and await in_thread(are_saved, directory, known)
         if not is_complete:
-            await self._shared.learn_secrets()
+            await self._shared.secrets.learn()
             files = await save_output(
                 directory,
                 self.index,

@@ -36,8 +36,11 @@ J = TypeVar("J", bound=LiveJob)
 
 _logger = logging.getLogger("replicate_async")
 
-_ABOUT_DEADLINES: Final = re.compile(r"cancel.?after|deadline|lifetime|\bheader", re.IGNORECASE)
-"""Words in the error of a create whose deadline the API refuses."""
+_ABOUT_DEADLINES: Final = re.compile(
+    r"cancel.?after|deadline|lifetime|\bheader|duration|time.?out|\b(?:hours?|days?)\b|\b24 ?h\b",
+    re.IGNORECASE,
+)
+"""Words in the error of a create whose deadline the API refuses. How it says so is not known (:api:`deadline`)."""
 
 
 async def send_create(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
@@ -353,6 +356,9 @@ def choose_deadline(context: Context, request: CreateRequest, pending: PendingCr
 
 
 def _is_about_deadline(error: exceptions.ReplicateError) -> bool:
-    """Return whether the API refused a create because of its deadline."""
+    """Return whether the API seems to have refused a create because of its deadline, and not of its input."""
+    fields = [str(invalid.get("field", "")).partition(".")[0] for invalid in error.invalid_fields]
+    if fields and all(field == "input" for field in fields):
+        return False
     text = f"{error.title} {error.detail} {list(error.invalid_fields)}"
     return bool(_ABOUT_DEADLINES.search(text[:10_000]))

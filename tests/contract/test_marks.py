@@ -105,14 +105,22 @@ async def test_without_marks_nothing_is_cancelled(caplog: pytest.LogCaptureFixtu
         assert here.made_of("a")[0] in caplog.text
 
 
-@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (400, "Cancel-After must be 60s at most"),
+        (422, "Cancel-After must be 60s at most"),
+        (422, "The duration is too long"),
+        (400, "Predictions may run for one hour at most"),
+    ],
+)
 @pytest.mark.parametrize("asked", [None, 60])
 async def test_refused_deadlines(
-    status: int, asked: int | None, caplog: pytest.LogCaptureFixture
+    status: int, detail: str, asked: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A create that is refused for its mark is sent once more without, and no other is marked."""
     caplog.set_level(logging.WARNING, "replicate_async")
-    body = {"title": "Invalid", "detail": "Cancel-After must be 60s at most", "status": status}
+    body = {"title": "Invalid", "detail": detail, "status": status}
     async with world() as here, here.client() as client:
         here.emulator.wire.inject(
             Reply(status, json.dumps(body).encode(), {"Content-Type": "application/json"}),
@@ -141,6 +149,8 @@ async def test_an_input_whose_name_sounds_like_the_mark() -> None:
             with pytest.raises(exceptions.ValidationError, match="deadline"):
                 await client.run("acme/due", {"deadline": "soon"})
         assert here.emulator.ledger.created() == []
+        creates = here.emulator.ledger.requests(operation="models.predictions.create")
+        assert len(creates) == 2  # each was sent once
         await client.run("acme/due", {"deadline": 3})
         last = here.emulator.ledger.requests(operation="models.predictions.create")[-1]
         assert "Cancel-After" in last.headers

@@ -71,6 +71,8 @@ class PendingCreate(SendState):
     """Its result, if that was found in the list."""
     was_searched: bool = False
     """Whether the list has been searched for its result."""
+    search_failure: str = ""
+    """Addition to messages, if the list could not be read for its result."""
     candidates: tuple[str, ...] = ()
     """IDs of jobs in the list that may be its result, although nothing proves it."""
 
@@ -102,7 +104,7 @@ class PendingCreate(SendState):
             found = f"it is unknown which of these it is: {', '.join(self.candidates)}"
         else:
             found = "the list does not show it" if self.was_searched else "the list was not read"
-        return f"{found}; if it exists, it runs {end}"
+        return f"{found}; if it exists, it runs {end}{self.search_failure}"
 
 
 class PendingCreates:

@@ -102,19 +102,6 @@ async def create_unfollowed(
         AmbiguousCreateError: There was no answer, and the list does not show what was created.
         ClientClosed: The client was closed; nothing was created.
     """
-    pool, timings = context.transport.pool, context.timings
-    unreadable = ""
-
-    async def look() -> None:
-        nonlocal unreadable
-        try:
-            with anyio.move_on_after(
-                timings.cancel - _GRACE if pool.closing else 2 * timings.last_try
-            ):
-                if pending.found is None:
-                    pending.found = await find_soon(context, pending, job_type)
-        except Exception as error:  # noqa: BLE001  (the caller says what is lost)
-            unreadable = f", and the list cannot be read: {error}"
 
     async def send_or_look() -> J:
         try:
@@ -122,7 +109,7 @@ async def create_unfollowed(
         except anyio.get_cancelled_exc_class():
             # Through `pending.found`, `settle` returns it if the client is closed; else its ID is logged.
             if pending.lost:
-                await shielded(look)
+                await shielded(partial(_look, context, pending, job_type))
             raise
 
     async def settle() -> J:
@@ -133,20 +120,32 @@ async def create_unfollowed(
             raise exceptions.ClientClosed
         assert pending.match is not None
         url = context.transport.config.base_url + pending.match.list_path
-        raise pending.ambiguous(url, f"the client was closed{unreadable}")
+        raise pending.ambiguous(url, f"the client was closed{pending.search_failure}")
 
     try:
         return await until_closed(context, send_or_look, grace=_GRACE, settle=settle)
     except anyio.get_cancelled_exc_class():
         if pending.lost or pending.found is not None:
-            _log_cancelled(pending, unreadable)
+            _log_cancelled(pending)
         raise
 
 
-def _log_cancelled(pending: PendingCreate, unreadable: str = "") -> None:
+async def _look(context: Context, pending: PendingCreate, job_type: type[LiveJob]) -> None:
+    """Search for what a create without an answer has made, within a limited time. Does not raise if that fails."""
+    timings = context.timings
+    is_closing = context.transport.pool.closing
+    try:
+        with anyio.move_on_after(timings.cancel - _GRACE if is_closing else 2 * timings.last_try):
+            if pending.found is None:
+                pending.found = await find_soon(context, pending, job_type)
+    except Exception as error:  # noqa: BLE001  (the caller says what is lost)
+        pending.search_failure = f", and the list cannot be read: {error}"
+
+
+def _log_cancelled(pending: PendingCreate) -> None:
     """Log what a cancelled create has created, since its caller gets no result."""
     result = (
-        pending.search_result + unreadable
+        pending.search_result
         if pending.found is None
         else f"it made {pending.found.id}, which is not cancelled"
     )

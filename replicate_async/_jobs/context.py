@@ -76,8 +76,8 @@ class Context:
     creates: PendingCreates = attrs.field(factory=PendingCreates)
     models: KnownModels = attrs.field(factory=KnownModels)
     uploads: Uploads = attrs.field(factory=Uploads)
-    schemas: dict[object, tuple[float, Any]] = attrs.field(factory=dict)
-    """For each account and model or version: the time at which it expires (monotonic), and its schema."""
+    schemas: dict[object, Any] = attrs.field(factory=dict)
+    """For each account and model or version: what is known of its schema."""
     pollers: Pollers = attrs.field(factory=Pollers)
     viewers: Viewers = attrs.field(factory=Viewers)
     fan_outs: set[asyncio.Task[None]] = attrs.field(factory=set)

@@ -59,8 +59,8 @@ class ModelInterface:
     context: Context
     ref: Ref = attrs.field(converter=plain_ref)
     options: FunctionOptions
-    loaded: Callable[[], None]
-    """Is called when the schema is loaded."""
+    on_loaded: Callable[[], None]
+    """Called when the schema is loaded."""
     target: CreateTarget | str = attrs.field(
         init=False, default=attrs.Factory(lambda self: target_of(self.ref), takes_self=True)
     )
@@ -111,7 +111,7 @@ class ModelInterface:
             origin = self.context.schemas
             self._schema = await load_schema(self.context, self.ref)
             self._origin = origin
-            self.loaded()
+            self.on_loaded()
 
     async def _load_in_time(self) -> None:
         """Fetch the schema, unless it is known; within the timeout of a call.
@@ -237,6 +237,17 @@ class ModelInterface:
 
 # -- Schemas -----------------------------------------------------------------------------------
 
+
+@attrs.frozen
+class _KnownSchema:
+    """What is known of the schema of a model or version."""
+
+    schema: ModelSchema | None
+    """The schema; None if there is none."""
+    expires_at: float
+    """Time from which it is fetched again (monotonic)."""
+
+
 _Locks: TypeAlias = WeakValueDictionary[tuple[int, object, str], anyio.Lock]
 
 _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Locks] = WeakKeyDictionary()
@@ -260,20 +271,20 @@ async def load_schema(context: Context, ref: Ref) -> ModelSchema | None:
             name = ref
     if parse_reference(name).full_name is None:
         return None  # the API does not find a version without its model
-    if (known := _remembered(context, name)) is not None:
-        return known[1]
+    if (known := _known_schema(context, name)) is not None:
+        return known.schema
     of_loop = _locks.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
     async with of_loop.setdefault(
         (id(context.schemas), account_of(context.transport), name), anyio.Lock()
     ):
-        if (known := _remembered(context, name)) is not None:
-            return known[1]
+        if (known := _known_schema(context, name)) is not None:
+            return known.schema
         return await _fetch_schema(context, name)
 
 
-def _remembered(context: Context, name: str) -> tuple[float, ModelSchema | None] | None:
-    known = context.schemas.get((account_of(context.transport), name))
-    return known if known is not None and known[0] > time.monotonic() else None
+def _known_schema(context: Context, name: str) -> _KnownSchema | None:
+    known: _KnownSchema | None = context.schemas.get((account_of(context.transport), name))
+    return known if known is not None and known.expires_at > time.monotonic() else None
 
 
 async def _fetch_schema(context: Context, name: str) -> ModelSchema | None:
@@ -290,10 +301,11 @@ async def _fetch_schema(context: Context, name: str) -> ModelSchema | None:
     schema = read_schema(
         _member(version, "openapi_schema"), cog_version if isinstance(cog_version, str) else None
     )
-    lifetime = _SCHEMA_LIFETIME if reference.version is None else float("inf")
+    lifetime = _SCHEMA_LIFETIME if reference.version is None else math.inf
     if len(context.schemas) >= _MAX_SCHEMAS:
         del context.schemas[next(iter(context.schemas))]
-    context.schemas[account_of(context.transport), name] = time.monotonic() + lifetime, schema
+    known = _KnownSchema(schema, expires_at=time.monotonic() + lifetime)
+    context.schemas[account_of(context.transport), name] = known
     latest = _member(version, "id")
     if data is not version and _member(data, "is_official") is False and isinstance(latest, str):
         # The version whose schema this is, which the runs do not need to look up any more.

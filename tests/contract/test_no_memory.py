@@ -178,7 +178,7 @@ class Greedy(dict[str, Any]):
         raise MemoryError
 
 
-@pytest.mark.parametrize("verb", ["run", "start", "stream", "map"])
+@pytest.mark.parametrize("verb", ["run", "start", "stream", "create", "train", "map"])
 async def test_an_input_for_which_there_is_no_memory(verb: str, tmp_path: Path) -> None:
     """The error is one of this package, and says that nothing was created."""
     with Emulator(rate_limits=False) as emulator:
@@ -194,6 +194,10 @@ async def test_an_input_for_which_there_is_no_memory(verb: str, tmp_path: Path) 
                 elif verb == "stream":
                     async for _ in client.stream("acme/picture", given):
                         pass
+                elif verb == "create":
+                    await client.predictions.create(model="acme/picture", input=given)
+                elif verb == "train":
+                    await client.trainings.create(f"acme/picture:{'a' * 64}", given, "acme/mine")
                 else:
                     fan_out = client.map("acme/picture", [given], journal=tmp_path / "journal.db")
                     [outcome] = await fan_out.collect()

@@ -89,8 +89,8 @@ async def until_closed(
     Args:
         context: The client.
         work: The work.
-        grace: Seconds that it has when the client is closed.
-        settle: What to do instead of it after that, while there still are connections.
+        grace: Seconds that it may continue when the client is closed.
+        settle: Called after it was cancelled, while there still are connections; its result is returned.
 
     Raises:
         ClientClosed: The client was closed.

@@ -47,9 +47,9 @@ class FanOut:
         self._sender, self._receiver = anyio.create_memory_object_stream[Outcome](math.inf)
         self._window = anyio.Semaphore(plan.concurrency * (4 if plan.ordered else 2))
         self._places = anyio.Semaphore(plan.concurrency)
-        self._early: dict[int, Outcome | None] = {}
+        self._arrived_early: dict[int, Outcome | None] = {}
         """With `ordered`: outcomes that arrived before earlier ones."""
-        self._following = 0
+        self._next_index = 0
         """With `ordered`: the index of the next outcome."""
         self._failure: Exception | None = None
 
@@ -227,10 +227,10 @@ class FanOut:
         if not self._plan.ordered:
             self._pass_on(outcome)
             return
-        self._early[index] = outcome
-        while self._following in self._early:
-            self._pass_on(self._early.pop(self._following))
-            self._following += 1
+        self._arrived_early[index] = outcome
+        while self._next_index in self._arrived_early:
+            self._pass_on(self._arrived_early.pop(self._next_index))
+            self._next_index += 1
 
     def _pass_on(self, outcome: Outcome | None) -> None:
         if outcome is None:

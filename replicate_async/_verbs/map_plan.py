@@ -17,7 +17,7 @@ from .._jobs.request import CreateOptions, CreateTarget
 from .._jobs.run_state import OnAbandon
 from .._jobs.running import with_deadline
 from .interface import ModelInterface
-from .run import Ref, as_described, makes_text, target_of
+from .run import Ref, makes_text, target_of, with_schema_of
 from .use import ModelFunction, StreamingFunction
 
 CONCURRENCY: Final = 64
@@ -104,7 +104,7 @@ def make_plan(
         timeout = defaults.timeout if timeout is None else timeout
         retry_failed = retry_failed or defaults.retry_failed
     else:
-        options = as_described(ref, options)
+        options = with_schema_of(ref, options)
     target = target_of(ref)
     seconds = _arguments.timeout_seconds(timeout)
     if concurrency is None:

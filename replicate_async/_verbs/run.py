@@ -69,11 +69,11 @@ async def run(
                 "save_to", "without `use_file_output` there are no files"
             )
         options = attrs.evolve(options, use_file_output=True)
-    options = as_described(ref, options, has_fallback=bool(fallback))
+    options = with_schema_of(ref, options, has_fallback=bool(fallback))
     if save_to is not None:
         state.directory = await ready_directory(save_to)  # before anything costs
     if via is not None:
-        options = _delivered(via, options)
+        options = _with_webhook(via, options)
         state.wait = partial(wait_for_delivery, via)
         await via._inbox.listen()
     if not progress:
@@ -93,8 +93,8 @@ def _label(ref: Ref) -> str:
     return f"{name[:60]}{colon}{version[:7]}"
 
 
-def _delivered(via: object, options: CreateOptions) -> CreateOptions:
-    """Return options with which the end of the prediction is delivered, and its create is not held back.
+def _with_webhook(via: object, options: CreateOptions) -> CreateOptions:
+    """Return options with which a webhook reports the end of the prediction, and its create is not held back.
 
     Raises:
         ArgumentError: The options have another webhook.
@@ -122,7 +122,7 @@ def stream(
 ) -> EventStream:
     """Return the stream of a prediction that is created when its first event is requested, as `Client.stream`."""
     seconds = _arguments.timeout_seconds(timeout)
-    options = as_described(ref, options)
+    options = with_schema_of(ref, options)
 
     async def make_request() -> CreateRequest:
         return await prepare(context, input, running.with_deadline(options, seconds, on_abandon))
@@ -144,10 +144,12 @@ def plain_ref(ref: Ref) -> Ref:
     return str(parse_reference(ref)) if isinstance(ref, str) else ref
 
 
-def as_described(ref: Ref, options: CreateOptions, *, has_fallback: bool = False) -> CreateOptions:
-    """Return options with what the schema says that an object to run has.
+def with_schema_of(
+    ref: Ref, options: CreateOptions, *, has_fallback: bool = False
+) -> CreateOptions:
+    """Return options that follow from the schema of an object to run, if it has one.
 
-    The inputs that it marks as secret are not shown. If it says that the output is text, texts stay texts, even URLs;
+    The inputs that the schema marks as secret are not shown. If it says that the output is text, URLs in it are no files;
     not with a fallback, since other models return other outputs.
     """
     schema = _schema_of(ref)

@@ -17,7 +17,7 @@ from .._jobs.stepwise import StepwiseRun
 from .._jobs.updates import Updates
 from ..types import Update
 from .chaining import RunHandle
-from .run import Ref, as_described, check_retries, fallbacks_of, target_of
+from .run import Ref, check_retries, fallbacks_of, target_of, with_schema_of
 
 
 class Run(RunHandle):
@@ -110,7 +110,7 @@ def start(
     """Return a run that has not begun, as `Client.start`."""
     seconds = _arguments.timeout_seconds(timeout)
     options = running.with_deadline(options, seconds, on_abandon)
-    options = as_described(ref, options, has_fallback=bool(fallback))
+    options = with_schema_of(ref, options, has_fallback=bool(fallback))
 
     async def make_request() -> CreateRequest:
         return await prepare(context, input, options)

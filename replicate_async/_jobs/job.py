@@ -469,7 +469,9 @@ async def look_last(job: LiveJob) -> None:
 # -- The end of a job --------------------------------------------------------------------------
 
 
-def run_timeout(job: Job, seconds: float, cause: Exception | None = None) -> exceptions.RunTimeout:
+def run_timeout(
+    job: Job, seconds: float, cause: BaseException | None = None
+) -> exceptions.RunTimeout:
     """Return the exception for a job that did not end in time, whether or not it was cancelled for that."""
     canceled = job.status in ("canceled", "aborted")
     late = exceptions.RunTimeout(job, seconds, canceled=canceled)

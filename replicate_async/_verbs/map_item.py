@@ -20,7 +20,7 @@ from .._jobs import running
 from .._jobs.abandoning import abandon
 from .._jobs.context import Context
 from .._jobs.creating import choose_deadline, create
-from .._jobs.job import cancel_in_time, look_last, wait_for_end
+from .._jobs.job import cancel_in_time, look_last, run_timeout, wait_for_end
 from .._jobs.pending import PendingCreate
 from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
@@ -360,16 +360,15 @@ class Item:
         except exceptions.RunTimeout as late:
             if timeout is None:
                 raise
-            is_to_be_canceled = self._shared.plan.cancels_late
-            if is_to_be_canceled:
+            cancels = self._shared.plan.cancels_late
+            if cancels:
                 await cancel_in_time(prediction)
             await look_last(prediction)  # it was left alone, or it may have refused to be cancelled
             if not has_ended(prediction):
                 raise
-            if is_to_be_canceled and prediction.status in ("canceled", "aborted"):
+            if cancels and prediction.status in ("canceled", "aborted"):
                 # Otherwise it has ended in time after all.
-                self._late = exceptions.RunTimeout(prediction, timeout, canceled=True)
-                self._late.__cause__ = late.__cause__
+                self._late = run_timeout(prediction, timeout, late.__cause__)
         finally:
             self._shared.in_flight -= 1
 

@@ -269,8 +269,8 @@ class StreamingFunction(_Function):
         return StreamingRun(await self._start(inputs), self._interface)
 
 
-class FunctionRun(RunHandle):
-    """A run of a `ModelFunction`. It can be an input of another function."""
+class _CreatedRun(RunHandle):
+    """A run that was created without waiting for it."""
 
     def __init__(self, prediction: Prediction, interface: ModelInterface) -> None:
         self._prediction: Prediction = prediction
@@ -280,6 +280,10 @@ class FunctionRun(RunHandle):
     def prediction(self) -> Prediction:
         """The prediction."""
         return self._prediction
+
+
+class FunctionRun(_CreatedRun):
+    """A run of a `ModelFunction`. It can be an input of another function."""
 
     def _pending_output(self) -> Awaitable[Output]:
         return self.output()
@@ -307,17 +311,8 @@ class FunctionRun(RunHandle):
         return self._interface.convert(prediction._raw.get("output"), prediction.id)
 
 
-class StreamingRun(RunHandle):
+class StreamingRun(_CreatedRun):
     """A run of a `StreamingFunction`. It can be an input of another function."""
-
-    def __init__(self, prediction: Prediction, interface: ModelInterface) -> None:
-        self._prediction: Prediction = prediction
-        self._interface: ModelInterface = interface
-
-    @property
-    def prediction(self) -> Prediction:
-        """The prediction."""
-        return self._prediction
 
     def _pending_output(self) -> OutputStream:
         return self.output()

@@ -1659,11 +1659,6 @@ class FunctionRun(Twin[AsyncFunctionRun]):
 
     __slots__ = ()
 
-    @property
-    def prediction(self) -> Prediction:
-        """The prediction."""
-        return Prediction(self._lease, self._async.prediction)
-
     def output(self, *, timeout: float | timedelta | None = None) -> Output:
         """Wait until the prediction has ended, and return the output. May be called more than once.
 
@@ -1681,6 +1676,11 @@ class FunctionRun(Twin[AsyncFunctionRun]):
             ReplicateError: The API returned an error.
         """
         return wrap(self._lease, self._lease.call(self._async.output, timeout=timeout))
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        return Prediction(self._lease, self._async.prediction)
 
     def logs(self) -> str:
         """Fetch the logs so far. Calls :api:`predictions.get`, unless the prediction has ended.
@@ -3490,11 +3490,6 @@ class StreamingRun(Twin[AsyncStreamingRun]):
 
     __slots__ = ()
 
-    @property
-    def prediction(self) -> Prediction:
-        """The prediction."""
-        return Prediction(self._lease, self._async.prediction)
-
     def output(self) -> OutputStream:
         """Return the pieces of the output, from its beginning. Leaving early does not cancel the prediction.
 
@@ -3502,6 +3497,11 @@ class StreamingRun(Twin[AsyncStreamingRun]):
             The stream.
         """
         return OutputStream(self._lease, self._async.output())
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        return Prediction(self._lease, self._async.prediction)
 
     def logs(self) -> str:
         """Fetch the logs so far. Calls :api:`predictions.get`, unless the prediction has ended.

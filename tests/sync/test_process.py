@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import textwrap
 
@@ -10,7 +11,7 @@ import pytest
 
 from replicate_async.testing import Emulator
 
-from .conftest import QUIET_FORK, complaints, interrupt, run
+from .conftest import QUIET_FORK, SECONDS, complaints, interrupt, run, start, until
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -251,6 +252,39 @@ def test_interrupt_that_is_handled(emulator: Emulator) -> None:
     )
     assert (out, complaints(err)) == ("True\n[True]\n", [])
     assert not emulator.ledger.cancelled()
+
+
+SCRIPTS = {
+    "sync": """
+        from replicate_async import sync as replicate
+        replicate.run("emulator/sleeper", {"seconds": 60})
+        """,
+    "async": """
+        import asyncio
+        import replicate_async as replicate
+        asyncio.run(replicate.run("emulator/sleeper", {"seconds": 60}))
+        """,
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+@pytest.mark.parametrize("code", SCRIPTS.values(), ids=SCRIPTS.keys())
+def test_sigterm_as_control_c(emulator: Emulator, code: str) -> None:
+    """SIGTERM cancels what a script runs, if the script treats it like Ctrl-C, as the documentation shows."""
+    handled = """
+        import signal
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        """
+    with start(textwrap.dedent(handled) + textwrap.dedent(code)) as process:
+        try:
+            until(emulator.ledger.running, SECONDS)
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+    assert err.splitlines()[-1] == "KeyboardInterrupt"
+    assert "never" not in err
+    assert len(emulator.ledger.lives()) == len(emulator.ledger.cancelled()) == 1
 
 
 def test_other_signals() -> None:

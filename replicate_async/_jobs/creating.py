@@ -103,9 +103,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         if not pending.sent or isinstance(error, exceptions.ReplicateException):
             raise
         # Unexpected, such as an error of a trace config: the list is searched as after a lost connection.
-        raise exceptions.ConnectionLost(
-            call.method, redacted(context.transport.routes.url_of(call)), repr(error)[:500]
-        ) from error
+        raise _no_answer(context, call, repr(error)[:500]) from error
     except BaseException:
         pending.lost = pending.sent
         raise
@@ -113,11 +111,7 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         if reason := _claim(context, created, pending):
             # The answer to another request, which a server or a proxy has mixed up with this one.
             (await context.transport.pool.session()).distrust()
-            raise exceptions.ConnectionLost(
-                call.method,
-                redacted(context.transport.routes.url_of(call)),
-                f"the response is about {created.id[:100]!r}, {reason}",
-            )
+            raise _no_answer(context, call, f"the response is about {created.id[:100]!r}, {reason}")
         note_failure(None)  # whatever failed before it does not matter any more
         context.count(created=1)
         label = pending.label
@@ -128,6 +122,12 @@ async def _send_once(context: Context, call: Call, job_type: type[J], pending: P
         return created
     finally:
         creates.end(pending)
+
+
+def _no_answer(context: Context, call: Call, fact: str) -> exceptions.ConnectionLost:
+    """Return the exception for a create that was sent, and got no answer of use."""
+    url = redacted(context.transport.routes.url_of(call))
+    return exceptions.ConnectionLost(call.method, url, fact)
 
 
 def _claim(context: Context, created: LiveJob, pending: PendingCreate) -> str | None:

@@ -11,7 +11,7 @@ import math
 import socket
 import ssl
 import struct
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from typing import Any, Final
@@ -434,13 +434,17 @@ class _Connection:
         sent = _Sent(head, b"".join((head.without("expect"), *raw)), has_rest=False)
         return sent, attrs.evolve(request, body=body)
 
-    async def _relay(self, sent: _Sent) -> bool:
-        """Pass a request on and its answer back; return whether the connection is kept."""
+    async def _relay(
+        self, sent: _Sent, hold: Callable[[Head], Awaitable[None]] | None = None
+    ) -> bool:
+        """Pass a request on and its answer back, after *hold* if given; return whether the connection is kept."""
         with self._for_client():
             passed_on = _PassedOn(self, sent)
             async with passed_on as reader:
                 while True:
                     answer = await read_head(reader)
+                    if hold is not None and answer.status >= 200:
+                        await hold(answer)
                     self._writer.write(answer.raw)
                     if answer.status >= 200:
                         break
@@ -490,6 +494,13 @@ class _Connection:
             self._proxy.happened(fault, request, executed=True)
             await self._relay(sent)
             return False
+        if fault is Fault.DELAY:
+
+            async def hold(answer: Head) -> None:
+                self._proxy.happened(fault, request, executed=True, status=answer.status)
+                await anyio.sleep(plan.seconds)
+
+            return await self._relay(sent, hold)
         if plan.reply is not None:
             status = None
             if plan.executed:
@@ -575,12 +586,6 @@ class _Connection:
                 elif fault is Fault.RESET_IN_BODY:
                     await _delivered(self._writer)
                     self.reset()
-            case Fault.DELAY:
-                await anyio.sleep(plan.seconds)
-                write(answer.raw)
-                async for piece in pieces:
-                    write(piece)
-                    await self._writer.drain()
             case Fault.DRIP:
                 write(answer.raw)
                 async for piece in pieces:

@@ -186,6 +186,15 @@ async def test_slow_answers(emulator: Emulator, api: Api) -> None:
         await api("GET", "/account")
 
 
+async def test_late_answers_keep_the_connection(emulator: Emulator, api: Api) -> None:
+    """A late answer is whole in all else: the next request finds the connection open."""
+    late = emulator.wire.inject(Fault.DELAY, seconds=0.01)
+    assert (await create(api)).status == 201
+    accepted = emulator.wire.accepted
+    assert (await create(api)).status == 201
+    assert (late.happened, emulator.wire.accepted) == (2, accepted)
+
+
 async def test_close_reused(emulator: Emulator, api: Api) -> None:
     """A kept connection is found closed by the next request; fresh ones are spared."""
     reused = emulator.wire.inject(Fault.CLOSE_REUSED)

@@ -1,7 +1,7 @@
 """Web apps that run models, for the servers of these tests: with Starlette, Django and aiohttp.web.
 
-The environment variable CLIENT selects their client: `own`, created and closed by the lifespan, or `default`, that of
-the module, which is never closed. DEADLINE is the timeout of runs in seconds, if they have one. REDIS is the URL of the
+The environment variable CLIENT selects their client: `own`, created and closed by the lifespan; `default`, that of the
+module, which is never closed; or `closed`, the same, which the lifespan closes. DEADLINE is the timeout of runs in seconds, if they have one. REDIS is the URL of the
 backplane, if there is one, and POLL_INTERVAL the seconds between two polls beneath deliveries.
 """
 
@@ -28,6 +28,7 @@ from starlette.routing import Route
 
 import replicate_async as replicate
 from replicate_async import Client, EventStream, Receiver
+from replicate_async.client import default_client
 
 OF_THE_MODULE = cast("Client", replicate)
 """The module, whose functions are those of the default client."""
@@ -157,6 +158,8 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Client]]:
     """Create the client, and close it when the server shuts down."""
     if not IS_OWN:
         yield {"client": OF_THE_MODULE}
+        if os.environ["CLIENT"] == "closed":
+            await default_client().aclose()
         return
     async with Client() as client:
         yield {"client": client}

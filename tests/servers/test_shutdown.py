@@ -115,6 +115,17 @@ def test_default_client(name: str, emulator: Emulator, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn"])
+def test_default_client_that_the_lifespan_closes(
+    name: str, emulator: Emulator, tmp_path: Path
+) -> None:
+    """The client of the module can be closed as one of the app's own."""
+    with Server(name, emulator, tmp_path, "closed") as server:
+        server.begin(emulator, [*IN_FLIGHT])
+        server.terminate()
+        check(server, emulator)
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn"])
 def test_killed(name: str, emulator: Emulator, tmp_path: Path) -> None:
     """A process that ends itself at once cancels nothing; with `timeout=`, the server does.
 

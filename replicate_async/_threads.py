@@ -20,7 +20,7 @@ from anyio.lowlevel import RunVar
 
 try:
     # asyncio imports it at its first look-up of a host, when there may be no file descriptor left to import with.
-    import concurrent.futures.thread  # noqa: F401
+    import concurrent.futures.thread  # noqa: F401  (see above)
 except RuntimeError as error:
     from .exceptions import LoopClosed
 

@@ -64,7 +64,7 @@ def _has_read(value: Any) -> bool:
         return any(hasattr(cls, name) for name in ("seek", "readable", "readinto", "close"))
     try:
         return callable(getattr(value, "read", None))
-    except Exception:  # a property may raise anything  # noqa: BLE001
+    except Exception:  # noqa: BLE001  (a property may raise anything)
         return False
 
 
@@ -97,7 +97,7 @@ def inner_file(value: Any) -> Any:
         found = getattr(value, "file", None)
         is_upload = isinstance(getattr(value, "filename", None), str)
         return found if is_upload and callable(getattr(found, "read", None)) else None
-    except Exception:  # a property may raise anything  # noqa: BLE001
+    except Exception:  # noqa: BLE001  (a property may raise anything)
         return None
 
 

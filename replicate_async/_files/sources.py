@@ -599,7 +599,7 @@ def _name_of(file: Any) -> str:
 def _attribute(file: Any, name: str) -> Any:
     try:
         return getattr(file, name, None)
-    except Exception:  # a property may raise anything  # noqa: BLE001
+    except Exception:  # noqa: BLE001  (a property may raise anything)
         return None
 
 

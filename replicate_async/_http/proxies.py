@@ -113,7 +113,7 @@ def environment_ssl() -> ssl.SSLContext | bool:
 
 
 @lru_cache(maxsize=1)  # it takes 30 ms, and each event loop needs one
-def _environment_context(*places: tuple[str, float]) -> ssl.SSLContext:  # noqa: ARG001  (the key)
+def _environment_context(*places: tuple[str, float]) -> ssl.SSLContext:  # noqa: ARG001  (the key of the cache)
     """Return the context for what the environment names, and for the times at which that was changed."""
     return _default_context()
 

@@ -70,6 +70,8 @@ class Context:
     """What to do about a create without an answer whose result is not found."""
     secrets: frozenset[str] | None = None
     """Names of the inputs that the `repr` of jobs does not show; None if they are not known: then it shows no texts."""
+    is_fallback: bool = False
+    """Whether `secrets` are those of another model, so that the `repr` of jobs must not rely on them."""
     # All views of a client share the rest:
     timings: Timings = attrs.field(factory=Timings)
     marking: Marking = attrs.field(factory=Marking)

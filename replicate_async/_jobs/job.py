@@ -101,7 +101,9 @@ class LiveJob(Bound):
     @property
     def _shown_input(self) -> Mapping[str, Any]:
         """Input without its secrets."""
-        return shown_input(self.input, None if self._client is None else self._client.secrets)
+        context = self._client
+        known = None if context is None or context.is_fallback else context.secrets
+        return shown_input(self.input, known)
 
     def _repr_html_(self) -> str:
         """Return what a notebook displays: a table of what is known."""

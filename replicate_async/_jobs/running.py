@@ -319,6 +319,7 @@ def _fall_back(state: RunState, error: exceptions.ReplicateException) -> bool:
         return False
     state.target, *rest = state.fallback
     state.fallback = tuple(rest)
+    state.context = attrs.evolve(state.context, is_fallback=True)
     name = state.target if isinstance(state.target, str) else state.target.match.label
     state.context.count(fell_back=1)
     extra = state.context.log_extra(state.prediction)

@@ -147,6 +147,32 @@ async def test_objects_with_a_schema(client: Client) -> None:
             assert SECRET not in repr(events.prediction)
 
 
+async def test_a_fallback_with_other_secrets(client: Client, emulator: Emulator) -> None:
+    """The schema of a model does not tell what the model that takes its place has as secrets: no texts are shown."""
+
+    def busy(text: str, seed: str, key: str = "") -> str:
+        raise RuntimeError("Service is temporarily unavailable. (E004)")
+
+    def other(text: str, seed: str, key: str = "") -> str:
+        if text == "fail":
+            raise RuntimeError("no")
+        return text
+
+    emulator.add_model("acme/busy", busy, official=True)
+    emulator.add_model("acme/other", other, official=True)
+    model = await client.models.get("acme/busy")
+    async with client.start(model, {"text": "a", "seed": SECRET}, fallback=["acme/other"]) as run:
+        assert await run.result() == "a"
+    with pytest.raises(exceptions.PredictionFailed) as caught:
+        await client.use("acme/busy", fallback=["acme/other"])(text="fail", seed=SECRET)
+    for prediction in (run.prediction, caught.value.prediction):
+        assert prediction is not None
+        assert prediction.model == "acme/other"
+        assert prediction.input["seed"] == SECRET
+        assert SECRET not in repr(prediction)
+    assert SECRET not in repr(run) + repr(caught.value)
+
+
 def test_the_facade(emulator: Emulator, tmp_path: Path) -> None:
     """The sync facade keeps secrets, too."""
     with replicate_sync.Client(emulator.token, base_url=emulator.url) as client:

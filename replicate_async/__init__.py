@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ._web.redis import RedisBackplane as RedisBackplane
     from ._web.sse import sse as sse
     from .client import Client as Client
+    from .client import aclose as aclose
     from .exceptions import AmbiguousCreateError as AmbiguousCreateError
     from .exceptions import AnswerTooLarge as AnswerTooLarge
     from .exceptions import ArgumentError as ArgumentError
@@ -252,6 +253,7 @@ __all__ = (
     "WouldDeadlock",
     "__version__",
     "accounts",
+    "aclose",
     "collections",
     "deployments",
     "exceptions",
@@ -315,6 +317,7 @@ _HOMES = {
     "Update": "types",
     "to_json": "types",
     "Version": "resources.versions",
+    "aclose": "client",
     "file_response": "_web.files",
     "sse": "_web.sse",
     "while_connected": "_web.connected",

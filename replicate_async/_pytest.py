@@ -78,7 +78,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
 
 def _reset() -> None:
     from ._jobs.context import reset_default_context  # see above
-    from .sync.client import reset_default_client  # see above
+    from .sync.client import close  # see above
 
     reset_default_context()
-    reset_default_client()
+    close()

@@ -21,7 +21,14 @@ from . import _arguments
 from ._bars import Bar
 from ._files.output import FileOutput, output_of_url
 from ._http.call import ClientSession, TraceConfig
-from ._jobs.context import Context, changed_context, default_context, make_context
+from ._jobs.context import (
+    Context,
+    changed_context,
+    default_context,
+    has_default_context,
+    make_context,
+    reset_default_context,
+)
 from ._jobs.prediction import EventStream, Output
 from ._jobs.request import CreateOptions
 from ._redaction import without_user
@@ -58,7 +65,7 @@ from .types import (
     WebhookEvent,
 )
 
-__all__ = ("Client",)
+__all__ = ("Client", "aclose")
 
 
 T = TypeVar("T")
@@ -870,3 +877,14 @@ class Client(Unpicklable):
 def default_client() -> Client:
     """Return the client of the functions and namespaces of the package, configured by the environment."""
     return Client._over(default_context())
+
+
+async def aclose() -> None:
+    """Close the default client, that of the functions and namespaces of the package.
+
+    What it is running is settled as by `Client.aclose`. When one of the names is used again, the default client begins
+    anew, as the environment configures it then: so an app can be started more than once, as in tests.
+    """
+    if has_default_context():
+        await default_client().aclose()
+        reset_default_context()

@@ -381,6 +381,11 @@ def default_context() -> Context:
     return _default
 
 
+def has_default_context() -> bool:
+    """Return whether the default client has been made."""
+    return _default is not None
+
+
 def reset_default_context() -> None:
     """Make the default client like a new one, if there is one. See `reset`."""
     if _default is not None:

@@ -14,13 +14,17 @@ from .sources import LISTING, Module, Sources, Unsupported
 BOTH_WORLDS: Final = frozenset({"Backplane", "LocalBackplane", "RedisBackplane", "Reply"})
 """Classes that the facade has as they are: data, and what only its event loop calls."""
 
-ASYNC_ONLY: Final = frozenset({LISTING, "file_response", "while_connected"})
+ASYNC_ONLY: Final = frozenset({LISTING, "aclose", "file_response", "while_connected"})
 """Exported names that the facade does not have."""
 
 BY_HAND: Final = {"sse": "._web"}
 """Functions that the facade has in its own form, and their modules."""
 
-SYNC_ONLY: Final = {"Stream": "._streams", "SyncInAsyncWarning": "._portal"}
+SYNC_ONLY: Final = {
+    "Stream": "._streams",
+    "SyncInAsyncWarning": "._portal",
+    "close": ".client",
+}
 """Exported names that the async client does not have, and their modules."""
 
 DOCSTRING: Final = """The same client for code that is not asynchronous.

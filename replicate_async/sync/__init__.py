@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from ._portal import SyncInAsyncWarning as SyncInAsyncWarning
     from ._streams import Stream as Stream
     from ._web import sse as sse
+    from .client import close as close
     from .exceptions import AmbiguousCreateError as AmbiguousCreateError
     from .exceptions import AnswerTooLarge as AnswerTooLarge
     from .exceptions import ArgumentError as ArgumentError
@@ -236,6 +237,7 @@ __all__ = (
     "WouldDeadlock",
     "__version__",
     "accounts",
+    "close",
     "collections",
     "deployments",
     "exceptions",
@@ -346,6 +348,7 @@ _HOMES = {
     "ValidationError": ".exceptions",
     "Version": "._facade",
     "WouldDeadlock": ".exceptions",
+    "close": ".client",
     "default_client": ".client",
     "sse": "._web",
     "to_json": "..types",

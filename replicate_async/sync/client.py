@@ -8,7 +8,7 @@ from .._jobs.context import reset
 from . import _saved  # noqa: F401  (see above)
 from ._facade import Client
 
-__all__ = ("Client", "default_client", "reset_default_client")
+__all__ = ("Client", "close", "default_client")
 
 _default: Client | None = None
 
@@ -21,8 +21,12 @@ def default_client() -> Client:
     return _default
 
 
-def reset_default_client() -> None:
-    """Close the default client, if there is one, and reset it, so that references to it can be used again."""
+def close() -> None:
+    """Close the default client, that of the functions and namespaces of this module, and end its thread.
+
+    What it is running is settled as by `Client.close`. When one of the names is used again, the default client begins
+    anew, as the environment configures it then. It is also closed when the program ends.
+    """
     if _default is not None:
         _default.close()
         reset(_default._async._context)

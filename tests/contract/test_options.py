@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -26,6 +27,7 @@ from replicate_async.exceptions import (
 from replicate_async.testing import Emulator, RateLimits, Request
 
 from .conftest import HELLO
+from .faults import until
 
 
 def _last(emulator: Emulator, operation: str) -> Request:
@@ -448,9 +450,35 @@ async def test_default_client(emulator: Emulator, monkeypatch: pytest.MonkeyPatc
         assert [page async for page in replicate_async.paginate(replicate_async.models.list)]
         assert replicate_async.models._context is replicate_async.files._context
     finally:
-        from replicate_async.client import default_client
+        await replicate_async.aclose()
 
-        await default_client().aclose()
+
+async def test_closed_default_client(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing the default client settles what it runs. It can be used again, and by what holds its names."""
+    monkeypatch.setattr("replicate_async._jobs.context._default", None)
+    monkeypatch.setenv("REPLICATE_BASE_URL", "not a URL")
+    await replicate_async.aclose()  # nothing was used, so nothing is read
+    monkeypatch.setenv("REPLICATE_API_TOKEN", emulator.token)
+    monkeypatch.setenv("REPLICATE_BASE_URL", emulator.url)
+    emulator.add_model("acme/slow", slow, official=True)
+    run, predictions = replicate_async.run, replicate_async.predictions
+    for _ in range(2):
+        task = asyncio.create_task(run("acme/slow", {"text": "a"}))
+        await until(lambda: bool(emulator.ledger.running()))
+        await replicate_async.aclose()
+        assert emulator.ledger.running() == []
+        with pytest.raises(exceptions.ClientClosed):
+            await task
+        assert await run(HELLO, {"text": "a"}) == "hello a"
+        assert len([each async for each in predictions.list()]) >= 2
+    await replicate_async.aclose()
+    await replicate_async.aclose()
+
+
+async def slow(text: str) -> str:
+    """Take longer than any test."""
+    await asyncio.sleep(60)
+    return text
 
 
 @contextlib.contextmanager

@@ -1084,4 +1084,4 @@ async def test_the_module_level_verb(emulator: Emulator, monkeypatch: pytest.Mon
     assert [str(event) async for event in events] == ["hello Al", ""]
     prediction = events.prediction
     assert isinstance(prediction, Prediction)
-    await replicate_async.client.default_client().aclose()
+    await replicate_async.aclose()

@@ -200,7 +200,7 @@ async def test_it_works_anywhere(studio: Emulator, monkeypatch: pytest.MonkeyPat
 
     assert [await asyncio.to_thread(asyncio.run, call()) for _ in range(2)] == ["a", "a"]
     assert await replicate_async.use("acme/poet")(prompt="b", lines=1) == "b"
-    await replicate_async.client.default_client().aclose()
+    await replicate_async.aclose()
 
 
 async def test_abandoned_calls_are_cancelled(client: Client, emulator: Emulator) -> None:

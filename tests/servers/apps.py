@@ -28,7 +28,6 @@ from starlette.routing import Route
 
 import replicate_async as replicate
 from replicate_async import Client, EventStream, Receiver
-from replicate_async.client import default_client
 
 OF_THE_MODULE = cast("Client", replicate)
 """The module, whose functions are those of the default client."""
@@ -159,7 +158,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Client]]:
     if not IS_OWN:
         yield {"client": OF_THE_MODULE}
         if os.environ["CLIENT"] == "closed":
-            await default_client().aclose()
+            await replicate.aclose()
         return
     async with Client() as client:
         yield {"client": client}

@@ -84,10 +84,11 @@ def test_every_active_class_has_a_twin() -> None:
 def test_exports() -> None:
     """Both packages export the same names, save for what only one of them can have."""
     assert set(sync.__all__) == (
-        set(replicate_async.__all__) - {"Listing", "file_response", "while_connected"}
+        set(replicate_async.__all__) - {"Listing", "aclose", "file_response", "while_connected"}
     ) | {
         "Stream",
         "SyncInAsyncWarning",
+        "close",
     }
     assert dir(sync) == sorted(sync.__all__)
 

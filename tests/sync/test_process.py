@@ -527,6 +527,24 @@ def test_unclosed_client(emulator: Emulator) -> None:
     assert len(emulator.ledger.cancelled()) == 1
 
 
+def test_closed_default_client() -> None:
+    """Closing the default client ends its thread. It can be used again, also by what holds one of its names."""
+    out = run(
+        """
+        import threading
+        from replicate_async import sync as replicate
+        replicate.close()
+        call = replicate.run
+        for _ in range(2):
+            print(call("replicate/hello-world", {"text": "Alice"}), threading.active_count())
+            replicate.close()
+            replicate.close()
+            print(threading.active_count())
+        """
+    )
+    assert out == "hello Alice 2\n1\n" * 2
+
+
 def test_exit_handlers(emulator: Emulator) -> None:
     """Exit handlers can use clients, old and new, also those that run after that of the facade."""
     out = run(

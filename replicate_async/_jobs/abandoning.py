@@ -78,11 +78,7 @@ def _explained(state: RunState, error: Exception) -> Exception:
 
 
 async def until_closed(
-    context: Context,
-    work: Callable[[], Awaitable[T]],
-    *,
-    grace: float = 0.0,
-    settle: Callable[[], Awaitable[T]] | None = None,
+    context: Context, work: Callable[[], Awaitable[T]], *, grace: float = 0.0
 ) -> T:
     """Await some work; cancel it if the client is closed meanwhile, which waits for its end.
 
@@ -90,7 +86,6 @@ async def until_closed(
         context: The client.
         work: The work.
         grace: Seconds that it may continue when the client is closed.
-        settle: Called after it was cancelled, while there still are connections; its result is returned.
 
     Raises:
         ClientClosed: The client was closed.
@@ -113,12 +108,10 @@ async def until_closed(
         with anyio.CancelScope() as scope:
             return await work()
         # Here only if `stop` has cancelled the scope.
-        if settle is not None:
-            return await settle()
+        raise exceptions.ClientClosed
     finally:
         cleanups.discard(stop)
         done.set()
-    raise exceptions.ClientClosed
 
 
 async def abandon(state: RunState) -> None:

@@ -62,9 +62,8 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
         try:
             return await _send_once(context, call, job_type, pending)
         except (exceptions.TransportError, exceptions.ReplicateError) as error:
-            if not pending.sent or not policy.is_ambiguous(error):
+            if not pending.lost:
                 raise
-            pending.lost = True
             note_failure(error)
             _logger.warning(
                 "create of %s: no response (%s); searching the list",
@@ -86,32 +85,28 @@ async def send_create(context: Context, call: Call, job_type: type[J], pending: 
             attempt += 1
             _logger.warning('%s; creating it again, since `on_ambiguous` is "repeat"', ambiguous)
             context.count(retried=1)
-            pending.lost = False
 
 
 async def _send_once(context: Context, call: Call, job_type: type[J], pending: PendingCreate) -> J:
-    """Send a create, and return what it created according to the answer."""
+    """Send a create, and return what it created according to the answer. If this raises, `pending.lost` is set."""
     creates = context.creates
     pending.began = time.monotonic()
+    pending.lost = False
     creates.begin(pending)
     try:
         created = await context.fetch(job_type, call)
-    except (exceptions.TransportError, exceptions.ReplicateError):
-        raise  # the caller decides whether it is lost
-    except Exception as error:
-        pending.lost = pending.sent
-        if not pending.sent or isinstance(error, exceptions.ReplicateException):
-            raise
-        # Unexpected, such as an error of a trace config: the list is searched as after a lost connection.
-        raise _no_answer(context, call, repr(error)[:500]) from error
-    except BaseException:
-        pending.lost = pending.sent
-        raise
-    else:
         if reason := _claim(context, created, pending):
             # The answer to another request, which a server or a proxy has mixed up with this one.
             (await context.transport.pool.session()).distrust()
             raise _no_answer(context, call, f"the response is about {created.id[:100]!r}, {reason}")
+    except BaseException as error:
+        pending.lost = pending.sent and policy.may_have_created(error)
+        is_known = isinstance(error, exceptions.ReplicateException)
+        if is_known or not pending.lost or not isinstance(error, Exception):
+            raise
+        # Unexpected, such as an error of a trace config: the list is searched as after a lost connection.
+        raise _no_answer(context, call, repr(error)[:500]) from error
+    else:
         note_failure(None)  # whatever failed before it does not matter any more
         context.count(created=1)
         label = pending.label

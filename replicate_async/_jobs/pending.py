@@ -49,8 +49,9 @@ Proof: TypeAlias = Literal["mark", "input"]
 
 @attrs.define(eq=False, repr=False)
 class PendingCreate(SendState):
-    """A create, and how far it has come."""
+    """A create: what is sent, how far it has come, and what the list has shown of it."""
 
+    # What is sent, and how its result is recognised:
     match: ListMatch | None = None
     """How to recognise its result in the list; None before that is known."""
     input: Mapping[str, Any] | None = None
@@ -61,14 +62,16 @@ class PendingCreate(SendState):
     """What proves that a job is its result; None if nothing does."""
     is_deadline_chosen: bool = False
     """Whether `deadline` and `proof` have been chosen."""
+    # How far it has come, in addition to what a `SendState` says:
     began: float = 0.0
     """Time at which it was sent (monotonic)."""
     awaits_first_run: bool = False
     """Whether it waits for another run, which finds out what the name of the model stands for."""
     lost: bool = False
-    """Whether it was sent and ended without an answer."""
+    """Whether it was sent and ended without an answer, so that it may have a result that nobody knows."""
+    # What the list has shown of it, if it was lost:
     found: Any = None
-    """Its result, if that was found in the list."""
+    """Its result."""
     was_searched: bool = False
     """Whether the list has been searched for its result."""
     search_failure: str = ""

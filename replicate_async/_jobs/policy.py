@@ -39,13 +39,11 @@ class Timings:
     """Time after which the list is complete as to what an earlier process has created."""
 
 
-def is_ambiguous(error: exceptions.ReplicateException) -> bool:
-    """Return whether a create that raised an error may have succeeded on the server."""
+def may_have_created(error: BaseException) -> bool:
+    """Return whether a create that was sent, and has raised an error, may have succeeded on the server."""
     if isinstance(error, exceptions.ReplicateError):
         return error.status == 408 or error.status >= 500
-    return isinstance(error, exceptions.TransportError) and not isinstance(
-        error, exceptions.ConnectError | exceptions.RefusedRedirect
-    )
+    return not isinstance(error, exceptions.ConnectError | exceptions.RefusedRedirect)
 
 
 def is_outage(error: exceptions.ReplicateException) -> bool:

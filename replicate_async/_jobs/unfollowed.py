@@ -55,8 +55,7 @@ async def create_prediction(
         try:
             await _wait_instead(context, prediction, request.held)
         except anyio.get_cancelled_exc_class():
-            pending.found = prediction
-            _log_cancelled(pending)
+            _log_cancelled(pending, prediction)
             raise
     return prediction
 
@@ -107,26 +106,24 @@ async def create_unfollowed(
         try:
             return await send()
         except anyio.get_cancelled_exc_class():
-            # Through `pending.found`, `settle` returns it if the client is closed; else its ID is logged.
             if pending.lost:
                 await shielded(partial(_look, context, pending, job_type))
             raise
 
-    async def settle() -> J:
+    try:
+        return await until_closed(context, send_or_look, grace=_GRACE)
+    except exceptions.ClientClosed:
         if pending.found is not None:
             found: J = pending.found
             return found
         if not pending.lost:
-            raise exceptions.ClientClosed
+            raise
         assert pending.match is not None
         url = context.transport.config.base_url + pending.match.list_path
-        raise pending.ambiguous(url, f"the client was closed{pending.search_failure}")
-
-    try:
-        return await until_closed(context, send_or_look, grace=_GRACE, settle=settle)
+        raise pending.ambiguous(url, f"the client was closed{pending.search_failure}") from None
     except anyio.get_cancelled_exc_class():
         if pending.lost or pending.found is not None:
-            _log_cancelled(pending)
+            _log_cancelled(pending, pending.found)
         raise
 
 
@@ -142,11 +139,11 @@ async def _look(context: Context, pending: PendingCreate, job_type: type[LiveJob
         pending.search_failure = f", and the list cannot be read: {error}"
 
 
-def _log_cancelled(pending: PendingCreate) -> None:
+def _log_cancelled(pending: PendingCreate, created: LiveJob | None) -> None:
     """Log what a cancelled create has created, since its caller gets no result."""
     result = (
         pending.search_result
-        if pending.found is None
-        else f"it made {pending.found.id}, which is not cancelled"
+        if created is None
+        else f"it made {created.id}, which is not cancelled"
     )
     _logger.warning("create of %s: cancelled before it returned; %s", pending.label, result)

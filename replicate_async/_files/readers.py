@@ -18,7 +18,7 @@ import attrs
 from .. import exceptions
 from .._concurrency import ThreadSafeLock, shielded
 from .._threads import in_own_thread
-from .holders import NothingLeft
+from .holders import NothingLeft, is_file
 
 T = TypeVar("T")
 
@@ -57,12 +57,8 @@ class SharedReader:
         """The first bytes, from which the type is guessed; of a stream, its first chunk."""
         self.size: int | None = None
         """The size in bytes that the object claims."""
-        self._lock = ThreadSafeLock()
+        self._turns = _turns_of(file)
         self._users = 0
-        self._passes: set[object] = set()
-        """The passes that are reading it, each of which is represented by an object of its own."""
-        self._position: int | None = None
-        """The position at which its owner left it."""
         self._is_taken = False
         """Whether the one pass through a stream has begun."""
 
@@ -118,18 +114,24 @@ class SharedReader:
 
     async def _enter(self, this: object) -> None:
         """Begin a pass, and note the position before the first one."""
-        if not self._passes:
-            self._position = await self._tell()
-        self._passes.add(this)
+        turns = self._turns
+        if not turns.passes:
+            turns.left_at = self.file, await self._tell()
+        turns.passes.add(this)
 
     async def _leave(self, this: object) -> None:
         """End a pass, and restore the position after the last one."""
-        if this not in self._passes:
+        turns = self._turns
+        if this not in turns.passes:
             return  # it was cancelled before it began
-        self._passes.remove(this)
-        if not self._passes and self._position is not None:
+        turns.passes.remove(this)
+        if turns.passes:
+            return
+        file, position = turns.left_at
+        turns.left_at = None, None
+        if position is not None:
             with suppress(Exception):  # it was closed meanwhile, or cannot seek backwards
-                await call(self.file.seek, self._position)
+                await call(file.seek, position)
 
     async def _read_at(self, position: int, size: int) -> Any:
         seek, read = self.file.seek, self.file.read
@@ -174,7 +176,7 @@ class SharedReader:
         Raises:
             ArgumentError: An earlier call has read a part of it.
         """
-        async with self._lock:
+        async with self._turns.lock:
             if self.start is _NOT_READ:
                 state = _streams.get(self.file)
                 if state is _StreamState.BEGUN:
@@ -244,15 +246,16 @@ class SharedReader:
 
         If the task is cancelled, *work* still runs to its end, as its threads do. Only then does another call get its turn.
         """
-        await self._lock.acquire()
+        lock = self._turns.lock
+        await lock.acquire()
         try:
             task = asyncio.ensure_future(work())
         except BaseException:
-            self._lock.release()
+            lock.release()
             raise
 
         def end(task: asyncio.Future[T]) -> None:
-            self._lock.release()
+            lock.release()
             if not task.cancelled():
                 task.exception()  # it is raised below, unless nobody waits for it any more
 
@@ -276,6 +279,48 @@ async def call(method: Callable[..., Any], *arguments: Any) -> Any:
 
 
 # -- What is known of objects ------------------------------------------------------------------
+
+
+class _Turns:
+    """Whose turn it is to use a file, also if it is read by way of several objects: an upload, and the file in it."""
+
+    def __init__(self, innermost: Any) -> None:
+        self.innermost = innermost
+        self.lock = ThreadSafeLock()
+        self.passes: set[object] = set()
+        """The passes that are reading it, each of which is represented by an object of its own."""
+        self.left_at: tuple[Any, int | None] = None, None
+        """The object of the first pass, and the position at which its owner left it."""
+
+
+_turns: Final = weakref.WeakValueDictionary[int, _Turns]()
+"""By the ID of the innermost file, which they keep alive."""
+
+_WRAPPED: Final = ("file", "stream")
+"""Attributes in which uploads have their file: those of Starlette, Litestar and Django, and those of Werkzeug."""
+
+_MAX_WRAPPERS: Final = 4
+
+
+def _turns_of(file: Any) -> _Turns:
+    """Return the turns of a file. The registry's lock is held."""
+    innermost = _innermost(file)
+    turns = _turns.get(id(innermost))
+    if turns is None:
+        turns = _turns[id(innermost)] = _Turns(innermost)
+    return turns
+
+
+def _innermost(file: Any) -> Any:
+    """Return the file that an object has inside, or the object itself."""
+    for _ in range(_MAX_WRAPPERS):
+        # Not `getattr`: a property may open the file.
+        inner = (inspect.getattr_static(file, name, None) for name in _WRAPPED)
+        found = next(filter(is_file, inner), None)
+        if found is None:
+            break
+        file = found
+    return file
 
 
 _registry_lock: Final = threading.Lock()

@@ -8,10 +8,11 @@ import gzip
 import io
 import random
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -50,7 +51,7 @@ class Upload:
     """An upload as in Starlette: coroutines, and a `seek` of one argument."""
 
     def __init__(self, content: bytes, size: int | None) -> None:
-        self.file = tempfile.SpooledTemporaryFile(max_size=2**10)  # noqa: SIM115
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=2**10)  # noqa: SIM115
         self.file.write(content)
         self.file.seek(0)
         self.size = size
@@ -286,6 +287,80 @@ async def test_the_position_of_a_shared_object_is_kept(client: Client, kind: str
         file.seek(77)
         await asyncio.gather(*(_create(client, file) for _ in range(RUNS)))
         assert file.tell() == 77
+
+
+class Form:
+    """An upload as in Werkzeug: its file is its `stream`."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.filename = "upload.bin"
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        found: bytes = self.stream.read(size)
+        return found
+
+    def seek(self, offset: int, whence: int = 0) -> Any:
+        """Move."""
+        return self.stream.seek(offset, whence)
+
+    def tell(self) -> Any:
+        """Return the position."""
+        return self.stream.tell()
+
+
+class Slow(io.BytesIO):
+    """A file that gives way to other threads before each read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        time.sleep(0.001)
+        return super().read(size)
+
+
+def _with_its_file(kind: str) -> tuple[Any, Any]:
+    """Return two objects that read one file."""
+    file = Slow(CONTENT)
+    file.seek(77)
+    if kind == "upload":
+        upload = Upload(b"", None)
+        upload.file.close()
+        upload.file = file
+        return upload, file
+    return (Form(file), Form(Form(file))) if kind == "two forms" else (Form(file), file)
+
+
+@pytest.mark.parametrize("kind", ["upload", "form", "two forms"])
+async def test_an_upload_and_its_file_take_turns(emulator: Emulator, kind: str) -> None:
+    """Runs that send an upload, and others that send the file in it, do not mix it up, and leave it where it was."""
+    one, other = _with_its_file(kind)
+    async with (
+        Client(emulator.token, base_url=emulator.url) as first,
+        Client(emulator.token, base_url=emulator.url) as second,
+    ):
+        made = await asyncio.gather(
+            *(_create(client, each) for client in (first, second) for each in (one, other) * 4)
+        )
+    assert set(_contents(emulator, made)) == {CONTENT}
+    assert kind == "upload" or one.tell() == 77  # an upload of Starlette does not tell its position
+
+
+def test_threads_share_an_upload_and_its_file(emulator: Emulator) -> None:
+    """The same through the sync facade, with threads and two clients."""
+    one, other = _with_its_file("form")
+    with (
+        replicate_sync.Client(emulator.token, base_url=emulator.url) as first,
+        replicate_sync.Client(emulator.token, base_url=emulator.url) as second,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        runs = [
+            pool.submit(client.predictions.create, HELLO, {"text": "x", "file": each})
+            for client in (first, second)
+            for each in (one, other) * 4
+        ]
+        made = [run.result() for run in runs]
+    assert set(_contents(emulator, made)) == {CONTENT}
 
 
 async def test_a_changed_object_is_uploaded_again(client: Client, emulator: Emulator) -> None:

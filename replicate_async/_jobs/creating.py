@@ -222,12 +222,13 @@ async def _create_by_name(
 ) -> Prediction:
     """Create a prediction of an official model or, if it is none, of the latest version of the model."""
     models, transport = context.models, context.transport
-    found = models.get(transport, name)
-    pending.awaits_first_run = found is None
-    # If nothing is known, `known` is None for the one call that finds it out; the others wait for it.
-    async with nullcontext(found) if found else models.probing(transport, name) as known:
+    known = models.get(transport, name)
+    if known is None:
+        pending.awaits_first_run = True
+        known = await models.found_by_another(transport, name)
         pending.awaits_first_run = False
-        version = None if known is None else known.version
+    version = None if known is None else known.version
+    with nullcontext() if known else models.finding_out(transport, name):
         if known is not None and known.is_stale:
             version = await _refreshed(context, name, known)
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 import anyio
@@ -72,12 +72,12 @@ class KnownModels:
         while len(self._known) > _MAX_MODELS:
             self._known.popitem(last=False)
 
-    @asynccontextmanager
-    async def probing(self, transport: Transport, name: str) -> AsyncIterator[KnownModel | None]:
-        """Enter a context with what is known about a model; None if the caller has to find it out.
+    async def found_by_another(self, transport: Transport, name: str) -> KnownModel | None:
+        """Wait while another call finds out about a model; return what it has found.
 
-        Of several calls at a time, only one finds it out. The others wait until it leaves its context; if it could
-        not find it out, since it was cancelled or has failed, the next one tries.
+        Returns:
+            What is known; None if the caller has to find it out, within `finding_out`: there is no other call, it has
+            failed or was cancelled, or it takes too long.
         """
         key = asyncio.get_running_loop(), (account_of(transport), name)
         while (probe := self._probes.get(key)) is not None and self.get(transport, name) is None:
@@ -85,13 +85,19 @@ class KnownModels:
                 break
             with anyio.move_on_after(left):
                 await probe.wait()
-        found = self.get(transport, name)
-        if found is not None or (probe is not None and not probe.is_held):
-            yield found
+        return self.get(transport, name)
+
+    @contextmanager
+    def finding_out(self, transport: Transport, name: str) -> Iterator[None]:
+        """Enter a context in which the caller finds out about a model, while others wait for that."""
+        key = asyncio.get_running_loop(), (account_of(transport), name)
+        slow = self._probes.get(key)
+        if slow is not None and not slow.is_held:
+            yield  # the others still wait for that one
             return
-        own = self._probes[key] = _Probe(may_be_held=probe is None)
+        own = self._probes[key] = _Probe(may_be_held=slow is None)
         try:
-            yield None
+            yield
         finally:
             if self._probes.get(key) is own:
                 del self._probes[key]

@@ -97,10 +97,18 @@ class Relay:
         self.status = 200
         self.facts = Facts()
         self.length = self.content_range = None
-        self._has_begun = self._is_compressed = False
-        self._position = self._received = 0
-        self._waited = 0.0
+        self._has_begun = False
+        """Whether `chunks` has yielded the head of the answer, which cannot change any more."""
+        self._is_compressed = False
+        """Whether the server compresses the file, so that positions in it are not known."""
+        self._position = 0
+        """Position in the file of the first byte of the answer."""
         self._last: int | None = None
+        """Position in the file of the last byte of the answer; None for the end of the file."""
+        self._received = 0
+        """Number of bytes that have been received."""
+        self._waited = 0.0
+        """Seconds spent waiting for the server."""
 
     async def stat(self) -> Facts:
         """Return what the server says of the file, without its content.

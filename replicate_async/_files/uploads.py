@@ -287,10 +287,8 @@ class Uploads:
                 # Otherwise nothing could tell that another source has the same content.
                 with suppress(exceptions.ArgumentError):
                     await source.find_digest()
-            if digest is None or source.digest in (
-                None,
-                digest,
-            ):  # what was read is what the API has
+            # Not if the API has something else than what was read: the file has changed meanwhile.
+            if None in (digest, source.digest) or digest == source.digest:
                 usable = _usable_seconds(file)
                 self._remember(
                     UploadedFile(

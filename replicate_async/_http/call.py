@@ -57,37 +57,40 @@ class Call:
     """Percent-encoded path below `/v1`, with its leading slash; or an absolute URL."""
     kind: Kind = Kind.READ
     """Whether the request may be repeated."""
-    expects: Literal["json", "text", "nothing", "any"] = "json"
-    """Content of a successful answer. `"any"` is JSON if the content type says so, else text; None if it is empty."""
-    id: str | None = None
-    """ID of the requested object. An answer with another ID belongs to another request."""
-    is_page: bool = False
-    """Whether the answer is a page of a list."""
+    # What is sent:
     params: Mapping[str, Param] | None = None
     """Query parameters; those that are None are left out."""
+    headers: Mapping[str, str] | None = None
+    """Headers in addition to those of the client."""
     json: Any = None
     """JSON body."""
     large: bool = False
     """Whether to encode the JSON body in a worker thread."""
     content: bytes | Body | None = None
     """Body of another content type, which `headers` names."""
-    headers: Mapping[str, str] | None = None
-    """Headers in addition to those of the client."""
+    send_state: SendState | None = None
+    """Records whether the request, which has a JSON body, was sent."""
+    # What is expected:
+    expects: Literal["json", "text", "nothing", "any"] = "json"
+    """Content of a successful answer. `"any"` is JSON if the content type says so, else text; None if it is empty."""
+    id: str | None = None
+    """ID of the requested object. An answer with another ID belongs to another request."""
+    is_page: bool = False
+    """Whether the answer is a page of a list."""
+    is_new: bool = False
+    """Whether the object was just created, so that the API may not know it everywhere yet: then a 404 is repeated."""
     held: float = 0.0
     """Seconds for which the server was asked to hold the answer back."""
     may_skip_hold: bool = False
     """Whether the request is sent without asking the server to hold its answer back, if too many answers are held
     back already. If not, it waits until there are fewer."""
-    urgent: bool = False
-    """Whether to wait neither for the rate limit nor for a slot, as for a request that stops costs."""
-    is_new: bool = False
-    """Whether the object was just created, so that the API may not know it everywhere yet: then a 404 is repeated."""
-    waits: bool = False
-    """Whether to wait for the rate limit however long it takes, since the request is about a job that is paid for."""
+    # What it waits for before it is sent:
     rate_class: RateClass = "others"
     """Rate limit that the request counts against."""
-    send_state: SendState | None = None
-    """Records whether the request, which has a JSON body, was sent."""
+    waits: bool = False
+    """Whether to wait for the rate limit however long it takes, since the request is about a job that is paid for."""
+    urgent: bool = False
+    """Whether to wait neither for the rate limit nor for a slot, as for a request that stops costs."""
 
 
 @attrs.define(eq=False, repr=False)

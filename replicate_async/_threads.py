@@ -58,8 +58,9 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     If the task is cancelled, the thread is abandoned: *function* runs to its end, and its result is lost.
     """
     # A read from a pipe may never return, and must not hold up a cancellation.
-    once = _Once(function, arguments)
-    return await once.in_worker() if has_room_for_thread() else once.here()
+    if not has_room_for_thread():
+        return function(*arguments)
+    return await _Once(function, arguments).in_worker()
 
 
 async def in_own_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -87,9 +88,9 @@ async def shielded_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     A cancellation that arrives meanwhile is raised afterwards, and the result is lost. *function* must be quick: if no
     thread can be started, it is called in the thread of the event loop.
     """
-    once = _Once(function, arguments)
     if not has_room_for_thread():
-        return once.here()
+        return function(*arguments)
+    once = _Once(function, arguments)
     result: list[T] = []
     with anyio.CancelScope(shield=True):
         try:
@@ -114,8 +115,8 @@ def _quick_calls() -> anyio.CapacityLimiter:
 class _Once(Generic[T]):
     """A call that is made exactly once, in a worker thread if possible.
 
-    Without memory, a thread may end before it has made the call, or before it has reported the outcome. So the event
-    loop checks the outcome now and then, and makes a call itself that no thread will make.
+    Without memory, a thread may end before it has made the call, or before it has reported the outcome. Then the event
+    loop takes the outcome from here, or makes the call itself.
     """
 
     def __init__(
@@ -126,12 +127,15 @@ class _Once(Generic[T]):
         self._may_block = may_block
         self._claim = threading.Lock()
         """Acquired, for good, by the thread that makes the call."""
-        self._is_done = False
+        self.is_done: bool = False
+        """Whether the call has ended."""
         self._result: list[T] = []
         self._error: BaseException | None = None
-        self._is_suspected = False
-        """Whether the thread seemed to be lost at the last check."""
-        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a thread makes the call, or has made it."""
+        return self._claim.locked()
 
     def __call__(self) -> T:
         if not self._claim.acquire(blocking=False):
@@ -144,55 +148,37 @@ class _Once(Generic[T]):
             self._error = error
             raise
         finally:
-            self._is_done = True
+            self.is_done = True
 
     async def in_worker(self, limiter: anyio.CapacityLimiter | None = None) -> T:
         """Make the call in a worker thread, which is abandoned if the task is cancelled."""
         limiter = limiter or anyio.to_thread.current_default_thread_limiter()
-        borrower = asyncio.current_task()
         try:
-            with anyio.CancelScope() as scope:
-                self._check_later(
-                    LOST_AFTER, scope, lambda: borrower in limiter.statistics().borrowers
-                )
-                return await anyio.to_thread.run_sync(self, abandon_on_cancel=True, limiter=limiter)
-            # Only reached if `_check` has given the thread up.
-            return await self.settled()
+            return await self._in_watched_worker(limiter)
         except (RuntimeError, MemoryError) as error:
             if not self._was_refused(error):
                 raise
             return self._without_thread(error)
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            # They refer to this object: its arguments, which may be large, would stay until the next garbage collection.
-            self._timer = self._error = None
+            # It refers to this object: its arguments, which may be large, would stay until the next garbage collection.
+            self._error = None
 
-    def _check_later(
-        self, seconds: float, scope: anyio.CancelScope, has_turn: Callable[[], bool]
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(seconds, self._check, scope, has_turn)
-
-    def _check(self, scope: anyio.CancelScope, has_turn: Callable[[], bool]) -> None:
-        """Give the thread up if it was lost at this check and the last one; otherwise check again later."""
-        # A call that still waits for the limiter is not lost.
-        is_unclaimed = not self._claim.locked() and has_turn()
-        if self._is_done or is_unclaimed:
-            if self._is_suspected:
-                scope.cancel()
-                return
-            self._is_suspected = True  # the report may be on its way
+    async def _in_watched_worker(self, limiter: anyio.CapacityLimiter) -> T:
+        watch = _Watch(self, limiter)
         try:
-            self._check_later(REPORT_TIME if self._is_done else LOST_AFTER, scope, has_turn)
-        except MemoryError:
-            scope.cancel()
+            with watch.scope:
+                watch.start()
+                return await anyio.to_thread.run_sync(self, abandon_on_cancel=True, limiter=limiter)
+        finally:
+            watch.stop()
+        # Only reached if the thread was lost.
+        return await self.settled()
 
     async def settled(self) -> T:
         """Return the result of the call: wait for the thread that has begun it, or make it here."""
         if self._claim.acquire(blocking=False):
             return self._without_thread(None)
-        while not self._is_done:  # noqa: ASYNC110  (the thread has no memory to set an event with)
+        while not self.is_done:  # noqa: ASYNC110  (the thread has no memory to set an event with)
             await asyncio.sleep(_POLL_INTERVAL)
         if self._error is not None:
             raise self._error
@@ -205,20 +191,60 @@ class _Once(Generic[T]):
                 await self.settled()
                 return
 
-    def here(self) -> T:
-        """Make the call in this thread."""
-        return self._function(*self._arguments)
-
     def _without_thread(self, error: Exception | None) -> T:
         """Make the call here, since no thread will make it, unless it may block."""
         if self._may_block:
             raise OSError(errno.EAGAIN, str(error or NO_THREAD_MEMORY)) from error
-        return self.here()
+        return self._function(*self._arguments)
 
     def _was_refused(self, error: Exception) -> bool:
         """Return whether no thread will make the call, since the system has no thread or memory left."""
         no_thread = any(each in str(error) for each in ("new thread", "allocate lock"))
         return (no_thread or isinstance(error, MemoryError)) and self._claim.acquire(blocking=False)
+
+
+class _Watch:
+    """Cancels the wait for a worker thread that was lost, in whose place the event loop then has to act."""
+
+    def __init__(self, call: _Once[Any], limiter: anyio.CapacityLimiter) -> None:
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        """What is cancelled: the wait for the thread."""
+        self._call = call
+        self._limiter = limiter
+        self._borrower = asyncio.current_task()
+        self._is_suspected = False
+        """Whether the thread seemed to be lost at the last check."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Check from now on, now and then."""
+        self._check_after(LOST_AFTER)
+
+    def stop(self) -> None:
+        """End the checks."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
+
+    def _check(self) -> None:
+        """Give the thread up if it was lost at this check and the last one; otherwise check again later."""
+        is_done = self._call.is_done
+        if is_done or self._is_waiting_for_thread():
+            if self._is_suspected:
+                self.scope.cancel()
+                return
+            self._is_suspected = True  # the report may be on its way
+        try:
+            self._check_after(REPORT_TIME if is_done else LOST_AFTER)
+        except MemoryError:
+            self.scope.cancel()
+
+    def _is_waiting_for_thread(self) -> bool:
+        """Return whether a thread should have begun the call. It need not while the call waits for the limiter."""
+        return not self._call.has_begun and self._borrower in self._limiter.statistics().borrowers
 
 
 def has_room_for_thread() -> bool:

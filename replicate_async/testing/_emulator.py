@@ -11,23 +11,16 @@ with Emulator() as emulator:
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import logging
 import re
 import secrets
 import ssl
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future as ThreadFuture
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlencode
-
-import anyio
 
 from ._api_files import download_signature
 from ._api_predictions import ExpiredAnswers, SyncAnswers
@@ -38,15 +31,14 @@ from ._faults import Injected, Injections
 from ._hosts import is_loopback
 from ._ledger import Ledger
 from ._limits import AccountLimits, RateLimits
-from ._models import built_in
+from ._models import add_built_in
 from ._proxy import Proxy
 from ._retention import MEMORY, RECORDS, Retention
+from ._runner import Runner
 from ._server import Behaviour, Middleware, Server
 from ._store import (
     Account,
-    Collection,
     Credit,
-    Model,
     Prediction,
     Status,
     Store,
@@ -75,22 +67,6 @@ PAGE_SIZES: Mapping[str, int] = {
     "collections": 100,
 }
 """Number of items on a page; see :api:`pagination`."""
-
-_COLLECTIONS: Mapping[str, str] = {
-    "examples": "Small models to try things with.",
-    "official": "Models that are always on.",
-    "text-to-image": "Models that make images from text.",
-    "language-models": "Models that write text.",
-    "image-to-text": "Models that describe images.",
-    "trainable": "Models that can be trained.",
-}
-_MAX_BODY = 1024**3
-_START_SECONDS = 30.0
-_STOP_SECONDS = 5.0
-_SHUTDOWN_SECONDS = 0.5
-_CALL_SECONDS = 10.0
-
-_log = logging.getLogger("replicate_async.testing")
 
 
 class Emulator:
@@ -169,7 +145,6 @@ class Emulator:
             raise ValueError(f"page_sizes: unknown {', '.join(sorted(unknown))}")
         if records < 1 or memory < 1:
             raise ValueError("records and memory must be positive")
-        self._host: str = host
         self.local_webhooks: bool = local_webhooks
         """Whether webhooks may have ``http:`` URLs of this machine."""
         self._authority: Authority | None = None
@@ -179,8 +154,6 @@ class Emulator:
             context = self._authority.context
         else:
             context = tls or None
-        self._scheme: str = "http" if context is None else "https"
-        self._port: int = port
         is_private = is_loopback(host)
         if token is None:
             token = TOKEN if is_private else f"r8_{secrets.token_hex(20)[:37]}"
@@ -230,10 +203,13 @@ class Emulator:
         self._wire: Wire | None = None
         if proxy is not None and wire:
             self._wire = Wire(proxy, injections, log, self._server.on_loop)
-        self._thread: threading.Thread | None = None
-        self._host_task: asyncio.Task[None] | None = None
+        scheme = "http" if context is None else "https"
+        self._runner: Runner = Runner(self._server, host, port, scheme, self._authority)
         if built_in:
-            self._add_built_in()
+            add_built_in(self._store, account)
+            self.add_example(
+                "replicate/hello-world", {"text": "Alice"}, "hello Alice", is_default=True
+            )
 
     def __repr__(self) -> str:
         state = "running" if self._server.is_running else "stopped"
@@ -451,15 +427,9 @@ class Emulator:
             ValueError: *name* is not ``owner/name``, a default is not a valid input, or *version_id* is
                 taken or cannot be an ID.
         """
-        owner, slash, rest = name.partition("/")
-        if not (owner and slash and rest) or "/" in rest or ":" in name:
-            raise ValueError(f"a model's name has the form owner/name, not {name!r}")
         if version_id is not None:
             self._check_version_id(version_id)
-        model = self._store.models.get(name)
-        if model is None:
-            model = Model(owner, rest, self._store.tick(), visibility=visibility)
-            self._store.models[name] = model
+        model = self._store.model(name, visibility)
         model.official = model.official or official
         model.any_version = model.any_version or any_version
         model.description = description or model.description
@@ -472,7 +442,7 @@ class Emulator:
             code,
             id=version_id,
             cog_version=cog_version,
-            streams=_streams(code) if streams is None else streams,
+            streams=streams,
             setup=setup,
             stream_logs=stream_logs,
             stream_retry=stream_retry,
@@ -490,38 +460,6 @@ class Emulator:
     def models(self) -> list[tuple[str, str]]:
         """Return pairs of name and description of all models."""
         return [(m.full_name, m.description or "") for m in list(self._store.models.values())]
-
-    def _add_built_in(self) -> None:
-        for known in built_in():
-            model = Model(
-                known.owner,
-                known.name,
-                self._store.tick(),
-                official=known.official,
-                description=known.description,
-                readme=known.readme,
-                tags=tuple(known.collections),
-            )
-            self._store.models[model.full_name] = model
-            self._store.add_version(
-                model,
-                known.code,
-                id=known.version,
-                cog_version=known.code.cog_version,
-                streams=_streams(known.code),
-            )
-            for slug in known.collections:
-                collection = self._store.collections.get(slug)
-                if collection is None:
-                    name = slug.replace("-", " ").capitalize()
-                    text = _COLLECTIONS.get(slug, name)
-                    collection = Collection(slug, name, text, f"## Overview\n\n{text}")
-                    self._store.collections[slug] = collection
-                collection.models.append(model)
-            if known.train_destination is not None:
-                name = f"{self.account}/{known.train_destination}"
-                self.add_model(name, description="A place for trained versions")
-        self.add_example("replicate/hello-world", {"text": "Alice"}, "hello Alice", is_default=True)
 
     # --- records
 
@@ -717,18 +655,7 @@ class Emulator:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        self._server.bind(self._host, self._port, self._scheme)
-        # A task, since a task group would cancel the block around which the emulator runs if it failed,
-        # and would wait for ever for models that refuse to end.
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._host_task = asyncio.create_task(self._server.serve(partial(_succeed, ready)))
-        try:
-            await asyncio.wait({self._host_task, ready}, return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                await self._host_task
-        except BaseException:
-            await self.__aexit__(None, None, None)
-            raise
+        await self._runner.start_task()
         return self
 
     async def __aexit__(
@@ -737,17 +664,7 @@ class Emulator:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        task, self._host_task = self._host_task, None
-        if task is None:
-            return
-        if self._authority is not None:
-            self._authority.remove()
-        if not self._server.stop():  # it never came to serving
-            task.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait({task}, timeout=_STOP_SECONDS)
-        if task.done() and not task.cancelled():
-            task.result()
+        await self._runner.stop_task()
 
     def start(self) -> None:
         """Start in a thread, and return when requests are served.
@@ -756,13 +673,7 @@ class Emulator:
             OSError: The port is in use.
             RuntimeError: The emulator was started before.
         """
-        self._server.bind(self._host, self._port, self._scheme)
-        ready: ThreadFuture[None] = ThreadFuture()
-        self._thread = threading.Thread(
-            target=self._run_thread, args=(ready,), name="replicate-emulator", daemon=True
-        )
-        self._thread.start()
-        ready.result(_START_SECONDS)
+        self._runner.start_thread()
 
     def stop(self) -> None:
         """Stop the thread started by `start`, within seconds, whatever models and clients do.
@@ -770,34 +681,4 @@ class Emulator:
         Raises:
             RuntimeError: The thread did not stop.
         """
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        if self._authority is not None:
-            self._authority.remove()
-        self._server.stop()
-        thread.join(_STOP_SECONDS)
-        if thread.is_alive():
-            raise RuntimeError("the emulator did not stop")
-
-    def _run_thread(self, ready: ThreadFuture[None]) -> None:
-        loop = asyncio.new_event_loop()
-        try:
-            loop.run_until_complete(self._server.serve(lambda: ready.set_result(None)))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        except BaseException as error:  # noqa: BLE001 - start() raises it
-            if ready.done():
-                _log.exception("the emulator ended")
-            else:
-                ready.set_exception(error)
-        finally:
-            loop.close()
-
-
-def _succeed(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _streams(code: Code) -> bool:
-    return code.iterates or code.output_is_file
+        self._runner.stop_thread()

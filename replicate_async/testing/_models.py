@@ -13,7 +13,7 @@ import math
 import random
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,8 +23,18 @@ import attrs
 from ._authoring import AsyncConcatenateIterator, Input, OutputFile, log
 from ._execution import Code
 from ._png import Canvas
+from ._store import Collection, Model, Store
 
-__all__ = ("BuiltIn", "built_in")
+__all__ = ("BuiltIn", "add_built_in", "built_in")
+
+_COLLECTIONS: Mapping[str, str] = {
+    "examples": "Small models to try things with.",
+    "official": "Models that are always on.",
+    "text-to-image": "Models that make images from text.",
+    "language-models": "Models that write text.",
+    "image-to-text": "Models that describe images.",
+    "trainable": "Models that can be trained.",
+}
 
 _T = TypeVar("_T")
 
@@ -141,6 +151,41 @@ def _models() -> tuple[BuiltIn, ...]:
 def built_in() -> list[BuiltIn]:
     """Return the built-in models; they are made once and shared."""
     return list(_models())
+
+
+def add_built_in(store: Store, account: str) -> None:
+    """Add the built-in models to a store, with their collections and the destinations of their trainings.
+
+    Args:
+        store: The store.
+        account: User name of the account that owns these destinations.
+
+    Raises:
+        ValueError: *account* cannot be the owner of a model.
+    """
+    for known in built_in():
+        model = Model(
+            known.owner,
+            known.name,
+            store.tick(),
+            official=known.official,
+            description=known.description,
+            readme=known.readme,
+            tags=tuple(known.collections),
+        )
+        store.models[model.full_name] = model
+        store.add_version(model, known.code, id=known.version, cog_version=known.code.cog_version)
+        for slug in known.collections:
+            collection = store.collections.get(slug)
+            if collection is None:
+                name = slug.replace("-", " ").capitalize()
+                text = _COLLECTIONS.get(slug, name)
+                collection = Collection(slug, name, text, f"## Overview\n\n{text}")
+                store.collections[slug] = collection
+            collection.models.append(model)
+        if known.train_destination is not None:
+            destination = store.model(f"{account}/{known.train_destination}")
+            destination.description = "A place for trained versions"
 
 
 class _Dice:

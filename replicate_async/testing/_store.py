@@ -325,8 +325,32 @@ class Store:
         self.owners[account.username] = account
         return account
 
+    def model(self, name: str, visibility: Visibility = "public") -> Model:
+        """Return a model by its name; add it if there is none.
+
+        Args:
+            name: ``owner/name``.
+            visibility: Visibility of a new model.
+
+        Raises:
+            ValueError: *name* is not ``owner/name``.
+        """
+        owner, slash, rest = name.partition("/")
+        if not (owner and slash and rest) or "/" in rest or ":" in name:
+            raise ValueError(f"a model's name has the form owner/name, not {name!r}")
+        model = self.models.get(name)
+        if model is None:
+            model = self.models[name] = Model(owner, rest, self.tick(), visibility=visibility)
+        return model
+
     def add_version(
-        self, model: Model, code: Code, *, id: str | None = None, **options: Any
+        self,
+        model: Model,
+        code: Code,
+        *,
+        id: str | None = None,
+        streams: bool | None = None,
+        **options: Any,
     ) -> Version:
         """Add a version to a model.
 
@@ -334,6 +358,7 @@ class Store:
             model: The model.
             code: What the version runs.
             id: Its id. Defaults to a digest of model, time and schema.
+            streams: Whether its predictions have a stream. Defaults to True for iterators and file outputs.
             **options: Further attributes of `Version`.
         """
         schema = code.openapi_schema
@@ -345,6 +370,7 @@ class Store:
             code=code,
             created=created,
             schema=schema,
+            streams=code.iterates or code.output_is_file if streams is None else streams,
             **options,
         )
         self.versions[version.id] = version

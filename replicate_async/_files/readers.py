@@ -46,8 +46,9 @@ class NotSeekable(Exception):
 class SharedReader:
     """An object that is read by one or more calls, of any event loop.
 
-    If the object can seek, each read seeks its position first, and no other read comes in between. Obtain a reader from
-    `shared_reader`, and call `release` when the call has ended.
+    It is read in one of three ways: by `inspect` and `chunks` if it can seek, since then each read seeks its position
+    first, and no other read comes in between; by `load` if its content is read at once; else by `begin_stream` and
+    `rest`. Obtain a reader from `shared_reader`, and call `release` when the call has ended.
     """
 
     def __init__(self, file: Any) -> None:

@@ -1,5 +1,10 @@
 """Decides which of the awaited jobs to poll, and when: one by one, or many with a page of the list.
 
+Up to `LIST_ABOVE` jobs are polled one by one. If there are more, a page of the list is read for the one that is due
+first, and for all others that the page shows. Those that have ended, as it says, are polled once more, since a result
+is never taken from a list. A job is polled itself, too, where no page is of use: if the list does not show it, or not
+yet, or has left it out; if a page would show too few others; or if one has just failed, or shown too little.
+
 No clock, event loop or network: the time is an argument, and the caller makes the requests. So the same
 decisions run in the poller and in a simulation (`benchmarks/fanout.py`).
 """
@@ -193,7 +198,11 @@ class ListEntry:
 
 
 class Schedule:
-    """The jobs of one account that are awaited on one event loop."""
+    """The jobs of one account that are awaited on one event loop.
+
+    Each job either has a time at which it is due, by which it is in one of two heaps, or a request for it is under way:
+    then it is *busy*, until the request is reported back.
+    """
 
     _MAX_PAST: Final = 20_000
     """Number of past jobs that are remembered while an older one is still awaited."""

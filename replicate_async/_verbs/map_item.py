@@ -119,7 +119,12 @@ class Shared:
 
 @attrs.define(eq=False)
 class Item:
-    """One input in progress."""
+    """One input in progress: its prediction is created, awaited, and saved.
+
+    With a journal, that has its state at any moment (`map_rows.State`): `intended` from before its create is sent, `running`
+    once that was answered, `ended` with the record of the prediction, and `saved` with the names of its files. A
+    prediction that an earlier run has created is taken up by `_resume`, and goes on from its state.
+    """
 
     _shared: Shared
     index: int
@@ -129,10 +134,11 @@ class Item:
     _fingerprint: Fingerprint | None
     """Its fingerprint; with a journal."""
     _entry: Entry
-    """What the journal knows of its prediction."""
+    """What the journal has of a prediction of an earlier run; nothing once this run creates one."""
     _run: RunState
     """The state of its run."""
     _request: CreateRequest | None = attrs.field(default=None, init=False)
+    """What it sends, once that is prepared; the same at each try."""
     _is_intended: bool = attrs.field(default=False, init=False)
     """Whether the journal has the intention to create, and not yet what became of it."""
     _late: exceptions.RunTimeout | None = attrs.field(default=None, init=False)

@@ -30,7 +30,11 @@ Wrap: TypeAlias = Callable[["Lease", Any], Any]
 
 @attrs.define(eq=False)
 class Claim:
-    """One client's claim to the loop, which lasts until the client is closed."""
+    """One client's claim to the loop, which lasts until the client is closed.
+
+    It is closed by `close`, or without waiting by `drop`, when nobody uses the client any more. At the end of the
+    interpreter `release`, and in the child of a fork `abandon`, take it off its loop only: it may get another one.
+    """
 
     _aclose: Work
     closed: bool = attrs.field(default=False, init=False)

@@ -227,12 +227,13 @@ def test_timeouts_are_checked_first(shell: Shell, emulator: Emulator) -> None:
 
 def test_other_encodings(shell: Shell) -> None:
     """What the encoding of standard output does not have is replaced, or escaped in JSON."""
-    shell.environment["PYTHONIOENCODING"] = "cp1252"
-    for arguments, expected in (
-        (["run"], "é?\n"),
-        (["stream"], "é?\n"),
-        (["run", "--json"], "é漢"),
+    for encoding, arguments, expected in (
+        ("cp1252", ["run"], "é?\n"),
+        ("cp1252", ["stream"], "é?\n"),
+        ("cp1252", ["run", "--json"], "é漢"),
+        ("ascii:surrogateescape", ["run"], "??\n"),  # as in the POSIX locale
     ):
+        shell.environment["PYTHONIOENCODING"] = encoding
         with (shell.directory / "out").open("wb") as out:
             process = shell.start(arguments[0], "acme/slow", "text=é漢", *arguments[1:], stdout=out)
             assert process.communicate(timeout=SECONDS)[1] == ""

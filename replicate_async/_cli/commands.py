@@ -31,6 +31,7 @@ from replicate_async import (
     exceptions,
     testing,
 )
+from replicate_async import to_json as to_plain
 from replicate_async.types import ForwardedDelivery
 
 from . import streams
@@ -211,7 +212,8 @@ async def _run(
         saved = await save_output(prediction, output, options.output)
     display.clear()
     if options.json:
-        shown = {**prediction.to_dict(), "saved": [str(path) for path in saved]}
+        # Without what the schema marks as secret.
+        shown = {**to_plain(prediction), "saved": [str(path) for path in saved]}
         write_json(shown, prediction=prediction.id)
     elif error is None:
         text = "\n".join(map(str, saved)) if saved else printed(output)

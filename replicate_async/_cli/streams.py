@@ -67,7 +67,11 @@ def _print(text: str, end: str, prediction: str | None) -> None:
     if sys.stdout is None:
         raise NotWritten(None, prediction)
     try:
-        print(text, end=end, flush=True)
+        try:
+            print(text, end=end, flush=True)
+        except UnicodeEncodeError:  # from `surrogateescape`, which the POSIX locale has
+            encoding = sys.stdout.encoding
+            print(text.encode(encoding, "replace").decode(encoding), end=end, flush=True)
     except OSError as error:
         raise NotWritten(error, prediction) from error
     except ValueError as error:  # it was closed

@@ -21,7 +21,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicate_async import Client, Prediction, Retry, exceptions
+from replicate_async import Client, Prediction, Retry, __main__, exceptions
 from replicate_async import sync as replicate_sync
 from replicate_async.testing import Emulator, Request
 
@@ -181,6 +181,24 @@ def test_the_facade(emulator: Emulator, tmp_path: Path) -> None:
         ).collect()
     assert SECRET not in repr(found)
     assert SECRET.encode() not in _written(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a", "fail"])
+def test_the_command_line(
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+) -> None:
+    """The JSON that `run` prints may end in the log of a job: it has no secrets."""
+    for name, value in emulator.env.items():
+        monkeypatch.setenv(name, value)
+    code = __main__.main(["run", "acme/keyed", f"text={text}", f"key={SECRET}", "--json"])
+    printed = capsys.readouterr()
+    assert code == (0 if text == "a" else 1)
+    assert SECRET not in printed.out + printed.err
+    assert json.loads(printed.out)["input"] == {"text": text, "key": "**********"}
+    assert [life.input["key"] for life in emulator.ledger.created()] == [SECRET]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are other permissions there")

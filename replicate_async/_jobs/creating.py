@@ -184,7 +184,7 @@ async def create(
     context: Context,
     target: CreateTarget | str,
     request: CreateRequest,
-    pending: PendingCreate | None = None,
+    pending: PendingCreate,
 ) -> Prediction:
     """Create a prediction.
 
@@ -201,9 +201,7 @@ async def create(
         ReplicateError: The API refused; nothing was created.
         ConnectError: Nothing was sent.
     """
-    pending = pending or PendingCreate()
-    if not pending.is_deadline_chosen:
-        choose_deadline(context, request, pending)
+    choose_deadline(context, request, pending)
     try:
         if isinstance(target, CreateTarget):
             return await _create_on(context, target, request, pending)
@@ -342,7 +340,9 @@ async def _create_on(
 
 
 def choose_deadline(context: Context, request: CreateRequest, pending: PendingCreate) -> None:
-    """Choose the deadline of a create, with a mark if possible."""
+    """Choose the deadline of a create, with a mark if possible, unless that was done."""
+    if pending.is_deadline_chosen:
+        return
     marked = None
     if context.marking.is_on:
         marked = marked_deadline(request.cancel_after, is_backup=request.is_backup)

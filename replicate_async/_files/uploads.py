@@ -167,7 +167,9 @@ class UploadedFile:
     url: str
     group: Group
     digest: str | None
+    """Its SHA-256, if that is known."""
     identity: tuple[int, ...] | None
+    """The identity on the disk of the file that it was read from, if there was one."""
     stream: weakref.ref[Any] | None
     """The stream that it was read from, which cannot be read again."""
     until: tuple[float, float]
@@ -184,7 +186,10 @@ class PendingUpload:
     source: Source
     ended: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     url: str | None = attrs.field(default=None, init=False)
+    """The URL, if it has succeeded."""
     failure: exceptions.ReplicateException | None = attrs.field(default=None, init=False)
+    """Why it has failed for all that wait for it. Neither that nor a URL if it ended otherwise, such as by a
+    cancellation: then one of those that wait uploads its own source."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -249,14 +254,16 @@ class Uploads:
             for uploaded in known:
                 if _has_content_of(uploaded, source):
                     return uploaded
-            unclear: PendingUpload | None = None
-            for pending in self._pending_here(group):
+            in_progress = self._pending_here(group)
+            for pending in in_progress:
                 if _are_same(pending.source, source):
                     return pending
-                if None in (pending.source.digest, source.digest):
-                    unclear = unclear or pending
             if not source.repeatable:
-                return None
+                return None  # it cannot be hashed before it is sent
+            # The first one of which only the hashes of both can tell whether it has the same content.
+            unclear = next(
+                (each for each in in_progress if None in (each.source.digest, source.digest)), None
+            )
             if source.digest is None and (unclear or any(found.digest for found in known)):
                 await source.find_digest()
             elif unclear is None:

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 import anyio
@@ -150,19 +149,28 @@ async def shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Call and await *work* to its end, however often the task is cancelled meanwhile.
 
     It must limit its own duration, and it must be repeatable: if it is cancelled itself, it is called again.
+
+    Raises:
+        CancelledError: The task was cancelled meanwhile.
     """
+    is_cancelled = False
     # In a task of its own: anyio's shield holds off cancellations by anyio's scopes, but not
     # `Task.cancel()`, as it is called at the end of `asyncio.run`.
     with anyio.CancelScope(shield=True):
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             task = asyncio.create_task(work())
             while not task.done():
-                with suppress(asyncio.CancelledError):
+                try:
                     await asyncio.wait({task})
+                except asyncio.CancelledError:
+                    is_cancelled = True
             # `asyncio.run` cancels each task at its end, including this one.
             if not task.cancelled() or attempt == _MAX_ATTEMPTS:
                 task.result()
-                return
+                break
+    if is_cancelled:
+        # The caller may be in no other cancellation: it must not go on as if this one had never come.
+        raise asyncio.CancelledError
 
 
 class BatchIterator(AsyncIterator[T]):

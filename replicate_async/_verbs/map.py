@@ -15,7 +15,7 @@ import anyio
 
 from .. import exceptions
 from .._bars import Bar
-from .._concurrency import BatchIterator
+from .._concurrency import BatchIterator, shielded
 from .._jobs.context import Context
 from .._unpicklable import Unpicklable
 from .map_fan_out import FanOut
@@ -188,6 +188,9 @@ async def end_fan_outs(context: Context, owners: Iterable[asyncio.Task[None]]) -
     ]
     for owner in ours:
         owner.cancel()
+
+    async def wait() -> None:
+        await asyncio.wait(ours, timeout=2 * context.timings.cancel)
+
     if ours:
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait(ours, timeout=2 * context.timings.cancel)
+        await shielded(wait)

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import aiohttp
@@ -19,7 +20,7 @@ import pytest
 
 from replicate_async import Client, Retry, Timeout, exceptions
 from replicate_async._jobs.policy import Timings
-from replicate_async.testing import Emulator, Fault
+from replicate_async.testing import Emulator, Fault, WireRequest
 
 from . import faults
 from .faults import World, cancelled, until, world
@@ -271,6 +272,88 @@ async def test_cleaning_up_is_done_once(
         assert len(here.emulator.ledger.requests(operation="predictions.list")) == 2
     assert caplog.text.count("lost: the list does not show it") == 1
     assert caplog.text.count("lost:") == 1
+
+
+async def _leaves_start(client: Client) -> None:
+    async with client.start("acme/slow", {"text": "a"}):
+        pass
+
+
+async def _has_no_time(client: Client) -> None:
+    async with client.start("acme/slow", {"text": "a"}, timeout=0.2) as run:
+        await run.result()
+
+
+async def _has_no_time_for_updates(client: Client) -> None:
+    async with client.start("acme/slow", {"text": "a"}, timeout=0.2) as run:
+        async for _ in run.updates():
+            pass
+
+
+async def _leaves_stream(client: Client) -> None:
+    async with client.stream("acme/drip", {"text": "a"}) as events:
+        await anext(events)
+
+
+async def _has_no_time_for_a_stream(client: Client) -> None:
+    async for _ in client.stream("acme/slow", {"text": "a"}, timeout=0.2):
+        pass
+
+
+async def _leaves_map(client: Client) -> None:
+    async with client.map("acme/slow", [{"text": "b", "seconds": 0}, {"text": "a"}]) as outcomes:
+        await anext(outcomes)
+        await until(lambda: outcomes.in_flight == client.stats.created - 1 == 1)
+
+
+async def _has_no_time_to_run(client: Client) -> None:
+    await client.run("acme/slow", {"text": "a"}, timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    "give_up",
+    [
+        _leaves_start,
+        _has_no_time,
+        _has_no_time_for_updates,
+        _leaves_stream,
+        _has_no_time_for_a_stream,
+        _leaves_map,
+        _has_no_time_to_run,
+    ],
+)
+async def test_cancelled_while_cleaning_up(give_up: Callable[[Client], Awaitable[None]]) -> None:
+    """A cancellation that arrives while a prediction is cancelled waits for that, and is not lost: nothing follows."""
+    is_cancelling, may_go_on = threading.Event(), threading.Event()
+
+    def hold(_: WireRequest) -> None:
+        is_cancelling.set()
+        may_go_on.wait(5)
+
+    async def drip(text: str) -> AsyncIterator[str]:
+        yield text
+        await asyncio.sleep(30)
+
+    async def work(client: Client) -> None:
+        for _ in range(2):
+            with suppress(exceptions.ReplicateException):
+                await give_up(client)
+
+    async with world() as here, here.client(timeout=Timeout(), poll_interval=0.01) as client:
+        here.emulator.add_model("acme/drip", drip, official=True)
+        here.emulator.wire.inject(hold, path="*/cancel")
+        task = asyncio.create_task(work(client))
+        try:
+            await until(is_cancelling.is_set)
+            task.cancel()
+            await asyncio.sleep(0.01)
+            assert not task.done()
+        finally:
+            may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), GRACE)
+        assert here.emulator.ledger.running() == []
+        assert len(here.emulator.ledger.cancelled()) == len(here.made_of("a")) == 1
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -18,7 +18,8 @@ from .. import _arguments, exceptions
 from .._bars import Bar, byte_bar
 from .._concurrency import gather_limited
 from .._extras import import_extra
-from .._http.call import DEFAULT_BASE_URL, USER_AGENT, Config, check_base_url
+from .._http.call import USER_AGENT, Config
+from .._http.checks import DEFAULT_BASE_URL, check_base_url
 from .._http.session import Pool
 from .._http.transport import Transport
 from .._http.urls import has_host, path_of

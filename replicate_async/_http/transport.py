@@ -20,7 +20,8 @@ from .._redaction import Secret
 from .._telemetry import count_throttled, record_wait
 from ..types import RateLimit, RateLimitState
 from ..types._stats import Counters
-from .call import Answer, Body, Call, Config, SendState, check_token, environment_token, redacted
+from .call import Answer, Body, Call, Config, SendState, redacted
+from .checks import check_token, environment_token
 from .errors import NETWORK_ERRORS, cause_of, translated
 from .exchange import NO_MEMORY, READ_BUFFER, TOTAL_PER_SILENCE, Exchange, TimeLimit
 from .limits import Gate, Gates, Slots

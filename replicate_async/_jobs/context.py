@@ -15,13 +15,15 @@ from .. import _arguments, exceptions
 from .._codec import structure
 from .._files.uploads import Uploads
 from .._http.call import (
-    DEFAULT_BASE_URL,
     USER_AGENT,
     Answer,
     Call,
     ClientSession,
     Config,
     TraceConfig,
+)
+from .._http.checks import (
+    DEFAULT_BASE_URL,
     check_base_url,
     check_headers,
     check_prefix,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .. import _arguments, exceptions
-from .._http.call import Call, Param, check_headers, check_path
+from .._http.call import Call, Param
+from .._http.checks import check_headers, check_path
 from .._http.retry import Kind
 from .._jobs.context import Context
 from ..types import JSONObject

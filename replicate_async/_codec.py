@@ -149,24 +149,6 @@ def error_code(value: object) -> str | None:
     return code if isinstance(code, str) and code else None
 
 
-def flat_size(value: object) -> int | None:
-    """Return the approximate length of an object's JSON if no other objects are in it, else None."""
-    if value is None:
-        return 0
-    if type(value) is not dict:
-        return None
-    size = 0
-    for key, item in value.items():
-        kind = item.__class__
-        if key.__class__ is not str:
-            return None
-        if kind is str:
-            size += len(item)
-        elif kind is not int and kind is not bool and item is not None:
-            return None
-    return size
-
-
 def structure(value: object, cls: type[T]) -> T:
     """Make an object of a class from decoded JSON.
 

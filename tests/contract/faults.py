@@ -150,7 +150,7 @@ CREATES: Mapping[str, tuple[Create, str]] = {
 """What creates, and the path of its request."""
 
 
-async def until(fact: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(fact: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until something holds.
 
     Raises:

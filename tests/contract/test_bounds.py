@@ -314,9 +314,9 @@ LARGE = 60 * MIB
 def test_the_repr_of_a_large_file_is_instant(url: str) -> None:
     """A file is shown by the beginning of its URL, without a look at the rest."""
     file = FileOutput(url)
-    began = time.perf_counter()
+    began = time.thread_time()
     shown = [repr(file), repr([file]), f"{file!r}", str(file._repr_mimebundle_())]
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05
     assert all(len(text) < 500 for text in shown)
     assert repr(FileOutput("data:text/plain,abc")).endswith("content_type='text/plain', size=3)")
 

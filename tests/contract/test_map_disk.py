@@ -411,8 +411,8 @@ async def test_what_is_given_up_without_a_journal_is_cancelled(
     options: dict[str, Any] = {"journal": journal, "concurrency": 8, "on_abandon": on_abandon}
     async with client.map("acme/slow", inputs, **options) as outcomes:
         await anext(outcomes)
-        journal.unlink()
         await until(lambda: len(emulator.ledger.created()) >= 8)
+        journal.unlink()
         await asyncio.sleep(0.3)
     created = emulator.ledger.created()
     expected = 0 if on_abandon == "leave" else len(created) - 1

@@ -238,7 +238,7 @@ async def main():
                 pass
             lift()
         outcomes = await client.map("acme/picture", ({"n": n} for n in range(3)), **options).collect()
-        large = await client.run("acme/large", {"n": 2**25})
+        large = await client.run("acme/large", {"n": 2**27})
         limit(2**23)
         try:
             await large.read()
@@ -278,7 +278,7 @@ async def test_no_room_for_the_first_call(tmp_path: Path) -> None:
 
         lines = await program(FIRST, emulator, str(tmp_path))
         assert "there is not enough memory for a thread" in lines[0]
-        assert lines[1:] == ["again b'4'", "True 33554432", "saved 0 1 2"]
+        assert lines[1:] == ["again b'4'", "True 134217728", "saved 0 1 2"]
         assert emulator.ledger.running() == []
 
 

@@ -16,13 +16,7 @@ from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
 from .faults import until, world
-
-
-async def _refused() -> str:
-    """Return the URL of a port where nobody listens."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{closed.getsockname()[1]}"
+from .wire import closed_port
 
 
 async def test_in_the_queue_of_the_rate_limit() -> None:
@@ -42,9 +36,10 @@ async def test_in_the_queue_of_the_rate_limit() -> None:
 async def test_refused_connections() -> None:
     """A connection that is refused until the time is over is the cause."""
     retry = Retry(backoff=0.01, max_backoff=0.05, attempts=1000)
-    async with Client("r8_x", base_url=await _refused(), retry=retry) as client:
-        with pytest.raises(exceptions.TransportTimeout, match="could not connect") as caught:
-            await client.run("acme/echo", {"text": "a"}, timeout=0.5)
+    with closed_port() as url:
+        async with Client("r8_x", base_url=url, retry=retry) as client:
+            with pytest.raises(exceptions.TransportTimeout, match="could not connect") as caught:
+                await client.run("acme/echo", {"text": "a"}, timeout=0.5)
         assert isinstance(caught.value.__cause__, exceptions.ConnectError)
 
 
@@ -162,8 +157,7 @@ async def test_after_the_create() -> None:
 
 def test_through_the_facade() -> None:
     """The facade has the same causes."""
-    url = asyncio.run(_refused())
-    with sync.Client("r8_x", base_url=url) as client:
+    with closed_port() as url, sync.Client("r8_x", base_url=url) as client:
         with pytest.raises(exceptions.TransportTimeout, match="could not connect") as caught:
             client.run("acme/echo", {"text": "a"}, timeout=0.2)
         assert isinstance(caught.value.__cause__, exceptions.ConnectError)

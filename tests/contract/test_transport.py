@@ -1045,9 +1045,9 @@ class Ticker:
 
 
 async def held_up(action: Callable[[], Awaitable[Any]]) -> float:
-    """Return for how long an action holds up the loop: the best of three, since machines are busy."""
+    """Return for how long an action holds up the loop: the best of ten, since machines are busy."""
     worst: list[float] = []
-    while len(worst) < 3 and (not worst or min(worst) >= 0.25):
+    while len(worst) < 10 and (not worst or min(worst) >= 0.25):
         async with Ticker() as ticker:
             await action()
         worst.append(ticker.worst)
@@ -1068,7 +1068,7 @@ async def test_large_answers_do_not_hold_up_the_loop() -> None:
 async def test_large_inputs_do_not_hold_up_the_loop() -> None:
     """An input of 20 MiB, a file inside of the request, leaves the loop free and arrives whole."""
     content = bytes(range(256)) * (15 * 2**12)
-    made = [json({**PREDICTION, "id": each}, 201) for each in ("one", "two", "three")]
+    made = [json({**PREDICTION, "id": each}, 201) for each in "abcdefghij"]
     with Wire(*made) as wire:
         async with client_of(wire, file_encoding_strategy="base64") as client:
             order = {"image": content}

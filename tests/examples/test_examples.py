@@ -17,12 +17,13 @@ from typing import Any
 import httpx
 import nbformat
 import pytest
+from free_ports import free_port
 from nbclient import NotebookClient
 
 from replicate_async.testing import Emulator, log
 from replicate_async.testing._png import Canvas
 
-from .conftest import EXAMPLES, PNG, SECONDS, answers, free_port, run, started, until
+from .conftest import EXAMPLES, PNG, SECONDS, answers, run, started, until
 
 TESTED = {"batch.py", "bot.py", "django_view.py", "notebook.ipynb"}
 ELSEWHERE = {

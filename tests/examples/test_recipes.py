@@ -19,11 +19,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from replicate_async.testing import Emulator, OutputFile
 from replicate_async.testing._png import Canvas
 
-from .conftest import EXAMPLES, PNG, SECONDS, answers, free_port, run, started, until
+from .conftest import EXAMPLES, PNG, SECONDS, answers, run, started, until
 
 REDIS = shutil.which("redis-server") or shutil.which("valkey-server")
 COUNT = 40

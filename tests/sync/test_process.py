@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_interrupted_twice() -> None:
     out, err, took = _twice()
     assert out == "out\n"
     assert err == ""
-    assert took < 3
+    assert took < 20
 
 
 def _twice() -> tuple[str, str, float]:
@@ -278,6 +279,7 @@ def test_sigterm_as_control_c(emulator: Emulator, code: str) -> None:
     with start(textwrap.dedent(handled) + textwrap.dedent(code)) as process:
         try:
             until(emulator.ledger.running, SECONDS)
+            time.sleep(0.5)  # so that the script waits, as scripts do for nearly all of their time
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=SECONDS)
         finally:
@@ -358,7 +360,9 @@ def test_open_stream() -> None:
         import os
         from replicate_async import sync as replicate
         from replicate_async.exceptions import LoopClosed
-        stream = replicate.stream("emulator/writer", {"prompt": "x", "max_tokens": 5})
+        stream = replicate.stream(
+            "emulator/writer", {"prompt": "x", "max_tokens": 5, "delay": 0.3}
+        )
         fresh = replicate.stream("emulator/writer", {"prompt": "x", "max_tokens": 5})
         first = str(next(stream))
         stream._ready.clear()

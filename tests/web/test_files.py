@@ -656,7 +656,7 @@ async def test_files_that_drip(serve: Serve, emulator: Emulator) -> None:
         began = time.monotonic()
         with pytest.raises(httpx.TransportError):
             await fetch(origin)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
 
 
 @apps

@@ -15,7 +15,8 @@ from pathlib import Path
 import aiohttp
 import anyio
 import pytest
-from redis_server import Redis, free_port, needs_redis, redis_server
+from free_ports import free_port
+from redis_server import Redis, needs_redis, redis_server
 
 from replicate_async import Backplane, Client, LocalBackplane, RedisBackplane
 from replicate_async.exceptions import ArgumentError
@@ -140,7 +141,7 @@ async def test_redis_dies_in_the_midst(
             assert "backplane" in caplog.text
             redis.start()
             caplog.clear()
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 while emulator.ledger.requests(operation="predictions.get") or not results[20:]:
                     emulator.ledger.clear()
                     await run(20)
@@ -242,20 +243,20 @@ async def test_two_workers(emulator: Emulator, redis: Redis, tmp_path: Path) -> 
                     answer = await response.json()
                     return answer["output"], answer["worker"]
 
-            with anyio.fail_after(40):
+            with anyio.fail_after(60):
                 answers = await asyncio.gather(*[run(number) for number in range(40)])
         assert [output for output, _ in answers] == [f"hello {number}" for number in range(40)]
         assert {worker for _, worker in answers} <= workers
         assert len(emulator.ledger.created()) == 40
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(20)
+        server.wait(60)
     assert not emulator.ledger.running()
 
 
 async def until_serving(connect: Callable[[], object]) -> None:
     """Return when a server accepts connections."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             try:
                 connect()

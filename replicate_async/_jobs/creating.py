@@ -226,7 +226,8 @@ async def _create_by_name(
         known = await models.found_by_another(transport, name)
         pending.awaits_first_run = False
     version = None if known is None else known.version
-    with nullcontext() if known else models.finding_out(transport, name):
+    patience = context.timings.first_run
+    with nullcontext() if known else models.finding_out(transport, name, patience):
         if known is not None and known.is_stale:
             version = await _refreshed(context, name, known)
         try:

@@ -35,6 +35,8 @@ class Timings:
     last_try: float = 1.2
     """Longest time for each request that finds or cancels an abandoned prediction; for a search, doubled each time that
     it was too short."""
+    first_run: float = 2.0
+    """Time after which a call that finds out whether a model is official is not waited for any more."""
     list_lag: float = 20.0
     """Time after which the list is complete as to what an earlier process has created."""
 

@@ -21,12 +21,13 @@ from .poller import account_of
 _LIFETIME: Final = 300.0
 """Seconds after which the latest version of a model is looked up again."""
 
-_MAX_PROBE: Final = 2.0
-"""Seconds after whose begin a call that finds out whether a model is official is not waited for any more."""
-
 _MAX_HELD_PROBE: Final = 0.25
-"""The same if the server may hold its answer until the result is there. A refusal would come soon; else the model seems to
-be official, and the next call finds that out by a create that is not held."""
+"""Seconds after whose begin a call that finds out whether a model is official is not waited for any more if the server may
+hold its answer until the result is there. A refusal would come soon; else the model seems to be official, and the next call
+finds that out by a create that is not held."""
+
+_MAX_PROBES: Final = 3
+"""Number of calls that find out, one after the other is too slow. Then each call does so for itself."""
 
 _ITERATIONS: Final = 3
 """Iterations of the event loop in which calls that begin together come to the question what they run."""
@@ -88,19 +89,29 @@ class KnownModels:
         return self.get(transport, name)
 
     @contextmanager
-    def finding_out(self, transport: Transport, name: str) -> Iterator[None]:
-        """Enter a context in which the caller finds out about a model, while others wait for that."""
+    def finding_out(self, transport: Transport, name: str, patience: float) -> Iterator[None]:
+        """Enter a context in which the caller finds out about a model, while others wait for that.
+
+        Args:
+            transport: The transport of the client.
+            name: The model.
+            patience: Seconds for which others wait, unless the server may hold the answer.
+        """
         key = asyncio.get_running_loop(), (account_of(transport), name)
         slow = self._probes.get(key)
-        if slow is not None and not slow.is_held:
-            yield  # the others still wait for that one
+        number = 1 if slow is None else slow.number + 1
+        if number > _MAX_PROBES:
+            yield
             return
-        own = self._probes[key] = _Probe(may_be_held=slow is None)
+        own = self._probes[key] = _Probe(patience, number)
         try:
             yield
         finally:
-            if self._probes.get(key) is own:
+            latest = self._probes.get(key)
+            if latest is own:
                 del self._probes[key]
+            elif latest is not None and self.get(transport, name) is not None:
+                latest.ended.set()  # a later one was faster than it is
             own.ended.set()
 
     async def may_hold(self, transport: Transport, name: str) -> bool:
@@ -112,7 +123,7 @@ class KnownModels:
             await anyio.lowlevel.checkpoint()
         probe = self._probes.get((asyncio.get_running_loop(), (account_of(transport), name)))
         if probe is not None:
-            probe.is_held = probe.may_be_held and not probe.waiting
+            probe.is_held = probe.number == 1 and not probe.waiting
         return probe is None or probe.is_held
 
 
@@ -120,8 +131,10 @@ class KnownModels:
 class _Probe:
     """A call that finds out about a model."""
 
-    may_be_held: bool
-    """Whether the server may hold its answer, as far as earlier calls are concerned."""
+    patience: float
+    """Seconds for which other calls wait for it, unless it is held."""
+    number: int
+    """How many calls find out about the model by now. The server may hold the answer to the first one only."""
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     waiting: int = 0
     """Number of calls that wait for it."""
@@ -131,7 +144,7 @@ class _Probe:
 
     def time_left(self) -> float:
         """Return the seconds for which other calls may still wait for it."""
-        longest = _MAX_HELD_PROBE if self.is_held else _MAX_PROBE
+        longest = _MAX_HELD_PROBE if self.is_held else self.patience
         return self._began + longest - time.monotonic()
 
     async def wait(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from replicate_async import Limits, Prediction, Retry, exceptions
+from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Fault, Injection
 
 from .faults import echo, until, world
@@ -243,6 +244,33 @@ async def test_the_first_of_many_first_runs_is_cancelled(given_up: int) -> None:
         assert len(requests(operation="models.predictions.create")) <= given_up + 1
         assert len(requests(operation="models.get")) == 1
         assert len(requests(operation="predictions.create")) == 50 - given_up
+
+
+@pytest.mark.parametrize(
+    ("method", "times", "patience", "most"),
+    [("POST", 1, 0.5, 3), ("GET", 1, 0.5, 3), ("POST", 3, 0.1, 50)],
+)
+async def test_the_first_of_many_first_runs_gets_no_answer(
+    method: str, times: int, patience: float, most: int
+) -> None:
+    """After a while one other call finds out what the model is, and then a third one, before each does so for itself."""
+    timings = Timings(first_run=patience, cancel=0.3, last_searches=(0.0,))
+    async with world() as here, here.client(timeout=30, retry=Retry(), timings=timings) as client:
+        here.emulator.wire.inject(
+            Fault.STALL_BEFORE_EXECUTION, method=method, path="/v1/models/*", times=times
+        )
+        tasks = {
+            asyncio.create_task(client.run("acme/plain", {"text": str(number)}))
+            for number in range(50)
+        }
+        requests = here.emulator.ledger.requests
+        await until(lambda: len(requests(operation="predictions.create")) == 50 - times)
+        assert len(requests(operation="models.predictions.create")) <= most
+        assert len(requests(operation="models.get")) <= most
+        await until(lambda: sum(task.done() for task in tasks) == 50 - times)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @pytest.mark.parametrize("connections", [2, 16, 256])

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -68,6 +69,8 @@ class ModelInterface:
     _schema: ModelSchema | None = attrs.field(default=None, init=False)
     _origin: object = attrs.field(default=None, init=False)
     """The schemas of the client when it was loaded. A reset gives the client others, and it is loaded again."""
+    _account: tuple[str, str] | None = attrs.field(default=None, init=False, repr=False)
+    """The account that it was loaded with. A function may return the tokens of several."""
 
     @property
     def name(self) -> str:
@@ -106,12 +109,22 @@ class ModelInterface:
         return None if self.schema is None else self.schema.secrets
 
     async def load(self) -> None:
-        """Fetch the schema, unless it is known."""
-        if not self.is_loaded:
-            origin = self.context.schemas
+        """Fetch the schema, unless it is known to the account of the caller."""
+        if not self._is_loaded_here():
+            origin, account = self.context.schemas, self._account_now()
             self._schema = await load_schema(self.context, self.ref)
-            self._origin = origin
+            self._origin, self._account = origin, account
             self.on_loaded()
+
+    def _is_loaded_here(self) -> bool:
+        """Return whether the schema was loaded with the token of the present caller."""
+        return self.is_loaded and self._account == self._account_now()
+
+    def _account_now(self) -> tuple[str, str] | None:
+        """Return the account of the caller; None without a token, which the schema of a `Version` does not need."""
+        with suppress(exceptions.MissingToken):
+            return account_of(self.context.transport)
+        return None
 
     async def _load_in_time(self) -> None:
         """Fetch the schema, unless it is known; within the timeout of a call.
@@ -119,7 +132,7 @@ class ModelInterface:
         Raises:
             TransportTimeout: The time is over.
         """
-        if self.is_loaded:
+        if self._is_loaded_here():
             return
         seconds = _arguments.timeout_seconds(self.options.timeout)
         obstacles = Obstacles()

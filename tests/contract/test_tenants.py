@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from replicate_async import Client, RateLimit, exceptions
+from replicate_async import sync as replicate_sync
 from replicate_async.testing import Emulator
 
 from .conftest import HELLO
@@ -167,6 +168,38 @@ async def test_tokens_have_nothing_in_common(client: Client, emulator: Emulator)
     with pytest.raises(exceptions.QueueFull):
         await view.run(HELLO, {"text": "a"})
     await client.run(HELLO, {"text": "a"})
+
+
+async def test_tokens_of_one_function(emulator: Emulator) -> None:
+    """What a model function has learnt with one token is not used with another that the client's function returns."""
+    emulator.add_account("other", token="other-token")
+    token = emulator.token
+    async with Client(lambda: token, base_url=emulator.url) as client:
+        hello = client.use("replicate/hello-world")
+        for expected in (1, 0):
+            for token in (emulator.token, "other-token"):
+                before = len(emulator.ledger.requests())
+                assert await hello(text="a") == "hello a"
+                requests = emulator.ledger.requests()[before:]
+                looked_up = [one for one in requests if one.operation == "models.get"]
+                assert len(looked_up) == expected
+                assert all(one.headers["Authorization"] == f"Bearer {token}" for one in requests)
+
+
+def test_tokens_of_one_function_of_the_facade(emulator: Emulator) -> None:
+    """The same with the sync twin."""
+    emulator.add_account("other", token="other-token")
+    token = emulator.token
+    with replicate_sync.Client(lambda: token, base_url=emulator.url) as client:
+        hello = client.use("replicate/hello-world")
+        for other in (emulator.token, "other-token", emulator.token, "other-token"):
+            token = other
+            assert hello(text="a") == "hello a"
+    looked_up = emulator.ledger.requests(operation="models.get")
+    assert [one.headers["Authorization"] for one in looked_up] == [
+        f"Bearer {emulator.token}",
+        "Bearer other-token",
+    ]
 
 
 async def test_without_limits(emulator: Emulator) -> None:

@@ -153,7 +153,7 @@ async def shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     Raises:
         CancelledError: The task was cancelled meanwhile.
     """
-    is_cancelled = False
+    cancelled_with: tuple[object, ...] | None = None
     # In a task of its own: anyio's shield holds off cancellations by anyio's scopes, but not
     # `Task.cancel()`, as it is called at the end of `asyncio.run`.
     with anyio.CancelScope(shield=True):
@@ -162,15 +162,15 @@ async def shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             while not task.done():
                 try:
                     await asyncio.wait({task})
-                except asyncio.CancelledError:
-                    is_cancelled = True
+                except asyncio.CancelledError as error:
+                    cancelled_with = error.args
             # `asyncio.run` cancels each task at its end, including this one.
             if not task.cancelled() or attempt == _MAX_ATTEMPTS:
                 task.result()
                 break
-    if is_cancelled:
+    if cancelled_with is not None:
         # The caller may be in no other cancellation: it must not go on as if this one had never come.
-        raise asyncio.CancelledError
+        raise asyncio.CancelledError(*cancelled_with)
 
 
 class BatchIterator(AsyncIterator[T]):

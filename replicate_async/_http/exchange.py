@@ -23,7 +23,7 @@ from .hosts import host_of
 from .limits import Gate
 from .payloads import JSONPayload, StreamedPayload
 from .routes import Route, Routes
-from .session import Pool, Session
+from .session import MAX_HEADER_BYTES, MAX_HEADERS, Pool, Session
 
 _logger = logging.getLogger("replicate_async")
 
@@ -143,6 +143,10 @@ class Exchange:
                     allow_redirects=False,
                     raise_for_status=False,
                     read_bufsize=self.buffer,
+                    # The session may be the caller's, with aiohttp's own limits.
+                    max_line_size=MAX_HEADER_BYTES,
+                    max_field_size=MAX_HEADER_BYTES,
+                    max_headers=MAX_HEADERS,
                     proxy=proxy,
                 )
             except _REQUEST_ERRORS as error:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from ssl import SSLContext
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet, finalize
 
 import aiohttp
@@ -29,9 +29,9 @@ from .limits import RecentGates, Slots
 from .proxies import environment_proxy, environment_ssl
 from .server_clock import ServerClock
 
-_MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADER_BYTES: Final = 64 * 1024
 """Maximum length in bytes of a header or of the status line. Some proxies add more than the 8 KiB of aiohttp."""
-_MAX_HEADERS = 1024
+MAX_HEADERS: Final = 1024
 
 _WARNING_INTERVAL = 60.0
 """Seconds between two warnings of the rate limit: a fan-out may be refused hundreds of times for the same reason."""
@@ -246,9 +246,9 @@ class Pool:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=self._traces,
-            max_line_size=_MAX_HEADER_BYTES,
-            max_field_size=_MAX_HEADER_BYTES,
-            max_headers=_MAX_HEADERS,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
         )
 
     def _forget_closed(self) -> None:

@@ -30,7 +30,7 @@ from .marks import carries, marked_deadline
 from .pending import PendingCreate
 from .prediction import Prediction
 from .request import CreateRequest, CreateTarget
-from .versions import KnownModel, latest_version
+from .versions import KnownModel, ModelKey, key_of, latest_version
 
 J = TypeVar("J", bound=LiveJob)
 
@@ -220,23 +220,22 @@ async def _create_by_name(
 ) -> Prediction:
     """Create a prediction of an official model or, if it is none, of the latest version of the model."""
     models, transport = context.models, context.transport
-    known = models.get(transport, name)
+    key = key_of(transport, name)
+    known = models.get(key)
     if known is None:
         pending.awaits_first_run = True
-        known = await models.found_by_another(transport, name)
+        known = await models.found_by_another(key)
         pending.awaits_first_run = False
     version = None if known is None else known.version
     patience = context.timings.first_run
-    with nullcontext() if known else models.finding_out(transport, name, patience):
+    with nullcontext() if known else models.finding_out(key, patience):
         if known is not None and known.is_stale:
-            version = await _refreshed(context, name, known)
+            version = await _refreshed(context, key, known)
         try:
             if version is not None:
                 return await _create_on(context, _version_of(name, version), request, pending)
             # While other calls wait for this answer, the server must not hold it back.
-            may_hold = (
-                known is not None or not request.held or await models.may_hold(transport, name)
-            )
+            may_hold = known is not None or not request.held or await models.may_hold(key)
             target = CreateTarget.model(name)
             prediction = await _create_on(context, target, request, pending, may_hold=may_hold)
         except (exceptions.NotFoundError, exceptions.ValidationError) as error:
@@ -246,21 +245,21 @@ async def _create_by_name(
             latest = await _latest_or_raise(transport, name, error)
             if latest == version:
                 raise
-            models.learn(transport, name, latest)
+            models.learn(key, latest)
         else:
             if known is None:
-                models.learn(transport, name, None)
+                models.learn(key, None)
             return prediction
     # Outside the context: other calls know the version by now, and need not wait for this create.
     return await _create_on(context, _version_of(name, latest), request, pending)
 
 
-async def _refreshed(context: Context, name: str, known: KnownModel) -> str | None:
+async def _refreshed(context: Context, key: ModelKey, known: KnownModel) -> str | None:
     """Look up the latest version of a model again; return the known one if that fails."""
     version = known.version
     with suppress(exceptions.ReplicateError, exceptions.TransportError):
-        version = await latest_version(context.transport, name) or version
-    context.models.learn(context.transport, name, version)
+        version = await latest_version(context.transport, key[1]) or version
+    context.models.learn(key, version)
     return version
 
 

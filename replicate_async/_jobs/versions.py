@@ -34,7 +34,7 @@ _ITERATIONS: Final = 3
 
 _MAX_MODELS: Final = 1024
 
-_Key: TypeAlias = tuple[tuple[str, str], str]
+ModelKey: TypeAlias = tuple[tuple[str, str], str]
 """Account and `owner/name`: a model may be visible to some accounts only."""
 
 
@@ -53,75 +53,78 @@ class KnownModel:
         return self.version is not None and time.monotonic() - self.found_at > _LIFETIME
 
 
+def key_of(transport: Transport, name: str) -> ModelKey:
+    """Return the key of a model. It is determined once for each call, since a function may return other tokens later."""
+    return account_of(transport), name
+
+
 class KnownModels:
     """What the calls of a client have found out about models, for each account."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[_Key, KnownModel] = OrderedDict()
+        self._known: OrderedDict[ModelKey, KnownModel] = OrderedDict()
         # By event loop as asyncio names it: anyio has a token for it since 4.11 only.
-        self._probes: dict[tuple[asyncio.AbstractEventLoop, _Key], _Probe] = {}
+        self._probes: dict[tuple[asyncio.AbstractEventLoop, ModelKey], _Probe] = {}
 
-    def get(self, transport: Transport, name: str) -> KnownModel | None:
+    def get(self, key: ModelKey) -> KnownModel | None:
         """Return what is known about a model, if anything is."""
-        return self._known.get((account_of(transport), name))
+        return self._known.get(key)
 
-    def learn(self, transport: Transport, name: str, version: str | None) -> None:
+    def learn(self, key: ModelKey, version: str | None) -> None:
         """Store the latest version of a model; None for an official model."""
-        key = account_of(transport), name
         self._known[key] = KnownModel(version, time.monotonic())
         self._known.move_to_end(key)
         while len(self._known) > _MAX_MODELS:
             self._known.popitem(last=False)
 
-    async def found_by_another(self, transport: Transport, name: str) -> KnownModel | None:
+    async def found_by_another(self, key: ModelKey) -> KnownModel | None:
         """Wait while another call finds out about a model; return what it has found.
 
         Returns:
             What is known; None if the caller has to find it out, within `finding_out`: there is no other call, it has
             failed or was cancelled, or it takes too long.
         """
-        key = asyncio.get_running_loop(), (account_of(transport), name)
-        while (probe := self._probes.get(key)) is not None and self.get(transport, name) is None:
+        here = asyncio.get_running_loop(), key
+        while (probe := self._probes.get(here)) is not None and self.get(key) is None:
             if (left := probe.time_left()) <= 0:
                 break
             with anyio.move_on_after(left):
                 await probe.wait()
-        return self.get(transport, name)
+        return self.get(key)
 
     @contextmanager
-    def finding_out(self, transport: Transport, name: str, patience: float) -> Iterator[None]:
+    def finding_out(self, key: ModelKey, patience: float) -> Iterator[None]:
         """Enter a context in which the caller finds out about a model, while others wait for that.
 
         Args:
-            transport: The transport of the client.
-            name: The model.
+            key: The model.
             patience: Seconds for which others wait, unless the server may hold the answer.
         """
-        key = asyncio.get_running_loop(), (account_of(transport), name)
-        slow = self._probes.get(key)
+        here = asyncio.get_running_loop(), key
+        slow = self._probes.get(here)
         number = 1 if slow is None else slow.number + 1
         if number > _MAX_PROBES:
             yield
             return
-        own = self._probes[key] = _Probe(patience, number)
+        own = self._probes[here] = _Probe(patience, number)
         try:
             yield
         finally:
-            latest = self._probes.get(key)
+            latest = self._probes.get(here)
             if latest is own:
-                del self._probes[key]
-            elif latest is not None and self.get(transport, name) is not None:
+                del self._probes[here]
+            elif latest is not None and self.get(key) is not None:
                 latest.ended.set()  # a later one was faster than it is
             own.ended.set()
 
-    async def may_hold(self, transport: Transport, name: str) -> bool:
+    async def may_hold(self, key: ModelKey) -> bool:
         """Return whether the server may hold the answer to the call that finds out about a model, which calls this.
 
         It may not if other calls wait for that, or have waited in vain for another one that may be held.
         """
         for _ in range(_ITERATIONS):  # those that have begun at the same time get there meanwhile
             await anyio.lowlevel.checkpoint()
-        probe = self._probes.get((asyncio.get_running_loop(), (account_of(transport), name)))
+        probe = self._probes.get((asyncio.get_running_loop(), key))
         if probe is not None:
             probe.is_held = probe.number == 1 and not probe.waiting
         return probe is None or probe.is_held

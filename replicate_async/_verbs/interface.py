@@ -25,6 +25,7 @@ from .._jobs.poller import account_of
 from .._jobs.prediction import Output
 from .._jobs.request import CreateOptions, CreateTarget
 from .._jobs.run_state import OnAbandon
+from .._jobs.versions import ModelKey, key_of
 from .._references import parse_reference
 from ..resources.deployments import Deployment
 from ..resources.models import Model
@@ -284,24 +285,23 @@ async def load_schema(context: Context, ref: Ref) -> ModelSchema | None:
             name = ref
     if parse_reference(name).full_name is None:
         return None  # the API does not find a version without its model
-    if (known := _known_schema(context, name)) is not None:
+    key = key_of(context.transport, name)
+    if (known := _known_schema(context, key)) is not None:
         return known.schema
     of_loop = _locks.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-    async with of_loop.setdefault(
-        (id(context.schemas), account_of(context.transport), name), anyio.Lock()
-    ):
-        if (known := _known_schema(context, name)) is not None:
+    async with of_loop.setdefault((id(context.schemas), *key), anyio.Lock()):
+        if (known := _known_schema(context, key)) is not None:
             return known.schema
-        return await _fetch_schema(context, name)
+        return await _fetch_schema(context, key)
 
 
-def _known_schema(context: Context, name: str) -> _KnownSchema | None:
-    known: _KnownSchema | None = context.schemas.get((account_of(context.transport), name))
+def _known_schema(context: Context, key: ModelKey) -> _KnownSchema | None:
+    known: _KnownSchema | None = context.schemas.get(key)
     return known if known is not None and known.expires_at > time.monotonic() else None
 
 
-async def _fetch_schema(context: Context, name: str) -> ModelSchema | None:
-    reference = parse_reference(name)
+async def _fetch_schema(context: Context, key: ModelKey) -> ModelSchema | None:
+    reference = parse_reference(key[1])
     path = f"/models/{reference.full_name}"
     if reference.version is not None:
         path += f"/versions/{reference.version}"
@@ -318,11 +318,11 @@ async def _fetch_schema(context: Context, name: str) -> ModelSchema | None:
     if len(context.schemas) >= _MAX_SCHEMAS:
         del context.schemas[next(iter(context.schemas))]
     known = _KnownSchema(schema, expires_at=time.monotonic() + lifetime)
-    context.schemas[account_of(context.transport), name] = known
+    context.schemas[key] = known
     latest = _member(version, "id")
     if data is not version and _member(data, "is_official") is False and isinstance(latest, str):
         # The version whose schema this is, which the runs do not need to look up any more.
-        context.models.learn(context.transport, name, latest)
+        context.models.learn(key, latest)
     return schema
 
 

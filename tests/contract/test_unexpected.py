@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from replicate_async import Client, exceptions
+from replicate_async import sync as replicate_sync
 from replicate_async.testing import Emulator
 
 from .conftest import until
@@ -72,6 +73,70 @@ async def test_a_bug_at_the_create(
         assert not bug.armed
         assert client.stats.adopted == 1
     assert len(world.ledger.created()) == 1
+
+
+class _Vault:
+    """A function that returns the token, until something was created."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.is_open = False
+        """Whether it returns the token also then."""
+        self._emulator = emulator
+
+    def __call__(self) -> str:
+        if not self.is_open and self._emulator.ledger.created():
+            raise RuntimeError("the vault is closed")
+        return self._emulator.token
+
+
+async def _names(client: Client, verb: str, journal: Path | None) -> str:
+    """Create a prediction, and return the ID that the result or the error names."""
+    given = {"seconds": 0.1}
+    try:
+        with anyio.fail_after(20):
+            if verb == "create":
+                return (await client.predictions.create("acme/slow", given)).id
+            if verb == "run":
+                await client.run("acme/slow", given)
+            elif verb == "start":
+                async with client.start("acme/slow", given) as run:
+                    await run.result()
+            elif verb == "stream":
+                async for _ in client.stream("acme/slow", given):
+                    pass
+            else:
+                [outcome] = await client.map("acme/slow", [given], journal=journal).collect()
+                outcome.result()
+    except exceptions.ContactLost as error:
+        return error.prediction.id
+    raise AssertionError("the function has failed, but the call has not")
+
+
+@pytest.mark.parametrize("verb", ["create", "run", "start", "stream", "map", "journal"])
+async def test_a_token_function_that_fails_after_the_create(
+    world: Emulator, tmp_path: Path, verb: str
+) -> None:
+    """What was created is named, and a journal has it."""
+    vault = _Vault(world)
+    journal = tmp_path / "run.db" if verb == "journal" else None
+    async with Client(vault, base_url=world.url, retry=QUICK, rate_limit=False) as client:
+        named = await _names(client, verb, journal)
+        [life] = world.ledger.created()
+        assert named == life.id
+        vault.is_open = True
+        if journal is not None:
+            [outcome] = await client.map("acme/slow", [{"seconds": 0.1}], journal=journal).collect()
+            assert outcome.output == "done"
+    assert len(world.ledger.created()) == 1
+
+
+def test_a_token_function_that_fails_in_the_facade(world: Emulator) -> None:
+    """The same with the sync twin."""
+    with replicate_sync.Client(_Vault(world), base_url=world.url, rate_limit=False) as client:
+        with pytest.raises(exceptions.ContactLost) as caught:
+            client.run("acme/slow", {"seconds": 0.1})
+        [life] = world.ledger.created()
+        assert caught.value.prediction.id == life.id
 
 
 @pytest.mark.parametrize("error", [RuntimeError, RecursionError])

@@ -166,7 +166,8 @@ def fuzz(session: nox.Session) -> None:
     _install(session, "test")
     inputs, *rest = session.posargs or ["1000000"]
     session.env["REPLICATE_FUZZ_INPUTS"] = inputs
-    session.run("python", "-m", "pytest", "-n", "auto", "tests/fuzz", *rest)
+    options = ["-n", "auto", "--hypothesis-profile", "new"]
+    session.run("python", "-m", "pytest", *options, "tests/fuzz", *rest)
 
 
 @nox.session

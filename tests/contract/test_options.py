@@ -600,11 +600,10 @@ async def test_rate_limit_of_the_environment(
     monkeypatch.setenv("REPLICATE_RATE_LIMIT", "1/60")
     async with Client(emulator.token, base_url=emulator.url) as client:
         await client.run(HELLO, {"text": "a"})
-        with anyio.move_on_after(0.3):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(client.run, HELLO, {"text": "b"})
-                await anyio.sleep(0.2)
-                assert client.stats.waiting == 1
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.run, HELLO, {"text": "b"})
+            await until(lambda: client.stats.waiting == 1)
+            tasks.cancel_scope.cancel()
         assert client.stats.waiting == 0
         assert client.stats.created == 1
     monkeypatch.setenv("REPLICATE_RATE_LIMIT", "150")

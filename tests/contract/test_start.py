@@ -126,7 +126,7 @@ async def test_several_tasks(quick: Client, emulator: Emulator) -> None:
 
 async def test_timeout(quick: Client, emulator: Emulator) -> None:
     """After the timeout the prediction is cancelled, for whoever waits, and for those who come later."""
-    async with quick.start("acme/cold", {"text": "a"}, timeout=0.4) as run:
+    async with quick.start("acme/cold", {"text": "a"}, timeout=1) as run:
         with pytest.raises(exceptions.RunTimeout, match="It has been cancelled") as caught:
             await run.result()
         assert caught.value.prediction is run.prediction
@@ -139,7 +139,7 @@ async def test_timeout(quick: Client, emulator: Emulator) -> None:
 
 async def test_timeout_while_updates_are_followed(quick: Client, emulator: Emulator) -> None:
     """The timeout of the run applies to its updates."""
-    async with quick.start("acme/cold", {"text": "a"}, timeout=0.4) as run:
+    async with quick.start("acme/cold", {"text": "a"}, timeout=1) as run:
         with pytest.raises(exceptions.RunTimeout):
             [update async for update in run.updates()]
         assert len(emulator.ledger.cancelled()) == 1
@@ -304,7 +304,7 @@ async def test_what_has_started_goes_on(quick: Client, emulator: Emulator, way: 
         return text
 
     emulator.add_model("acme/slow", slow, official=True)
-    assert await way(quick, "acme/slow", start_timeout=0.5) == "a"
+    assert await way(quick, "acme/slow", start_timeout=0.9) == "a"
     assert emulator.ledger.cancelled() == []
 
 

@@ -14,6 +14,7 @@ from replicate_async import sync as replicate_sync
 from replicate_async.testing import Emulator
 
 from .conftest import HELLO
+from .faults import until
 
 
 async def test_views_count_for_themselves(client: Client) -> None:
@@ -79,7 +80,7 @@ async def test_queue_full(emulator: Emulator) -> None:
         tasks = [
             asyncio.create_task(client.predictions.create(HELLO, {"text": "b"})) for _ in range(5)
         ]
-        await asyncio.sleep(0.1)
+        await until(lambda: sum(task.done() for task in tasks) == 4)
         state = client.rate_limit
         assert state is not None
         assert state.creates.remaining == 0
@@ -129,8 +130,7 @@ async def test_a_token_that_is_renewed_in_the_queue(emulator: Emulator) -> None:
         with pytest.raises(exceptions.AuthenticationError):
             await view.accounts.current()
         waiting = asyncio.create_task(view.accounts.current())
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
+        await until(lambda: view.stats.waiting)
         token = "renewed"
         assert (await waiting).username == "someone"
 

@@ -38,6 +38,7 @@ from replicate_async.exceptions import (
 from replicate_async.testing import ConcatenateIterator, Emulator, Input, OutputFile, log
 
 from .conftest import rewrite
+from .faults import until
 
 
 def operations(emulator: Emulator) -> list[str]:
@@ -206,10 +207,13 @@ async def test_it_works_anywhere(studio: Emulator, monkeypatch: pytest.MonkeyPat
 async def test_abandoned_calls_are_cancelled(client: Client, emulator: Emulator) -> None:
     """A call that is out of time, or cancelled, stops the costs."""
     with pytest.raises(RunTimeout):
-        await client.use("emulator/sleeper", timeout=0.3, wait=False)(seconds=60)
+        await client.use("emulator/sleeper", timeout=1, wait=False)(seconds=60)
     assert len(emulator.ledger.cancelled()) == 1
-    with anyio.move_on_after(0.3):
-        await client.use("emulator/sleeper")(seconds=60)
+    call = asyncio.ensure_future(client.use("emulator/sleeper")(seconds=60))
+    await until(emulator.ledger.running)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
     assert len(emulator.ledger.cancelled()) == 2
 
 

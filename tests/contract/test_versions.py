@@ -56,7 +56,7 @@ async def test_a_first_run_that_is_held_does_not_delay_later_ones_for_long() -> 
         began = time.monotonic()
         others = [asyncio.create_task(client.run("acme/slow", given)) for _ in range(5)]
         await until(lambda: len(here.made_of("a")) == 6)
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < 1.8
         creates = here.emulator.ledger.requests(operation="models.predictions.create")
         assert sum("Prefer" in create.headers for create in creates) == 5
         for task in (first, *others):
@@ -131,7 +131,7 @@ async def test_held_creates_do_not_starve_others(connections: int) -> None:
             for _ in range(12)
         ]
         await until(lambda: len(here.made_of("a")) == 12)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 2.5
         assert await asyncio.gather(*tasks) == ["a"] * 12
 
 
@@ -185,7 +185,7 @@ async def test_raw_requests_that_wait_do_not_starve_creates() -> None:
                 client.request(
                     "POST",
                     "/models/acme/slow/predictions",
-                    json={"input": {"text": "raw", "seconds": 1}},
+                    json={"input": {"text": "raw", "seconds": 2}},
                     headers={"prefer": "wait=20"},
                 )
             )
@@ -195,7 +195,7 @@ async def test_raw_requests_that_wait_do_not_starve_creates() -> None:
         began = time.monotonic()
         for _ in range(3):
             await client.predictions.create(version, {"text": "a"})
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < 1.8
         answers = await asyncio.gather(*raw)
         assert [answer["output"] for answer in answers] == ["raw"] * 8
 
@@ -282,7 +282,7 @@ async def test_first_held_creates_go_out_at_once(connections: int) -> None:
             asyncio.create_task(client.run("acme/slow", {"text": "a", "seconds": 20}))
             for _ in range(30)
         ]
-        await until(lambda: len(here.made_of("a")) == 30, seconds=1.5)
+        await until(lambda: len(here.made_of("a")) == 30, seconds=1.8)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

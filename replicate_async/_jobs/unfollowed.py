@@ -113,6 +113,7 @@ async def create_unfollowed(
     try:
         return await until_closed(context, send_or_look, grace=_GRACE)
     except exceptions.ClientClosed:
+        # It was cancelled; `send_or_look` has searched for what it created.
         if pending.found is not None:
             found: J = pending.found
             return found

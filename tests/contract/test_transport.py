@@ -736,17 +736,12 @@ async def test_the_callers_timeout_wins_over_silence() -> None:
 async def test_the_callers_timeout_wins_over_slowness() -> None:
     """A cancellation that comes together with the end of the time for an answer is no timeout of ours."""
     loop = asyncio.get_running_loop()
-    dripping = drip(30, every=0.05)
-
-    def act(request: Request) -> Step:
-        # What is due from 0.5 to 0.7 seconds after the request is done at once.
-        loop.call_soon_threadsafe(loop.call_later, 0.5, time.sleep, 0.2)
-        return dripping
-
-    with Wire(act) as wire:
-        async with client_of(wire, timeout=Timeout(read=0.2)) as client:
+    with Wire(drip(40, every=0.05)) as wire:
+        async with client_of(wire, timeout=Timeout(read=0.25)) as client:
+            # What is due from 0.5 to 1 second from now, such as our timeout after 0.75 s, is done at once.
+            loop.call_later(0.5, time.sleep, 0.5)
             with pytest.raises(TimeoutError) as caught:
-                async with asyncio.timeout(0.65):
+                async with asyncio.timeout(0.85):
                     await client.accounts.current()
         assert not isinstance(caught.value, exceptions.ReplicateException)
         assert len(wire.requests) == 1

@@ -117,12 +117,14 @@ async def test_low_credit_is_obeyed() -> None:
 
 async def test_clients_and_views_share_a_gate() -> None:
     """All clients and views with the same token queue at one gate; another token has its own."""
-    limit = RateLimit(creates=3, others=1000, per=3)
+    limit = RateLimit(creates=3, others=1000, per=4)
     async with (
         world(wire=False) as here,
-        here.client(rate_limit=limit) as one,
-        here.client(rate_limit=limit) as two,
-        here.client(rate_limit=limit, api_token=here.emulator.add_account("other")) as other,
+        here.client(rate_limit=limit, timeout=30) as one,
+        here.client(rate_limit=limit, timeout=30) as two,
+        here.client(
+            rate_limit=limit, timeout=30, api_token=here.emulator.add_account("other")
+        ) as other,
     ):
         for client in (one, two, one.with_options(poll_interval=1)):
             await faults.on_model(client, here, "a")
@@ -137,7 +139,7 @@ async def test_clients_and_views_share_a_gate() -> None:
 async def test_a_view_for_each_request() -> None:
     """What is known of an account's limit outlives the views that are made for its requests."""
     limit = RateLimit(creates=2, others=1000, per=600)
-    async with world(wire=False) as here, here.client(rate_limit=limit) as client:
+    async with world(wire=False) as here, here.client(rate_limit=limit, timeout=30) as client:
         token = here.emulator.add_account("user")
         for _ in range(2):
             await faults.on_model(client.with_options(api_token=token), here, "a")
@@ -156,7 +158,7 @@ async def test_first_come_first_served() -> None:
     That the gate itself keeps the order strictly is tested without a network, in `unit/test_limits.py`.
     """
     limit = RateLimit(creates=10, others=1000, per=0.6)
-    async with world(wire=False) as here, here.client(rate_limit=limit) as client:
+    async with world(wire=False) as here, here.client(rate_limit=limit, timeout=30) as client:
         async with anyio.create_task_group() as tasks:
             for number in range(30):
                 tasks.start_soon(faults.on_model, client, here, f"{number:02}")
@@ -168,8 +170,8 @@ async def test_first_come_first_served() -> None:
 
 async def test_cancelled_while_waiting() -> None:
     """Who leaves the queue leaves no trace: nothing is created, and the others do not wait for it."""
-    limit = RateLimit(creates=2, others=1000, per=0.4)
-    async with world(wire=False) as here, here.client(rate_limit=limit) as client:
+    limit = RateLimit(creates=2, others=1000, per=2)
+    async with world(wire=False) as here, here.client(rate_limit=limit, timeout=30) as client:
         for text in ("a", "b"):
             await faults.on_model(client, here, text)
         waiting = [
@@ -182,7 +184,7 @@ async def test_cancelled_while_waiting() -> None:
         assert len(done) == 50
         began = asyncio.get_running_loop().time()
         await faults.on_model(client, here, "c")
-        assert asyncio.get_running_loop().time() - began < 5  # after the others: ten seconds
+        assert asyncio.get_running_loop().time() - began < 5  # after the others: 50 seconds
         assert [life.input["text"] for life in here.emulator.ledger.created()] == ["a", "b", "c"]
 
 

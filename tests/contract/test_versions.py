@@ -282,7 +282,7 @@ async def test_first_held_creates_go_out_at_once(connections: int) -> None:
             asyncio.create_task(client.run("acme/slow", {"text": "a", "seconds": 20}))
             for _ in range(30)
         ]
-        await until(lambda: len(here.made_of("a")) == 30, seconds=1.8)
+        await until(lambda: len(here.made_of("a")) == 30, seconds=10)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

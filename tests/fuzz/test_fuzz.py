@@ -13,7 +13,7 @@ import pydoc
 import sqlite3
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -599,12 +599,11 @@ def test_rows_of_journals(column: str, value: Any) -> None:
         await journal.created(1, "abc")
         await journal.ended(1, {"id": "abc", "status": "succeeded"}, None)
         await journal.aclose()
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             try:
                 database.execute(f"UPDATE items SET {column} = ? WHERE number = 1", (value,))
             except (sqlite3.Error, OverflowError, UnicodeEncodeError):
                 return
-        database.close()
         again = Journal(path)
         try:
             await again.open("acme/x")

@@ -111,8 +111,10 @@ async def test_the_browser_leaves(emulator: Emulator, framework: Any) -> None:
         async with aiohttp.ClientSession() as session:
             async with session.post(f"{origin}/run?seconds=0.1") as response:
                 assert "hello a" in await response.text()
-            with anyio.move_on_after(1):
-                await session.post(f"{origin}/run?seconds=30")
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: session.post(f"{origin}/run?seconds=30"))
+                await until(lambda: len(emulator.ledger.running()) == 1)
+                group.cancel_scope.cancel()
         await until(lambda: not emulator.ledger.running())
     assert len(emulator.ledger.created()) == 2
     assert len(emulator.ledger.cancelled()) == 1
@@ -129,9 +131,10 @@ async def test_aiohttp(client: Client, emulator: Emulator) -> None:
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with aiohttp.ClientSession() as session:
-        with anyio.move_on_after(1):
-            await session.post(f"http://127.0.0.1:{runner.addresses[0][1]}/run")
+    async with aiohttp.ClientSession() as session, anyio.create_task_group() as group:
+        group.start_soon(lambda: session.post(f"http://127.0.0.1:{runner.addresses[0][1]}/run"))
+        await until(emulator.ledger.running)
+        group.cancel_scope.cancel()
     await until(lambda: emulator.ledger.cancelled())
     await runner.cleanup()
 

@@ -175,11 +175,14 @@ async def test_command(client: Client, emulator: Emulator, server: Server) -> No
     )
     await until(lambda: len(emulator.ledger.requests(operation="trainings.list")) > 1)
     made = await client.predictions.create(model=SLOW, input={"text": "a"}, webhook=URL)
-    await until(lambda: any(_ended(each) for each in server.received))
-    await anyio.sleep(0.3)
+    assert process.stdout is not None
+    with anyio.fail_after(20):
+        out = b""
+        while b"  completed  " not in out:
+            out += await process.stdout.readline()
     process.send_signal(signal.SIGINT)
     with anyio.fail_after(20):
-        out, err = await process.communicate()
+        _, err = await process.communicate()
     assert process.returncode == 130
     assert f"{made.id}  completed  succeeded   200" in out.decode()
     assert server.url in err.decode()

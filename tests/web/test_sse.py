@@ -135,9 +135,15 @@ async def test_leaving_cancels(client: Client, emulator: Emulator) -> None:
 
 async def test_a_handler_that_is_cancelled(client: Client, emulator: Emulator) -> None:
     """So does the cancellation of what iterates over it, in the midst of a wait."""
-    with anyio.move_on_after(1.0):
+
+    async def follow() -> None:
         async for _ in sse(client.stream("acme/poet", {"first": 60})):
             pass
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        await until(emulator.ledger.running)
+        group.cancel_scope.cancel()
     await until(lambda: not emulator.ledger.running())
     assert len(emulator.ledger.cancelled()) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Hashable
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 import anyio
 import attrs
 
+from .. import exceptions
 from .._http.transport import Transport
 from ..types import Job
 from .poller import PolledJob, RateShares, account_of
@@ -26,6 +28,8 @@ class _SharedPoll:
     """Set when the job was polled, and if the poll failed or its task was cancelled."""
     state: Job | None = None
     """The job after the poll; None if it failed."""
+    failure: exceptions.ReplicateError | None = None
+    """The error that the API returned."""
 
 
 class Viewers:
@@ -45,24 +49,34 @@ class Viewers:
             delay: Seconds before it is polled.
 
         Raises:
-            ReplicateError: The API returned an error.
+            ReplicateError: The API returned an error, to this task or to two others, one after the other.
         """
         account = account_of(transport)
         key = asyncio.get_running_loop(), account, polled.job.id
+        failure: exceptions.ReplicateError | None = None
         while (other := self._polls.get(key)) is not None:
             await other.done.wait()
             if other.state is not None:
                 polled.adopt(other.state)
                 return
+            if other.failure is not None:
+                if failure is not None and failure.status == other.failure.status:
+                    raise copy.copy(other.failure) from other.failure
+                failure = (
+                    other.failure
+                )  # which may concern that task only: another one tries at once
         own = self._polls[key] = _SharedPoll()
         try:
-            await anyio.sleep(delay)
+            await anyio.sleep(delay if failure is None else 0)
             share = self._shares.of(account, transport.config.rate_limit)
             # What ends the wait is time, of which no event tells.
             while wait := share.take(time.monotonic()):  # noqa: ASYNC110  (see above)
                 await anyio.sleep(wait)
             await polled.poll()
             own.state = polled.job
+        except exceptions.ReplicateError as error:
+            own.failure = error
+            raise
         finally:
             del self._polls[key]
             own.done.set()

@@ -103,6 +103,24 @@ async def test_a_viewer_meets_a_failed_poll() -> None:
         assert next(result for result in results if isinstance(result, list))[-1] == "succeeded"
 
 
+@pytest.mark.parametrize("follow", [_updates, _output, _stream])
+async def test_viewers_meet_polls_that_fail_for_good(follow: Any) -> None:
+    """When two polls have failed, one after the other, all viewers know: none waits for its turn to fail."""
+    async with world() as here, here.client(timeout=30, poll_interval=0.2) as client:
+        made = await client.predictions.create(
+            model="acme/slow", input={"text": "a", "seconds": 30}
+        )
+        viewers = [await client.predictions.get(made.id) for _ in range(100)]
+        tasks = [asyncio.create_task(follow(viewer)) for viewer in viewers]
+        fault = here.emulator.wire.inject(
+            Fault.ERROR_PAGE, method="GET", path=f"*/{made.id}", status=404
+        )
+        done, _ = await asyncio.wait(tasks, timeout=10)  # in turns they would need 20 s
+        assert len(done) == 100
+        assert all(task.exception() is not None for task in done)
+        assert fault.happened < 10
+
+
 async def test_views_of_two_tokens_do_not_share() -> None:
     """What one account sees is not shown to another one."""
     async with world() as here, here.client(poll_interval=0.05) as client:

@@ -7,6 +7,7 @@ it on behalf of all that wait. A task that is cancelled returns its request to t
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import math
 import os
@@ -159,6 +160,8 @@ class _Waiter:
     polled: PolledJob
     turn: _Turn | None = None
     """None while the task makes a request."""
+    failure: exceptions.ReplicateError | None = None
+    """What the polls of two other tasks have met, one after the other."""
 
 
 class Poller:
@@ -185,6 +188,8 @@ class Poller:
         self._forget = forget
         self._waiters: dict[Awaited, list[_Waiter]] = {}
         self._awaited: dict[str, Awaited] = {}
+        self._failures: dict[Awaited, exceptions.ReplicateError] = {}
+        """The jobs whose last poll has failed."""
         # Of asyncio, since anyio has no timer without a task.
         self._timer: asyncio.TimerHandle | None = None
 
@@ -199,7 +204,7 @@ class Poller:
             is_listed: Whether the list of predictions shows it.
 
         Raises:
-            ReplicateError: The API returned an error.
+            ReplicateError: The API returned an error, to this task or to two others, one after the other.
         """
         awaited = self._awaited.get(polled.job.id)
         if awaited is None:
@@ -209,6 +214,8 @@ class Poller:
         waiters.append(waiter)
         try:
             while not has_ended(polled.job):
+                if waiter.failure is not None:
+                    raise copy.copy(waiter.failure) from waiter.failure
                 request = await self._next_request(waiter)
                 if isinstance(request, Poll):
                     await self._poll(request, polled)
@@ -219,6 +226,7 @@ class Poller:
             if not waiters:
                 del self._waiters[awaited]
                 self._awaited.pop(awaited.id, None)
+                self._failures.pop(awaited, None)
                 self._schedule.remove(awaited)
             if self._waiters:
                 self._assign()
@@ -266,9 +274,12 @@ class Poller:
         job, awaited = polled.job, request.awaited
         try:
             await polled.poll()
-        except BaseException:
+        except BaseException as error:
             self._schedule.release(request, self._loop.time())
+            if isinstance(error, exceptions.ReplicateError):
+                self._note_failure(awaited, polled, error)
             raise
+        self._failures.pop(awaited, None)
         now = self._loop.time()
         ended = has_ended(job)
         self._schedule.polled(awaited, now, ended=ended)
@@ -283,6 +294,20 @@ class Poller:
             if other.polled is not polled:
                 if not has_ended(other.polled.job):
                     other.polled.adopt(job)
+                if other.turn is not None:
+                    other.turn.event.set()
+
+    def _note_failure(
+        self, awaited: Awaited, polled: PolledJob, error: exceptions.ReplicateError
+    ) -> None:
+        """Tell all tasks that wait for a job that it cannot be polled, if another poll has met the same before."""
+        earlier = self._failures.get(awaited)
+        self._failures[awaited] = error
+        if earlier is None or earlier.status != error.status:
+            return  # it may concern that task only
+        for other in self._waiters.get(awaited, ()):
+            if other.polled is not polled:
+                other.failure = error
                 if other.turn is not None:
                     other.turn.event.set()
 

@@ -103,9 +103,13 @@ async def test_a_viewer_meets_a_failed_poll() -> None:
         assert next(result for result in results if isinstance(result, list))[-1] == "succeeded"
 
 
-@pytest.mark.parametrize("follow", [_updates, _output, _stream])
+async def _wait(prediction: Prediction) -> None:
+    await prediction.wait()
+
+
+@pytest.mark.parametrize("follow", [_updates, _output, _stream, _wait])
 async def test_viewers_meet_polls_that_fail_for_good(follow: Any) -> None:
-    """When two polls have failed, one after the other, all viewers know: none waits for its turn to fail."""
+    """When two polls have failed, one after the other, all who follow know: none waits for its turn to fail."""
     async with world() as here, here.client(timeout=30, poll_interval=0.2) as client:
         made = await client.predictions.create(
             model="acme/slow", input={"text": "a", "seconds": 30}

@@ -72,7 +72,7 @@ async def test_closed_while_it_runs(begin: Begin) -> None:
         await until(lambda: here.made_of("a"))
         await client.aclose()
         assert gone(here)
-        await asyncio.wait({task}, timeout=2)
+        await asyncio.wait({task}, timeout=10)
         assert task.done()
         if not task.cancelled():
             error = task.exception()
@@ -168,7 +168,7 @@ async def test_closed_while_a_create_waits_by_polling() -> None:
             client.predictions.create(model="acme/slow", input={"text": "a"}, wait=30)
         )
         await until(lambda: here.emulator.ledger.requests(operation="predictions.get"))
-        with anyio.fail_after(2):
+        with anyio.fail_after(10):
             await client.aclose()
             assert (await task).id == here.made_of("a")[0]
         assert here.emulator.ledger.cancelled() == []
@@ -201,7 +201,7 @@ async def test_cancelled_and_closed_at_once(begin: Begin) -> None:
         task.cancel()
         await client.aclose()
         assert gone(here)
-        await asyncio.wait({task}, timeout=2)
+        await asyncio.wait({task}, timeout=10)
         assert task.done()
 
 
@@ -219,7 +219,7 @@ async def test_closed_while_it_cleans_up(begin: Begin) -> None:
                 await asyncio.sleep(0)
             await client.aclose()
             assert here.emulator.ledger.running() == []
-            await asyncio.wait({task}, timeout=2)
+            await asyncio.wait({task}, timeout=10)
             assert task.done()
 
 

@@ -309,7 +309,8 @@ async def test_two_processes_ask_for_the_same(resets: str) -> None:
             canceled = sum(life.did("cancelled") or life.did("aborted") for life in pair)
             if marks["leaving", text] & marks["staying", text]:
                 # Nothing tells which is whose: neither of two is touched, and one alone is taken for both.
-                assert finished or len(pair) == 1
+                assert finished or len(pair) <= 1
+                assert pair or end in ended_well - {"output"}  # neither create has reached the API
                 continue
             clear += 1
             assert end in ended_well

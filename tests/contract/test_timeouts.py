@@ -49,9 +49,9 @@ async def test_before_the_create() -> None:
     async with world() as here, here.client(retry=retry) as client:
         here.emulator.wire.inject(Fault.RESET_BEFORE_READING, method="POST", path="/v1/files")
         here.emulator.wire.inject(Fault.ERROR_PAGE, path="/v1/models/acme/plain", status=503)
-        uploading = client.run("acme/echo", {"text": "a", "file": b"x" * 300_000}, timeout=0.2)
-        naming = client.run("acme/plain", {"text": "a"}, timeout=0.2)
-        calling = client.use("acme/plain", timeout=0.2)(text="a")
+        uploading = client.run("acme/echo", {"text": "a", "file": b"x" * 300_000}, timeout=0.6)
+        naming = client.run("acme/plain", {"text": "a"}, timeout=0.6)
+        calling = client.use("acme/plain", timeout=0.6)(text="a")
         for work, method, cause in (
             (uploading, "POST", exceptions.ConnectionLost),
             (naming, "GET", exceptions.ServerError),
@@ -110,7 +110,7 @@ async def test_a_create_without_a_response() -> None:
         foreign = await other.predictions.create(model="acme/slow", input={"text": "a"})
         here.emulator.wire.inject(Fault.RESET_BEFORE_EXECUTION, method="POST", path="*/predictions")
         with pytest.raises(exceptions.TransportTimeout, match=foreign.id) as caught:
-            await client.run("acme/slow", {"text": "a"}, timeout=0.2)
+            await client.run("acme/slow", {"text": "a"}, timeout=0.8)
         lost = caught.value.__cause__
         assert isinstance(lost, exceptions.AmbiguousCreateError)
         assert list(lost.candidates) == [foreign.id]
@@ -132,17 +132,17 @@ async def test_after_the_create() -> None:
         )
         made = await client.predictions.create(model="acme/slow", input={"text": "a"})
         with pytest.raises(exceptions.RunTimeout) as caught:
-            await made.wait(timeout=0.2)
+            await made.wait(timeout=0.6)
         assert isinstance(caught.value.__cause__, exceptions.ServerError)
         with pytest.raises(exceptions.RunTimeout) as caught:
-            await client.run("acme/slow", {"text": "a"}, timeout=0.3, wait=False)
+            await client.run("acme/slow", {"text": "a"}, timeout=0.8, wait=False)
         assert isinstance(caught.value.__cause__, exceptions.ServerError)
         async with client.start("acme/slow", {"text": "a"}) as run:
-            for updates in (made.updates(timeout=0.2), run.updates(timeout=0.2)):
+            for updates in (made.updates(timeout=0.6), run.updates(timeout=0.6)):
                 with pytest.raises(exceptions.RunTimeout) as caught:
                     await drain(updates)
                 assert isinstance(caught.value.__cause__, exceptions.ServerError)
-        outcomes = client.map("acme/slow", [{"text": "a"}], timeout=0.2)
+        outcomes = client.map("acme/slow", [{"text": "a"}], timeout=0.8)
         [outcome] = await outcomes.collect()
         assert isinstance(outcome.error, exceptions.RunTimeout)
         assert isinstance(outcome.error.__cause__, exceptions.ServerError)
@@ -151,7 +151,7 @@ async def test_after_the_create() -> None:
             Fault.ERROR_PAGE, method="GET", path="*/predictions/*", status=503, times=1
         )
         with pytest.raises(exceptions.RunTimeout) as caught:
-            await client.run("acme/slow", {"text": "a"}, timeout=0.5, wait=False)
+            await client.run("acme/slow", {"text": "a"}, timeout=0.8, wait=False)
         assert caught.value.__cause__ is None
 
 
@@ -178,7 +178,7 @@ async def test_a_spend_limit_is_raised_at_once() -> None:
         here.emulator.wire.inject(
             Fault.THROTTLE, method="POST", detail="You have reached your monthly spend limit."
         )
-        with anyio.fail_after(3), pytest.raises(exceptions.RateLimitError, match="spend limit"):
+        with anyio.fail_after(20), pytest.raises(exceptions.RateLimitError, match="spend limit"):
             await client.run("acme/echo", {"text": "a"}, timeout=60)
         creates = here.emulator.ledger.requests(operation="models.predictions.create")
         assert len(creates) <= 1
@@ -188,7 +188,7 @@ async def test_a_quota_is_raised_by_reads_and_through_views() -> None:
     """So is one that the name of a model, its schema or a list meets."""
     async with world() as here, here.client() as client:
         here.emulator.wire.inject(Fault.THROTTLE, detail="Daily quota exceeded.", seconds=1)
-        with anyio.fail_after(3):
+        with anyio.fail_after(20):
             with pytest.raises(exceptions.RateLimitError, match="quota"):
                 await client.models.get("acme/echo")
             with pytest.raises(exceptions.RateLimitError, match="quota"):
@@ -276,5 +276,5 @@ async def test_a_run_is_over_in_time_where_nothing_can_be_read(wait: bool | floa
         began = time.monotonic()
         with pytest.raises(exceptions.RunTimeout):
             await client.run("acme/slow", {"text": "a", "seconds": 20}, timeout=1.5, wait=wait)
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 4
         assert len(here.emulator.ledger.cancelled()) == 1

@@ -294,7 +294,7 @@ async def test_functions_choose(emulator: Emulator, api: Api, size: int, chunked
 
     emulator.wire.inject(choose)
     first = asyncio.create_task(post())
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not seen:  # noqa: ASYNC110 - of another thread
             await anyio.sleep(0.002)
     blocked.set()
@@ -413,7 +413,7 @@ async def test_from_other_threads() -> None:
                 await api("GET", "/account")
             assert (await api("GET", "/account")).status == 200
             assert threading.active_count() >= 2
-            with anyio.fail_after(3):
+            with anyio.fail_after(10):
                 await asyncio.to_thread(emulator.stop)
             with pytest.raises(aiohttp.ClientError):
                 await stalled
@@ -425,7 +425,7 @@ async def test_client_that_leaves(emulator: Emulator, api: Api) -> None:
     emulator.wire.inject(Fault.STALL_AFTER_EXECUTION, method="POST")
     with pytest.raises(asyncio.TimeoutError):
         await create(api)
-    with anyio.fail_after(2):
+    with anyio.fail_after(20):
         while emulator.wire.connections:  # noqa: ASYNC110
             await anyio.sleep(0.005)
     assert len(emulator.ledger.created()) == 1

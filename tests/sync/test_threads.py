@@ -413,7 +413,7 @@ def test_interrupted_while_the_loop_hangs() -> None:
         finally:
             process.kill()
     assert (out, complaints(err)) == ("out\n", [])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 @posix

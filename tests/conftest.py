@@ -59,7 +59,8 @@ class Stalls:
     """Notices when the machine does not run this process, or so little that nothing can be in time."""
 
     TICK = 0.05
-    LATE = 1.0
+    LATE = 0.4
+    """Seconds. Many clients of these tests give a silent server up after as many."""
 
     def __init__(self) -> None:
         self.seen = 0

@@ -70,6 +70,26 @@ def recorded_input(value: Mapping[str, Any], secrets: AbstractSet[str] | None) -
     return without_secrets(value, likely_secrets(value) if secrets is None else secrets)
 
 
+_MIN_ECHO: Final = 6
+"""Characters from which a secret is recognised within a text; shorter ones are parts of many words."""
+
+
+def secret_texts(value: Mapping[str, Any], secrets: AbstractSet[str] | None) -> list[str]:
+    """Return the texts in the secret inputs, the longest first; if the secrets are not known, those with typical names."""
+    names = likely_secrets(value) if secrets is None else secrets
+    rest: list[object] = [value[name] for name in names if name in value]
+    found: set[str] = set()
+    while rest:
+        match rest.pop():
+            case str() as text if len(text) >= _MIN_ECHO:
+                found.add(text)
+            case list() | tuple() as items:
+                rest.extend(items)
+            case Mapping() as items:
+                rest.extend(items.values())
+    return sorted(found, key=len, reverse=True)
+
+
 def redacted_names(record: Mapping[str, Any] | None) -> frozenset[str]:
     """Return the names of the inputs that were replaced in a record."""
     given = None if record is None else record.get("input")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,8 @@ from .._jobs.policy import has_ended
 from .._jobs.prediction import Output, Prediction
 from .._jobs.request import CreateRequest, prepare
 from .._jobs.run_state import RunState, part_of, spanned
-from .._redaction import recorded_input, redacted_names
+from .._json import mapped
+from .._redaction import REDACTED, recorded_input, redacted_names, secret_texts
 from .._threads import in_thread
 from .map_fingerprint import Fingerprint, sent_hash
 from .map_journal import Journal
@@ -394,11 +396,15 @@ class Item:
 
     def _record(self, prediction: Prediction) -> Mapping[str, Any]:
         """Return the record of a prediction, without what is to be kept secret."""
-        record = prediction._raw
+        record = dict(prediction._raw)
         given = record.get("input")
-        if not isinstance(given, dict):
-            return record
-        return {**record, "input": recorded_input(given, self._shared.secrets.of(given))}
+        if isinstance(given, dict):
+            record["input"] = recorded_input(given, self._shared.secrets.of(given))
+        if texts := secret_texts(self.value, self._shared.secrets.of(self.value)):
+            for name in ("error", "logs"):  # in which a model may quote them
+                if name in record:
+                    record[name] = mapped(record[name], partial(_without_texts, texts))
+        return record
 
     def _output(self, prediction: Prediction) -> Output:
         interface = self._shared.plan.interface
@@ -435,6 +441,13 @@ class Item:
             )
             await self._shared.note(lambda journal: journal.saved(self.index, files))
         return tuple(directory / name for name in saved_names(self.index, files))
+
+
+def _without_texts(texts: Iterable[str], leaf: object) -> object:
+    if isinstance(leaf, str):
+        for text in texts:
+            leaf = leaf.replace(text, REDACTED)
+    return leaf
 
 
 def _redo_reason(error: Exception | None) -> RedoReason | None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from replicate_async import Client, Prediction, Retry, __main__, exceptions
 from replicate_async import sync as replicate_sync
-from replicate_async.testing import Emulator, Request
+from replicate_async.testing import Emulator, Request, log
 
 from .conftest import rewrite
 
@@ -97,6 +97,44 @@ async def test_a_journal_and_records(
     with pytest.raises(exceptions.JournalError, match="input 0 is not what it was"):
         await client.map(client.use("acme/keyed"), other, journal=journal).collect()
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(("sync", "named"), [(False, True), (True, False)])
+async def test_models_that_quote_secrets(
+    client: Client, emulator: Emulator, tmp_path: Path, sync: bool, named: bool
+) -> None:
+    """Errors and logs in which a model quotes a secret are written without it."""
+
+    @emulator.model("acme/keyed", official=True)
+    def keyed(text: str, key: str) -> str:
+        log(f"logged in with {key}\n")
+        if text == "fail":
+            raise RuntimeError(f"invalid key {key}, sorry")
+        return text
+
+    journal, out = tmp_path / "run.db", tmp_path / "out"
+    options: Any = {"journal": journal, "save_to": out, "ordered": True}
+
+    def in_turn() -> list[str]:
+        with replicate_sync.Client(emulator.token, base_url=emulator.url) as twin:
+            ref: Any = "acme/keyed" if named else twin.use("acme/keyed")
+            found = twin.map(ref, INPUTS, **options).collect()
+            return [str(outcome.error or outcome.output) for outcome in found]
+
+    for _ in range(2):
+        if sync:
+            shown = await asyncio.to_thread(in_turn)
+        else:
+            ref: Any = "acme/keyed" if named else client.use("acme/keyed")
+            found = await client.map(ref, INPUTS, **options).collect()
+            shown = [str(outcome.error or outcome.output) for outcome in found]
+        assert shown[0] == "a"
+        assert "invalid key" in shown[1]
+        assert SECRET.encode() not in _written(tmp_path)
+    record = json.loads((out / "000001-prediction.json").read_bytes())
+    assert record["error"] == "invalid key **********, sorry"
+    assert record["logs"] == "logged in with **********\n"
+    assert len(emulator.ledger.created()) == 3
 
 
 async def test_what_is_picked_up(client: Client, emulator: Emulator, tmp_path: Path) -> None:

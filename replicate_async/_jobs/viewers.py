@@ -62,9 +62,7 @@ class Viewers:
             if other.failure is not None:
                 if failure is not None and failure.status == other.failure.status:
                     raise copy.copy(other.failure) from other.failure
-                failure = (
-                    other.failure
-                )  # which may concern that task only: another one tries at once
+                failure = other.failure  # it may concern that task only: another tries at once
         own = self._polls[key] = _SharedPoll()
         try:
             await anyio.sleep(delay if failure is None else 0)

@@ -30,7 +30,9 @@ _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 _SPENT: Final = re.compile(
     r"\b(?:spend(?:ing)?|quota|credits?|balance|budget|billing|payments?|invoices?|unpaid|funds|suspended)\b"
-    r"|\b(?:(?:dai|week|month|year)ly|annual)\b"
+    r"|\b(?:(?:dai|week|month|year)ly|annual)\b|\b(?:per|each|every|this) (?:day|week|month|year)\b"
+    r"|\b(?:plan|trial|subscription)(?: limit| (?:has |is )?(?:expired|ended|over)\b)|\blimits? of your plan\b"
+    r"|\b(?:cost|expenditure) (?:limit|cap)"
     r"|\busage (?:limit|cap)|\bfree (?:tier|trial|time|plan|limit|predictions)\b",
     re.IGNORECASE,
 )

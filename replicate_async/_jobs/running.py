@@ -119,7 +119,8 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
         cause = pending.ambiguous(url, reason)
         cause.__cause__ = obstacles.failure
     elif pending.is_queued:
-        fact += ": the create was waiting for the rate limit, or for a connection"
+        place = "the rate limit" if obstacles.is_queued else "a free connection"
+        fact += f": the create was waiting for {place}"
     elif obstacles.is_queued:
         fact += ": a request before the create was waiting for the rate limit"
     elif pending.awaits_first_run:

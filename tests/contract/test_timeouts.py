@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from replicate_async import Client, RateLimit, Retry, exceptions, sync
+from replicate_async import Client, Limits, RateLimit, Retry, exceptions, sync
 from replicate_async._jobs.policy import Timings
 from replicate_async.testing import Emulator, Fault
 
@@ -30,6 +30,19 @@ async def test_in_the_queue_of_the_rate_limit() -> None:
             await client.run("acme/echo", {"text": "b"}, timeout=0.3)
         assert caught.value.__cause__ is None
         assert client.stats.waited_seconds >= 0.2
+        assert here.made_of("b") == []
+
+
+async def test_without_a_free_connection() -> None:
+    """A create that waits for other creates is told apart from one that waits for the rate limit."""
+    limits = Limits(connections=1)
+    async with world() as here, here.client(limits=limits, timeout=30) as client:
+        here.emulator.wire.inject(Fault.DELAY, method="POST", path="*/predictions", seconds=1)
+        first = asyncio.create_task(client.run(here.version, {"text": "first"}))
+        await until(lambda: here.made_of("first"))
+        with pytest.raises(exceptions.TransportTimeout, match="waiting for a free connection"):
+            await client.run(here.version, {"text": "b"}, timeout=0.2)
+        assert await first == "first"
         assert here.made_of("b") == []
 
 

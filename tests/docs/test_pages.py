@@ -74,7 +74,7 @@ def test_page(page: str, emulator: Emulator) -> None:
             if not (block.is_app or block.is_test):
                 block.run_after(names, runner)
     assert not emulator.ledger.leaks()
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 20
     while emulator.ledger.running():
         assert time.monotonic() < ends, "a prediction was left running"
         time.sleep(0.01)

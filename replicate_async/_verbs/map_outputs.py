@@ -7,6 +7,7 @@ the files that are there under the names of its output are complete, and belong 
 from __future__ import annotations
 
 import glob
+import logging
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -26,6 +27,8 @@ from .._files.output_trees import files_in, replace_files
 from .._jobs.prediction import Output, Prediction
 from .._json import to_text
 from .._threads import in_thread
+
+_logger = logging.getLogger("replicate_async")
 
 _SAVED_AT_ONCE: Final = 4
 
@@ -110,7 +113,7 @@ async def save_output(
         name, file = entry
         path = directory / name
         found = await in_thread(find, path)
-        if found is not None:
+        if found is not None and (found.name in known or await _has_size_of(file, found)):
             file._saved_at(found, await in_thread(stamp_of, found))
         elif await in_thread(path.is_dir):
             raise exceptions.FileNotSaved(
@@ -130,6 +133,16 @@ async def save_output(
         await write_file(directory / files.rest, content, durable=durable)
         names.append(files.rest)
     return await in_thread(_sizes, directory, (*names, record_name(index)))
+
+
+async def _has_size_of(file: FileOutput, path: Path) -> bool:
+    """Return whether a file on the disk has the size of an output, as far as its server still knows that."""
+    try:
+        stated = (await file.stat()).size
+    except exceptions.ReplicateException as error:
+        _logger.debug("the size of %s cannot be known: %s", path.name, error)
+        return True
+    return stated is None or await in_thread(_is_saved, path, stated)
 
 
 def _with_suffixes(path: Path) -> Iterable[Path]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,42 @@ async def test_a_file_that_cannot_be_fetched_again(
     assert [outcome.error for outcome in found] == [None] * 6
     assert saved.read_bytes() == b"c" * 1000
     assert len(emulator.ledger.created()) == 7
+
+
+def _forget_saved(journal: Path, number: int) -> None:
+    """Leave a journal as it is after a sudden end between the writing of a file and its note."""
+    with closing(sqlite3.connect(journal)) as database, database:
+        database.execute(
+            "UPDATE items SET state = 'ended', files = NULL WHERE number = ?", (number,)
+        )
+
+
+async def test_a_damaged_file_that_the_journal_does_not_know(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
+    """A file that was written just before a sudden end is compared with the output, and fetched again if it is damaged."""
+    saved = [outcome.saved[0] for outcome in await again(client, tmp_path, ordered=True)]
+    for number in (1, 2):
+        _forget_saved(tmp_path / "run.db", number)
+    os.truncate(saved[2], 500)
+    emulator.ledger.clear()
+    found = await again(client, tmp_path)
+    assert [outcome.error for outcome in found] == [None] * 6
+    assert saved[2].read_bytes() == b"c" * 1000
+    fetched = [one for one in emulator.ledger.requests() if one.method == "GET"]
+    assert len(fetched) == len(emulator.ledger.requests(origin="files")) - 2 == 1
+
+
+async def test_an_expired_file_that_the_journal_does_not_know(
+    client: Client, emulator: Emulator, tmp_path: Path
+) -> None:
+    """If the output has expired since, the file that is there is kept."""
+    saved = (await again(client, tmp_path, ordered=True))[2].saved[0]
+    _forget_saved(tmp_path / "run.db", 2)
+    emulator.clock.advance(4000)
+    found = await again(client, tmp_path)
+    assert [outcome.error for outcome in found] == [None] * 6
+    assert saved.read_bytes() == b"c" * 1000
 
 
 # -- Disks that take nothing more --------------------------------------------------------------

@@ -38,7 +38,7 @@ SLOW, QUICK, TALK = "acme/slow", "acme/quick", "acme/talk"
 INPUT = {"text": "a"}
 
 URL = "https://app.example/replicate"
-POLL_INTERVAL = float(os.environ.get("POLL_INTERVAL", "20"))
+POLL_INTERVAL = float(os.environ.get("POLL_INTERVAL", "90"))
 
 _background: set[asyncio.Task[Any]] = set()
 

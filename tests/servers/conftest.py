@@ -25,7 +25,7 @@ from replicate_async.testing import Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
-"""The longest time for what takes a second or two on a machine with nothing else to do."""
+"""The longest time for what takes a second or two on a machine with nothing else to do; polls beneath deliveries come later."""
 
 IN_FLIGHT = {
     "polled": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -63,7 +64,11 @@ def test_two_workers(
             redis.kill()
         check(emulator, begun)
         assert server.problems() == []
-        assert ("backplane is not available" in server.log) is is_killed
+        reported = re.findall("the backplane is not available: (.*)", server.log)
+        if is_killed:
+            assert reported
+        else:  # On a busy machine an answer of Redis may come too late; the results have come without polls.
+            assert all("TimeoutError" in each for each in reported), reported
 
 
 @needs_redis

@@ -15,10 +15,19 @@ from .. import exceptions
 class Obstacles:
     """What the requests of a run, such as its uploads and its create, wait for, or last failed with."""
 
-    is_queued: bool = False
-    """Whether a request waits for the rate limit."""
+    queue_wait: float | None = None
+    """Seconds that a request was expected to wait for the rate limit when it began to; None if none waits."""
     failure: exceptions.ReplicateException | None = None
     """The failure of the last attempt, if another one follows."""
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether a request waits for the rate limit."""
+        return self.queue_wait is not None
+
+    def queue_full(self, seconds: float) -> exceptions.QueueFull | None:
+        """Return the exception for a request that has waited for the rate limit for *seconds*; None if none waits."""
+        return None if self.queue_wait is None else exceptions.QueueFull(self.queue_wait, seconds)
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -39,7 +48,7 @@ def note_failure(failure: exceptions.ReplicateException | None) -> None:
         obstacles.failure = failure
 
 
-def note_queue(*, is_queued: bool) -> None:
-    """Note that a request waits for the rate limit, or no longer does."""
+def note_queue(wait: float | None) -> None:
+    """Note for how many seconds a request will probably wait for the rate limit; None if it no longer does."""
     if (obstacles := _current.get()) is not None:
-        obstacles.is_queued = is_queued
+        obstacles.queue_wait = wait

@@ -324,9 +324,9 @@ class Transport:
         self.counters.add(waited=1, waiting=1)
         began = time.monotonic()
         try:
-            note_queue(is_queued=True)
+            note_queue(gate.state().wait)
             await gate.wait(first=first, longest=longest)
-            note_queue(is_queued=False)
+            note_queue(None)
         finally:
             waited = time.monotonic() - began
             self.counters.add(waiting=-1, waited_seconds=waited)

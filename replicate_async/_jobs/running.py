@@ -132,7 +132,7 @@ def timed_out(state: RunState, seconds: float) -> exceptions.ReplicateException:
     if obstacles.failure is not None:
         fact += f"; the last attempt failed: {obstacles.failure}"
     error = exceptions.TransportTimeout("POST", url, fact)
-    error.__cause__ = cause
+    error.__cause__ = cause or obstacles.queue_full(seconds)
     return error
 
 

@@ -140,6 +140,7 @@ class ModelInterface:
         with anyio.move_on_after(math.inf if seconds is None else seconds), obstacles.noted():
             await self.load()
             return
+        assert seconds is not None
         fact = (
             f"nothing was created within {seconds:g} s: the schema of {self.name} was being fetched"
         )
@@ -148,7 +149,8 @@ class ModelInterface:
         if obstacles.failure is not None:
             fact += f"; the last attempt failed: {obstacles.failure}"
         url = self.context.transport.config.base_url
-        raise exceptions.TransportTimeout("GET", url, fact) from obstacles.failure
+        cause = obstacles.failure or obstacles.queue_full(seconds)
+        raise exceptions.TransportTimeout("GET", url, fact) from cause
 
     # Inputs
 

@@ -28,7 +28,9 @@ async def test_in_the_queue_of_the_rate_limit() -> None:
             exceptions.TransportTimeout, match="waiting for the rate limit"
         ) as caught:
             await client.run("acme/echo", {"text": "b"}, timeout=0.3)
-        assert caught.value.__cause__ is None
+        cause = caught.value.__cause__
+        assert isinstance(cause, exceptions.QueueFull)
+        assert 50 < cause.retry_after < 60
         assert client.stats.waited_seconds >= 0.2
         assert here.made_of("b") == []
 

@@ -702,12 +702,12 @@ async def test_a_body_that_comes_long_after_its_head_is_read() -> None:
     body = jsonlib.dumps(PREDICTION).encode()
 
     def late(request: Request) -> Step:
-        time.sleep(0.3)  # in the server's thread
+        time.sleep(0.6)  # in the server's thread
         headers = {"Content-Length": str(len(body)), "Connection": "close"}
-        return Reply(201, [body], headers, pause=0.3, end="close")
+        return Reply(201, [body], headers, pause=0.6, end="close")
 
     with Wire(late) as wire:
-        async with client_of(wire, timeout=Timeout(read=0.5)) as client:
+        async with client_of(wire, timeout=Timeout(read=1.0)) as client:
             created = await client.predictions.create(VERSION, {"text": "a"})
         assert created.id == PREDICTION["id"]
         assert len(wire.requests) == 1

@@ -258,7 +258,7 @@ async def _refreshed(context: Context, key: ModelKey, known: KnownModel) -> str 
     """Look up the latest version of a model again; return the known one if that fails."""
     version = known.version
     with suppress(exceptions.ReplicateError, exceptions.TransportError):
-        version = await latest_version(context.transport, key[1]) or version
+        version = await latest_version(context.transport, key.name) or version
     context.models.learn(key, version)
     return version
 

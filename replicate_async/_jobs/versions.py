@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -34,8 +34,13 @@ _ITERATIONS: Final = 3
 
 _MAX_MODELS: Final = 1024
 
-ModelKey: TypeAlias = tuple[tuple[str, str], str]
-"""Account and `owner/name`: a model may be visible to some accounts only."""
+
+class ModelKey(NamedTuple):
+    """A model as an account knows it: a model may be visible to some accounts only."""
+
+    account: tuple[str, str]
+    name: str
+    """`owner/name`."""
 
 
 @attrs.frozen
@@ -55,7 +60,7 @@ class KnownModel:
 
 def key_of(transport: Transport, name: str) -> ModelKey:
     """Return the key of a model. It is determined once for each call, since a function may return other tokens later."""
-    return account_of(transport), name
+    return ModelKey(account_of(transport), name)
 
 
 class KnownModels:

@@ -303,7 +303,7 @@ def _known_schema(context: Context, key: ModelKey) -> _KnownSchema | None:
 
 
 async def _fetch_schema(context: Context, key: ModelKey) -> ModelSchema | None:
-    reference = parse_reference(key[1])
+    reference = parse_reference(key.name)
     path = f"/models/{reference.full_name}"
     if reference.version is not None:
         path += f"/versions/{reference.version}"

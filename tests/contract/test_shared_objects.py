@@ -51,7 +51,7 @@ class Upload:
     """An upload as in Starlette: coroutines, and a `seek` of one argument."""
 
     def __init__(self, content: bytes, size: int | None) -> None:
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=2**10)  # noqa: SIM115
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(2**10)  # noqa: SIM115  (it stays open)
         self.file.write(content)
         self.file.seek(0)
         self.size = size

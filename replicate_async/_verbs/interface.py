@@ -291,7 +291,7 @@ async def load_schema(context: Context, ref: Ref) -> ModelSchema | None:
     if (known := _known_schema(context, key)) is not None:
         return known.schema
     of_loop = _locks.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
-    async with of_loop.setdefault((id(context.schemas), *key), anyio.Lock()):
+    async with of_loop.setdefault((id(context.schemas), key.account, key.name), anyio.Lock()):
         if (known := _known_schema(context, key)) is not None:
             return known.schema
         return await _fetch_schema(context, key)
